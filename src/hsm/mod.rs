@@ -1,0 +1,109 @@
+//! Root keys, CA keys and signing keys: made inside a PKCS#11 token and never out of it.
+//!
+//! Knows tokens, sessions, mechanisms and attributes; must not know the key hierarchy, what a key
+//! is for, or who asks.
+
+use async_trait::async_trait;
+
+use crate::types::SecretBytes;
+
+/// What a key is; each key has exactly one usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// 256-bit generic secret, `CKM_SHA256_HMAC` only: the root of the hierarchy.
+    HmacSha256,
+    /// ECDSA on P-256 with SHA-256.
+    EcdsaP256,
+    /// ECDSA on P-384 with SHA-384.
+    EcdsaP384,
+    /// Ed25519 (RFC 8032, pure).
+    Ed25519,
+}
+
+/// What is known of a key in the token once its attributes were verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its label; exactly one object of its class carries it.
+    pub label: String,
+    /// What it is.
+    pub kind: KeyKind,
+    /// DER of the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7); none for a secret key.
+    pub public_key_spki: Option<Vec<u8>>,
+    /// Pins the key: SHA-256 of the SPKI, or for a secret key the HMAC of a fixed label, cut to
+    /// 8 bytes. The caller stores it and compares at every start.
+    pub check: Vec<u8>,
+}
+
+/// What went wrong in the token, by what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HsmError {
+    /// The module, token or session is gone or hangs; heals by itself when it is back.
+    #[error("the HSM does not answer: {0}")]
+    Unavailable(String),
+    /// Nobody is logged in.
+    #[error("the HSM is logged out")]
+    LoggedOut,
+    /// The PIN is wrong; no second attempt is made.
+    #[error("the HSM refused the PIN")]
+    PinIncorrect,
+    /// One more wrong PIN locks the token: refused without force.
+    #[error("the token warns that one more wrong PIN locks it")]
+    PinFinalTry,
+    /// The token cannot do what is needed.
+    #[error("the token lacks {0}")]
+    Unsupported(String),
+    /// No key with that label.
+    #[error("no key `{0}` in the token")]
+    KeyMissing(String),
+    /// A key exists already, or more than one carries the label.
+    #[error("key `{0}` is not unique in the token")]
+    KeyNotUnique(String),
+    /// A key's attributes are not what was promised: the vault must not serve.
+    #[error("key `{label}` must not be used: {fault}")]
+    KeyUntrusted {
+        /// The key's label.
+        label: String,
+        /// Which attribute is wrong, and how.
+        fault: String,
+    },
+    /// The configuration is wrong (module path, token, PIN source).
+    #[error("{0}")]
+    Configuration(String),
+    /// The token answered something that PKCS#11 does not explain.
+    #[error("the HSM failed: {0}")]
+    Failed(String),
+}
+
+/// A token with keys. One conformance suite (`tests/it/hsm.rs`) is passed by every implementation.
+///
+/// Every call answers within 5 s: a call that hangs in the module is left behind and
+/// [`HsmError::Unavailable`] returned.
+#[async_trait]
+pub trait Hsm: Send + Sync + std::fmt::Debug {
+    /// Logs in; success when already logged in.
+    async fn login(&self, pin: SecretBytes) -> Result<(), HsmError>;
+
+    /// Logs out and forgets handles; every call but `login` then answers [`HsmError::LoggedOut`].
+    async fn logout(&self) -> Result<(), HsmError>;
+
+    /// Makes a key inside the token: sensitive, non-extractable, one usage, unique label.
+    async fn create_key(&self, label: &str, kind: KeyKind) -> Result<KeyInfo, HsmError>;
+
+    /// Looks a key up and verifies every attribute that `security.md` promises.
+    async fn lookup_key(&self, label: &str) -> Result<Option<KeyInfo>, HsmError>;
+
+    /// HMAC-SHA-256 of `data` under a [`KeyKind::HmacSha256`] key.
+    async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError>;
+
+    /// Signs `message` (hashed as the key's kind says): DER `ECDSA-Sig-Value` or 64 bytes Ed25519.
+    async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+
+    /// Random bytes of the token's generator, at most 1,024.
+    async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError>;
+
+    /// Reads a private data object; none where there is none.
+    async fn read_data(&self, label: &str) -> Result<Option<Vec<u8>>, HsmError>;
+
+    /// Writes a private data object, replacing it.
+    async fn write_data(&self, label: &str, value: &[u8]) -> Result<(), HsmError>;
+}

@@ -1,0 +1,11 @@
+//! Strongroom: an identity-first secrets vault.
+//!
+//! The rooms, lowest first, and what each must not know are drawn in `ARCHITECTURE.md`;
+//! `tests/it/tidy.rs` holds them to it. This library exists so that tests start several nodes in
+//! one process; the program is `main.rs`.
+
+pub mod error;
+pub mod hsm;
+pub mod types;
+
+pub use error::{Error, Result};

@@ -1,0 +1,74 @@
+//! Who asks, and what was fixed when the request came in.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::{CredentialId, IdentityId, RequestId, UnixMillis};
+
+/// How a caller proved its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AuthMethod {
+    /// A login certificate; the SHA-256 of its DER is the credential's handle.
+    Mtls {
+        /// SHA-256 of the certificate's DER.
+        fingerprint: [u8; 32],
+    },
+}
+
+impl AuthMethod {
+    /// Names the method as the record does.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mtls { .. } => "mtls",
+        }
+    }
+}
+
+/// A caller whose credential was verified on this request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Authenticated {
+    /// The identity that the credential names.
+    pub identity: IdentityId,
+    /// The credential that proved it.
+    pub credential: CredentialId,
+    /// How it was proved.
+    pub method: AuthMethod,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// Somebody or something with an identity.
+    Identity(Authenticated),
+    /// The vault itself, by the worker's name: no identity, its rights are a closed list in code.
+    System(&'static str),
+}
+
+/// What is fixed for the length of a request.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// Names the request in the record, the log and errors.
+    pub request_id: RequestId,
+    /// Who asks.
+    pub caller: Caller,
+    /// The time, fixed once.
+    pub now: UnixMillis,
+    /// When the request came in, for measuring its duration.
+    pub began: Instant,
+    /// Where it came from, where that is known.
+    pub source: Option<IpAddr>,
+    /// When the caller stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+impl RequestContext {
+    /// Shows the verified caller, where it is not the vault itself.
+    #[must_use]
+    pub const fn authenticated(&self) -> Option<&Authenticated> {
+        match &self.caller {
+            Caller::Identity(authenticated) => Some(authenticated),
+            Caller::System(_) => None,
+        }
+    }
+}

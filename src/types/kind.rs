@@ -1,0 +1,104 @@
+//! What identities are: kind, tier, state.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $what:literal { $($(#[$vdoc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl $name {
+            /// Every value, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Shows the canonical word.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                Self::ALL.iter().copied().find(|word| word.as_str() == text).ok_or_else(|| {
+                    let words: Vec<_> = Self::ALL.iter().map(|word| word.as_str()).collect();
+                    Error::invalid(format!(concat!($what, " is one of {}"), words.join(", ")))
+                })
+            }
+        }
+    };
+}
+
+words! {
+    /// What stands behind an identity. Only humans may administer.
+    Kind, "kind" {
+        /// A person.
+        Human = "human",
+        /// An AI agent.
+        Agent = "agent",
+        /// A model.
+        Model = "model",
+        /// A dataset.
+        Dataset = "dataset",
+        /// A data or build pipeline.
+        Pipeline = "pipeline",
+        /// A long-running service.
+        Service = "service",
+        /// A CI runner.
+        Runner = "runner",
+        /// The holder of the bootstrap certificate: registers the first administrators, no more.
+        Bootstrap = "bootstrap",
+    }
+}
+
+words! {
+    /// How much harm a misuse of the identity could do.
+    Tier, "tier" {
+        /// Little.
+        Low = "low",
+        /// Some.
+        Medium = "medium",
+        /// Much.
+        High = "high",
+        /// More than the organisation can bear.
+        Critical = "critical",
+    }
+}
+
+words! {
+    /// Where an identity is in its life.
+    IdentityState, "state" {
+        /// May authenticate and act.
+        Active = "active",
+        /// Contained: everything it holds is dead.
+        Suspended = "suspended",
+    }
+}
+
+impl Kind {
+    /// Tells machines, which never administer and must expire, from people.
+    #[must_use]
+    pub const fn is_machine(self) -> bool {
+        match self {
+            Self::Human | Self::Bootstrap => false,
+            Self::Agent
+            | Self::Model
+            | Self::Dataset
+            | Self::Pipeline
+            | Self::Service
+            | Self::Runner => true,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Words that every room shares: names, ids, times, callers, secrets.
+//!
+//! Parsing happens here, once, at the edge: past it a value is valid by its type. Knows no other
+//! room but [`crate::error`].
+
+mod bytes;
+mod clock;
+mod context;
+mod entropy;
+mod id;
+mod kind;
+mod name;
+mod pattern;
+mod tasks;
+mod verbs;
+
+pub use bytes::SecretBytes;
+pub use clock::{Clock, SystemClock, UnixMillis};
+pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
+pub use entropy::{Entropy, SystemEntropy};
+pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId, VaultId};
+pub use kind::{IdentityState, Kind, Tier};
+pub use name::{IdentityName, ResourceName, Segment};
+pub use pattern::ResourcePattern;
+pub use tasks::TaskGroup;
+pub use verbs::{VERBS, Verb};

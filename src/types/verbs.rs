@@ -1,0 +1,82 @@
+//! Every verb: its RPC, action and resource. `strongroom actions` prints this table, grants are
+//! checked against it, and the authorization matrix of the tests covers each row of it.
+
+/// One verb of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verb {
+    /// The action that a grant names.
+    pub action: &'static str,
+    /// The RPC, as `Service/Method` in package `strongroom.v1`.
+    pub rpc: &'static str,
+    /// The resource that is decided on; `<…>` stands for a part of a name.
+    pub resource: &'static str,
+    /// Administrative: only an active human may hold it, and no wildcard ever covers it.
+    pub administrative: bool,
+}
+
+impl Verb {
+    /// Finds a verb by its action.
+    #[must_use]
+    pub fn lookup(action: &str) -> Option<&'static Self> {
+        VERBS.iter().find(|verb| verb.action == action)
+    }
+}
+
+const fn verb(
+    action: &'static str,
+    rpc: &'static str,
+    resource: &'static str,
+    administrative: bool,
+) -> Verb {
+    Verb { action, rpc, resource, administrative }
+}
+
+/// Every verb, by noun.
+pub const VERBS: &[Verb] = &[
+    verb("identities.whoami", "IdentityService/WhoAmI", "identities/<self>", false),
+    verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true),
+    verb("identities.show", "IdentityService/GetIdentity", "identities/<name>", true),
+    verb("identities.list", "IdentityService/ListIdentities", "identities/<name>", true),
+    verb("identities.suspend", "IdentityService/SuspendIdentity", "identities/<name>", true),
+    verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true),
+    verb(
+        "identities.issue-cert",
+        "IdentityService/IssueLoginCertificate",
+        "identities/<name>",
+        true,
+    ),
+    verb("groups.create", "GroupService/CreateGroup", "groups/<name>", true),
+    verb("groups.show", "GroupService/GetGroup", "groups/<name>", true),
+    verb("groups.add", "GroupService/AddMember", "groups/<name>", true),
+    verb("groups.remove", "GroupService/RemoveMember", "groups/<name>", true),
+    verb("grants.add", "GrantService/AddGrant", "grants/<identity or group>", true),
+    verb("grants.show", "GrantService/GetGrant", "grants/<identity or group>", true),
+    verb("grants.list", "GrantService/ListGrants", "grants/<identity or group>", true),
+    verb("grants.remove", "GrantService/RemoveGrant", "grants/<identity or group>", true),
+    verb("database.connect", "DatabaseService/PutConnection", "database/<connection>", true),
+    verb("database.list", "DatabaseService/ListConnections", "database/<connection>", true),
+    verb("database.put-role", "DatabaseService/PutRole", "database/<connection>/<role>", true),
+    verb("database.show-role", "DatabaseService/GetRole", "database/<connection>/<role>", true),
+    verb("database.list-roles", "DatabaseService/ListRoles", "database/<connection>/<role>", true),
+    verb(
+        "database.credentials",
+        "DatabaseService/IssueCredentials",
+        "database/<connection>/<role>",
+        false,
+    ),
+    verb("leases.list", "LeaseService/ListLeases", "leases/<resource of the lease>", false),
+    verb("leases.renew", "LeaseService/RenewLease", "leases/<resource of the lease>", false),
+    verb("leases.revoke", "LeaseService/RevokeLease", "leases/<resource of the lease>", false),
+    verb("pki.put-role", "PkiService/PutRole", "pki/<role>", true),
+    verb("pki.show-role", "PkiService/GetRole", "pki/<role>", true),
+    verb("pki.list-roles", "PkiService/ListRoles", "pki/<role>", true),
+    verb("pki.issue", "PkiService/IssueCertificate", "pki/<role>", false),
+    verb("pki.sign", "PkiService/SignCertificate", "pki/<role>", false),
+    verb("pki.list", "PkiService/ListCertificates", "pki/<role>", false),
+    verb("pki.ca", "PkiService/GetAuthorities", "pki/authorities", false),
+    verb("records.list", "RecordService/ListEntries", "records/log", true),
+    verb("records.tail", "RecordService/TailEntries", "records/log", true),
+    verb("records.read", "RecordService/ReadLog", "records/log", true),
+    verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
+    verb("system.seal", "SystemService/Seal", "system/seal", true),
+];

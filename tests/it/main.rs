@@ -1,0 +1,10 @@
+//! The one integration-test binary.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, which is its job"
+)]
+
+mod tidy;
