@@ -4,9 +4,11 @@
 //! `tests/it/tidy.rs` holds them to it. This library exists so that tests start several nodes in
 //! one process; the program is `main.rs`.
 
+pub mod audit;
 pub mod crypto;
 pub mod error;
 pub mod hsm;
+pub mod store;
 pub mod types;
 
 pub use error::{Error, Result};

@@ -27,7 +27,7 @@ pub struct KeyInfo {
     pub label: String,
     /// What it is.
     pub kind: KeyKind,
-    /// DER of the SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7); none for a secret key.
+    /// DER of the `SubjectPublicKeyInfo` (RFC 5280, section 4.1.2.7); none for a secret key.
     pub public_key_spki: Option<Vec<u8>>,
     /// Pins the key: SHA-256 of the SPKI, or for a secret key the HMAC of a fixed label, cut to
     /// 8 bytes. The caller stores it and compares at every start.

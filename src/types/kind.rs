@@ -87,6 +87,32 @@ words! {
     }
 }
 
+words! {
+    /// What a credential is.
+    CredentialKind, "credential kind" {
+        /// A certificate that logs an identity in.
+        Login = "login",
+        /// A certificate of the certificate engine.
+        Certificate = "certificate",
+        /// A lease on something outside, such as a database role.
+        Lease = "lease",
+    }
+}
+
+words! {
+    /// Where a credential is in its life.
+    CredentialState, "credential state" {
+        /// The intent is committed; nobody holds it yet.
+        Pending = "pending",
+        /// In force until it expires.
+        Active = "active",
+        /// To be ended; what hangs outside is not proven gone yet.
+        Revoking = "revoking",
+        /// Over, and nothing of it is left outside.
+        Ended = "ended",
+    }
+}
+
 impl Kind {
     /// Tells machines, which never administer and must expire, from people.
     #[must_use]

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 /// Segments an identity's name may have.
-pub const IDENTITY_SEGMENTS: usize = 4;
+pub(super) const IDENTITY_SEGMENTS: usize = 4;
 /// Segments a resource's path may have, its noun not counted.
-pub const PATH_SEGMENTS: usize = 16;
+pub(super) const PATH_SEGMENTS: usize = 16;
 /// Bytes a resource's path may have.
-pub const PATH_BYTES: usize = 512;
+pub(super) const PATH_BYTES: usize = 512;
 /// Bytes a segment may have.
-pub const SEGMENT_BYTES: usize = 63;
+pub(super) const SEGMENT_BYTES: usize = 63;
 
 const GRAMMAR: &str = "a name has segments of 1 to 63 characters a-z 0-9 . _ -, each beginning \
                        with a letter or digit, joined by single slashes";

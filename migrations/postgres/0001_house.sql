@@ -1,0 +1,267 @@
+-- The vault itself: one sealed row. Its `dev` mark is for ever.
+CREATE TABLE vault (
+    id TEXT PRIMARY KEY,
+    trust_domain TEXT NOT NULL,
+    dev BIGINT NOT NULL,
+    origin TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    restore_epoch BIGINT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+-- One row: the authority epoch moves with every change that a decision could stand on.
+CREATE TABLE authority (
+    id BIGINT PRIMARY KEY,
+    epoch BIGINT NOT NULL
+);
+INSERT INTO authority (id, epoch) VALUES (1, 1);
+
+-- One row: the high-water mark of the nodes' clocks.
+CREATE TABLE clock_mark (
+    id BIGINT PRIMARY KEY,
+    node TEXT NOT NULL,
+    at BIGINT NOT NULL
+);
+
+-- One row where an operator sealed the vault: obeyed by every start before its MAC can be checked.
+CREATE TABLE seal (
+    id TEXT PRIMARY KEY,
+    sealed_at BIGINT,
+    sealed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+-- Keys in the HSM: what each is for, and what pins it.
+CREATE TABLE hsm_keys (
+    id TEXT PRIMARY KEY,
+    purpose TEXT NOT NULL,
+    pinned BYTEA NOT NULL,
+    certificate BYTEA,
+    created_at BIGINT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+-- Identity keys: one row a key and version, and any number of wraps of it.
+CREATE TABLE identity_keys (
+    id TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL,
+    UNIQUE (owner, version)
+);
+CREATE TABLE key_wraps (
+    key_id TEXT NOT NULL,
+    recipient TEXT NOT NULL,
+    suite BIGINT NOT NULL,
+    blob BYTEA NOT NULL,
+    PRIMARY KEY (key_id, recipient)
+);
+
+CREATE TABLE identities (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    expires_at BIGINT,
+    revocation_epoch BIGINT NOT NULL,
+    authority_rev BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+CREATE TABLE groups (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    purpose TEXT NOT NULL,
+    authority_rev BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+CREATE TABLE members (
+    id TEXT PRIMARY KEY,
+    group_id TEXT NOT NULL,
+    identity_id TEXT NOT NULL,
+    active BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL,
+    UNIQUE (group_id, identity_id)
+);
+CREATE INDEX members_by_identity ON members (identity_id);
+
+-- A subject is an identity's or a group's id.
+CREATE TABLE grants (
+    id TEXT PRIMARY KEY,
+    subject TEXT NOT NULL,
+    subject_is_group BIGINT NOT NULL,
+    action TEXT NOT NULL,
+    resource TEXT NOT NULL,
+    conditions TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    ticket TEXT NOT NULL,
+    expires_at BIGINT,
+    active BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+CREATE INDEX grants_by_subject ON grants (subject, active, id);
+CREATE TABLE grant_usage (
+    id TEXT PRIMARY KEY,
+    last_used_at BIGINT NOT NULL
+);
+
+-- The one tree of authority: certificates and leases; later tokens, sessions and wraps.
+CREATE TABLE credentials (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    parent TEXT,
+    handle BYTEA UNIQUE,
+    resource TEXT NOT NULL,
+    state TEXT NOT NULL,
+    revocation_epoch BIGINT NOT NULL,
+    issued_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    max_expires_at BIGINT NOT NULL,
+    next_try BIGINT,
+    tries BIGINT NOT NULL,
+    trouble TEXT NOT NULL,
+    detail BYTEA NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
+CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
+
+CREATE TABLE db_connections (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    password BYTEA NOT NULL,
+    password_key TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+CREATE TABLE db_roles (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    connection TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+CREATE TABLE pki_roles (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    profile TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);
+
+-- Retries of creating calls: which object a key made, for 24 h. No answer is stored.
+CREATE TABLE idempotency (
+    id TEXT PRIMARY KEY,
+    request BYTEA NOT NULL,
+    object TEXT NOT NULL,
+    at BIGINT NOT NULL
+);
+CREATE INDEX idempotency_by_age ON idempotency (at);
+
+-- The record: lanes of batches, written on the way of a request.
+CREATE TABLE record_lanes (
+    lane BIGINT PRIMARY KEY,
+    node TEXT NOT NULL,
+    integrated_seq BIGINT NOT NULL,
+    integrated_hash BYTEA NOT NULL
+);
+CREATE TABLE record_batches (
+    lane BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    entries BIGINT NOT NULL,
+    previous BYTEA NOT NULL,
+    mac BYTEA NOT NULL,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (lane, seq)
+);
+CREATE TABLE record_sides (
+    lane BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (lane, seq)
+);
+
+-- The log: where each batch stands in the one tree, its tiles, filters for questions, its head.
+CREATE TABLE log_places (
+    first BIGINT PRIMARY KEY,
+    lane BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
+    entries BIGINT NOT NULL
+);
+CREATE TABLE log_tiles (
+    level BIGINT NOT NULL,
+    tile BIGINT NOT NULL,
+    hashes BYTEA NOT NULL,
+    PRIMARY KEY (level, tile)
+);
+CREATE TABLE log_filters (
+    bundle BIGINT PRIMARY KEY,
+    filter BYTEA NOT NULL
+);
+CREATE TABLE log_head (
+    id BIGINT PRIMARY KEY,
+    size BIGINT NOT NULL,
+    root BYTEA NOT NULL,
+    edge BYTEA NOT NULL,
+    checkpoint TEXT NOT NULL,
+    signed_at BIGINT NOT NULL
+);
+INSERT INTO log_head (id, size, root, edge, checkpoint, signed_at) VALUES (1, 0, '', '', '', 0);

@@ -1,0 +1,88 @@
+//! The one tree of authority: certificates and leases; later tokens, sessions and wraps.
+
+use crate::params;
+use crate::sealed_row;
+use crate::store::{StoreError, Tx, Versioned};
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, IdentityId, ResourceName, UnixMillis,
+};
+
+sealed_row! {
+    /// A credential, or the intent to make one.
+    pub struct CredentialRow in "credentials", seal 1 {
+        /// Its id, for ever; its accessor in the record.
+        pub id: CredentialId,
+        /// What it is.
+        pub kind: CredentialKind,
+        /// Whose it is.
+        pub identity: IdentityId,
+        /// What it hangs on: ending that ends this, as the tree of authority says.
+        pub parent: Option<CredentialId>,
+        /// What it is found by: a certificate's SHA-256, a token's hash.
+        pub handle: Option<Vec<u8>>,
+        /// What it was issued for.
+        pub resource: ResourceName,
+        /// Where it is in its life.
+        pub state: CredentialState,
+        /// The identity's revocation epoch at issue; a lower one than the identity's is dead.
+        pub revocation_epoch: i64,
+        /// When it was issued.
+        pub issued_at: UnixMillis,
+        /// When it ends.
+        pub expires_at: UnixMillis,
+        /// When it ends however often it is renewed.
+        pub max_expires_at: UnixMillis,
+        /// When a worker looks at it next; none when nothing outside is left to be done.
+        pub next_try: Option<UnixMillis>,
+        /// How often ending it was tried in vain.
+        pub tries: i64,
+        /// Why the last try failed; empty when none did.
+        pub trouble: String,
+        /// What its kind needs to know, encoded by it.
+        pub detail: Vec<u8>,
+    }
+}
+
+/// Finds a credential by its handle.
+pub async fn by_handle(
+    tx: &mut Tx,
+    handle: &[u8],
+) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
+    tx.lookup_where("WHERE handle = $1", params![handle.to_vec()]).await
+}
+
+/// Lists what a worker has to look at: intents that a crash left, ends, tries that failed.
+pub async fn due(
+    tx: &mut Tx,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE next_try IS NOT NULL AND next_try <= $1 ORDER BY next_try LIMIT $2";
+    tx.select(tail, params![now, limit]).await
+}
+
+/// Lists credentials of one kind by id, of one identity or of all.
+pub async fn after(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    identity: Option<IdentityId>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE kind = $1 AND ($2 = '' OR identity = $2) AND id > $3 ORDER BY id LIMIT $4";
+    let identity = identity.map(|identity| identity.to_string()).unwrap_or_default();
+    tx.select(tail, params![kind, identity, after.to_owned(), limit]).await
+}
+
+/// Lists an identity's credentials that a worker must end outside, after the identity was
+/// contained: those of an earlier revocation epoch that are not ended yet.
+pub async fn outdated(
+    tx: &mut Tx,
+    identity: IdentityId,
+    epoch: i64,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
+                AND state IN ('pending', 'active') ORDER BY id LIMIT $3";
+    tx.select(tail, params![identity, epoch, limit]).await
+}

@@ -1,0 +1,236 @@
+//! Identities, groups, their members, and grants.
+
+use crate::params;
+use crate::sealed_row;
+use crate::store::{StoreError, Tx, Versioned};
+use crate::types::{
+    GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, ResourcePattern, Segment,
+    Tier, UnixMillis,
+};
+
+sealed_row! {
+    /// An identity.
+    pub struct IdentityRow in "identities", seal 1 {
+        /// Its id, for ever.
+        pub id: IdentityId,
+        /// Its name, never reused.
+        pub name: IdentityName,
+        /// What stands behind it.
+        pub kind: Kind,
+        /// Where it is in its life.
+        pub state: IdentityState,
+        /// The human that answers for it; a human is its own owner.
+        pub owner: IdentityId,
+        /// What it is for.
+        pub purpose: String,
+        /// How much harm its misuse could do.
+        pub tier: Tier,
+        /// Labels, as a JSON object of strings.
+        pub labels: String,
+        /// When it ends, if ever.
+        pub expires_at: Option<UnixMillis>,
+        /// Credentials of an earlier epoch are dead.
+        pub revocation_epoch: i64,
+        /// Counts changes of its memberships and grants, so that this row fences them.
+        pub authority_rev: i64,
+        /// When it was registered.
+        pub created_at: UnixMillis,
+        /// By whom.
+        pub created_by: String,
+        /// When it was last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+sealed_row! {
+    /// A group of identities.
+    pub struct GroupRow in "groups", seal 1 {
+        /// Its id, for ever.
+        pub id: GroupId,
+        /// Its name.
+        pub name: Segment,
+        /// What it is for.
+        pub purpose: String,
+        /// Counts changes of its grants, so that this row fences them.
+        pub authority_rev: i64,
+        /// When it was made.
+        pub created_at: UnixMillis,
+        /// By whom.
+        pub created_by: String,
+        /// When it was last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+sealed_row! {
+    /// That an identity is, or was, in a group.
+    pub struct MemberRow in "members", seal 1 {
+        /// Its id, for ever.
+        pub id: Id,
+        /// The group.
+        pub group_id: GroupId,
+        /// The identity.
+        pub identity_id: IdentityId,
+        /// Whether it is in it now.
+        pub active: bool,
+        /// When that was last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+sealed_row! {
+    /// A grant: one action on the resources of one pattern.
+    pub struct GrantRow in "grants", seal 1 {
+        /// Its id, for ever.
+        pub id: GrantId,
+        /// The identity's or group's id.
+        pub subject: Id,
+        /// Whether the subject is a group.
+        pub subject_is_group: bool,
+        /// The action.
+        pub action: String,
+        /// The resources.
+        pub resource: ResourcePattern,
+        /// What else must be true, as JSON.
+        pub conditions: String,
+        /// Why it was given.
+        pub reason: String,
+        /// The ticket that asked for it; empty for none.
+        pub ticket: String,
+        /// When it ends, if ever.
+        pub expires_at: Option<UnixMillis>,
+        /// Whether it holds.
+        pub active: bool,
+        /// When it was given.
+        pub created_at: UnixMillis,
+        /// By whom.
+        pub created_by: String,
+        /// When it was last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+/// Finds an identity by its name.
+pub async fn identity_named(
+    tx: &mut Tx,
+    name: &IdentityName,
+) -> Result<Option<Versioned<IdentityRow>>, StoreError> {
+    tx.lookup_where("WHERE name = $1", params![*name]).await
+}
+
+/// What a list of identities is narrowed by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdentityFilter {
+    /// Only this kind.
+    pub kind: Option<Kind>,
+    /// Only this state.
+    pub state: Option<IdentityState>,
+    /// Only this tier.
+    pub tier: Option<Tier>,
+    /// Only what this human answers for.
+    pub owner: Option<IdentityId>,
+}
+
+/// Lists identities by name.
+pub async fn identities_after(
+    tx: &mut Tx,
+    after: &str,
+    filter: &IdentityFilter,
+    limit: i64,
+) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
+    let tail = "WHERE name > $1 AND ($2 = '' OR kind = $2) AND ($3 = '' OR state = $3) \
+                AND ($4 = '' OR tier = $4) AND ($5 = '' OR owner = $5) ORDER BY name LIMIT $6";
+    let word = |word: Option<&'static str>| word.unwrap_or_default().to_owned();
+    let params = params![
+        after.to_owned(),
+        word(filter.kind.map(Kind::as_str)),
+        word(filter.state.map(IdentityState::as_str)),
+        word(filter.tier.map(Tier::as_str)),
+        filter.owner.map(|owner| owner.to_string()).unwrap_or_default(),
+        limit
+    ];
+    tx.select(tail, params).await
+}
+
+/// Finds a group by its name.
+pub async fn group_named(
+    tx: &mut Tx,
+    name: &Segment,
+) -> Result<Option<Versioned<GroupRow>>, StoreError> {
+    tx.lookup_where("WHERE name = $1", params![*name]).await
+}
+
+/// Finds the membership of an identity in a group, present or past.
+pub async fn member(
+    tx: &mut Tx,
+    group: GroupId,
+    identity: IdentityId,
+) -> Result<Option<Versioned<MemberRow>>, StoreError> {
+    tx.lookup_where("WHERE group_id = $1 AND identity_id = $2", params![group, identity]).await
+}
+
+/// Lists the groups that an identity is in.
+pub async fn memberships(
+    tx: &mut Tx,
+    identity: IdentityId,
+) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
+    tx.select("WHERE identity_id = $1 AND active = 1 ORDER BY id", params![identity]).await
+}
+
+/// Lists the members of a group.
+pub async fn members_of(
+    tx: &mut Tx,
+    group: GroupId,
+    limit: i64,
+) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
+    let tail = "WHERE group_id = $1 AND active = 1 ORDER BY id LIMIT $2";
+    tx.select(tail, params![group, limit]).await
+}
+
+/// Lists the grants that a subject holds.
+pub async fn grants_of(
+    tx: &mut Tx,
+    subject: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<GrantRow>>, StoreError> {
+    let tail = "WHERE subject = $1 AND active = 1 ORDER BY id LIMIT $2";
+    tx.select(tail, params![subject, limit]).await
+}
+
+/// Lists grants in force, of one subject or of all, by id.
+pub async fn grants_after(
+    tx: &mut Tx,
+    after: &str,
+    subject: Option<Id>,
+    limit: i64,
+) -> Result<Vec<Versioned<GrantRow>>, StoreError> {
+    let tail = "WHERE id > $1 AND active = 1 AND ($2 = '' OR subject = $2) ORDER BY id LIMIT $3";
+    let subject = subject.map(|subject| subject.to_string()).unwrap_or_default();
+    tx.select(tail, params![after.to_owned(), subject, limit]).await
+}
+
+/// Notes when grants were last used; the newest note wins.
+pub async fn note_grant_use(tx: &mut Tx, grant: GrantId, at: UnixMillis) -> Result<(), StoreError> {
+    let sql = "INSERT INTO grant_usage (id, last_used_at) VALUES ($1, $2) ON CONFLICT (id) \
+               DO UPDATE SET last_used_at = excluded.last_used_at \
+               WHERE grant_usage.last_used_at < excluded.last_used_at";
+    tx.execute(sql, params![grant, at]).await.map(drop)
+}
+
+/// Tells when a grant was last used.
+pub async fn grant_last_used(
+    tx: &mut Tx,
+    grant: GrantId,
+) -> Result<Option<UnixMillis>, StoreError> {
+    let sql = "SELECT last_used_at FROM grant_usage WHERE id = $1";
+    let row = tx.query_one(sql, params![grant]).await?;
+    row.map(|mut row| row.take()).transpose()
+}

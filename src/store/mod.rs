@@ -1,0 +1,192 @@
+//! Our own state, on SQLite or PostgreSQL: every line of SQL for it, and none of its meaning.
+//!
+//! [`Store::open`] gives a [`Reader`] and a [`Writer`]. `server.rs` hands the writer to the vault
+//! alone, so that nothing is written that was not decided and recorded.
+
+mod commit;
+pub mod credentials;
+mod error;
+pub mod identities;
+mod migrate;
+mod postgres;
+pub mod records;
+mod sealed;
+mod sqlite;
+mod tx;
+mod value;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{Error, Result};
+use crate::types::TaskGroup;
+
+pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, Settled, Work, Writes};
+pub use error::StoreError;
+pub use sealed::{Change, RowRef, RowSealer, SealedRow, Table, Versioned};
+pub use tx::Tx;
+pub use value::{Column, Row, Value};
+
+/// Jobs that may wait for the writer.
+const QUEUE: usize = 4_096;
+
+/// Where the state is kept.
+#[derive(Debug, Clone)]
+pub enum Location {
+    /// A file of our own.
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// Size that it may reach, in MiB; 0 for no bound.
+        max_mib: u64,
+        /// Room within it that only suspending, revoking and sealing may use, in MiB.
+        reserve_mib: u64,
+    },
+    /// A shared server.
+    Postgres {
+        /// `postgres://…`.
+        url: String,
+        /// Write connections.
+        lanes: usize,
+    },
+}
+
+/// Opens the store.
+#[derive(Debug)]
+pub struct Store;
+
+impl Store {
+    /// Brings the schema up to date and opens both ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] when a newer binary wrote it; what the database answers otherwise.
+    pub async fn open(
+        location: &Location,
+        node: &str,
+        sealer: Arc<RowSealer>,
+        codec: Arc<dyn BatchCodec>,
+        tasks: &TaskGroup,
+    ) -> Result<(Reader, Writer), StoreError> {
+        let (sender, jobs) = mpsc::channel(QUEUE);
+        let shared = Arc::new(commit::Shared {
+            codec,
+            node: node.to_owned(),
+            epoch: AtomicI64::new(0),
+            lanes: Mutex::default(),
+        });
+        let inner = match location {
+            Location::Sqlite { path, max_mib, reserve_mib } => {
+                migrate::sqlite(path)?;
+                let settings = sqlite::Settings {
+                    path: path.clone(),
+                    max_mib: *max_mib,
+                    reserve_mib: *reserve_mib,
+                };
+                let writer =
+                    sqlite::start_writer(settings, Arc::clone(&shared), Arc::clone(&sealer), jobs)?;
+                // Shutdown waits for the thread, which ends when the last sender is gone.
+                tasks.spawn(async move {
+                    let _joined = tokio::task::spawn_blocking(move || writer.join()).await;
+                });
+                Views::Sqlite(sqlite::Readers::start(path, &sealer)?)
+            }
+            Location::Postgres { url, lanes } => {
+                let server = postgres::Server::parse(url)?;
+                migrate::postgres(&server).await?;
+                let pool = server.pool();
+                let group = postgres::Lanes {
+                    server,
+                    shared: Arc::clone(&shared),
+                    sealer: Arc::clone(&sealer),
+                };
+                postgres::start_lanes(&group, *lanes, jobs, tasks);
+                Views::Postgres(pool)
+            }
+        };
+        let reader = Reader { views: inner, sealer, shared };
+        Ok((reader, Writer { jobs: sender }))
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Views {
+    Sqlite(sqlite::Readers),
+    Postgres(sqlx::PgPool),
+}
+
+/// Reads, each view on one snapshot. Never a replica: deciding stands on it.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    views: Views,
+    sealer: Arc<RowSealer>,
+    shared: Arc<commit::Shared>,
+}
+
+impl Reader {
+    /// Runs a view.
+    ///
+    /// # Errors
+    /// What the view answers, or [`Error::Unavailable`].
+    pub async fn view<T, F>(&self, view: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        match &self.views {
+            Views::Sqlite(readers) => {
+                let (sender, answer) = oneshot::channel();
+                let run = move |tx: &mut Tx| {
+                    // A caller that went away wants no answer.
+                    let _gone = sender.send(sqlite::drive(view(tx)));
+                };
+                readers.send(Box::new(run)).await?;
+                answer.await.map_err(|_dropped| Error::unavailable("the store did not answer"))?
+            }
+            Views::Postgres(pool) => {
+                let begun = pool
+                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await
+                    .map_err(|error| postgres::fault(&error).0)?;
+                let connection = tx::Connection::View(Box::new(begun));
+                let mut tx = Tx::new(connection, Arc::clone(&self.sealer), false);
+                view(&mut tx).await
+            }
+        }
+    }
+
+    /// The highest authority epoch that this process has seen.
+    #[must_use]
+    pub fn epoch_seen(&self) -> i64 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    /// The last batch that this process committed on each of its lanes: (lane, sequence).
+    #[must_use]
+    pub fn own_lanes(&self) -> Vec<(i64, i64)> {
+        self.shared.lanes.lock().iter().map(|(lane, seq)| (*lane, *seq)).collect()
+    }
+}
+
+/// Commits; held by the vault alone.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Writer {
+    /// Hands a job over; its [`Work::settle`] hears what became of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the store has ended; the job is dropped.
+    pub async fn submit(&self, job: Job) -> Result<(), StoreError> {
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_closed| StoreError::Unavailable("the store has ended".into()))
+    }
+}

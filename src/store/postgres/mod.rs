@@ -1,0 +1,125 @@
+//! PostgreSQL, shared: lanes that group commits, a pool of readers. Every node is active.
+
+mod lane;
+mod value;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row as _};
+
+use crate::store::{Row, StoreError, Value};
+
+pub(super) use lane::{Lanes, start as start_lanes};
+
+/// An answer of the database, and whether the transaction is over.
+pub(super) type Fault = (StoreError, bool);
+
+/// How to reach the server.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    options: PgConnectOptions,
+}
+
+impl Server {
+    /// Reads a `postgres://` URL.
+    pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|_url| StoreError::Failed("the PostgreSQL URL does not parse".into()))?
+            .application_name("strongroom")
+            .disable_statement_logging();
+        Ok(Self { options })
+    }
+
+    /// Opens one connection, refusing a server that loses what it acknowledged.
+    pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
+        let mut connection =
+            tokio::time::timeout(Duration::from_secs(5), PgConnection::connect_with(&self.options))
+                .await
+                .map_err(|_elapsed| StoreError::Unavailable("connecting took too long".into()))?
+                .map_err(|error| fault(&error).0)?;
+        for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+            let rows = query(
+                &mut connection,
+                "SELECT setting FROM pg_settings WHERE name = $1",
+                vec![Value::Text(setting.into())],
+            )
+            .await
+            .map_err(|(error, _)| error)?;
+            let value: String =
+                rows.into_iter().next().ok_or(StoreError::Malformed)?.take::<String>()?;
+            if value == "off" {
+                return Err(StoreError::Failed(format!("the server runs with {setting} off")));
+            }
+        }
+        Ok(connection)
+    }
+
+    /// A pool for views.
+    pub(super) fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(8)
+            .acquire_timeout(Duration::from_secs(5))
+            .connect_lazy_with(self.options.clone())
+    }
+}
+
+pub(super) async fn execute(
+    connection: &mut PgConnection,
+    sql: &str,
+    params: Vec<Value>,
+) -> Result<u64, Fault> {
+    if params.is_empty() {
+        let done = connection.execute(AssertSqlSafe(sql.to_owned())).await;
+        return done.map(|done| done.rows_affected()).map_err(|error| fault(&error));
+    }
+    let mut statement = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for param in params {
+        statement = statement.bind(param);
+    }
+    let done = statement.execute(connection).await;
+    done.map(|done| done.rows_affected()).map_err(|error| fault(&error))
+}
+
+pub(super) async fn query(
+    connection: &mut PgConnection,
+    sql: &str,
+    params: Vec<Value>,
+) -> Result<Vec<Row>, Fault> {
+    let mut statement = sqlx::query(AssertSqlSafe(sql.to_owned()));
+    for param in params {
+        statement = statement.bind(param);
+    }
+    let rows = statement.fetch_all(connection).await.map_err(|error| fault(&error))?;
+    rows.iter()
+        .map(|row| {
+            (0..row.len())
+                .map(|column| row.try_get::<Value, _>(column))
+                .collect::<Result<Vec<_>, _>>()
+                .map(Row::new)
+                .map_err(|error| fault(&error))
+        })
+        .collect()
+}
+
+/// Reads an error: what it means, and whether the transaction may go on after `ROLLBACK TO`.
+pub(super) fn fault(error: &sqlx::Error) -> Fault {
+    let Some(database) = error.as_database_error() else {
+        if matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) {
+            return (StoreError::Malformed, false);
+        }
+        // Without an answer from the server nothing is known of the connection.
+        return (StoreError::Unavailable(error.to_string()), true);
+    };
+    match database.code().as_deref() {
+        Some("23505") => (StoreError::Taken, false),
+        Some("40001" | "40P01") => (StoreError::Again, true),
+        Some("53100" | "53200") => (StoreError::Full, true),
+        Some("25006") => (StoreError::ReadOnly, true),
+        Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => {
+            (StoreError::Unavailable(database.message().to_owned()), true)
+        }
+        Some(_) | None => (StoreError::Failed(database.message().to_owned()), false),
+    }
+}

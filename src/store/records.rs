@@ -1,0 +1,211 @@
+//! Tables of the record and its log. What the bytes mean is `audit/`'s.
+
+use crate::params;
+use crate::store::{StoreError, Tx};
+
+/// A batch that has no place in the log yet.
+#[derive(Debug, Clone)]
+pub struct PendingBatch {
+    /// Its lane.
+    pub lane: i64,
+    /// Its sequence number in the lane, from 1.
+    pub seq: i64,
+    /// How many entries it holds.
+    pub entries: i64,
+    /// Hash of the batch before it.
+    pub previous: Vec<u8>,
+    /// Its MAC.
+    pub mac: Vec<u8>,
+    /// Its entries.
+    pub body: Vec<u8>,
+}
+
+/// A lane, as far as it has its place in the log.
+#[derive(Debug, Clone)]
+pub struct LaneState {
+    /// The lane.
+    pub lane: i64,
+    /// The last sequence number that has its place.
+    pub seq: i64,
+    /// The hash of that batch.
+    pub hash: Vec<u8>,
+}
+
+/// The log's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeadRow {
+    /// Entries in the tree.
+    pub size: i64,
+    /// Root hash.
+    pub root: Vec<u8>,
+    /// The frontier: hashes of the complete subtrees, 32 bytes each.
+    pub edge: Vec<u8>,
+    /// The newest signed checkpoint; empty before the first.
+    pub checkpoint: String,
+    /// When it was signed, Unix milliseconds.
+    pub signed_at: i64,
+}
+
+/// Reads the head.
+pub async fn head(tx: &mut Tx) -> Result<HeadRow, StoreError> {
+    let sql = "SELECT size, root, edge, checkpoint, signed_at FROM log_head WHERE id = 1";
+    let mut row = tx.query_one(sql, vec![]).await?.ok_or(StoreError::Malformed)?;
+    Ok(HeadRow {
+        size: row.take()?,
+        root: row.take()?,
+        edge: row.take()?,
+        checkpoint: row.take()?,
+        signed_at: row.take()?,
+    })
+}
+
+/// Lists lanes that have batches without a place.
+pub async fn lanes_behind(tx: &mut Tx) -> Result<Vec<LaneState>, StoreError> {
+    let sql = "SELECT lane, integrated_seq, integrated_hash FROM record_lanes l WHERE EXISTS \
+               (SELECT 1 FROM record_batches b WHERE b.lane = l.lane AND b.seq > l.integrated_seq) \
+               ORDER BY lane";
+    let rows = tx.query(sql, vec![]).await?;
+    rows.into_iter()
+        .map(|mut row| Ok(LaneState { lane: row.take()?, seq: row.take()?, hash: row.take()? }))
+        .collect()
+}
+
+/// Finds one lane.
+pub async fn lane(tx: &mut Tx, lane: i64) -> Result<Option<LaneState>, StoreError> {
+    let sql = "SELECT lane, integrated_seq, integrated_hash FROM record_lanes WHERE lane = $1";
+    let row = tx.query_one(sql, params![lane]).await?;
+    row.map(|mut row| Ok(LaneState { lane: row.take()?, seq: row.take()?, hash: row.take()? }))
+        .transpose()
+}
+
+/// Lists the next batches of a lane, in order.
+pub async fn batches_after(
+    tx: &mut Tx,
+    lane: i64,
+    seq: i64,
+    limit: i64,
+) -> Result<Vec<PendingBatch>, StoreError> {
+    let sql = "SELECT lane, seq, entries, previous, mac, body FROM record_batches \
+               WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+    let rows = tx.query(sql, params![lane, seq, limit]).await?;
+    rows.into_iter()
+        .map(|mut row| {
+            Ok(PendingBatch {
+                lane: row.take()?,
+                seq: row.take()?,
+                entries: row.take()?,
+                previous: row.take()?,
+                mac: row.take()?,
+                body: row.take()?,
+            })
+        })
+        .collect()
+}
+
+/// Moves the head on if nobody did before.
+pub async fn advance_head(
+    tx: &mut Tx,
+    from: i64,
+    size: i64,
+    root: &[u8; 32],
+    edge: Vec<u8>,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE log_head SET size = $1, root = $2, edge = $3 WHERE id = 1 AND size = $4";
+    match tx.execute(sql, params![size, *root, edge, from]).await? {
+        1 => Ok(()),
+        _ => Err(StoreError::Stale),
+    }
+}
+
+/// Stores the signed checkpoint of a head that is still the newest, or was.
+pub async fn store_checkpoint(
+    tx: &mut Tx,
+    size: i64,
+    checkpoint: &str,
+    at: i64,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE log_head SET checkpoint = $1, signed_at = $2 WHERE id = 1 AND size >= $3 \
+               AND signed_at <= $2";
+    tx.execute(sql, params![checkpoint.to_owned(), at, size]).await.map(drop)
+}
+
+/// Gives a batch its place.
+pub async fn place(
+    tx: &mut Tx,
+    first: i64,
+    lane: i64,
+    seq: i64,
+    entries: i64,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO log_places (first, lane, seq, entries) VALUES ($1, $2, $3, $4)";
+    tx.execute(sql, params![first, lane, seq, entries]).await.map(drop)
+}
+
+/// Says how far a lane has its place.
+pub async fn advance_lane(tx: &mut Tx, lane: &LaneState) -> Result<(), StoreError> {
+    let sql = "UPDATE record_lanes SET integrated_seq = $1, integrated_hash = $2 WHERE lane = $3";
+    tx.execute(sql, params![lane.seq, lane.hash, lane.lane]).await.map(drop)
+}
+
+/// Writes a hash tile, replacing its narrower form.
+pub async fn put_tile(
+    tx: &mut Tx,
+    level: i64,
+    tile: i64,
+    hashes: Vec<u8>,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO log_tiles (level, tile, hashes) VALUES ($1, $2, $3) \
+               ON CONFLICT (level, tile) DO UPDATE SET hashes = excluded.hashes";
+    tx.execute(sql, params![level, tile, hashes]).await.map(drop)
+}
+
+/// Reads a hash tile.
+pub async fn tile(tx: &mut Tx, level: i64, tile: i64) -> Result<Option<Vec<u8>>, StoreError> {
+    let sql = "SELECT hashes FROM log_tiles WHERE level = $1 AND tile = $2";
+    let row = tx.query_one(sql, params![level, tile]).await?;
+    row.map(|mut row| row.take()).transpose()
+}
+
+/// Writes the filter of a bundle.
+pub async fn put_filter(tx: &mut Tx, bundle: i64, filter: Vec<u8>) -> Result<(), StoreError> {
+    let sql = "INSERT INTO log_filters (bundle, filter) VALUES ($1, $2) \
+               ON CONFLICT (bundle) DO UPDATE SET filter = excluded.filter";
+    tx.execute(sql, params![bundle, filter]).await.map(drop)
+}
+
+/// Lists filters downwards from a bundle.
+pub async fn filters_down(
+    tx: &mut Tx,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    let sql = "SELECT bundle, filter FROM log_filters WHERE bundle <= $1 \
+               ORDER BY bundle DESC LIMIT $2";
+    let rows = tx.query(sql, params![from, limit]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
+/// A batch with its place, read for its entries.
+#[derive(Debug, Clone)]
+pub struct PlacedBatch {
+    /// Index of its first entry in the log.
+    pub first: i64,
+    /// Its entries.
+    pub body: Vec<u8>,
+    /// What stands beside them, unless all of it was erased.
+    pub side: Option<Vec<u8>>,
+}
+
+/// Reads the batches that hold the entries from `from` up to, and not including, `to`.
+pub async fn placed(tx: &mut Tx, from: i64, to: i64) -> Result<Vec<PlacedBatch>, StoreError> {
+    let sql = "SELECT p.first, b.body, s.body FROM log_places p \
+               JOIN record_batches b ON b.lane = p.lane AND b.seq = p.seq \
+               LEFT JOIN record_sides s ON s.lane = p.lane AND s.seq = p.seq \
+               WHERE p.first < $2 AND p.first >= \
+               COALESCE((SELECT MAX(first) FROM log_places WHERE first <= $1), 0) \
+               ORDER BY p.first";
+    let rows = tx.query(sql, params![from, to]).await?;
+    rows.into_iter()
+        .map(|mut row| Ok(PlacedBatch { first: row.take()?, body: row.take()?, side: row.take()? }))
+        .collect()
+}

@@ -1,0 +1,148 @@
+//! SQLite, embedded: one writer's thread that groups commits, a few readers' threads.
+//!
+//! `rusqlite` and threads of our own, because a whole commit or view then takes one hop between
+//! threads instead of one per statement.
+
+mod reader;
+mod writer;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{ErrorCode, OpenFlags, ToSql};
+
+use crate::store::{Row, StoreError, Value};
+
+pub(super) use reader::Readers;
+pub(super) use writer::{Settings, start as start_writer};
+
+/// An answer of the database, and whether it may have rolled the whole transaction back.
+pub(super) type Fault = (StoreError, bool);
+
+/// Opens a connection the way every connection of ours is.
+pub(super) fn open(path: &Path, read_only: bool) -> Result<rusqlite::Connection, StoreError> {
+    let flags = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    };
+    let connection =
+        rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(|error| fault(&error).0)?;
+    let set = || -> rusqlite::Result<()> {
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_prepared_statement_cache_capacity(128);
+        if !read_only {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            connection.pragma_update(None, "synchronous", "FULL")?;
+            connection.pragma_update(None, "secure_delete", "ON")?;
+            connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        }
+        connection.pragma_update(None, "foreign_keys", "ON")?;
+        // A crafted schema must not run anything of its own.
+        connection.pragma_update(None, "trusted_schema", "OFF")?;
+        Ok(())
+    };
+    set().map_err(|error| fault(&error).0)?;
+    Ok(connection)
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(int) => ValueRef::Integer(*int),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Bytes(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+pub(super) fn execute(
+    connection: &rusqlite::Connection,
+    sql: &str,
+    params: &[Value],
+) -> Result<u64, Fault> {
+    let run = || -> rusqlite::Result<usize> {
+        let mut statement = connection.prepare_cached(&numbered(sql))?;
+        statement.execute(rusqlite::params_from_iter(params))
+    };
+    run().map(|count| u64::try_from(count).unwrap_or(u64::MAX)).map_err(|error| fault(&error))
+}
+
+pub(super) fn query(
+    connection: &rusqlite::Connection,
+    sql: &str,
+    params: &[Value],
+) -> Result<Vec<Row>, Fault> {
+    let run = || -> rusqlite::Result<Vec<Row>> {
+        let mut statement = connection.prepare_cached(&numbered(sql))?;
+        let width = statement.column_count();
+        let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let mut values = Vec::with_capacity(width);
+            for column in 0..width {
+                values.push(value(row.get_ref(column)?)?);
+            }
+            found.push(Row::new(values));
+        }
+        Ok(found)
+    };
+    run().map_err(|error| fault(&error))
+}
+
+fn value(value: ValueRef<'_>) -> rusqlite::Result<Value> {
+    match value {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(int) => Ok(Value::Int(int)),
+        ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
+        ValueRef::Blob(bytes) => Ok(Value::Bytes(bytes.to_vec())),
+        ValueRef::Real(_) => Err(rusqlite::Error::InvalidQuery),
+    }
+}
+
+/// `$n` is a name to SQLite, numbered by its first appearance; `?n` is the number itself.
+fn numbered(sql: &str) -> String {
+    sql.replace('$', "?")
+}
+
+/// Reads an error: what it means, and whether SQLite may have rolled the transaction back
+/// (<https://www.sqlite.org/lang_transaction.html#response_to_errors_within_a_transaction>).
+pub(super) fn fault(error: &rusqlite::Error) -> Fault {
+    let Some(code) = error.sqlite_error_code() else {
+        return (StoreError::Failed(error.to_string()), false);
+    };
+    let unique = matches!(
+        error.sqlite_error().map(|e| e.extended_code),
+        Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
+    );
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the list of codes is SQLite's")]
+    match code {
+        ErrorCode::DiskFull => (StoreError::Full, true),
+        ErrorCode::SystemIoFailure
+        | ErrorCode::OutOfMemory
+        | ErrorCode::DatabaseBusy
+        | ErrorCode::OperationInterrupted
+        | ErrorCode::DatabaseCorrupt
+        | ErrorCode::CannotOpen => (StoreError::Unavailable(error.to_string()), true),
+        ErrorCode::ReadOnly => (StoreError::ReadOnly, true),
+        ErrorCode::ConstraintViolation if unique => (StoreError::Taken, false),
+        _ => (StoreError::Failed(error.to_string()), false),
+    }
+}
+
+/// Drives a future that never waits to its end.
+///
+/// # Errors
+/// [`StoreError::Failed`] when it waited: a commit on SQLite must not.
+pub(super) fn drive<T, E: From<StoreError>>(
+    future: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => Err(StoreError::Failed("a commit waited".into()).into()),
+    }
+}

@@ -1,0 +1,63 @@
+//! Readers' threads: a whole view in one hop, on a snapshot of its own.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use super::drive;
+use crate::store::tx::Connection;
+use crate::store::{RowSealer, StoreError, Tx};
+
+/// A view on its way to a reader: it takes the transaction and gives it back.
+pub(in crate::store) type View = Box<dyn FnOnce(&mut Tx) + Send>;
+
+/// How many readers there are: one for each core of a small machine; more would only wait.
+const READERS: usize = 2;
+/// Views that may wait.
+const QUEUE: usize = 1_024;
+
+/// The readers; they end when this is dropped.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Readers(mpsc::Sender<View>);
+
+impl Readers {
+    /// Opens the connections and starts the threads.
+    pub(in crate::store) fn start(
+        path: &Path,
+        sealer: &Arc<RowSealer>,
+    ) -> Result<Self, StoreError> {
+        let (sender, receiver) = mpsc::channel::<View>(QUEUE);
+        let receiver = Arc::new(Mutex::new(receiver));
+        for _ in 0..READERS {
+            let connection = super::open(path, true)?;
+            let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(sealer), false);
+            let receiver = Arc::clone(&receiver);
+            thread::Builder::new()
+                .name("store-reader".into())
+                .spawn(move || {
+                    // The lock is held while waiting, so that one reader wakes for one view.
+                    while let Some(view) = next(&receiver) {
+                        tx.renew();
+                        if drive(tx.begin_read()).is_ok() {
+                            view(&mut tx);
+                            let _closed = drive(tx.end_read());
+                        }
+                    }
+                })
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        }
+        Ok(Self(sender))
+    }
+
+    /// Hands a view to the next free reader.
+    pub(in crate::store) async fn send(&self, view: View) -> Result<(), StoreError> {
+        self.0.send(view).await.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
+    }
+}
+
+fn next(receiver: &Mutex<mpsc::Receiver<View>>) -> Option<View> {
+    receiver.lock().blocking_recv()
+}

@@ -1,0 +1,110 @@
+//! The writer's thread: groups what waits into one durable transaction.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::mpsc;
+
+use super::{drive, open};
+use crate::store::commit::{self, Lane, Shared};
+use crate::store::tx::Connection;
+use crate::store::{Job, RowSealer, StoreError, Tx};
+
+/// Jobs in one group: enough for every stream of a few connections, few enough to fit a batch.
+const GROUP: usize = 256;
+
+/// How the file may grow.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Settings {
+    pub(in crate::store) path: PathBuf,
+    /// Size that the file may reach, in MiB; 0 for no bound.
+    pub(in crate::store) max_mib: u64,
+    /// Room within it that only suspending, revoking and sealing may use, in MiB.
+    pub(in crate::store) reserve_mib: u64,
+}
+
+/// Starts the thread; it ends when every sender is gone.
+pub(in crate::store) fn start(
+    settings: Settings,
+    shared: Arc<Shared>,
+    sealer: Arc<RowSealer>,
+    jobs: mpsc::Receiver<Job>,
+) -> Result<thread::JoinHandle<()>, StoreError> {
+    thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || Writer { settings, shared, sealer, open: None }.run(jobs))
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+struct Writer {
+    settings: Settings,
+    shared: Arc<Shared>,
+    sealer: Arc<RowSealer>,
+    open: Option<(Tx, Lane)>,
+}
+
+impl Writer {
+    fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::with_capacity(GROUP);
+        while let Some(job) = waiting.blocking_recv() {
+            jobs.push(job);
+            while jobs.len() < GROUP
+                && let Ok(job) = waiting.try_recv()
+            {
+                jobs.push(job);
+            }
+            self.commit(std::mem::take(&mut jobs), false);
+        }
+    }
+
+    /// Commits a group; where the store is full, its urgent jobs once more with the reserve.
+    fn commit(&mut self, mut jobs: Vec<Job>, reserve: bool) {
+        let done = self.attempt(&mut jobs, reserve);
+        let Err(error) = done else { return };
+        // SQLite may have rolled everything back: nothing more goes through this connection, and
+        // its lane ends.
+        self.open = None;
+        let (urgent, rest): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| job.needs.urgent && !reserve);
+        if error == StoreError::Full && !urgent.is_empty() {
+            commit::settle_lost(rest, &error);
+            self.commit(urgent, true);
+            // The next group gets the ordinary bound again.
+            self.open = None;
+        } else {
+            commit::settle_lost(urgent, &error);
+            commit::settle_lost(rest, &error);
+        }
+    }
+
+    fn attempt(&mut self, jobs: &mut Vec<Job>, reserve: bool) -> Result<(), StoreError> {
+        if self.open.is_none() {
+            self.open = Some(self.connect(reserve)?);
+        }
+        let Some((tx, lane)) = &mut self.open else {
+            return Err(StoreError::Unavailable("the store did not open".into()));
+        };
+        let grouped = drive(commit::run_group(tx, lane, &self.shared, jobs))?;
+        drive(tx.commit())?;
+        commit::settle_durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
+        Ok(())
+    }
+
+    fn connect(&self, reserve: bool) -> Result<(Tx, Lane), StoreError> {
+        let connection = open(&self.settings.path, false)?;
+        if self.settings.max_mib > 0 {
+            let kept = if reserve { 0 } else { self.settings.reserve_mib };
+            let bytes = self.settings.max_mib.saturating_sub(kept).saturating_mul(1_048_576);
+            let page = connection
+                .pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
+                .map_err(|error| super::fault(&error).0)?;
+            let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(512);
+            connection
+                .pragma_update(None, "max_page_count", pages.max(1))
+                .map_err(|error| super::fault(&error).0)?;
+        }
+        let tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
+        Ok((tx, Lane::new()?))
+    }
+}

@@ -1,0 +1,317 @@
+//! One transaction, on either database: statements in, rows out, sealed rows on top.
+
+use crate::error::{Error, Result};
+use crate::params;
+use crate::store::sealed::{change, sealed_bytes};
+use crate::store::{Change, Row, RowRef, RowSealer, SealedRow, StoreError, Value, Versioned};
+use crate::store::{postgres, sqlite};
+use std::sync::Arc;
+
+/// The connection that a transaction runs on; owned for its length.
+#[derive(Debug)]
+pub(super) enum Connection {
+    Sqlite(rusqlite::Connection),
+    Postgres(Box<sqlx::PgConnection>),
+    /// A view from the pool; rolled back by itself when it is dropped half way.
+    View(Box<sqlx::Transaction<'static, sqlx::Postgres>>),
+}
+
+/// A transaction. Its futures never wait on SQLite, so the writer's thread drives them to the end.
+#[derive(Debug)]
+pub struct Tx {
+    connection: Connection,
+    sealer: Arc<RowSealer>,
+    /// What was seen before this transaction began may not be undercut in it.
+    since: u64,
+    writes: bool,
+    changes: Vec<Change>,
+    bumped: bool,
+    may_bump: bool,
+    poison: Option<StoreError>,
+}
+
+impl Tx {
+    pub(super) fn new(connection: Connection, sealer: Arc<RowSealer>, writes: bool) -> Self {
+        let since = sealer.moment();
+        Self {
+            connection,
+            sealer,
+            since,
+            writes,
+            changes: Vec::new(),
+            bumped: false,
+            may_bump: false,
+            poison: None,
+        }
+    }
+
+    /// Forgets the transaction before: the connection begins another.
+    pub(super) fn renew(&mut self) {
+        self.since = self.sealer.moment();
+        self.changes.clear();
+        self.bumped = false;
+        self.may_bump = false;
+        self.poison = None;
+    }
+
+    pub(super) const fn is_postgres(&self) -> bool {
+        matches!(self.connection, Connection::Postgres(_) | Connection::View(_))
+    }
+
+    /// The failure after which nothing more may reach the database, if there was one.
+    pub(super) const fn poison(&self) -> Option<&StoreError> {
+        self.poison.as_ref()
+    }
+
+    pub(super) fn sealer(&self) -> &RowSealer {
+        &self.sealer
+    }
+
+    /// Runs a statement and counts the rows it changed.
+    ///
+    /// # Errors
+    /// Whatever the database answers; after an answer that may have rolled the transaction back,
+    /// [`StoreError::Poisoned`] for everything that follows.
+    pub async fn execute(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, StoreError> {
+        if self.poison.is_some() {
+            return Err(StoreError::Poisoned);
+        }
+        let done = match &mut self.connection {
+            Connection::Sqlite(connection) => sqlite::execute(connection, sql, &params),
+            Connection::Postgres(connection) => postgres::execute(connection, sql, params).await,
+            Connection::View(view) => postgres::execute(view, sql, params).await,
+        };
+        self.judge(done)
+    }
+
+    /// Runs a query.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        if self.poison.is_some() {
+            return Err(StoreError::Poisoned);
+        }
+        let rows = match &mut self.connection {
+            Connection::Sqlite(connection) => sqlite::query(connection, sql, &params),
+            Connection::Postgres(connection) => postgres::query(connection, sql, params).await,
+            Connection::View(view) => postgres::query(view, sql, params).await,
+        };
+        self.judge(rows)
+    }
+
+    /// Runs a query that yields one row at most.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn query_one(
+        &mut self,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    fn judge<T>(&mut self, answer: Result<T, (StoreError, bool)>) -> Result<T, StoreError> {
+        answer.map_err(|(error, poisons)| {
+            if poisons {
+                self.poison = Some(error.clone());
+            }
+            error
+        })
+    }
+
+    /// Selects sealed rows, each verified; `tail` begins with `WHERE`.
+    ///
+    /// # Errors
+    /// [`StoreError::Tampered`] when one of them is not what was sealed.
+    pub async fn select<T: SealedRow>(
+        &mut self,
+        tail: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Versioned<T>>, StoreError> {
+        let rows = self.query(&T::TABLE.select(tail), params).await?;
+        let mut opened = Vec::with_capacity(rows.len());
+        for row in rows {
+            let row = self.sealer.open::<T>(row, self.since)?;
+            // What a writing transaction reads may be its own, and not yet true for anybody else.
+            if !self.writes {
+                self.sealer.saw(T::TABLE.name, &row.row.key(), row.version);
+            }
+            opened.push(row);
+        }
+        Ok(opened)
+    }
+
+    /// Selects one sealed row by its key.
+    ///
+    /// # Errors
+    /// As [`Tx::select`].
+    pub async fn lookup<T: SealedRow>(
+        &mut self,
+        key: &impl ToString,
+    ) -> Result<Option<Versioned<T>>, StoreError> {
+        let rows = self.select("WHERE id = $1", vec![Value::Text(key.to_string())]).await?;
+        Ok(rows.into_iter().next())
+    }
+
+    /// Selects one sealed row by a unique column.
+    ///
+    /// # Errors
+    /// As [`Tx::select`].
+    pub async fn lookup_where<T: SealedRow>(
+        &mut self,
+        tail: &str,
+        params: Vec<Value>,
+    ) -> Result<Option<Versioned<T>>, StoreError> {
+        Ok(self.select(tail, params).await?.into_iter().next())
+    }
+
+    /// Inserts a sealed row as version 1.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`] when a unique key is taken.
+    pub async fn insert<T: SealedRow + Clone>(
+        &mut self,
+        row: &T,
+    ) -> Result<Versioned<T>, StoreError> {
+        let mut params = row.to_columns();
+        let change = self.seal::<T>(&mut params, 1, row.key())?;
+        if self.execute(&T::TABLE.insert(), params).await? != 1 {
+            return Err(StoreError::Failed("an insert changed no row".into()));
+        }
+        self.changes.push(change);
+        Ok(Versioned { row: row.clone(), version: 1 })
+    }
+
+    /// Replaces a sealed row if its version is still the one that was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] when somebody else was first.
+    pub async fn update<T: SealedRow + Clone>(
+        &mut self,
+        read: i64,
+        row: &T,
+    ) -> Result<Versioned<T>, StoreError> {
+        let version = read.checked_add(1).ok_or(StoreError::Malformed)?;
+        let mut params = row.to_columns();
+        let change = self.seal::<T>(&mut params, version, row.key())?;
+        params.push(Value::Int(read));
+        if self.execute(&T::TABLE.update(), params).await? != 1 {
+            return Err(StoreError::Stale);
+        }
+        self.changes.push(change);
+        Ok(Versioned { row: row.clone(), version })
+    }
+
+    fn seal<T: SealedRow>(
+        &self,
+        params: &mut Vec<Value>,
+        version: i64,
+        key: String,
+    ) -> Result<Change, StoreError> {
+        let table = T::TABLE;
+        let input = sealed_bytes(table.name, version, table.seal_version, params);
+        let mac = self.sealer.seal(&input)?;
+        params.extend([
+            Value::Int(version),
+            Value::Int(table.seal_version),
+            Value::Bytes(mac.to_vec()),
+        ]);
+        Ok(change(table.name, key, version, &input))
+    }
+
+    /// Says that this transaction changes what decisions stand on: the authority epoch moves.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the operation did not declare it, because its group then holds the
+    /// shared lock alone.
+    pub fn bump_authority(&mut self) -> Result<()> {
+        if !self.may_bump {
+            return Err(Error::internal("an undeclared change of authority"));
+        }
+        self.bumped = true;
+        Ok(())
+    }
+
+    pub(super) fn allow_bump(&mut self, may: bool) {
+        self.may_bump = may;
+    }
+
+    pub(super) const fn bumped(&self) -> bool {
+        self.bumped
+    }
+
+    pub(super) fn set_bumped(&mut self, bumped: bool) {
+        self.bumped = bumped;
+    }
+
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    // How a transaction begins and ends, told by the store alone.
+
+    /// Begins a group. One that changes authority takes the lock exclusively from its start, never
+    /// by upgrade, which would deadlock.
+    pub(super) async fn begin(&mut self, exclusive: bool) -> Result<(), StoreError> {
+        if !self.is_postgres() {
+            self.execute("BEGIN IMMEDIATE", vec![]).await?;
+            return Ok(());
+        }
+        self.execute(
+            "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'",
+            vec![],
+        )
+        .await?;
+        let lock = if exclusive {
+            "SELECT pg_advisory_xact_lock($1)::text"
+        } else {
+            "SELECT pg_advisory_xact_lock_shared($1)::text"
+        };
+        self.query(lock, params![AUTHORITY_LOCK]).await?;
+        Ok(())
+    }
+
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        self.execute("COMMIT", vec![]).await.map(drop)
+    }
+
+    pub(super) async fn rollback(&mut self) -> Result<(), StoreError> {
+        self.poison = None;
+        self.execute("ROLLBACK", vec![]).await.map(drop)
+    }
+
+    pub(super) async fn begin_read(&mut self) -> Result<(), StoreError> {
+        self.execute("BEGIN", vec![]).await.map(drop)
+    }
+
+    pub(super) async fn end_read(&mut self) -> Result<(), StoreError> {
+        self.rollback().await
+    }
+
+    /// Reads the authority epoch.
+    ///
+    /// # Errors
+    /// As [`Tx::query`].
+    pub async fn epoch(&mut self) -> Result<i64, StoreError> {
+        let row = self.query_one("SELECT epoch FROM authority WHERE id = 1", vec![]).await?;
+        row.ok_or(StoreError::Malformed)?.take()
+    }
+
+    /// Tells whether each row is still at the version that was read.
+    pub(super) async fn stands(&mut self, rows: &[RowRef]) -> Result<bool, StoreError> {
+        for row in rows {
+            let sql = format!("SELECT row_version FROM {} WHERE id = $1", row.table.name);
+            let found = self.query_one(&sql, vec![Value::Text(row.key.clone())]).await?;
+            let version: Option<i64> = found.map(|mut found| found.take()).transpose()?;
+            if version != Some(row.version) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Key of the advisory lock that keeps the authority epoch: `strongrm` in ASCII.
+const AUTHORITY_LOCK: i64 = 0x7374_726f_6e67_726d;
