@@ -59,8 +59,10 @@ pub struct IdentityFacts<'a> {
     pub state: IdentityState,
     /// The human that answers for it; a human answers for itself.
     pub owner: IdentityId,
-    /// Whether that owner is active and has not expired.
+    /// Whether that owner is active.
     pub owner_active: bool,
+    /// When that owner ends, if ever; from then on it is not active.
+    pub owner_expires_at: Option<UnixMillis>,
     /// How much harm its misuse could do.
     pub tier: Tier,
     /// When it ends, if ever.
@@ -121,6 +123,8 @@ pub struct SubjectFacts {
     pub has_certificate: bool,
     /// Whether its owner is active; a human is its own owner.
     pub owner_active: bool,
+    /// When that owner ends, if ever; from then on it is not active.
+    pub owner_expires_at: Option<UnixMillis>,
 }
 
 /// Who a grant is for.

@@ -7,9 +7,8 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[("lease_reaper", "leases.revoke")];
 
-/// Rules by which something can be allowed; a policy that names another one has failed.
-pub const RULES: &[&str] =
-    &["self", "everybody", "holder", "owner", "administrator", "bootstrap", "system"];
+/// Rules by which a policy can allow something; one that names another rule has failed.
+pub const RULES: &[&str] = &["self", "everybody", "holder", "owner", "administrator", "bootstrap"];
 
 /// Checks whether a worker may do something.
 pub(super) fn system_may(worker: &str, action: &str) -> bool {

@@ -83,13 +83,13 @@ pub(super) fn build(
         .zip(candidates)
         .map(|(one, covering)| {
             let covering = covering.iter().filter_map(|index| grants.get(*index)).cloned();
-            resource(one, covering.collect())
+            resource(one, covering.collect(), facts.now)
         })
         .collect();
     let mut top = vec![
         (&k.action, facts.action.into()),
         (&k.administrative, administrative.into()),
-        (&k.caller, caller(identity)),
+        (&k.caller, caller(identity, facts.now)),
         (
             &k.credential,
             object(vec![
@@ -106,8 +106,9 @@ pub(super) fn build(
     object(top)
 }
 
-fn caller(identity: &IdentityFacts<'_>) -> Value {
+fn caller(identity: &IdentityFacts<'_>, now: UnixMillis) -> Value {
     let k = &*KEYS;
+    let owner_active = identity.owner_active && is_ahead(identity.owner_expires_at, now);
     let groups: Vec<Value> =
         identity.groups.iter().map(|group| group.name.as_str().into()).collect();
     object(vec![
@@ -116,7 +117,7 @@ fn caller(identity: &IdentityFacts<'_>) -> Value {
         (&k.kind, identity.kind.as_str().into()),
         (&k.state, identity.state.as_str().into()),
         (&k.owner, text(identity.owner)),
-        (&k.owner_active, identity.owner_active.into()),
+        (&k.owner_active, owner_active.into()),
         (&k.tier, identity.tier.as_str().into()),
         (&k.expires_at, end(identity.expires_at).into()),
         (&k.labels, labels(identity.labels)),
@@ -125,7 +126,7 @@ fn caller(identity: &IdentityFacts<'_>) -> Value {
     ])
 }
 
-fn resource(facts: &ResourceFacts<'_>, grants: Vec<Value>) -> Value {
+fn resource(facts: &ResourceFacts<'_>, grants: Vec<Value>, now: UnixMillis) -> Value {
     let k = &*KEYS;
     let mut fields = vec![
         (&k.name, facts.name.as_str().into()),
@@ -135,18 +136,19 @@ fn resource(facts: &ResourceFacts<'_>, grants: Vec<Value>) -> Value {
     // What is unknown stays undefined, so that nothing equals it.
     fields.extend(facts.owner.map(|owner| (&k.owner, text(owner))));
     fields.extend(facts.holder.map(|holder| (&k.holder, text(holder))));
-    fields.extend(facts.identity.as_ref().map(|one| (&k.identity, subject(one))));
+    fields.extend(facts.identity.as_ref().map(|one| (&k.identity, subject(one, now))));
     object(fields)
 }
 
-fn subject(facts: &SubjectFacts) -> Value {
+fn subject(facts: &SubjectFacts, now: UnixMillis) -> Value {
     let k = &*KEYS;
+    let owner_active = facts.owner_active && is_ahead(facts.owner_expires_at, now);
     let mut fields = vec![
         (&k.kind, facts.kind.as_str().into()),
         (&k.machine, facts.kind.is_machine().into()),
         (&k.administrator, facts.administrator.into()),
         (&k.has_certificate, facts.has_certificate.into()),
-        (&k.owner_active, facts.owner_active.into()),
+        (&k.owner_active, owner_active.into()),
     ];
     fields.extend(facts.id.map(|id| (&k.id, text(id))));
     fields.extend(facts.registered_by.map(|by| (&k.registered_by, text(by))));

@@ -81,15 +81,16 @@ impl Policy {
                 return failed();
             }
         };
-        let ends = [identity.expires_at, credential.expires_at].into_iter().flatten();
+        let ends = ends(facts, identity, credential);
         let verdict = match answer {
-            Answer::Refuse(text) => Reason::lookup_refusal(&text)
-                .map(|reason| refused(facts, reason, &candidates, earliest(facts.now, ends))),
+            Answer::Refuse(text) => Reason::lookup_refusal(&text).map(|reason| {
+                refused(facts, reason, &candidates, earliest(facts.now, ends.iter().copied()))
+            }),
             Answer::Rule(name) => RULES.iter().find(|rule| ***rule == *name).map(|rule| Verdict {
                 allow: true,
                 reason: Reason::Allowed,
                 by: Basis::Rule(rule),
-                valid_until: earliest(facts.now, ends),
+                valid_until: earliest(facts.now, ends.iter().copied()),
                 obligations: Obligations::default(),
                 depends_on_source: false,
             }),
@@ -105,6 +106,20 @@ impl Policy {
             None => verdict,
         }
     }
+}
+
+/// Gathers the moments at which something ends that any decision stands on.
+fn ends(
+    facts: &Facts<'_>,
+    identity: &IdentityFacts<'_>,
+    credential: CredentialFacts,
+) -> Vec<UnixMillis> {
+    let owners = facts.resources.iter().filter_map(|one| one.identity?.owner_expires_at);
+    [identity.expires_at, identity.owner_expires_at, credential.expires_at]
+        .into_iter()
+        .flatten()
+        .chain(owners)
+        .collect()
 }
 
 fn of_system(worker: &str, facts: &Facts<'_>) -> Verdict {
@@ -148,13 +163,12 @@ fn granted(
     administrative: bool,
     chosen: &[usize],
     candidates: &[Candidates],
-    ends: impl Iterator<Item = UnixMillis>,
+    mut bounds: Vec<UnixMillis>,
 ) -> Option<Verdict> {
     if chosen.len() != candidates.len() {
         return None;
     }
     let (mut ids, mut depends_on_source, mut max_ttl_s) = (Vec::new(), false, None::<u64>);
-    let mut bounds: Vec<UnixMillis> = ends.collect();
     for (index, of) in chosen.iter().zip(candidates) {
         let rank = of.iter().position(|candidate| candidate == index)?;
         let grant = facts.grants.get(*index)?;

@@ -22,6 +22,7 @@ fn what_means_nothing_is_a_refusal_that_is_not_kept() {
         "decision := {\"allow\": true}",
         "decision := {\"rule\": \"self\", \"grants\": [0]}",
         "decision := {\"rule\": \"no such rule\"}",
+        "decision := {\"rule\": \"system\"}",
         "decision := {\"rule\": [\"self\"]}",
         "decision := {\"refuse\": \"no such reason\"}",
         "decision := {\"refuse\": \"allowed\"}",
@@ -125,7 +126,10 @@ fn no_policy_lifts_what_stands_in_code() {
 
 #[test]
 fn every_reason_says_what_to_do_in_the_style_of_errors() {
+    let page = include_str!("../../../docs/authorization.md");
     for reason in Reason::ALL {
+        let row = format!("| `{reason}` | {} |", reason.advice("ACTION"));
+        assert!(*reason == Reason::Allowed || page.contains(&row), "the page lacks {row}");
         let advice = reason.advice(CREDS);
         assert!(advice.starts_with(char::is_lowercase), "{advice}");
         assert!(!advice.ends_with('.'), "{advice}");

@@ -127,6 +127,7 @@ impl Thing {
             registered_by: Some(OTHER),
             has_certificate: false,
             owner_active: true,
+            owner_expires_at: None,
         };
         change(&mut subject);
         self.subject = Some(subject);
@@ -141,6 +142,7 @@ struct Scene {
     state: IdentityState,
     administrator: bool,
     owner_active: bool,
+    owner_expires_at: Option<UnixMillis>,
     expires_at: Option<UnixMillis>,
     credential_expires_at: Option<UnixMillis>,
     member: bool,
@@ -156,6 +158,7 @@ fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
         state: IdentityState::Active,
         administrator: false,
         owner_active: true,
+        owner_expires_at: None,
         expires_at: None,
         credential_expires_at: None,
         member: true,
@@ -204,6 +207,7 @@ impl Scene {
             state: self.state,
             owner: OTHER,
             owner_active: self.owner_active,
+            owner_expires_at: self.owner_expires_at,
             tier: Tier::Medium,
             expires_at: self.expires_at,
             labels: NO_LABELS,

@@ -184,7 +184,10 @@ fn an_identity_without_an_active_owner_receives_nothing_new() {
     ] {
         let scene = pipeline(action, thing(name).held(CALLER)).granted(given(9, action, name));
         assert!(scene.decide().allow, "{action} with an active owner");
-        refused(&scene.with(|scene| scene.owner_active = false), Reason::OwnerInactive);
+        refused(&scene.clone().with(|scene| scene.owner_active = false), Reason::OwnerInactive);
+        let ends = |at| scene.clone().with(|scene| scene.owner_expires_at = Some(at));
+        refused(&ends(NOW), Reason::OwnerInactive);
+        assert_eq!(ends(at(5)).decide().valid_until, Some(at(5)), "{action}");
     }
     let revoke = pipeline("leases.revoke", thing(READER).held(CALLER));
     allowed_by(&revoke.with(|scene| scene.owner_active = false), "holder");
@@ -194,6 +197,8 @@ fn an_identity_without_an_active_owner_receives_nothing_new() {
     });
     refused(&administrator("identities.issue-cert", orphan.clone()), Reason::SubjectOwnerInactive);
     allowed_by(&administrator("identities.show", orphan), "administrator");
+    let ended = thing("identities/etl").is(|it| it.owner_expires_at = Some(NOW));
+    refused(&administrator("identities.issue-cert", ended), Reason::SubjectOwnerInactive);
 }
 
 #[test]
