@@ -9,6 +9,7 @@ pub mod crypto;
 pub mod error;
 pub mod hsm;
 pub mod store;
+pub mod policy;
 pub mod types;
 
 pub use error::{Error, Result};

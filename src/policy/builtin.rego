@@ -1,0 +1,133 @@
+# The built-in policy: who may do what when nobody has written another.
+#
+# `input` is described in docs/authorization.md; src/policy/input.rs builds it. Every comparison
+# that guards is written so that an undefined value refuses. What a grant covers (its subject,
+# action and resource pattern) and whether the caller's address satisfies it were matched before:
+# `resource.grants` holds the candidates in order of preference.
+#
+# `decision` is one of {"refuse": reason}, {"rule": name} and {"grants": [index for each resource]}.
+
+package strongroom
+
+import rego.v1
+
+# What an identity receives anew, or keeps for longer; without an active owner it gets neither.
+receives := {"database.credentials", "pki.issue", "pki.sign", "leases.renew"}
+
+# What belongs to whoever holds the lease or the certificate.
+for_holder := {"leases.list", "leases.renew", "leases.revoke", "pki.list"}
+
+# What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
+for_owner := {"leases.list", "leases.revoke", "pki.list"}
+
+# What every active identity may read.
+for_all := {"records.checkpoint", "pki.ca"}
+
+default decision := {"refuse": "no_grant"}
+
+decision := {"refuse": "identity_suspended"} if {
+	not input.caller.state == "active"
+} else := {"refuse": "identity_expired"} if {
+	not input.caller.expires_at > input.now
+} else := {"refuse": "credential_expired"} if {
+	not input.credential.expires_at > input.now
+} else := {"refuse": "nothing_asked"} if {
+	not count(input.resources) > 0
+} else := bootstrap if {
+	input.caller.kind == "bootstrap"
+} else := {"refuse": "machines_never_administer"} if {
+	input.administrative
+	not input.caller.kind == "human"
+} else := {"refuse": "owner_inactive"} if {
+	input.action in receives
+	not input.caller.owner_active
+} else := {"rule": "self"} if {
+	input.action == "identities.whoami"
+	every resource in input.resources { resource.identity.id == input.caller.id }
+} else := {"rule": "everybody"} if {
+	input.action in for_all
+} else := {"rule": "holder"} if {
+	input.action in for_holder
+	every resource in input.resources { resource.holder == input.caller.id }
+} else := {"rule": "owner"} if {
+	input.action in for_owner
+	every resource in input.resources { resource.owner == input.caller.id }
+} else := {"rule": "owner"} if {
+	input.action == "identities.show"
+	every resource in input.resources { resource.owner == input.caller.id }
+} else := {"rule": "owner"} if {
+	input.action == "identities.issue-cert"
+	every resource in input.resources {
+		resource.owner == input.caller.id
+		resource.identity.machine
+	}
+} else := {"refuse": "subject_owner_inactive"} if {
+	input.action == "identities.issue-cert"
+	administers
+	orphaned
+} else := {"rule": "administrator"} if {
+	input.administrative
+	administers
+} else := {"rule": "administrator"} if {
+	input.action in for_holder
+	administers
+} else := {"refuse": "mint_forbidden"} if {
+	input.action == "identities.issue-cert"
+} else := {"grants": chosen} if {
+	count(chosen) == count(input.resources)
+} else := {"refuse": "not_administrator"} if {
+	input.administrative
+} else := {"refuse": "not_holder"} if {
+	input.action in for_holder
+}
+
+administers if {
+	input.caller.kind == "human"
+	input.caller.administrator
+}
+
+# A rule of its own: on the register VM a `some` that finds nothing ends the whole chain above.
+orphaned if {
+	some resource in input.resources
+	resource.identity.owner_active == false
+}
+
+# The bootstrap certificate registers human administrators and signs the first request of a human
+# that it registered; nothing else, whatever grants say.
+default bootstrap := {"refuse": "bootstrap_limited"}
+
+bootstrap := {"rule": "bootstrap"} if {
+	input.action == "identities.create"
+	every resource in input.resources {
+		resource.identity.kind == "human"
+		resource.identity.administrator
+	}
+} else := {"rule": "bootstrap"} if {
+	input.action == "identities.issue-cert"
+	every resource in input.resources {
+		resource.identity.kind == "human"
+		resource.identity.registered_by == input.caller.id
+		resource.identity.has_certificate == false
+	}
+}
+
+# For each resource, in order, the first candidate that is in force; shorter than the resources
+# where one of them has none. The count is needed: on the register VM an undefined `usable[0]`
+# does not end the body.
+chosen := [first |
+	some resource in input.resources
+	usable := [grant.index | some grant in resource.grants; in_force(grant)]
+	count(usable) > 0
+	first := usable[0]
+]
+
+in_force(grant) if {
+	grant.source_fits
+	grant.not_before <= input.now
+	grant.expires_at > input.now
+	exact_enough(grant)
+}
+
+exact_enough(_) if input.administrative == false
+
+exact_enough(grant) if grant.wildcard == false

@@ -1,0 +1,189 @@
+//! What a decision may stand on: typed facts, gathered by whoever asks.
+//!
+//! Knows neither the rows they come from nor the policy that reads them. Names are canonical by
+//! their types, so no variant of case or whitespace can reach a decision.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::Cidr;
+use crate::types::{
+    AuthMethod, GrantId, GroupId, IdentityId, IdentityName, IdentityState, Kind, ResourceName,
+    ResourcePattern, Segment, Tier, UnixMillis,
+};
+
+/// Everything that one decision may stand on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// Who asks.
+    pub caller: CallerFacts<'a>,
+    /// The action, as in [`crate::types::VERBS`].
+    pub action: &'a str,
+    /// Whether the action is administrative. The table of verbs is asked as well, and one yes is
+    /// enough.
+    pub administrative: bool,
+    /// Everything that the action touches; all of it must be allowed, and nothing is refused.
+    pub resources: &'a [ResourceFacts<'a>],
+    /// The grants to the caller and to its groups for this action, selected by index.
+    pub grants: &'a [GrantFacts<'a>],
+    /// The time, fixed once for the request.
+    pub now: UnixMillis,
+    /// Where the request came from, where that is known.
+    pub source: Option<IpAddr>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub enum CallerFacts<'a> {
+    /// Somebody or something with an identity.
+    Identity {
+        /// The identity.
+        identity: &'a IdentityFacts<'a>,
+        /// The credential that proved it on this request.
+        credential: CredentialFacts,
+    },
+    /// The vault itself, by the worker's name.
+    System(&'a str),
+}
+
+/// What is known about the identity that asks.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentityFacts<'a> {
+    /// Its id, for ever.
+    pub id: IdentityId,
+    /// Its name.
+    pub name: &'a IdentityName,
+    /// What stands behind it.
+    pub kind: Kind,
+    /// Where it is in its life.
+    pub state: IdentityState,
+    /// The human that answers for it; a human answers for itself.
+    pub owner: IdentityId,
+    /// Whether that owner is active.
+    pub owner_active: bool,
+    /// When that owner ends, if ever; from then on it is not active.
+    pub owner_expires_at: Option<UnixMillis>,
+    /// How much harm its misuse could do.
+    pub tier: Tier,
+    /// When it ends, if ever.
+    pub expires_at: Option<UnixMillis>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// The groups that it is in.
+    pub groups: &'a [GroupFacts<'a>],
+    /// Whether it is in the built-in group `administrators`.
+    pub administrator: bool,
+}
+
+/// A group that the caller is in.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupFacts<'a> {
+    /// Its id, for ever.
+    pub id: GroupId,
+    /// Its name.
+    pub name: &'a Segment,
+}
+
+/// The credential of a request; its state was checked when it was accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct CredentialFacts {
+    /// How the caller proved its identity.
+    pub method: AuthMethod,
+    /// The first moment at which the credential is dead.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// One thing that the action touches. What does not exist has a name and nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct ResourceFacts<'a> {
+    /// Its full name.
+    pub name: &'a ResourceName,
+    /// Who owns it. An identity's owner, where the resource is an identity.
+    pub owner: Option<IdentityId>,
+    /// Who holds it, where it is a lease or a certificate.
+    pub holder: Option<IdentityId>,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// What is known about it as an identity, where it is one or is to become one.
+    pub identity: Option<SubjectFacts>,
+}
+
+/// An identity as the object of an action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubjectFacts {
+    /// Its id; `None` where it is being registered.
+    pub id: Option<IdentityId>,
+    /// What stands behind it.
+    pub kind: Kind,
+    /// Whether it is, or is being made, a member of `administrators`.
+    pub administrator: bool,
+    /// Who registered it; `None` where it is being registered.
+    pub registered_by: Option<IdentityId>,
+    /// Whether a login certificate was ever issued for it.
+    pub has_certificate: bool,
+    /// Whether its owner is active; a human is its own owner.
+    pub owner_active: bool,
+    /// When that owner ends, if ever; from then on it is not active.
+    pub owner_expires_at: Option<UnixMillis>,
+}
+
+/// Who a grant is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GrantSubject {
+    /// One identity.
+    Identity(IdentityId),
+    /// Every member of a group.
+    Group(GroupId),
+}
+
+/// One grant.
+#[derive(Debug, Clone, Copy)]
+pub struct GrantFacts<'a> {
+    /// Its id, for ever.
+    pub id: GrantId,
+    /// Who it is for.
+    pub subject: GrantSubject,
+    /// The one action that it allows.
+    pub action: &'a str,
+    /// What it allows the action on.
+    pub resource: &'a ResourcePattern,
+    /// The first moment at which it holds.
+    pub not_before: Option<UnixMillis>,
+    /// The first moment at which it holds no more.
+    pub expires_at: Option<UnixMillis>,
+    /// What else must be true, and what follows.
+    pub conditions: &'a Conditions,
+    /// Who gave it.
+    pub granted_by: IdentityId,
+}
+
+/// The conditions of a grant. The default has none.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Conditions {
+    /// Where it may be used from; anywhere when empty. An unknown source satisfies no range.
+    pub sources: Vec<Cidr>,
+    /// How long, in seconds, what is issued under it may live at most.
+    pub max_ttl_s: Option<u64>,
+}
+
+impl Conditions {
+    /// Tells whether a request from this source may use the grant.
+    #[must_use]
+    pub fn source_fits(&self, source: Option<IpAddr>) -> bool {
+        self.sources.is_empty()
+            || source.is_some_and(|address| self.sources.iter().any(|cidr| cidr.contains(address)))
+    }
+}
+
+impl GrantFacts<'_> {
+    /// Tells whether the grant holds at a moment.
+    #[must_use]
+    pub fn in_force(&self, now: UnixMillis) -> bool {
+        self.not_before.is_none_or(|from| from <= now) && is_ahead(self.expires_at, now)
+    }
+}
+
+/// Tells whether an end, if there is one, lies ahead.
+pub(super) fn is_ahead(end: Option<UnixMillis>, now: UnixMillis) -> bool {
+    end.is_none_or(|end| end > now)
+}

@@ -1,0 +1,67 @@
+//! What no policy can lift: the rules in code, asked after every policy, and the workers' rights.
+
+use super::facts::{Facts, IdentityFacts, ResourceFacts, is_ahead};
+use super::verdict::Reason;
+use crate::types::{IdentityState, Kind, UnixMillis};
+
+/// What each worker may do: its name and the action.
+pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[("lease_reaper", "leases.revoke")];
+
+/// Rules by which a policy can allow something; one that names another rule has failed.
+pub const RULES: &[&str] = &["self", "everybody", "holder", "owner", "administrator", "bootstrap"];
+
+/// Checks whether a worker may do something.
+pub(super) fn system_may(worker: &str, action: &str) -> bool {
+    SYSTEM_RIGHTS.contains(&(worker, action))
+}
+
+/// Checks what a policy allowed once more: a dead identity does nothing, machines never
+/// administer, the bootstrap certificate does two things.
+///
+/// Answers why it is refused all the same.
+pub(super) fn objection(
+    facts: &Facts<'_>,
+    administrative: bool,
+    identity: &IdentityFacts<'_>,
+    credential_expires_at: Option<UnixMillis>,
+) -> Option<Reason> {
+    match identity.state {
+        IdentityState::Active => {}
+        IdentityState::Suspended => return Some(Reason::IdentitySuspended),
+    }
+    if !is_ahead(identity.expires_at, facts.now) {
+        return Some(Reason::IdentityExpired);
+    }
+    if !is_ahead(credential_expires_at, facts.now) {
+        return Some(Reason::CredentialExpired);
+    }
+    if facts.resources.is_empty() {
+        return Some(Reason::NothingAsked);
+    }
+    match identity.kind {
+        Kind::Human => None,
+        Kind::Bootstrap => {
+            let fits = |one: &ResourceFacts<'_>| bootstrap_may(facts.action, identity, one);
+            (!facts.resources.iter().all(fits)).then_some(Reason::BootstrapLimited)
+        }
+        Kind::Agent
+        | Kind::Model
+        | Kind::Dataset
+        | Kind::Pipeline
+        | Kind::Service
+        | Kind::Runner => administrative.then_some(Reason::MachinesNeverAdminister),
+    }
+}
+
+fn bootstrap_may(action: &str, identity: &IdentityFacts<'_>, resource: &ResourceFacts<'_>) -> bool {
+    resource.identity.is_some_and(|subject| {
+        subject.kind == Kind::Human
+            && match action {
+                "identities.create" => subject.administrator,
+                "identities.issue-cert" => {
+                    !subject.has_certificate && subject.registered_by == Some(identity.id)
+                }
+                _ => false,
+            }
+    })
+}
