@@ -6,6 +6,7 @@
 
 pub mod error;
 pub mod hsm;
+pub mod proto;
 pub mod types;
 
 pub use error::{Error, Result};
