@@ -11,6 +11,9 @@ use protox::prost_reflect::{ExtensionDescriptor, MessageDescriptor, Value};
 const ROOT: &str = "proto";
 const PACKAGE: &str = "strongroom.v1";
 
+/// What `put --from-json` reads back from what `show --output json` printed.
+const READ_BACK: [&str; 3] = ["Connection", "DatabaseRole", "CertificateRole"];
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> Result<()> {
@@ -31,16 +34,18 @@ fn main() -> Result<()> {
     let secret = pool
         .get_extension_by_name(&format!("{PACKAGE}.secret"))
         .ok_or("options.proto defines no `secret`")?;
+    let mut config = tonic_prost_build::Config::new();
     let (mut skipped, mut redacted, mut debug_of) = (Vec::new(), String::new(), String::new());
     for message in pool.all_messages().filter(|m| m.package_name() == PACKAGE) {
         if carries_secret(&message, &secret) {
             skipped.push(format!(".{}", message.full_name()));
             write_redacted(&mut redacted, &message, &secret)?;
+        } else {
+            derive_json(&mut config, &message);
         }
         write_debug_of(&mut debug_of, &message)?;
     }
 
-    let mut config = tonic_prost_build::Config::new();
     config.skip_debug(skipped);
     tonic_prost_build::configure()
         .compile_fds_with_config(compiler.file_descriptor_set(), config)?;
@@ -59,6 +64,22 @@ fn main() -> Result<()> {
 
 fn carries_secret(message: &MessageDescriptor, secret: &ExtensionDescriptor) -> bool {
     message.fields().any(|f| f.options().get_extension(secret).as_ref() == &Value::Bool(true))
+}
+
+/// Lets the program print a message as JSON, by the names in the proto. Messages that carry
+/// secrets are left out: where one must be shown, that is written down by hand.
+fn derive_json(config: &mut tonic_prost_build::Config, message: &MessageDescriptor) {
+    let name = format!(".{}", message.full_name());
+    config.message_attribute(&name, "#[derive(::serde::Serialize)]");
+    if READ_BACK.contains(&message.name()) {
+        config.message_attribute(&name, "#[derive(::serde::Deserialize)]");
+        config.message_attribute(&name, "#[serde(default, deny_unknown_fields)]");
+    }
+    for oneof in message.oneofs() {
+        let oneof = format!(".{}", oneof.full_name());
+        config.enum_attribute(&oneof, "#[derive(::serde::Serialize)]");
+        config.enum_attribute(&oneof, "#[serde(rename_all = \"snake_case\")]");
+    }
 }
 
 /// Writes a `Debug` that prints `[REDACTED]` for each field that carries a secret.
