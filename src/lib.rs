@@ -10,6 +10,7 @@ pub mod error;
 pub mod hsm;
 pub mod store;
 pub mod policy;
+pub mod proto;
 pub mod types;
 
 pub use error::{Error, Result};

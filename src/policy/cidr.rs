@@ -4,12 +4,17 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
 /// A range of addresses, `address/bits`, with no bit set behind the prefix.
 ///
 /// Source: RFC 4632, section 3.1; RFC 4291, section 2.3.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     network: IpAddr,
     prefix_bits: u8,
@@ -41,6 +46,20 @@ fn mask(address: IpAddr, prefix_bits: u8) -> Option<IpAddr> {
             let kept = u128::MAX.checked_shl(128_u32.checked_sub(bits)?).unwrap_or(0);
             Some(Ipv6Addr::from_bits(v6.to_bits() & kept).into())
         }
+    }
+}
+
+impl TryFrom<String> for Cidr {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Cidr> for String {
+    fn from(range: Cidr) -> Self {
+        range.to_string()
     }
 }
 

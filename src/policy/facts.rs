@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use super::Cidr;
 use crate::types::{
     AuthMethod, GrantId, GroupId, IdentityId, IdentityName, IdentityState, Kind, ResourceName,
@@ -158,7 +160,8 @@ pub struct GrantFacts<'a> {
 }
 
 /// The conditions of a grant. The default has none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conditions {
     /// Where it may be used from; anywhere when empty. An unknown source satisfies no range.
     pub sources: Vec<Cidr>,

@@ -1,0 +1,198 @@
+//! The command line of the whole program: what is common to all commands, and the server's own.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::database::DatabaseCommand;
+use super::failure::EXIT_CODES;
+use super::grants::GrantCommand;
+use super::groups::GroupCommand;
+use super::identities::IdentityCommand;
+use super::leases::LeaseCommand;
+use super::output::Format;
+use super::pki::PkiCommand;
+use super::records::RecordCommand;
+use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
+
+/// Strongroom, an identity-first secrets vault: server and client in one program.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, after_long_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What is common to all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What is common to all commands; it may stand before the noun as well as after the verb.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// How answers are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
+    pub output: Format,
+    /// The vault's address, as `https://host:port`; the port is 7200 where it is left out.
+    #[arg(
+        long,
+        global = true,
+        env = "STRONGROOM_ADDR",
+        default_value = "https://127.0.0.1:7200",
+        help_heading = "Connection"
+    )]
+    pub addr: String,
+    /// The authorities that the vault's certificate may come from, a PEM file.
+    #[arg(long, global = true, env = "STRONGROOM_CACERT", help_heading = "Connection")]
+    pub cacert: Option<PathBuf>,
+    /// Your login certificate and its chain, a PEM file.
+    #[arg(long, global = true, env = "STRONGROOM_CERT", help_heading = "Connection")]
+    pub cert: Option<PathBuf>,
+    /// The private key of your login certificate, a PEM file.
+    #[arg(long, global = true, env = "STRONGROOM_KEY", help_heading = "Connection")]
+    pub key: Option<PathBuf>,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A command that asks a running vault.
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+/// The commands that ask a running vault, and those that need none.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Show who you are, how you proved it, and what you may do
+    Whoami,
+    /// List every action with its RPC and its resource
+    Actions,
+    /// Register and contain identities
+    #[command(subcommand)]
+    Identity(IdentityCommand),
+    /// Put identities into groups
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Say who may do what
+    #[command(subcommand)]
+    Grant(GrantCommand),
+    /// Get database credentials, configure where they come from
+    #[command(subcommand)]
+    Db(DatabaseCommand),
+    /// Renew and revoke what was issued for a time
+    #[command(subcommand)]
+    Lease(LeaseCommand),
+    /// Get X.509 certificates, configure what they may say
+    #[command(subcommand)]
+    Pki(PkiCommand),
+    /// Read and verify the record
+    #[command(subcommand)]
+    Audit(RecordCommand),
+    /// Show the state of the vault on this machine
+    Status(StatusArgs),
+    /// Seal the vault: its keys leave memory
+    Seal(SealArgs),
+    /// Unseal the vault on this machine
+    Unseal(UnsealArgs),
+    /// Deal with a store that was restored
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Write a completion script for a shell to standard output
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// The commands that are the vault, or make one.
+#[derive(Debug, Subcommand)]
+pub enum ServerCommand {
+    /// Start everything for a first try, marked as development for ever
+    Dev(DevArgs),
+    /// Create keys in the HSM, the schema, and a bootstrap certificate
+    Init(InitArgs),
+    /// Serve
+    Server(ServerArgs),
+    /// Check the machine, the HSM, the store and the configuration
+    Doctor(DoctorArgs),
+}
+
+/// What `dev` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Where everything is kept; a new temporary directory where it is left out.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// A file that gets JSON with the addresses and files of the vault once it serves.
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What `init` takes.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A new directory for the bootstrap certificate and its key; the current one by default.
+    #[arg(long, default_value = ".")]
+    pub out: PathBuf,
+}
+
+/// What `server` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that gets JSON with the addresses of the vault once it serves.
+    #[arg(long)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// What `doctor` takes.
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+        ServerCommand::augment_subcommands(clap::Command::new("strongroom")).debug_assert();
+    }
+
+    #[test]
+    fn the_output_format_stands_before_the_noun_or_after_the_verb() {
+        for line in ["--output json group show ops", "group show ops --output json"] {
+            let words = std::iter::once("strongroom").chain(line.split(' '));
+            assert_eq!(Cli::try_parse_from(words).unwrap().global.output, Format::Json, "{line}");
+        }
+    }
+
+    #[test]
+    fn no_secret_can_be_given_in_argv() {
+        fn flags(command: &clap::Command, found: &mut Vec<String>) {
+            found.extend(command.get_arguments().map(|arg| arg.get_id().to_string()));
+            for sub in command.get_subcommands() {
+                flags(sub, found);
+            }
+        }
+        let mut found = Vec::new();
+        flags(&Cli::command(), &mut found);
+        for secret in ["password", "pin", "token", "secret"] {
+            assert!(!found.iter().any(|flag| flag == secret), "--{secret}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `strongroom db creds`: a database credential in the form that its user needs.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::database::RoleName;
+use super::failure::{Exit, Failure, Outcome};
+use super::files::{check_new, write_public};
+use super::output::{Format, escape, fields, json_text, print, time};
+use super::session::{Session, idempotency_key};
+use super::span::{Span, seconds_or_default};
+use crate::proto::database_service_client::DatabaseServiceClient as Client;
+use crate::proto::{IssueCredentialsRequest, IssueCredentialsResponse};
+
+/// What `db creds` takes.
+#[derive(Debug, Clone, Args)]
+pub struct Creds {
+    /// The role, CONNECTION/ROLE.
+    name: RoleName,
+    /// How long it lives; the role's default where it is left out.
+    #[arg(long, value_name = "SPAN")]
+    ttl: Option<Span>,
+    /// What is printed; fields to read where it is left out.
+    #[arg(long, value_enum)]
+    format: Option<CredsFormat>,
+    /// A new file for the authorities that the database's certificate may come from, which the
+    /// printed credential then names.
+    #[arg(long, value_name = "FILE")]
+    ca_out: Option<PathBuf>,
+}
+
+/// What `db creds` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CredsFormat {
+    /// Shell exports of libpq's variables.
+    Env,
+    /// One postgresql:// URI.
+    Dsn,
+    /// JSON.
+    Json,
+}
+
+/// Gets a credential and prints it.
+pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
+    if let Some(path) = &args.ca_out {
+        check_new(path)?;
+    }
+    let request = IssueCredentialsRequest {
+        idempotency_key: idempotency_key()?,
+        connection: args.name.connection.clone(),
+        role: args.name.role.clone(),
+        ttl_s: seconds_or_default(args.ttl),
+        // The key is fresh: only a retry of this very command is a replay.
+        replace: true,
+    };
+    let issued = session
+        .call(request, async |wire, request| Client::new(wire).issue_credentials(request).await)
+        .await?;
+    if issued.password.is_empty() {
+        let message = format!("lease {} was issued, but its answer was lost", issued.lease_id);
+        return Err(Failure::new(Exit::Unavailable, message)
+            .hint("revoke it with `strongroom lease revoke ID` and ask again"));
+    }
+    let ca_file = match &args.ca_out {
+        Some(path) if !issued.ca_pem.is_empty() => {
+            write_public(path, issued.ca_pem.as_bytes())?;
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            Some(path.display().to_string())
+        }
+        Some(_) | None => None,
+    };
+    let format = args.format.or(match session.format {
+        Format::Human => None,
+        Format::Json => Some(CredsFormat::Json),
+    });
+    print(&render(&issued, ca_file.as_deref(), format))
+}
+
+/// Writes a credential. The caller prints it: that is what it was asked for.
+fn render(
+    issued: &IssueCredentialsResponse,
+    ca_file: Option<&str>,
+    format: Option<CredsFormat>,
+) -> Zeroizing<String> {
+    Zeroizing::new(match format {
+        None => human(issued, ca_file),
+        Some(CredsFormat::Env) => env(issued, ca_file),
+        Some(CredsFormat::Dsn) => format!("{}\n", escape(&dsn(issued, ca_file))),
+        Some(CredsFormat::Json) => json_text(&json(issued, ca_file)),
+    })
+}
+
+fn human(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
+    fields(&[
+        ("lease", issued.lease_id.clone()),
+        ("host", issued.host.clone()),
+        ("port", issued.port.to_string()),
+        ("database", issued.database.clone()),
+        ("username", issued.username.clone()),
+        ("password", issued.password.clone()),
+        ("tls", issued.tls.clone()),
+        ("authorities", ca_file.unwrap_or_default().into()),
+        ("ends", time(issued.expires_at_ms)),
+        ("ends at the latest", time(issued.max_expires_at_ms)),
+        ("dsn", dsn(issued, ca_file)),
+    ])
+}
+
+fn json(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> Value {
+    json!({
+        "lease_id": issued.lease_id,
+        "host": issued.host,
+        "port": issued.port,
+        "database": issued.database,
+        "username": issued.username,
+        "password": issued.password,
+        "tls": issued.tls,
+        "ca_pem": issued.ca_pem,
+        "ca_file": ca_file,
+        "expires_at_ms": issued.expires_at_ms,
+        "max_expires_at_ms": issued.max_expires_at_ms,
+        "dsn": dsn(issued, ca_file),
+    })
+}
+
+fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
+    let mode = if issued.tls == "off" { "disable" } else { &issued.tls };
+    let port = issued.port.to_string();
+    let ends = issued.expires_at_ms.to_string();
+    let mut text = String::new();
+    for (name, value) in [
+        ("PGHOST", issued.host.as_str()),
+        ("PGPORT", &port),
+        ("PGDATABASE", &issued.database),
+        ("PGUSER", &issued.username),
+        ("PGPASSWORD", &issued.password),
+        ("PGSSLMODE", mode),
+        ("PGSSLROOTCERT", ca_file.unwrap_or_default()),
+        ("STRONGROOM_LEASE_ID", &issued.lease_id),
+        ("STRONGROOM_LEASE_EXPIRES_AT_MS", &ends),
+    ] {
+        if !value.is_empty() {
+            // Writing to a string cannot fail.
+            drop(writeln!(text, "export {name}={}", shell_quote(value)));
+        }
+    }
+    text
+}
+
+/// Quotes a value for a POSIX shell, where nothing is special within single quotes but their end.
+fn shell_quote(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// Adds the file of authorities to the vault's URI.
+fn dsn(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
+    let Some(ca_file) = ca_file else {
+        return issued.dsn.clone();
+    };
+    let joint = if issued.dsn.contains('?') { '&' } else { '?' };
+    let mut text = format!("{}{joint}sslrootcert=", issued.dsn);
+    for byte in ca_file.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
+            text.push(char::from(byte));
+        } else {
+            drop(write!(text, "%{byte:02X}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issued() -> IssueCredentialsResponse {
+        IssueCredentialsResponse {
+            lease_id: "l-1".into(),
+            host: "db.example".into(),
+            port: 5_432,
+            database: "it's".into(),
+            username: "sr_x".into(),
+            password: "pa$$`w'ord".into(),
+            tls: "verify-full".into(),
+            ca_pem: "PEM".into(),
+            expires_at_ms: 1_795_392_000_000,
+            max_expires_at_ms: 1_795_392_000_000,
+            dsn: "postgresql://sr_x:p@db.example:5432/x?sslmode=verify-full".into(),
+            replayed: false,
+        }
+    }
+
+    #[test]
+    fn exports_are_what_a_shell_reads_back() {
+        let text = render(&issued(), Some("/tmp/a b.pem"), Some(CredsFormat::Env));
+        let script =
+            format!("{}printf '%s|%s|%s' \"$PGPASSWORD\" \"$PGDATABASE\" \"$PGSSLROOTCERT\"", *text);
+        let shell = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
+        assert_eq!(String::from_utf8(shell.stdout).unwrap(), "pa$$`w'ord|it's|/tmp/a b.pem");
+    }
+
+    #[test]
+    fn tls_off_is_disable_to_libpq() {
+        let plain = IssueCredentialsResponse { tls: "off".into(), ..issued() };
+        let text = render(&plain, None, Some(CredsFormat::Env));
+        assert!(text.contains("export PGSSLMODE='disable'\n"));
+        assert!(!text.contains("PGSSLROOTCERT"));
+    }
+
+    #[test]
+    fn the_dsn_names_the_file_of_authorities() {
+        let text = render(&issued(), Some("/tmp/a b&c.pem"), Some(CredsFormat::Dsn));
+        assert!(text.ends_with("?sslmode=verify-full&sslrootcert=/tmp/a%20b%26c.pem\n"));
+        assert_eq!(*render(&issued(), None, Some(CredsFormat::Dsn)), issued().dsn + "\n");
+    }
+
+    #[test]
+    fn json_holds_everything_under_its_name_in_the_proto() {
+        let text = render(&issued(), None, Some(CredsFormat::Json));
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read["password"], "pa$$`w'ord");
+        assert_eq!(read["lease_id"], "l-1");
+        assert_eq!(read["port"], 5_432);
+        assert_eq!(read["ca_file"], Value::Null);
+    }
+}

@@ -1,0 +1,294 @@
+//! The way to a vault: mTLS, deadlines, bounded retries, pages.
+
+use std::time::{Duration, Instant};
+
+use http::Uri;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::args::Global;
+use super::failure::{Exit, Failure, Outcome, error_info};
+use super::files::read_text;
+use super::output::{Format, Listed};
+use crate::proto::ErrorInfo;
+use crate::types::{Entropy as _, Id, SystemEntropy};
+
+/// The port of a vault whose address names none.
+pub const DEFAULT_PORT: u16 = 7200;
+/// How long one command waits for one answer, retries included.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long it waits for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often a call that may be repeated is tried.
+const TRIES: u32 = 4;
+/// The wait after the first try in milliseconds; it doubles, and up to as much is added by chance.
+const BACK_OFF_MS: u64 = 100;
+/// The variable that holds a bearer token. No flag does: argv is everybody's to read.
+const TOKEN_VARIABLE: &str = "STRONGROOM_TOKEN";
+/// Items asked for at once.
+const PAGE: usize = 1_000;
+
+/// What carries a call.
+pub(super) type Wire = InterceptedService<Channel, Bearer>;
+
+/// Adds the bearer token to each call, where there is one.
+#[derive(Debug, Clone)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// A connection to a vault, opened by its first call.
+#[derive(Debug)]
+pub(super) struct Session {
+    wire: Wire,
+    /// How answers are printed.
+    pub(super) format: Format,
+}
+
+impl Session {
+    /// Prepares a connection from flags and environment.
+    pub(super) fn open(global: &Global) -> Outcome<Self> {
+        let uri = parse_address(&global.addr)?;
+        let mut tls = ClientTlsConfig::new();
+        let authorities = global.cacert.as_ref().ok_or_else(|| {
+            Failure::usage("no authority to check the vault against").hint(
+                "give --cacert or STRONGROOM_CACERT; `strongroom dev` prints what to export",
+            )
+        })?;
+        tls = tls.ca_certificate(Certificate::from_pem(read_text(authorities)?.as_bytes()));
+        match (&global.cert, &global.key) {
+            (Some(cert), Some(key)) => {
+                let (cert, key) = (read_text(cert)?, read_text(key)?);
+                tls = tls.identity(Identity::from_pem(cert.as_bytes(), key.as_bytes()));
+            }
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(Failure::usage("--cert and --key go together"));
+            }
+        }
+        let endpoint = Endpoint::from(uri)
+            .tls_config(tls)
+            .map_err(|error| Failure::usage(format!("the TLS files do not fit: {error}")))?
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
+            .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
+        let wire = InterceptedService::new(endpoint.connect_lazy(), Bearer(token()?));
+        Ok(Self { wire, format: global.output })
+    }
+
+    /// Shows what carries calls, for those that go on as long as they like.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire.clone()
+    }
+
+    /// Makes a call that may be repeated: one that reads, that sets what is, or that carries an
+    /// idempotency key. Tries again while the vault is unavailable.
+    pub(super) async fn call<Q: Clone, R>(
+        &self,
+        message: Q,
+        rpc: impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Outcome<R> {
+        let began = Instant::now();
+        let mut tries = 1;
+        loop {
+            let left = DEADLINE.saturating_sub(began.elapsed());
+            let status = match self.attempt(message.clone(), left, &rpc).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            let wait = back_off(tries);
+            if tries >= TRIES || !is_passing(&status) || began.elapsed() + wait >= DEADLINE {
+                return Err(status.into());
+            }
+            tokio::time::sleep(wait).await;
+            tries += 1;
+        }
+    }
+
+    /// Makes a call that must not be repeated unasked.
+    pub(super) async fn call_once<Q, R>(
+        &self,
+        message: Q,
+        rpc: impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Outcome<R> {
+        Ok(self.attempt(message, DEADLINE, &rpc).await?)
+    }
+
+    async fn attempt<Q, R>(
+        &self,
+        message: Q,
+        left: Duration,
+        rpc: &impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Result<R, Status> {
+        let mut request = Request::new(message);
+        request.set_timeout(left);
+        match tokio::time::timeout(left, rpc(self.wire.clone(), request)).await {
+            Ok(answer) => answer.map(Response::into_inner),
+            Err(_elapsed) => Err(Status::deadline_exceeded("the vault did not answer in time")),
+        }
+    }
+}
+
+/// Collects pages until there are no more, or as many items as wanted.
+pub(super) async fn collect<T>(
+    limit: usize,
+    page: impl AsyncFn(i32, String) -> Outcome<(Vec<T>, String)>,
+) -> Outcome<Listed<T>> {
+    let mut items = Vec::new();
+    let mut token = String::new();
+    loop {
+        let wanted = limit.saturating_sub(items.len()).clamp(1, PAGE);
+        let (mut found, next) = page(i32::try_from(wanted).unwrap_or(i32::MAX), token).await?;
+        let stuck = found.is_empty();
+        items.append(&mut found);
+        if next.is_empty() || stuck || items.len() >= limit {
+            let more = !next.is_empty() || items.len() > limit;
+            items.truncate(limit);
+            return Ok(Listed { items, more });
+        }
+        token = next;
+    }
+}
+
+/// Takes what an answer must hold.
+pub(super) fn must<T>(part: Option<T>) -> Outcome<T> {
+    part.ok_or_else(|| Failure::new(Exit::Unexpected, "the vault's answer lacks a part"))
+}
+
+/// Makes an idempotency key of 122 random bits.
+pub(super) fn idempotency_key() -> Outcome<String> {
+    // Two, because the vault wants 128 bits and an id has six fixed ones.
+    let (one, two) = (Id::random(&SystemEntropy)?, Id::random(&SystemEntropy)?);
+    Ok(format!("{one}{two}"))
+}
+
+/// Reads `host`, `host:port` or `https://host:port`.
+fn parse_address(text: &str) -> Outcome<Uri> {
+    let malformed = || {
+        Failure::usage(format!("`{text}` is no address of a vault"))
+            .hint("an address is `https://host:port` or `host:port`; there is no plain http")
+    };
+    let whole = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let uri: Uri = whole.parse().map_err(|_malformed| malformed())?;
+    let authority = uri.authority().ok_or_else(malformed)?;
+    let bare = uri.path() == "/" && uri.query().is_none() && !authority.as_str().contains('@');
+    if uri.scheme_str() != Some("https") || !bare || authority.host().is_empty() {
+        return Err(malformed());
+    }
+    // The text after the host must be a port or nothing: an unreadable port is no port to http.
+    let port = match authority.as_str().strip_prefix(authority.host()) {
+        Some("") => DEFAULT_PORT,
+        Some(_) => authority.port_u16().ok_or_else(malformed)?,
+        None => return Err(malformed()),
+    };
+    format!("https://{}:{port}", authority.host()).parse().map_err(|_malformed| malformed())
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the client has no configuration file, and a token must not become a flag"
+)]
+fn token() -> Outcome<Option<MetadataValue<Ascii>>> {
+    let Some(token) = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) else {
+        return Ok(None);
+    };
+    let token = Zeroizing::new(token);
+    let header = Zeroizing::new(format!("Bearer {}", token.as_str()));
+    let mut value: MetadataValue<Ascii> = header.parse().map_err(|_malformed| {
+        Failure::usage(format!("{TOKEN_VARIABLE} holds characters that no token has"))
+    })?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// Tells whether a failure may pass by itself; a seal does not.
+fn is_passing(status: &Status) -> bool {
+    status.code() == Code::Unavailable
+        && error_info(status.details()).is_none_or(|info: ErrorInfo| info.reason != "SEALED")
+}
+
+fn back_off(tries: u32) -> Duration {
+    let base = BACK_OFF_MS.saturating_mul(1 << tries.saturating_sub(1).min(8));
+    let mut random = [0; 8];
+    // Without randomness the wait is merely predictable.
+    let chance = SystemEntropy.fill(&mut random).map_or(0, |()| u64::from_le_bytes(random));
+    Duration::from_millis(base.saturating_add(chance % base))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_with_and_without_scheme_and_port() {
+        for (text, uri) in [
+            ("localhost", "https://localhost:7200/"),
+            ("vault.example:9000", "https://vault.example:9000/"),
+            ("https://vault.example", "https://vault.example:7200/"),
+            ("https://vault.example:443/", "https://vault.example:443/"),
+            ("[::1]:7200", "https://[::1]:7200/"),
+            ("https://[::1]", "https://[::1]:7200/"),
+        ] {
+            assert_eq!(parse_address(text).unwrap().to_string(), uri, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "http://vault.example",
+            "ftp://vault.example",
+            "https://",
+            "https://vault.example/path",
+            "https://vault.example?x=1",
+            "https://user:pw@vault.example",
+            "vault example",
+            "vault.example:port",
+            "vault.example:",
+            "vault.example:99999",
+        ] {
+            assert_eq!(parse_address(text).unwrap_err().exit, Exit::Usage, "{text:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_are_collected_up_to_the_limit() {
+        let calls = Cell::new(0);
+        let page = async |size: i32, token: String| {
+            calls.set(calls.get() + 1);
+            let from: i32 = token.parse().unwrap_or(0);
+            let to = (from + size.min(400)).min(1_500);
+            let next = if to < 1_500 { to.to_string() } else { String::new() };
+            Ok(((from..to).collect::<Vec<_>>(), next))
+        };
+        let all = collect(10_000, page).await.unwrap();
+        assert_eq!((all.items.len(), all.more, calls.get()), (1_500, false, 4));
+        let some = collect(450, page).await.unwrap();
+        assert_eq!((some.items.len(), some.more), (450, true));
+    }
+
+    #[tokio::test]
+    async fn a_list_that_never_ends_is_left() {
+        let page = async |_: i32, _: String| Ok((Vec::<i32>::new(), "again".to_owned()));
+        assert!(collect(10, page).await.unwrap().more);
+    }
+
+    #[test]
+    fn idempotency_keys_never_repeat() {
+        assert_ne!(idempotency_key().unwrap(), idempotency_key().unwrap());
+    }
+}

@@ -1,0 +1,194 @@
+//! What goes over the wire: the messages, clients and servers that `build.rs` makes from
+//! `proto/strongroom/v1/`, and the descriptors that the reflection service shows.
+//!
+//! Knows no room. Messages with fields marked `secret` print `[REDACTED]` for them.
+
+/// The encoded `FileDescriptorSet`, custom options and comments included.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/strongroom.v1.bin"));
+
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::default_trait_access,
+    clippy::doc_markdown,
+    clippy::too_many_lines,
+    unused_qualifications,
+    reason = "generated code"
+)]
+mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/strongroom.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/redacted.rs"));
+}
+
+pub use v1::*;
+
+/// What went wrong, as `google.rpc.Status` in the trailer `grpc-status-details-bin`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RpcStatus {
+    /// The gRPC code.
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    /// The sentence for people.
+    #[prost(string, tag = "2")]
+    pub message: String,
+    /// Details; an [`ErrorInfo`] is among them.
+    #[prost(message, repeated, tag = "3")]
+    pub details: Vec<prost_types::Any>,
+}
+
+/// Why it went wrong, for machines: `google.rpc.ErrorInfo`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ErrorInfo {
+    /// The reason, as [`crate::Error::reason`] names it.
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    /// Whose reasons these are: [`ErrorInfo::DOMAIN`].
+    #[prost(string, tag = "2")]
+    pub domain: String,
+    /// More about it, nothing secret: `request_id` names the request in the record and the log.
+    #[prost(btree_map = "string, string", tag = "3")]
+    pub metadata: std::collections::BTreeMap<String, String>,
+}
+
+impl ErrorInfo {
+    /// The domain of our reasons.
+    pub const DOMAIN: &'static str = "strongroom";
+    /// The type's name in an `Any`.
+    pub const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ErrorInfo";
+    /// The request's id in the metadata.
+    pub const REQUEST_ID: &'static str = "request_id";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prost::Message as _;
+    use prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
+
+    use super::*;
+    use crate::types::VERBS;
+
+    include!(concat!(env!("OUT_DIR"), "/debug_of.rs"));
+
+    const CANARY: &str = "canary-6f1d";
+
+    fn pool() -> DescriptorPool {
+        DescriptorPool::decode(DESCRIPTORS).unwrap()
+    }
+
+    #[test]
+    fn no_field_marked_secret_reaches_debug() {
+        let pool = pool();
+        let secret = pool.get_extension_by_name("strongroom.v1.secret").unwrap();
+        let mut proven = Vec::new();
+        for message in pool.all_messages().filter(|m| m.package_name() == "strongroom.v1") {
+            for field in message.fields() {
+                let mut filled = DynamicMessage::new(message.clone());
+                let value = match field.kind() {
+                    Kind::String => Value::String(CANARY.into()),
+                    Kind::Bytes => Value::Bytes(CANARY.as_bytes().to_vec().into()),
+                    _ => continue,
+                };
+                let value = if field.is_list() { Value::List(vec![value]) } else { value };
+                filled.set_field(&field, value);
+                let shown = debug_of(message.full_name(), &filled.encode_to_vec()).unwrap();
+                let raw_bytes = format!("{:?}", CANARY.as_bytes());
+                let visible = shown.contains(CANARY) || shown.contains(&raw_bytes);
+                let marked = field.options().get_extension(&secret).as_bool().unwrap();
+                if marked {
+                    assert!(!visible && shown.contains("[REDACTED]"), "{}", field.full_name());
+                    proven.push(field.full_name().to_owned());
+                }
+            }
+        }
+        assert_eq!(
+            proven,
+            [
+                "strongroom.v1.PutConnectionRequest.password",
+                "strongroom.v1.IssueCredentialsResponse.password",
+                "strongroom.v1.IssueCredentialsResponse.dsn",
+                "strongroom.v1.IssueCertificateResponse.private_key_pem",
+            ],
+            "a new secret field belongs into this list"
+        );
+    }
+
+    #[test]
+    fn a_field_that_sounds_secret_is_marked() {
+        let pool = pool();
+        let secret = pool.get_extension_by_name("strongroom.v1.secret").unwrap();
+        for message in pool.all_messages().filter(|m| m.package_name() == "strongroom.v1") {
+            for field in message.fields() {
+                let name = field.name();
+                let sounds = ["password", "private", "dsn", "pin", "secret"]
+                    .iter()
+                    .any(|word| name.split('_').any(|part| part == *word));
+                let marked = field.options().get_extension(&secret).as_bool().unwrap();
+                assert!(marked || !sounds, "{}", field.full_name());
+            }
+        }
+    }
+
+    #[test]
+    fn every_rpc_carries_the_action_of_its_verb() {
+        let pool = pool();
+        let action = pool.get_extension_by_name("strongroom.v1.action").unwrap();
+        let administrative = pool.get_extension_by_name("strongroom.v1.administrative").unwrap();
+        let mut rpcs = BTreeMap::new();
+        for service in pool.services() {
+            for method in service.methods() {
+                let options = method.options();
+                rpcs.insert(
+                    format!("{}/{}", service.name(), method.name()),
+                    (
+                        options.get_extension(&action).as_str().unwrap().to_owned(),
+                        options.get_extension(&administrative).as_bool().unwrap(),
+                    ),
+                );
+            }
+        }
+        let verbs: BTreeMap<_, _> = VERBS
+            .iter()
+            .map(|verb| (verb.rpc.to_owned(), (verb.action.to_owned(), verb.administrative)))
+            .collect();
+        assert_eq!(rpcs, verbs);
+    }
+
+    #[test]
+    fn every_message_and_field_is_documented() {
+        let pool = pool();
+        let mut bare = Vec::new();
+        for file in pool.files().filter(|file| file.package_name() == "strongroom.v1") {
+            let proto = file.file_descriptor_proto();
+            let documented: Vec<_> = proto
+                .source_code_info
+                .iter()
+                .flat_map(|info| &info.location)
+                .filter(|location| location.leading_comments.is_some())
+                .map(|location| location.path.clone())
+                .collect();
+            for message in file.messages() {
+                let mut paths = vec![message.path().to_vec()];
+                paths.extend(message.fields().map(|field| field.path().to_vec()));
+                bare.extend(
+                    paths
+                        .into_iter()
+                        .filter(|path| !documented.contains(path))
+                        .map(|path| format!("{} {path:?}", message.full_name())),
+                );
+            }
+            for service in file.services() {
+                let mut paths = vec![service.path().to_vec()];
+                paths.extend(service.methods().map(|method| method.path().to_vec()));
+                bare.extend(
+                    paths
+                        .into_iter()
+                        .filter(|path| !documented.contains(path))
+                        .map(|path| format!("{} {path:?}", service.full_name())),
+                );
+            }
+        }
+        assert_eq!(bare, Vec::<String>::new());
+    }
+}
