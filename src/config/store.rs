@@ -1,5 +1,6 @@
 //! `[store]`: embedded SQLite, or a shared PostgreSQL.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -157,11 +158,17 @@ fn postgres(section: &Section<'_>, text: &str, expected: &str) -> Result<Store, 
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
         ((1..=63).contains(&text.len()) && text.bytes().all(plain)).then(|| text.to_owned())
     };
-    let user = name(url.username()).ok_or_else(|| fault("names no user of a-z, 0-9, . _ -"))?;
+    let mut parameters = parameters(section, &url)?;
+    let user = match (url.username(), parameters.remove("user")) {
+        ("", user) => user.unwrap_or_default(),
+        (_, Some(_)) => return Err(fault("names a user twice; keep one")),
+        (user, None) => user.to_owned(),
+    };
+    let user = name(&user).ok_or_else(|| fault("names no user of a-z, 0-9, . _ -"))?;
     let database = url.path().strip_prefix('/').and_then(name);
     let database = database.ok_or_else(|| fault("names no database of a-z, 0-9, . _ -"))?;
     Ok(Store::Postgres(Postgres {
-        endpoint: endpoint(section, &url)?,
+        endpoint: endpoint(section, &url, parameters)?,
         user,
         database,
         password: secret::read(section, "password")?,
@@ -169,22 +176,34 @@ fn postgres(section: &Section<'_>, text: &str, expected: &str) -> Result<Store, 
     }))
 }
 
-fn endpoint(section: &Section<'_>, url: &Url) -> Result<Endpoint, ConfigError> {
-    let fault = |what: &str| section.fault("url", what.to_owned());
-    let port = url.port().unwrap_or(5432);
-    let (mut socket, mut sslmode) = (None, None);
+/// Takes a URL's parameters, each known and there once.
+fn parameters(
+    section: &Section<'_>,
+    url: &Url,
+) -> Result<BTreeMap<&'static str, String>, ConfigError> {
+    let mut found = BTreeMap::new();
     for (key, value) in url.query_pairs() {
-        let seen = match &*key {
-            "host" => socket.replace(value),
-            "sslmode" => sslmode.replace(value),
-            _ => return Err(fault("takes only the parameters host and sslmode; remove others")),
+        let known = ["host", "user", "sslmode"].into_iter().find(|known| *known == key);
+        let Some(known) = known else {
+            let advice = "takes only the parameters host, user and sslmode; remove others";
+            return Err(section.fault("url", advice));
         };
-        if seen.is_some() {
-            return Err(fault("says a parameter twice; keep one"));
+        if found.insert(known, value.into_owned()).is_some() {
+            return Err(section.fault("url", "says a parameter twice; keep one"));
         }
     }
+    Ok(found)
+}
+
+fn endpoint(
+    section: &Section<'_>,
+    url: &Url,
+    mut parameters: BTreeMap<&'static str, String>,
+) -> Result<Endpoint, ConfigError> {
+    let fault = |what: &str| section.fault("url", what.to_owned());
+    let port = url.port().unwrap_or(5432);
     let ca_file = section.path("postgres_ca_file")?;
-    let tls = match sslmode.as_deref() {
+    let tls = match parameters.remove("sslmode").as_deref() {
         None | Some("verify-full") => StoreTls::VerifyFull { ca_file },
         Some("disable") if ca_file.is_none() => StoreTls::Off,
         Some("disable") => {
@@ -193,7 +212,7 @@ fn endpoint(section: &Section<'_>, url: &Url) -> Result<Endpoint, ConfigError> {
         Some(_) => return Err(fault("sslmode must be verify-full or disable: others verify less")),
     };
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    match socket {
+    match parameters.remove("host") {
         Some(_) if !host.is_empty() => Err(fault("names a host twice; keep one")),
         Some(dir) => absolute(&dir)
             .map(|dir| Endpoint::Socket { dir, port })
