@@ -298,13 +298,14 @@ fn secrets_are_read_from_files_that_only_the_owner_reads() {
     assert_eq!(read(0o400, b"1234\r\n").unwrap().expose(), b"1234");
     assert_eq!(read(0o600, b"1\n\n").unwrap().expose(), b"1\n");
     assert_eq!(read(0o600, &vec![7; MAX_SECRET_BYTES]).unwrap().len_bytes(), MAX_SECRET_BYTES);
+    let long = vec![7; MAX_SECRET_BYTES + 1];
     let refused: [(u32, &[u8], &str); 6] = [
         (0o604, b"1234", "may be read by others; run chmod 600 on it"),
         (0o640, b"1234", "may be read by others"),
         (0o666, b"1234", "may be read by others"),
         (0o600, b"", "is empty"),
         (0o600, b"\n", "is empty"),
-        (0o600, &[7; MAX_SECRET_BYTES + 1], "holds more than 65536 bytes"),
+        (0o600, &long, "holds more than 65536 bytes"),
     ];
     for (mode, bytes, expected) in refused {
         let error = read(mode, bytes).unwrap_err().to_string();
