@@ -10,6 +10,8 @@ use syn::visit::{self, Visit};
 pub(super) struct Found {
     /// Names right below the crate's root.
     pub(super) rooms: BTreeSet<String>,
+    /// Macros that the file puts at the crate's root; they belong to its room all the same.
+    pub(super) exported: BTreeSet<String>,
     /// Uses of `Writer`, `.prepare(` and `.commit(`.
     pub(super) writing: BTreeSet<&'static str>,
     /// Imports that cannot be followed, and so are refused.
@@ -124,6 +126,14 @@ impl<'ast> Visit<'ast> for Visitor {
         self.module.push(module.ident.to_string());
         visit::visit_item_mod(self, module);
         self.module.pop();
+    }
+
+    fn visit_item_macro(&mut self, item: &'ast syn::ItemMacro) {
+        let exported = item.attrs.iter().any(|attr| attr.path().is_ident("macro_export"));
+        if let Some(name) = item.ident.as_ref().filter(|_| exported) {
+            self.found.exported.insert(name.to_string());
+        }
+        visit::visit_item_macro(self, item);
     }
 
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {

@@ -56,6 +56,16 @@ fn imports_downward_and_within_a_room_pass() {
 }
 
 #[test]
+fn an_exported_macro_belongs_to_the_room_that_defines_it() {
+    let exported = "#[macro_export] macro_rules! m { () => {} }";
+    let below = source("src/store/kv.rs", "fn f() { crate::m!(); }");
+    let faults = room_faults(&[source("src/vault/m.rs", exported), below]);
+    assert_eq!(faults, ["src/store/kv.rs: `store` imports `vault`, which is higher"]);
+    let above = source("src/vault/run.rs", "fn f() { crate::m!(); }");
+    assert_eq!(room_faults(&[source("src/store/m.rs", exported), above]), Vec::<String>::new());
+}
+
+#[test]
 fn a_room_that_is_not_in_the_table_is_found() {
     assert!(faults_of("src/attic.rs", "")[0].contains("room `attic` is not in the table"));
     assert!(faults_of("src/attic/mod.rs", "")[0].contains("room `attic` is not in the table"));
