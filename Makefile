@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 # Where rustup puts cargo, for shells that do not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
+.NOTPARALLEL:
 .PHONY: help demo test bench lint fmt build deps
 
 help: ## Show this list
