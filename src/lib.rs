@@ -5,8 +5,10 @@
 //! one process; the program is `main.rs`.
 
 pub mod audit;
+pub mod config;
 pub mod crypto;
 pub mod error;
+pub mod harden;
 pub mod hsm;
 pub mod store;
 pub mod policy;

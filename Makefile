@@ -1,0 +1,40 @@
+# Every way in: `make help` lists them. Continuous integration runs `make test`, as anybody can.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+# Where rustup puts cargo, for shells that do not know it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.NOTPARALLEL:
+.PHONY: help demo test bench lint fmt build deps
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+demo: deps ## Play the main job for real, then remove everything (KEEP=1 leaves it up)
+	@scripts/demo.sh
+
+test: deps lint ## Install what is missing, then run every check and every test
+	cargo test --locked
+
+bench: deps ## Measure each rate beside its ceiling; writes target/bench/summary.json
+	cargo bench --locked --bench rates
+
+# Warnings are errors for our own code only: flags in RUSTFLAGS would rebuild every dependency.
+lint: ## Check format, lints, shell scripts and licences
+	cargo fmt --check
+	for script in scripts/*.sh .ci/run; do bash -n "$$script"; done
+	cargo clippy --locked --all-targets -- -D warnings
+	if command -v cargo-deny >/dev/null; then cargo deny check bans licenses sources; \
+	else echo "cargo-deny is not installed: bans, licences and sources are not checked"; fi
+
+fmt: ## Format the code
+	cargo fmt
+
+build: ## Build the program for use: target/release/strongroom
+	cargo build --locked --release
+
+deps: ## Install the system packages that are missing, or name them
+	@scripts/deps.sh
