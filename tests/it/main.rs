@@ -7,4 +7,6 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod hsm;
+mod support;
 mod tidy;
