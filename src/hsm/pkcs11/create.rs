@@ -53,19 +53,26 @@ pub(super) fn create(
 
 fn secret(active: &Active<'_>, label: &str, id: &[u8]) -> Result<ObjectHandle, HsmError> {
     let kind = KeyKind::HmacSha256;
-    let mut template = vec![
-        Attribute::Class(ObjectClass::SECRET_KEY),
-        Attribute::KeyType(KeyType::GENERIC_SECRET),
-        Attribute::ValueLen(32.into()),
-        Attribute::Verify(false),
-        Attribute::Encrypt(false),
-        Attribute::Wrap(false),
-    ];
-    template.extend(custody(label, id));
-    with_mechanism(template, kind, |template| {
-        active.session.generate_key(&Mechanism::GenericSecretKeyGen, template)
-    })
-    .map_err(|error| map(&error))
+    let generate = |key_type: KeyType| {
+        let mut template = vec![
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(key_type),
+            Attribute::ValueLen(32.into()),
+            Attribute::Verify(false),
+            Attribute::Encrypt(false),
+            Attribute::Wrap(false),
+        ];
+        template.extend(custody(label, id));
+        with_mechanism(template, kind, |template| {
+            active.session.generate_key(&Mechanism::GenericSecretKeyGen, template)
+        })
+    };
+    let mut made = generate(KeyType::GENERIC_SECRET);
+    if made.as_ref().is_err_and(is_template) {
+        // Some tokens want to know what the secret is for.
+        made = generate(KeyType::SHA256_HMAC);
+    }
+    made.map_err(|error| map(&error))
 }
 
 fn pair(

@@ -269,7 +269,8 @@ impl Link {
         self.session = None;
         let shared = Arc::clone(&self.shared);
         let mut gate = shared.gate.lock();
-        let epoch = shared.epoch();
+        // Set first: whatever fails below was met in this epoch, and losing it must end it.
+        self.epoch = shared.epoch();
         let pin = shared.auth.lock().pin.clone().ok_or(HsmError::LoggedOut)?;
         let slot = if let Some(keeper) = gate.as_ref() {
             keeper.slot
@@ -281,7 +282,6 @@ impl Link {
         let session = self.module.context()?.open_rw_session(slot).map_err(|error| map(&error))?;
         self.session = Some(session);
         self.slot = Some(slot);
-        self.epoch = epoch;
         Ok(())
     }
 

@@ -34,7 +34,7 @@ fn softhsm_conforms() {
     softhsm::in_child("hsm::conformance::softhsm_conforms", |token| {
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-            conforms(&hsm, token.pin()).await;
+            conforms(&hsm, token.pin.clone()).await;
             hsm.close().await.unwrap();
         });
     });

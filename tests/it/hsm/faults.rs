@@ -90,7 +90,7 @@ fn sealing_a_hung_token_holds_at_once_and_logs_out_when_the_module_answers() {
         assert_eq!(shim.hsm.sign("ca", b"m").await, Err(HsmError::LoggedOut));
         let wrong = SecretBytes::new(b"00000000".to_vec());
         assert_eq!(shim.hsm.login(wrong).await, Err(HsmError::PinIncorrect), "really out");
-        shim.hsm.login(shim.token.pin()).await.unwrap();
+        shim.hsm.login(shim.token.pin.clone()).await.unwrap();
         shim.hsm.sign("ca", b"m").await.unwrap();
     });
 }
@@ -162,7 +162,7 @@ fn a_wrong_pin_is_tried_exactly_once() {
             assert_eq!(shim.hsm.random(1).await, Err(HsmError::LoggedOut));
         }
         assert_eq!(shim.count("login"), 1);
-        shim.hsm.login(shim.token.pin()).await.unwrap();
+        shim.hsm.login(shim.token.pin.clone()).await.unwrap();
         assert_eq!(shim.count("login"), 2, "another PIN may be tried");
         shim.hsm.random(1).await.unwrap();
     });
@@ -174,11 +174,11 @@ fn a_token_that_warns_of_its_last_try_is_refused_without_force() {
     in_child(test, async |shim| {
         for fault in [Fault::FinalTry, Fault::Locked] {
             shim.set(fault);
-            let result = shim.hsm.login(shim.token.pin()).await;
+            let result = shim.hsm.login(shim.token.pin.clone()).await;
             assert_eq!(result, Err(HsmError::PinFinalTry), "{fault:?}");
         }
         assert_eq!(shim.count("login"), 0);
-        shim.hsm.login_forced(shim.token.pin()).await.unwrap();
+        shim.hsm.login_forced(shim.token.pin.clone()).await.unwrap();
         shim.hsm.random(1).await.unwrap();
     });
 }

@@ -54,7 +54,7 @@ impl Shim<'_> {
 
     /// Logs in and makes a key to sign with.
     pub(super) async fn unseal(&self) {
-        self.hsm.login(self.token.pin()).await.unwrap();
+        self.hsm.login(self.token.pin.clone()).await.unwrap();
         self.hsm.create_key("ca", KeyKind::EcdsaP256).await.unwrap();
     }
 }

@@ -19,7 +19,7 @@ fn back_door(token: &Token) -> Session {
     context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
     let slot = context.get_slots_with_initialized_token().unwrap()[0];
     let session = context.open_rw_session(slot).unwrap();
-    let pin = AuthPin::new(String::from_utf8(token.pin().expose().to_vec()).unwrap().into());
+    let pin = AuthPin::new(String::from_utf8(token.pin.expose().to_vec()).unwrap().into());
     session.login(UserType::User, Some(&pin)).unwrap();
     session
 }
@@ -89,7 +89,7 @@ fn a_key_that_is_not_as_promised_is_refused_for_its_own_reason() {
         make_secret(&session, "good secret", 32, &[]);
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-            hsm.login(token.pin()).await.unwrap();
+            hsm.login(token.pin.clone()).await.unwrap();
             for label in ["good", "good secret"] {
                 assert!(hsm.lookup_key(label).await.unwrap().is_some(), "the table starts right");
             }
@@ -173,12 +173,39 @@ fn a_duplicate_label_is_refused() {
         make_secret(&session, "mixed", 32, &[]);
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-            hsm.login(token.pin()).await.unwrap();
+            hsm.login(token.pin.clone()).await.unwrap();
             for label in ["two", "mixed"] {
                 let refused = Err(HsmError::KeyNotUnique(label.to_owned()));
                 assert_eq!(hsm.lookup_key(label).await.map(drop), refused);
                 assert_eq!(hsm.hmac(label, b"m").await.map(drop), refused);
                 assert_eq!(hsm.create_key(label, KeyKind::Ed25519).await.map(drop), refused);
+            }
+        });
+    });
+}
+
+#[test]
+fn creations_that_race_from_several_sides_never_leave_two_keys() {
+    let test = "hsm::trust::creations_that_race_from_several_sides_never_leave_two_keys";
+    softhsm::in_child(test, |token| {
+        block_on(async {
+            // Each has a lock of its own, as processes do.
+            let sides: Vec<_> = (0..3).map(|_| Pkcs11Hsm::open(&token.config()).unwrap()).collect();
+            for side in &sides {
+                side.login(token.pin.clone()).await.unwrap();
+            }
+            for (round, kind) in
+                [KeyKind::EcdsaP256, KeyKind::HmacSha256].into_iter().cycle().take(12).enumerate()
+            {
+                let label = format!("race {round}");
+                let racing = sides.iter().map(|side| side.create_key(&label, kind));
+                let results = futures_util::future::join_all(racing).await;
+                let winners = results.iter().filter(|result| result.is_ok()).count();
+                assert!(winners <= 1, "{results:?}");
+                for side in &sides {
+                    let found = side.lookup_key(&label).await.unwrap();
+                    assert_eq!(usize::from(found.is_some()), winners, "{results:?}");
+                }
             }
         });
     });
@@ -192,7 +219,7 @@ fn a_key_that_was_exchanged_behind_our_back_is_refused_after_the_next_login() {
         let session = back_door(token);
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-            hsm.login(token.pin()).await.unwrap();
+            hsm.login(token.pin.clone()).await.unwrap();
             hsm.create_key("root", KeyKind::HmacSha256).await.unwrap();
             hsm.create_key("other", KeyKind::HmacSha256).await.unwrap();
             let label = Attribute::Label(b"root".to_vec());
@@ -215,7 +242,7 @@ fn keys_that_the_vault_makes_say_of_themselves_that_they_cannot_leave() {
         let session = back_door(token);
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-            hsm.login(token.pin()).await.unwrap();
+            hsm.login(token.pin.clone()).await.unwrap();
             for kind in [KeyKind::HmacSha256, KeyKind::EcdsaP384, KeyKind::Ed25519] {
                 let label = format!("{kind:?}");
                 hsm.create_key(&label, kind).await.unwrap();

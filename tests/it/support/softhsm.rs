@@ -36,14 +36,11 @@ pub(crate) struct Token {
     pub(crate) label: String,
     /// The token's serial number.
     pub(crate) serial: String,
+    /// The user's PIN.
+    pub(crate) pin: SecretBytes,
 }
 
 impl Token {
-    /// The user's PIN.
-    pub(crate) fn pin(&self) -> SecretBytes {
-        SecretBytes::new(b"71839265".to_vec())
-    }
-
     /// The configuration that opens it.
     pub(crate) fn config(&self) -> Pkcs11Config {
         self.config_through(&self.module)
@@ -97,8 +94,8 @@ pub(crate) fn in_child_with(
 fn make_token(dir: &Path) -> Token {
     let module = softhsm::lookup_module().expect("the softhsm2 package is not installed");
     let label = "strongroom".to_owned();
-    let token = Token { dir: dir.to_owned(), module, label: label.clone(), serial: String::new() };
+    let pin = SecretBytes::new(b"71839265".to_vec());
     let so_pin = SecretBytes::new(b"19283746".to_vec());
-    let serial = softhsm::initialise_token(&token.module, &label, &so_pin, &token.pin()).unwrap();
-    Token { serial, ..token }
+    let serial = softhsm::initialise_token(&module, &label, &so_pin, &pin).unwrap();
+    Token { dir: dir.to_owned(), module, label, serial, pin }
 }
