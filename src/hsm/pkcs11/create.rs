@@ -3,6 +3,7 @@
 //! Labels are ours to keep unique: PKCS#11 takes duplicates. Must not know what a key is for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::Mechanism;
@@ -24,10 +25,15 @@ pub(super) fn require_free(active: &Active<'_>, label: &str) -> Result<(), HsmEr
     }
 }
 
+/// How long a new key waits before it is looked for: tokens show an object of another process a
+/// moment late.
+const SETTLE: Duration = Duration::from_millis(150);
+
 /// Makes a key, verifies it and gives it.
 ///
-/// Two processes that make the same label at once each see the other's key afterwards: both
-/// destroy their own and are refused, so that never two remain.
+/// PKCS#11 has no way to make a label only once. Within a process creations queue. Of two
+/// processes at once, whoever sees the other's key after [`SETTLE`] destroys its own and is
+/// refused; both may be. Where two keys remain in spite of that, every lookup refuses both.
 pub(super) fn create(
     active: &Active<'_>,
     label: &str,
@@ -40,6 +46,7 @@ pub(super) fn create(
         KeyKind::EcdsaP384 => pair(active, label, &id, kind, der::P384_OID)?,
         KeyKind::Ed25519 => pair(active, label, &id, kind, der::ED25519_OID)?,
     };
+    std::thread::sleep(SETTLE);
     let result = find(active, label);
     if result.is_err() {
         for handle in made {

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 
 use self::module::Module;
 use self::token::{FinalTry, Link, Repeat, Shared};
@@ -45,8 +44,6 @@ pub struct Pkcs11Hsm {
     /// Dropped first: waits for the threads.
     workers: Workers<Link>,
     shared: Released,
-    /// Makes creating a key one at a time in this process, so that one of two wins.
-    creating: Arc<Mutex<()>>,
 }
 
 /// Lets go of the module when dropped, on the thread that drops.
@@ -73,7 +70,6 @@ impl Pkcs11Hsm {
         Ok(Self {
             workers: Workers::new(Box::new(move || Link::new(&seats))),
             shared: Released(shared),
-            creating: Arc::new(Mutex::new(())),
         })
     }
 
@@ -134,10 +130,10 @@ impl Hsm for Pkcs11Hsm {
         check_label(label)?;
         self.shared.0.require_login()?;
         let label = label.to_owned();
-        let creating = Arc::clone(&self.creating);
         self.workers
             .run(move |link| {
-                let _one_at_a_time = creating.lock();
+                let module = link.share_module();
+                let _creating = module.one_at_a_time();
                 link.run(Repeat::Harmless, |active| {
                     create::require_free(active, &label)?;
                     probe::require_kind(active.module, active.slot, kind)

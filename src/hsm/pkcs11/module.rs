@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use aws_lc_rs::digest;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::error::map;
 use crate::hsm::HsmError;
@@ -30,6 +30,8 @@ pub(in crate::hsm) struct Module {
     sha256: String,
     /// Whether we called `C_Initialize`; who did not, does not finalise.
     owned: bool,
+    /// Makes keys be made one at a time in this process, so that one of two wins.
+    creating: Mutex<()>,
 }
 
 impl Module {
@@ -56,8 +58,13 @@ impl Module {
             Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
             Err(error) => return Err(map(&error)),
         };
-        let module =
-            Arc::new(Self { context: Some(context), path: path.to_owned(), sha256, owned });
+        let module = Arc::new(Self {
+            context: Some(context),
+            path: path.to_owned(),
+            sha256,
+            owned,
+            creating: Mutex::new(()),
+        });
         loaded.push((path.to_owned(), Arc::downgrade(&module)));
         Ok(module)
     }
@@ -65,6 +72,11 @@ impl Module {
     /// Gives the loaded module.
     pub(in crate::hsm) fn context(&self) -> Result<&Pkcs11, HsmError> {
         self.context.as_ref().ok_or_else(|| HsmError::Unavailable("module finalised".to_owned()))
+    }
+
+    /// Waits until nobody else in this process makes a key.
+    pub(super) fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
+        self.creating.lock()
     }
 
     /// Gives the module's path.
