@@ -9,5 +9,7 @@
 
 mod config;
 mod harden;
+mod hsm;
+mod support;
 mod tidy;
 mod tlog;
