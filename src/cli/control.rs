@@ -19,7 +19,7 @@ use super::failure::{Exit, Failure, Outcome};
 pub const MOST_LINE_BYTES: usize = 16 * 1024;
 
 /// How long a client waits: a login to an HSM and the check of the store's state lie in between.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A PIN on its way: zeroized, never in `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -249,7 +249,10 @@ mod tests {
         let (line, answer) = tokio::join!(serve, ask(&socket, &request));
         assert_eq!(line, "{\"command\":\"unseal\",\"pin\":null,\"force\":false}\n");
         let failure = answer.unwrap_err();
-        assert_eq!((failure.exit, failure.reason.as_deref()), (Exit::Invalid, Some("PRECONDITION")));
+        assert_eq!(
+            (failure.exit, failure.reason.as_deref()),
+            (Exit::Invalid, Some("PRECONDITION"))
+        );
     }
 
     #[tokio::test]
