@@ -337,7 +337,7 @@ mod tests {
             parts.insert(path.to_string(), encode_bundle(bundle).unwrap());
         }
         let mut hashes: Vec<_> = entries.iter().map(|entry| leaf_hash(entry)).collect();
-        let root = root(&hashes);
+        let root = root_of(&hashes);
         for level in 0..8 {
             for ((index, width), tile) in
                 widths(hashes.len() as u64).zip(hashes.chunks(TILE_HASHES))
@@ -346,15 +346,17 @@ mod tests {
                 parts.insert(path.to_string(), tile.concat());
             }
             let full = hashes.chunks(TILE_HASHES).filter(|tile| tile.len() == TILE_HASHES);
-            hashes = full.map(|tile| super::tests::root(tile)).collect();
+            hashes = full.map(root_of).collect();
         }
         assert_eq!(parts.len(), paths(size).count());
         (Checkpoint { origin: "test".into(), size, root }, parts)
     }
 
-    fn root(leaves: &[Hash]) -> Hash {
+    fn root_of(leaves: &[Hash]) -> Hash {
         let mut tree = Frontier::new();
-        leaves.iter().for_each(|leaf| tree.append(*leaf).unwrap());
+        for leaf in leaves {
+            tree.append(*leaf).unwrap();
+        }
         tree.root()
     }
 

@@ -7,5 +7,6 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod cli;
 mod tidy;
 mod tlog;
