@@ -53,7 +53,8 @@ fn main() -> Result<()> {
     fs::write(
         out.join("debug_of.rs"),
         format!(
-            "fn debug_of(message: &str, bytes: &[u8]) -> Option<String> {{\n\
+            "#[expect(clippy::too_many_lines, reason = \"generated code\")]\n\
+             fn debug_of(message: &str, bytes: &[u8]) -> Option<String> {{\n\
              use prost::Message as _;\nmatch message {{\n{debug_of}_ => None,\n}}\n}}\n"
         ),
     )?;
@@ -116,7 +117,7 @@ fn write_debug_of(code: &mut String, message: &MessageDescriptor) -> Result<()> 
     let (full, name) = (message.full_name(), message.name());
     writeln!(
         code,
-        "\"{full}\" => super::{name}::decode(bytes).ok().map(|message| format!(\"{{message:?}}\")),"
+        "\"{full}\" => {name}::decode(bytes).ok().map(|message| format!(\"{{message:?}}\")),"
     )?;
     Ok(())
 }

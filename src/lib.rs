@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod config;
+pub mod cli;
 pub mod crypto;
 pub mod error;
 pub mod harden;

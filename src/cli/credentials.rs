@@ -1,6 +1,5 @@
 //! `strongroom db creds`: a database credential in the form that its user needs.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -35,7 +34,7 @@ pub struct Creds {
 
 /// What `db creds` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum CredsFormat {
+pub(super) enum CredsFormat {
     /// Shell exports of libpq's variables.
     Env,
     /// One postgresql:// URI.
@@ -144,8 +143,7 @@ fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         ("STRONGROOM_LEASE_EXPIRES_AT_MS", &ends),
     ] {
         if !value.is_empty() {
-            // Writing to a string cannot fail.
-            drop(writeln!(text, "export {name}={}", shell_quote(value)));
+            text.extend(["export ", name, "=", &shell_quote(value), "\n"]);
         }
     }
     text
@@ -167,7 +165,7 @@ fn dsn(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_') {
             text.push(char::from(byte));
         } else {
-            drop(write!(text, "%{byte:02X}"));
+            text.extend(["%", &format!("{byte:02X}")]);
         }
     }
     text
@@ -197,8 +195,10 @@ mod tests {
     #[test]
     fn exports_are_what_a_shell_reads_back() {
         let text = render(&issued(), Some("/tmp/a b.pem"), Some(CredsFormat::Env));
-        let script =
-            format!("{}printf '%s|%s|%s' \"$PGPASSWORD\" \"$PGDATABASE\" \"$PGSSLROOTCERT\"", *text);
+        let script = format!(
+            "{}printf '%s|%s|%s' \"$PGPASSWORD\" \"$PGDATABASE\" \"$PGSSLROOTCERT\"",
+            *text
+        );
         let shell = std::process::Command::new("sh").arg("-c").arg(script).output().unwrap();
         assert_eq!(String::from_utf8(shell.stdout).unwrap(), "pa$$`w'ord|it's|/tmp/a b.pem");
     }

@@ -134,7 +134,9 @@ impl std::str::FromStr for RoleName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((connection, role)) if ![connection, role].contains(&"") && !role.contains('/') => {
+            Some((connection, role))
+                if ![connection, role].contains(&"") && !role.contains('/') =>
+            {
                 Ok(Self { connection: connection.into(), role: role.into() })
             }
             Some(_) | None => Err("a role is CONNECTION/ROLE, like analytics/reader".into()),
@@ -271,7 +273,11 @@ async fn list_roles(session: &Session, connection: &str, limit: usize) -> Outcom
     show_list(session.format, &listed, headers, |role| {
         [
             format!("{}/{}", role.connection, role.name),
-            if role.member_of.is_empty() { "(statements)".into() } else { role.member_of.join(", ") },
+            if role.member_of.is_empty() {
+                "(statements)".into()
+            } else {
+                role.member_of.join(", ")
+            },
             if role.drop_owned { "(drops)".into() } else { role.owner_role.clone() },
             show_seconds(role.default_ttl_s),
             show_seconds(role.max_ttl_s),

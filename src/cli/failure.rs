@@ -132,18 +132,18 @@ impl Failure {
     }
 
     fn human(&self) -> String {
-        let mut text = format!("error: {}", escape(&self.message));
+        let mut lines = vec![format!("error: {}", escape(&self.message))];
         if let Some(reason) = &self.reason {
-            text.push_str(&format!(" ({})", escape(reason)));
+            lines.push(format!("reason: {}", escape(reason)));
         }
         if let Some(id) = &self.request_id {
-            text.push_str(&format!("\nrequest: {}", escape(id)));
+            lines.push(format!("request: {}", escape(id)));
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("\nnext: {}", escape(hint)));
+            lines.push(format!("next: {}", escape(hint)));
         }
-        text.push('\n');
-        text
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 

@@ -16,9 +16,8 @@ const MOST_BYTES: u64 = 1024 * 1024;
 
 /// Reads a file of text, or standard input for `-`.
 pub(super) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
-    let failed = |error: &io::Error| {
-        Failure::usage(format!("{} cannot be read: {error}", path.display()))
-    };
+    let failed =
+        |error: &io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
     let mut text = Zeroizing::new(String::new());
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())

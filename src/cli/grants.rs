@@ -146,7 +146,7 @@ async fn list(session: &Session, args: &List) -> Outcome {
     });
     let listed = collect(args.limit, async |page_size, page_token| {
         let (subject, action) = (subject.clone(), args.action.clone());
-        let request = ListGrantsRequest { page_size, page_token, subject, action };
+        let request = ListGrantsRequest { page_size, page_token, action, subject };
         let page = session
             .call(request, async |wire, request| Client::new(wire).list_grants(request).await)
             .await?;

@@ -82,7 +82,8 @@ async fn show_group(session: &Session, name: &str, limit: usize) -> Outcome {
     })
     .await?;
     show(session.format, &json!({ "group": group, "members": members.items }), |_| {
-        let row = |member: &Member| [member.identity.clone(), by(member.added_at_ms, &member.added_by)];
+        let row =
+            |member: &Member| [member.identity.clone(), by(member.added_at_ms, &member.added_by)];
         let rows = members.items.iter().map(row);
         format!("{}\n{}", text(&group), table(["MEMBER", "ADDED"], rows))
     })?;

@@ -243,7 +243,8 @@ async fn issue_cert(session: &Session, args: &IssueCert) -> Outcome {
             Client::new(wire).issue_login_certificate(request).await
         })
         .await?;
-    let chain = format!("{}{}", escape_lines(&issued.certificate_pem), escape_lines(&issued.chain_pem));
+    let chain =
+        format!("{}{}", escape_lines(&issued.certificate_pem), escape_lines(&issued.chain_pem));
     let Some(out) = &args.out else {
         return match session.format {
             Format::Human => print(&chain),

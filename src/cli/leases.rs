@@ -105,7 +105,8 @@ async fn list(session: &Session, args: &List) -> Outcome {
     .await?;
     let headers = ["ID", "IDENTITY", "RESOURCE", "STATE", "ENDS", "NEXT TRY", "WHY"];
     show_list(session.format, &listed, headers, |lease| {
-        let why = if lease.retry_reason.is_empty() { &lease.end_reason } else { &lease.retry_reason };
+        let why =
+            if lease.retry_reason.is_empty() { &lease.end_reason } else { &lease.retry_reason };
         [
             lease.id.clone(),
             lease.identity.clone(),

@@ -1,7 +1,6 @@
 //! What the program prints: tables for people, JSON for scripts, nothing that a terminal would
 //! obey.
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use clap::ValueEnum;
@@ -84,8 +83,7 @@ pub(super) fn json_text<T: Serialize>(value: &T) -> String {
         if c != '\n' && is_unprintable(c) {
             let mut units = [0; 2];
             for unit in c.encode_utf16(&mut units) {
-                // Writing to a string cannot fail.
-                drop(write!(escaped, "\\u{unit:04x}"));
+                escaped.push_str(&[String::from("\\u"), format!("{unit:04x}")].concat());
             }
         } else {
             escaped.push(c);
@@ -164,7 +162,8 @@ pub(super) fn table<const N: usize>(
 pub(super) fn fields(pairs: &[(&str, String)]) -> String {
     let shown = || pairs.iter().filter(|(_, value)| !value.is_empty());
     let width = shown().map(|(name, _)| name.len()).max().unwrap_or_default();
-    shown().map(|(name, value)| format!("{name:width$}  {}\n", escape(value))).collect()
+    let line = |(name, value): &(&str, String)| format!("{name:width$}  {}\n", escape(value));
+    shown().map(line).collect::<Vec<_>>().concat()
 }
 
 fn show_cell(text: &str) -> String {

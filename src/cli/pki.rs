@@ -91,7 +91,7 @@ pub struct PutRole {
 
 /// The names that a certificate is to say.
 #[derive(Debug, Clone, Args)]
-pub struct Names {
+pub(super) struct Names {
     /// A DNS name; may be repeated.
     #[arg(long, value_name = "NAME")]
     dns: Vec<String>,
@@ -197,7 +197,8 @@ pub(super) async fn run(session: &Session, command: &PkiCommand) -> Outcome {
 async fn put_role(session: &Session, args: &PutRole) -> Outcome {
     let was: CertificateRole =
         args.from_json.as_deref().map(read_json).transpose()?.unwrap_or_default();
-    let or = |given: &Vec<String>, was: Vec<String>| if given.is_empty() { was } else { given.clone() };
+    let or =
+        |given: &Vec<String>, was: Vec<String>| if given.is_empty() { was } else { given.clone() };
     let request = PutCertificateRoleRequest {
         name: args.name.clone(),
         allowed_dns: or(&args.dns, was.allowed_dns),
@@ -226,7 +227,8 @@ async fn list_roles(session: &Session, limit: usize) -> Outcome {
     .await?;
     let headers = ["ROLE", "NAMES", "KEYS", "USAGES", "TTL", "MAX TTL"];
     show_list(session.format, &listed, headers, |role| {
-        let lists = [&role.allowed_dns, &role.allowed_ips, &role.allowed_uris, &role.allowed_emails];
+        let lists =
+            [&role.allowed_dns, &role.allowed_ips, &role.allowed_uris, &role.allowed_emails];
         let names: Vec<_> = lists.into_iter().flatten().map(String::as_str).collect();
         [
             role.name.clone(),
@@ -328,7 +330,7 @@ async fn authorities(session: &Session) -> Outcome {
                     ("fingerprint", authority.fingerprint.clone()),
                     ("ends", time(authority.expires_at_ms)),
                 ]);
-                format!("{text}{}", escape_lines(&authority.certificate_pem))
+                text + &escape_lines(&authority.certificate_pem)
             })
             .collect()
     })

@@ -62,9 +62,8 @@ impl Session {
         let uri = parse_address(&global.addr)?;
         let mut tls = ClientTlsConfig::new();
         let authorities = global.cacert.as_ref().ok_or_else(|| {
-            Failure::usage("no authority to check the vault against").hint(
-                "give --cacert or STRONGROOM_CACERT; `strongroom dev` prints what to export",
-            )
+            Failure::usage("no authority to check the vault against")
+                .hint("give --cacert or STRONGROOM_CACERT; `strongroom dev` prints what to export")
         })?;
         tls = tls.ca_certificate(Certificate::from_pem(read_text(authorities)?.as_bytes()));
         match (&global.cert, &global.key) {

@@ -53,7 +53,11 @@ impl FromStr for Span {
         if total == 0 {
             return Err(malformed());
         }
-        if total > MOST_S { Err("a time span is at most 100 years".into()) } else { Ok(Self(total)) }
+        if total > MOST_S {
+            Err("a time span is at most 100 years".into())
+        } else {
+            Ok(Self(total))
+        }
     }
 }
 

@@ -107,9 +107,9 @@ pub(super) async fn backup(format: Format, command: &BackupCommand) -> Outcome {
 
 fn done(format: Format, reply: Reply) -> Outcome {
     match reply {
-        Reply::Done { message } => show(format, &json!({ "message": message }), |_| {
-            fields(&[("done", message.clone())])
-        }),
+        Reply::Done { message } => {
+            show(format, &json!({ "message": message }), |_| fields(&[("done", message.clone())]))
+        }
         Reply::Status(_) | Reply::Failed { .. } => Err(beside_the_point()),
     }
 }
@@ -123,9 +123,7 @@ fn beside_the_point() -> Failure {
 pub(super) async fn seal(session: &Session, args: &SealArgs) -> Outcome {
     let request = SealRequest { reason: args.reason.clone() };
     let sealed = session
-        .call(request, async |wire, request| {
-            SystemServiceClient::new(wire).seal(request).await
-        })
+        .call(request, async |wire, request| SystemServiceClient::new(wire).seal(request).await)
         .await?;
     show(session.format, &sealed, |sealed| fields(&[("sealed", time(sealed.sealed_at_ms))]))
 }

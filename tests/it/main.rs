@@ -11,5 +11,6 @@ mod config;
 mod harden;
 mod hsm;
 mod support;
+mod cli;
 mod tidy;
 mod tlog;

@@ -1,0 +1,92 @@
+//! The client: command line → RPC → table or JSON. Translation only: it knows no storage and no
+//! keys, and decides nothing.
+
+mod actions;
+mod args;
+pub mod control;
+mod credentials;
+mod database;
+mod export;
+mod failure;
+mod files;
+mod grants;
+mod groups;
+mod identities;
+mod leases;
+mod output;
+mod pki;
+mod records;
+mod session;
+mod span;
+mod system;
+mod verify;
+
+use std::future::Future;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+
+pub use args::{
+    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, ServerArgs, ServerCommand,
+};
+pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
+pub use output::Format;
+pub use session::DEFAULT_PORT;
+pub use span::Span;
+
+use session::Session;
+
+/// Runs a client command to its end and says how the program ends.
+#[must_use]
+pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(until_interrupted(dispatch(global, command))),
+        Err(error) => Err(Failure::new(Exit::Unexpected, format!("no runtime: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let text = failure.render(global.output);
+            // Nobody can be told where standard error is gone.
+            drop(std::io::stderr().lock().write_all(text.as_bytes()));
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+/// Ends a command at Ctrl-C; the vault finishes or undoes what it was asked for.
+async fn until_interrupted(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        outcome = command => outcome,
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => Err(Failure::new(Exit::Unexpected, "interrupted")),
+            Err(error) => Err(Failure::new(Exit::Unexpected, format!("no signals: {error}"))),
+        },
+    }
+}
+
+async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
+    let session = || Session::open(global);
+    match command {
+        ClientCommand::Whoami => identities::whoami(&session()?).await,
+        ClientCommand::Actions => actions::print_all(global.output),
+        ClientCommand::Identity(command) => identities::run(&session()?, command).await,
+        ClientCommand::Group(command) => groups::run(&session()?, command).await,
+        ClientCommand::Grant(command) => grants::run(&session()?, command).await,
+        ClientCommand::Db(command) => database::run(&session()?, command).await,
+        ClientCommand::Lease(command) => leases::run(&session()?, command).await,
+        ClientCommand::Pki(command) => pki::run(&session()?, command).await,
+        ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Status(args) => system::status(global.output, args).await,
+        ClientCommand::Seal(args) => system::seal(&session()?, args).await,
+        ClientCommand::Unseal(args) => system::unseal(global.output, args).await,
+        ClientCommand::Backup(command) => system::backup(global.output, command).await,
+        ClientCommand::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);
+            output::print(&String::from_utf8_lossy(&script))
+        }
+    }
+}

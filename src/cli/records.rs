@@ -1,0 +1,195 @@
+//! `strongroom audit …`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use tonic::Request;
+
+use super::args::Global;
+use super::export::export;
+use super::failure::{Exit, Failure, Outcome};
+use super::files::write_public;
+use super::output::{
+    Format, escape, escape_lines, fields, json_line, note, print, show, show_list, time,
+};
+use super::session::{Session, collect};
+use super::span::Span;
+use super::verify::{VerifyArgs, verify};
+use crate::proto::record_service_client::RecordServiceClient as Client;
+use crate::proto::{
+    Entry, EntryFilter, GetCheckpointRequest, GetCheckpointResponse, ListEntriesRequest,
+    TailEntriesRequest,
+};
+use crate::types::{Clock as _, SystemClock};
+
+/// `strongroom audit …`
+#[derive(Debug, Subcommand)]
+pub enum RecordCommand {
+    /// List entries, newest first
+    List(List),
+    /// Print entries as they come
+    Tail(Tail),
+    /// Print the newest signed checkpoint, to be kept somewhere else
+    Checkpoint {
+        /// A new file for it; standard output where it is left out.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// A new file for the key that verifies it.
+        #[arg(long, value_name = "FILE")]
+        key_out: Option<PathBuf>,
+    },
+    /// Check the whole record against a signed checkpoint; names the first entry that is wrong
+    Verify(VerifyArgs),
+    /// Copy the record into a directory that can be verified without the vault
+    Export {
+        /// The directory; one that holds an earlier copy is brought up to date.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+}
+
+/// Which entries.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Filter {
+    /// Only those of this identity.
+    #[arg(long, default_value = "")]
+    identity: String,
+    /// Only those of this action.
+    #[arg(long, default_value = "")]
+    action: String,
+    /// Only those on these resources, like 'database/**'.
+    #[arg(long, value_name = "PATTERN", default_value = "")]
+    resource: String,
+    /// Only those that ended so: ok, a reason like DENIED, or `refused` for all but ok.
+    #[arg(long, default_value = "")]
+    outcome: String,
+    /// Only those of the last while, like 1h.
+    #[arg(long, value_name = "SPAN")]
+    since: Option<Span>,
+    /// Only those that are older than this, like 5m.
+    #[arg(long, value_name = "SPAN")]
+    until: Option<Span>,
+}
+
+impl Filter {
+    fn message(&self) -> EntryFilter {
+        let now = SystemClock.now().0;
+        let ago = |span: Option<Span>| {
+            span.map_or(0, |s| now.saturating_sub(s.seconds().saturating_mul(1_000)))
+        };
+        EntryFilter {
+            identity: self.identity.clone(),
+            action: self.action.clone(),
+            resource: self.resource.clone(),
+            outcome: self.outcome.clone(),
+            from_ms: ago(self.since),
+            to_ms: ago(self.until),
+        }
+    }
+}
+
+/// What `audit list` takes.
+#[derive(Debug, Clone, Args)]
+pub struct List {
+    /// Which entries.
+    #[command(flatten)]
+    filter: Filter,
+    /// How many at most.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+}
+
+/// What `audit tail` takes.
+#[derive(Debug, Clone, Args)]
+pub struct Tail {
+    /// Which entries.
+    #[command(flatten)]
+    filter: Filter,
+    /// How many of the newest come first.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(0..=1_000))]
+    last: i32,
+}
+
+/// Runs `strongroom audit …`. Verifying an export needs no vault, and so no connection.
+pub(super) async fn run(global: &Global, command: &RecordCommand) -> Outcome {
+    match command {
+        RecordCommand::Verify(args) => verify(global, args).await,
+        RecordCommand::List(args) => list(&Session::open(global)?, args).await,
+        RecordCommand::Tail(args) => tail(&Session::open(global)?, args).await,
+        RecordCommand::Export { dir } => export(&Session::open(global)?, dir).await,
+        RecordCommand::Checkpoint { out, key_out } => {
+            let session = Session::open(global)?;
+            let checkpoint = checkpoint(&session).await?;
+            for (path, text) in [(out, &checkpoint.note), (key_out, &checkpoint.verifier_key)] {
+                if let Some(path) = path {
+                    let newline = if text.ends_with('\n') { "" } else { "\n" };
+                    write_public(path, format!("{text}{newline}").as_bytes())?;
+                }
+            }
+            if out.is_some() && session.format == Format::Human {
+                return print(&fields(&[(
+                    "checkpoint of",
+                    format!("{} entries", checkpoint.size),
+                )]));
+            }
+            show(session.format, &checkpoint, |checkpoint| escape_lines(&checkpoint.note))
+        }
+    }
+}
+
+/// Fetches the newest checkpoint.
+pub(super) async fn checkpoint(session: &Session) -> Outcome<GetCheckpointResponse> {
+    session
+        .call(GetCheckpointRequest {}, async |wire, request| {
+            Client::new(wire).get_checkpoint(request).await
+        })
+        .await
+}
+
+async fn list(session: &Session, args: &List) -> Outcome {
+    let filter = args.filter.message();
+    let listed = collect(args.limit, async |page_size, page_token| {
+        let request = ListEntriesRequest { page_size, page_token, filter: Some(filter.clone()) };
+        let page = session
+            .call(request, async |wire, request| Client::new(wire).list_entries(request).await)
+            .await?;
+        Ok((page.entries, page.next_page_token))
+    })
+    .await?;
+    show_list(session.format, &listed, HEADERS, row)
+}
+
+async fn tail(session: &Session, args: &Tail) -> Outcome {
+    let filter = Some(args.filter.message());
+    let request = Request::new(TailEntriesRequest { filter, last: args.last });
+    let mut stream = Client::new(session.wire()).tail_entries(request).await?.into_inner();
+    while let Some(answer) = stream.message().await? {
+        let Some(entry) = answer.entry else { continue };
+        match session.format {
+            Format::Json => print(&json_line(&entry))?,
+            // Columns cannot be aligned with what is still to come.
+            Format::Human => print(&format!("{}\n", escape(&row(&entry).join("  "))))?,
+        }
+    }
+    note("the vault ended the stream");
+    Err(Failure::new(Exit::Unavailable, "the stream ended").hint("run it again to go on"))
+}
+
+const HEADERS: [&str; 9] =
+    ["INDEX", "TIME", "WHO", "ACTION", "RESOURCE", "DECISION", "BY", "OUTCOME", "KEYS"];
+
+fn row(entry: &Entry) -> [String; 9] {
+    let keys: Vec<_> =
+        entry.keys.iter().map(|used| format!("{} v{}", used.key, used.version)).collect();
+    [
+        entry.index.to_string(),
+        time(entry.time_ms),
+        entry.identity.clone(),
+        entry.action.clone(),
+        entry.resource.clone(),
+        entry.decision.clone(),
+        if entry.decided_by.is_empty() { entry.reason.clone() } else { entry.decided_by.clone() },
+        entry.outcome.clone(),
+        keys.join(", "),
+    ]
+}
