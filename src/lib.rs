@@ -4,6 +4,7 @@
 //! `tests/it/tidy.rs` holds them to it. This library exists so that tests start several nodes in
 //! one process; the program is `main.rs`.
 
+pub mod engines;
 pub mod error;
 pub mod hsm;
 pub mod types;

@@ -7,4 +7,6 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod pgtarget;
+mod support;
 mod tidy;
