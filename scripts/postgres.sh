@@ -17,13 +17,8 @@ dir=$2
 bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1)
 [ -n "$bin" ] || bin=$(dirname "$(command -v postgres || die 'postgresql is not installed')")
 
-plain() {
-    if [ "$(id -u)" -eq 0 ]; then
-        setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
-    else
-        "$@"
-    fi
-}
+as=
+[ "$(id -u)" -ne 0 ] || as="setpriv --reuid=postgres --regid=postgres --init-groups --"
 
 running() { kill -0 "$1" 2>/dev/null; }
 
@@ -36,15 +31,16 @@ start() {
     : >"$dir/server.log"
     [ "$(id -u)" -ne 0 ] || chown -R postgres "$dir"
     # The server's account must reach the directory, wherever it lies.
-    plain test -w "$dir" || die "the account postgres cannot reach $dir"
-    plain "$bin/initdb" -A scram-sha-256 -E UTF8 --locale=C -U postgres \
+    $as test -w "$dir" || die "the account postgres cannot reach $dir"
+    $as "$bin/initdb" -A scram-sha-256 -E UTF8 --locale=C -U postgres \
         --pwfile "$dir/password" -D "$dir/data" >"$dir/initdb.log" 2>&1 ||
         die "initdb failed: $(tail -n 3 "$dir/initdb.log")"
     for _ in 1 2 3 4 5; do
         port=$(shuf -i 20000-32000 -n 1)
         cd "$dir"
         : >"$dir/server.log"
-        plain "$bin/postgres" -D "$dir/data" -h 127.0.0.1 -p "$port" -k '' \
+        # shellcheck disable=SC2086
+        $as "$bin/postgres" -D "$dir/data" -h 127.0.0.1 -p "$port" -k '' \
             </dev/null >>"$dir/server.log" 2>&1 &
         tries=0
         while [ $tries -lt 200 ]; do
