@@ -8,6 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod cli;
 pub mod crypto;
+pub mod engines;
 pub mod error;
 pub mod harden;
 pub mod hsm;

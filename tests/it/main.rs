@@ -12,5 +12,7 @@ mod harden;
 mod hsm;
 mod support;
 mod cli;
+mod pgtarget;
+mod support;
 mod tidy;
 mod tlog;

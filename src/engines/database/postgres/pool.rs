@@ -1,0 +1,297 @@
+//! Connections to one target: bounded, opened when needed, closed when idle, and thrown away after
+//! any failure that leaves their state in doubt.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::connection::ConnectionDefinition;
+use crate::engines::database::target::{Outage, Result, TargetError};
+use crate::types::SecretBytes;
+
+/// For a connection, TLS and login included, and for a place in the pool.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A little longer than the target's own limit on a statement, whose error says more.
+const ANSWER: Duration = Duration::from_secs(35);
+const IDLE: Duration = Duration::from_mins(1);
+const LIFETIME: Duration = Duration::from_mins(30);
+/// Connections that rested longer are asked for a sign of life before use.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What is being done, for errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Login,
+    Look,
+    Check,
+    Create,
+    Extend,
+    Disable,
+    Join,
+    Terminate,
+    Dispose,
+    Drop,
+}
+
+impl Step {
+    const fn phrase(self) -> &'static str {
+        match self {
+            Self::Login => "let the management account in",
+            Self::Look => "show its catalogue",
+            Self::Check => "try the role out",
+            Self::Create => "create the role",
+            Self::Extend => "extend the role",
+            Self::Disable => "end logins of the role",
+            Self::Join => "let the management account act for the role",
+            Self::Terminate => "end sessions of the role",
+            Self::Dispose => "dispose of what the role owns",
+            Self::Drop => "drop the role",
+        }
+    }
+}
+
+/// The connections of one target.
+pub(super) struct Pool {
+    idle: PgPool,
+    options: PgConnectOptions,
+    most: u32,
+}
+
+impl Pool {
+    pub(super) fn new(definition: &ConnectionDefinition, password: &SecretBytes) -> Result<Self> {
+        let options = definition.options(password)?;
+        let idle = PgPoolOptions::new()
+            .max_connections(definition.max_connections)
+            .acquire_timeout(CONNECT)
+            .idle_timeout(IDLE)
+            .max_lifetime(LIFETIME)
+            .test_before_acquire(false)
+            .before_acquire(|connection, resting| {
+                Box::pin(async move {
+                    if resting.idle_for > FRESH {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
+            .connect_lazy_with(options.clone());
+        Ok(Self { idle, options, most: definition.max_connections })
+    }
+
+    pub(super) async fn close(&self) {
+        self.idle.close().await;
+    }
+
+    /// Names the database that the connections of the pool are in.
+    pub(super) fn database(&self) -> &str {
+        self.options.get_database().unwrap_or_default()
+    }
+
+    /// Takes a connection, or opens one.
+    pub(super) async fn acquire(&self) -> Result<Session> {
+        if self.idle.num_idle() == 0 && self.idle.size() < self.most {
+            self.knock().await?;
+        }
+        let connection = self.idle.acquire().await.map_err(|error| fault(Step::Login, &error))?;
+        Ok(Session { held: Held::Pooled(connection), sound: true })
+    }
+
+    /// Takes a connection that just gave a sign of life.
+    pub(super) async fn acquire_checked(&self) -> Result<Session> {
+        for _ in 0..=self.most {
+            let mut session = self.acquire().await?;
+            if session.ping().await.is_ok() {
+                return Ok(session);
+            }
+        }
+        Err(TargetError::Unreachable(Outage::Lost))
+    }
+
+    /// Opens a connection to another database of the cluster, outside the pool.
+    pub(super) async fn enter(&self, database: &str) -> Result<Session> {
+        let options = self.options.clone().database(database);
+        let connection = timeout(CONNECT, options.connect())
+            .await
+            .map_err(|_elapsed| TargetError::Unreachable(Outage::NoConnection))?
+            .map_err(|error| fault(Step::Login, &error))?;
+        Ok(Session { held: Held::Own(connection), sound: true })
+    }
+
+    /// Fails at once where nothing listens: the pool would try again for all of its five seconds.
+    async fn knock(&self) -> Result<()> {
+        let address = (self.options.get_host(), self.options.get_port());
+        match timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(_stream)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(TargetError::Unreachable(Outage::NoConnection)),
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    /// Shows the address alone: the driver's options print the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = (self.options.get_host(), self.options.get_port(), self.database());
+        f.debug_struct("Pool").field("address", &address).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum Held {
+    Pooled(PoolConnection<Postgres>),
+    Own(PgConnection),
+}
+
+/// One connection in use. Dropped in the middle of anything, it is closed, not used again.
+#[derive(Debug)]
+pub(super) struct Session {
+    held: Held,
+    sound: bool,
+}
+
+impl Session {
+    /// Runs a text of one or more statements as one simple query: without an explicit `BEGIN` it
+    /// is one round trip and one transaction.
+    pub(super) async fn execute(&mut self, step: Step, text: &str) -> Result<()> {
+        self.sound = false;
+        let statements = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
+        let outcome = timeout(ANSWER, self.connection().execute(statements)).await;
+        self.settle(step, outcome).map(drop)
+    }
+
+    /// Asks for rows of text, with parameters bound as text.
+    pub(super) async fn rows(
+        &mut self,
+        step: Step,
+        text: &'static str,
+        values: &[&str],
+    ) -> Result<Vec<Vec<String>>> {
+        self.sound = false;
+        let mut query = sqlx::query(text);
+        for value in values {
+            query = query.bind((*value).to_owned());
+        }
+        let outcome = timeout(ANSWER, self.connection().fetch_all(query)).await;
+        self.settle(step, outcome)?.iter().map(texts).collect()
+    }
+
+    /// Runs a text after which the connection must not be used again unless all went well, such
+    /// as the parts of an explicit transaction. Answers what the target said.
+    pub(super) async fn attempt(&mut self, text: &str) -> Result<(), Attempt> {
+        self.sound = false;
+        let statements = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
+        match timeout(ANSWER, self.connection().execute(statements)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(match (fault(Step::Check, &error), error.as_database_error()) {
+                (TargetError::Refused { sqlstate, .. }, Some(said)) => {
+                    Attempt::Refused { sqlstate, said: said.message().to_owned() }
+                }
+                (fault, _) => Attempt::Failed(fault),
+            }),
+            Err(_elapsed) => Err(Attempt::Failed(TargetError::Unreachable(Outage::Silent))),
+        }
+    }
+
+    /// Says that an explicit transaction came to its end and the connection is as new.
+    pub(super) fn sound(&mut self) {
+        self.sound = true;
+    }
+
+    async fn ping(&mut self) -> Result<()> {
+        self.sound = false;
+        let outcome = timeout(CONNECT, self.connection().ping()).await;
+        self.settle(Step::Login, outcome)
+    }
+
+    fn connection(&mut self) -> &mut PgConnection {
+        match &mut self.held {
+            Held::Pooled(pooled) => pooled,
+            Held::Own(own) => own,
+        }
+    }
+
+    fn settle<T>(
+        &mut self,
+        step: Step,
+        outcome: Result<sqlx::Result<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T> {
+        match outcome {
+            Ok(Ok(value)) => {
+                self.sound = true;
+                Ok(value)
+            }
+            Ok(Err(error)) => {
+                let fault = fault(step, &error);
+                // The target refused and rolled back: the connection itself is well.
+                self.sound = matches!(fault, TargetError::Refused { .. });
+                Err(fault)
+            }
+            Err(_elapsed) => Err(TargetError::Unreachable(Outage::Silent)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        match &mut self.held {
+            Held::Pooled(pooled) if !self.sound => pooled.close_on_drop(),
+            Held::Pooled(_) | Held::Own(_) => {}
+        }
+    }
+}
+
+/// How a statement on trial failed.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// The target refused it.
+    Refused { sqlstate: String, said: String },
+    /// It was not decided.
+    Failed(TargetError),
+}
+
+fn texts(row: &PgRow) -> Result<Vec<String>> {
+    (0..row.len())
+        .map(|i| {
+            let text = row.try_get::<Option<String>, _>(i);
+            text.map(Option::unwrap_or_default).map_err(|_no_text| TargetError::Internal)
+        })
+        .collect()
+}
+
+/// Sorts the driver's errors by what the caller does next; the cause goes to the log without the
+/// statement.
+fn fault(step: Step, error: &sqlx::Error) -> TargetError {
+    let broken = if step == Step::Login { Outage::NoConnection } else { Outage::Lost };
+    if let Some(refusal) = error.as_database_error() {
+        let sqlstate = refusal.code().unwrap_or_default().into_owned();
+        // Shutting down, crashed, starting, too many connections, connection failures.
+        let passing = ["57P01", "57P02", "57P03", "53300"].contains(&sqlstate.as_str())
+            || sqlstate.starts_with("08");
+        return if passing {
+            TargetError::Unreachable(broken)
+        } else {
+            TargetError::Refused { step: step.phrase(), sqlstate }
+        };
+    }
+    if let sqlx::Error::Io(cause) = error {
+        // A failed handshake comes as invalid data, from rustls through the socket.
+        let handshake = step == Step::Login && cause.kind() == std::io::ErrorKind::InvalidData;
+        return TargetError::Unreachable(if handshake { Outage::Tls } else { broken });
+    }
+    if matches!(error, sqlx::Error::Tls(_)) {
+        return TargetError::Unreachable(Outage::Tls);
+    }
+    let waiting = matches!(
+        error,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_)
+    );
+    if waiting {
+        return TargetError::Unreachable(broken);
+    }
+    tracing::error!(step = step.phrase(), %error, "a target answered what nobody expected");
+    TargetError::Internal
+}

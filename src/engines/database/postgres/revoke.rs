@@ -1,0 +1,155 @@
+//! Revocation: no login, no session, nothing owned anywhere in the cluster, no role.
+//!
+//! Each step is committed and looks at what is there, so that any call goes on from where an
+//! interrupted one stopped, and a role that is gone is success.
+
+use std::time::Duration;
+
+use super::pool::{Pool, Session, Step};
+use super::sql;
+use crate::engines::database::names::RoleName;
+use crate::engines::database::target::{Outage, Result, TargetError};
+use crate::engines::database::template::Disposal;
+
+/// Rounds of ending sessions, disposing and dropping: work that was under way may add to it.
+const ROUNDS: u32 = 3;
+/// Looks for sessions, each after a longer pause; 5 s together.
+const LOOKS: u32 = 12;
+const COLLISIONS: u32 = 5;
+
+/// One run of a revocation.
+pub(super) struct Revocation<'a> {
+    pool: &'a Pool,
+    name: &'a RoleName,
+    disposal: &'a Disposal,
+}
+
+/// Looks the role up; a name may only be used once, its oid tells its sessions after it is gone.
+pub(super) async fn oid(session: &mut Session, name: &RoleName) -> Result<Option<String>> {
+    let text = "SELECT oid::text FROM pg_catalog.pg_roles WHERE rolname = $1::text";
+    let rows = session.rows(Step::Look, text, &[name.as_str()]).await?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()))
+}
+
+impl<'a> Revocation<'a> {
+    pub(super) fn new(pool: &'a Pool, name: &'a RoleName, disposal: &'a Disposal) -> Self {
+        Self { pool, name, disposal }
+    }
+
+    /// Runs until the role is gone, and once more from the start where a connection broke.
+    pub(super) async fn run(&self) -> Result<()> {
+        match self.attempt().await {
+            Err(TargetError::Unreachable(Outage::Lost)) => self.attempt().await,
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&self) -> Result<()> {
+        let mut session = self.pool.acquire_checked().await?;
+        let Some(oid) = oid(&mut session, self.name).await? else {
+            return Ok(());
+        };
+        self.insist(&mut session, Step::Disable, &sql::disable(self.name)).await?;
+        self.insist(&mut session, Step::Join, &sql::join(self.name)).await?;
+        let mut last = TargetError::StillConnected;
+        for _ in 0..ROUNDS {
+            end_sessions(&mut session, &oid).await?;
+            self.dispose_everywhere(&mut session, &oid).await?;
+            match self.insist(&mut session, Step::Drop, &sql::drop_role(self.name)).await {
+                Ok(()) => {}
+                Err(error) if sql::is_dependency(&error) => {
+                    last = error;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if self::oid(&mut session, self.name).await?.is_none() {
+                // A login that was under way when logins ended may have come in since.
+                return end_sessions(&mut session, &oid).await;
+            }
+        }
+        Err(last)
+    }
+
+    /// Runs a text until it is done, or the role is gone, which is as good.
+    async fn insist(&self, session: &mut Session, step: Step, text: &str) -> Result<()> {
+        let mut tries = 0_u32;
+        loop {
+            tries = tries.saturating_add(1);
+            match session.execute(step, text).await {
+                Err(error) if sql::is_collision(&error) && tries < COLLISIONS => {
+                    tokio::time::sleep(Duration::from_millis(5 << tries)).await;
+                }
+                Err(error) if sql::is_missing(&error) => {
+                    // `owner_role` may be what is missing: only the role itself may be.
+                    return match oid(session, self.name).await? {
+                        None => Ok(()),
+                        Some(_) => Err(error),
+                    };
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Leaves the role without anything in any database of the cluster. `pg_shdepend` is shared: it
+    /// names the databases where something depends on the role, whichever one asks.
+    async fn dispose_everywhere(&self, session: &mut Session, oid: &str) -> Result<()> {
+        let rows = session
+            .rows(
+                Step::Look,
+                "SELECT DISTINCT COALESCE(d.datname::text, $2), \
+                 COALESCE(d.datallowconn, s.dbid = 0)::text \
+                 FROM pg_catalog.pg_shdepend s \
+                 LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
+                 WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                 AND s.refobjid = $1::text::oid AND (s.dbid = 0 OR d.oid IS NOT NULL)",
+                &[oid, self.pool.database()],
+            )
+            .await?;
+        let mut statements = vec![sql::GRANT_LOCK.to_owned()];
+        statements.extend(sql::dispose(self.name, self.disposal));
+        let text = statements.join(";\n");
+        for row in rows {
+            let [database, enterable] = row.as_slice() else {
+                return Err(TargetError::Internal);
+            };
+            if database == self.pool.database() {
+                self.insist(session, Step::Dispose, &text).await?;
+                continue;
+            }
+            let leftover = || TargetError::Leftover { database: database.clone() };
+            if enterable != "true" {
+                return Err(leftover());
+            }
+            match self.pool.enter(database).await {
+                Ok(mut there) => self.insist(&mut there, Step::Dispose, &text).await?,
+                // Dropped since: nothing of the role is left in it, as the next look tells.
+                Err(TargetError::Refused { sqlstate, .. }) if sqlstate == "3D000" => {}
+                Err(TargetError::Refused { .. }) => return Err(leftover()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the sessions of a role until none is seen.
+async fn end_sessions(session: &mut Session, oid: &str) -> Result<()> {
+    for look in 0..LOOKS {
+        let seen = session
+            .rows(
+                Step::Terminate,
+                "SELECT pg_catalog.pg_terminate_backend(pid)::text \
+                 FROM pg_catalog.pg_stat_activity WHERE usesysid = $1::text::oid",
+                &[oid],
+            )
+            .await?;
+        if seen.is_empty() {
+            return Ok(());
+        }
+        let pause_ms = 5_u64.checked_shl(look).map_or(800, |ms| ms.min(800));
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+    Err(TargetError::StillConnected)
+}
