@@ -5,16 +5,20 @@
 //! one process; the program is `main.rs`.
 
 pub mod audit;
-pub mod config;
+pub mod auth;
 pub mod cli;
+pub mod config;
 pub mod crypto;
 pub mod engines;
 pub mod error;
+pub mod grpc;
 pub mod harden;
 pub mod hsm;
-pub mod store;
+pub mod keyring;
 pub mod policy;
 pub mod proto;
+pub mod store;
 pub mod types;
+pub mod vault;
 
 pub use error::{Error, Result};

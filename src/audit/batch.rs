@@ -51,6 +51,10 @@ impl BatchCodec for RecordCodec {
         let size = entries.iter().map(|entry| entry.leaf.len().saturating_add(2)).sum();
         let mut body = Vec::with_capacity(size);
         for entry in entries {
+            // An entry that could not be encoded: its operation must not happen off the record.
+            if entry.leaf.is_empty() {
+                return Err(StoreError::Malformed);
+            }
             let len = u16::try_from(entry.leaf.len()).map_err(|_long| StoreError::Malformed)?;
             body.extend_from_slice(&len.to_be_bytes());
             body.extend_from_slice(&entry.leaf);

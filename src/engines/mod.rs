@@ -1,3 +1,7 @@
-//! What the vault does, one noun each. Knows nothing of gRPC, HTTP or the SQL of our own state.
+//! What the vault does, one noun each: verbs over the vault's one door.
+//!
+//! Must not know gRPC, HTTP, or SQL of our own state.
 
 pub mod database;
+pub mod identities;
+pub mod pki;

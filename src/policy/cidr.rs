@@ -11,9 +11,7 @@ use crate::error::{Error, Result};
 /// A range of addresses, `address/bits`, with no bit set behind the prefix.
 ///
 /// Source: RFC 4632, section 3.1; RFC 4291, section 2.3.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Cidr {
     network: IpAddr,

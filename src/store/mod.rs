@@ -3,10 +3,13 @@
 //! [`Store::open`] gives a [`Reader`] and a [`Writer`]. `server.rs` hands the writer to the vault
 //! alone, so that nothing is written that was not decided and recorded.
 
+pub mod clock;
 mod commit;
 pub mod credentials;
 mod error;
+pub mod idempotency;
 pub mod identities;
+pub mod keys;
 mod migrate;
 mod postgres;
 pub mod records;

@@ -71,4 +71,13 @@ impl RequestContext {
             Caller::System(_) => None,
         }
     }
+
+    /// Names who asks, as `created_by` and `changed_by` hold it: an identity's id, or a worker.
+    #[must_use]
+    pub fn actor(&self) -> String {
+        match &self.caller {
+            Caller::Identity(authenticated) => authenticated.identity.to_string(),
+            Caller::System(worker) => (*worker).to_owned(),
+        }
+    }
 }

@@ -7,12 +7,13 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod cli;
+mod cli;
 mod config;
 mod harden;
 mod hsm;
-mod support;
-mod cli;
 mod pgtarget;
+mod support;
 mod support;
 mod tidy;
 mod tlog;

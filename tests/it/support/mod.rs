@@ -1,6 +1,4 @@
-//! What several suites share.
-
-pub(crate) mod softhsm;
 //! What several suites need.
 
 pub(crate) mod postgres;
+pub(crate) mod softhsm;

@@ -1,0 +1,104 @@
+//! Takes a request in: who calls, from where, until when. Nothing else is looked at before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tonic::{Request, Status};
+
+use super::status::status;
+use super::tls::{PeerCertificate, PeerInfo, Tls, Trust};
+use crate::auth::mtls;
+use crate::error::{Error, Result};
+use crate::types::{Caller, RequestContext, UnixMillis};
+use crate::vault::Vault;
+
+/// The gate that every service stands behind.
+#[derive(Debug, Clone)]
+pub(super) struct Gate {
+    pub(super) vault: Vault,
+    tls: Arc<Tls>,
+    checked: Arc<Mutex<HashMap<[u8; 32], Checked>>>,
+}
+
+/// When a certificate's chain was last verified, and against which trust.
+#[derive(Debug)]
+struct Checked {
+    at: UnixMillis,
+    trust: Arc<Trust>,
+}
+
+/// How long a verified chain stands on a connection.
+const RECHECK: Duration = Duration::from_secs(60);
+/// Certificates remembered.
+const KEPT: usize = 20_000;
+
+impl Gate {
+    pub(super) fn new(vault: Vault, tls: Arc<Tls>) -> Self {
+        Self { vault, tls, checked: Arc::default() }
+    }
+
+    /// Authenticates the caller and fixes the request's id and time.
+    pub(super) async fn accept<T>(
+        &self,
+        request: Request<T>,
+    ) -> Result<(RequestContext, T), Status> {
+        let peer = request.extensions().get::<PeerInfo>().cloned();
+        let source = peer.as_ref().map(|peer| peer.address.ip().to_canonical());
+        match self.authenticate(peer).await {
+            Ok(caller) => {
+                let ctx = self.vault.context(caller, source, None::<Instant>);
+                Ok((ctx.map_err(|error| status(&error, None))?, request.into_inner()))
+            }
+            Err(error) => {
+                self.vault.count_stranger(error.reason(), source);
+                Err(status(&error, None))
+            }
+        }
+    }
+
+    async fn authenticate(&self, peer: Option<PeerInfo>) -> Result<Caller> {
+        let certificate = peer.and_then(|peer| peer.certificate).ok_or_else(|| {
+            Error::Unauthenticated(
+                "present a login certificate as the TLS client certificate".into(),
+            )
+        })?;
+        // The connection may be older than the certificate's end, or than a change of trust.
+        if !self.still_valid(&certificate)? {
+            return Err(Error::Unauthenticated("the certificate is no longer trusted".into()));
+        }
+        mtls::authenticate(&self.vault, certificate.der_sha256, &certificate.id)
+            .await
+            .map(Caller::Identity)
+    }
+
+    /// Verifies a connection's chain again each minute, and whenever trust was replaced.
+    fn still_valid(&self, certificate: &PeerCertificate) -> Result<bool> {
+        let (now, trust) = (self.vault.now()?, self.tls.trust());
+        if certificate.not_after < now {
+            return Ok(false);
+        }
+        let fingerprint = certificate.der_sha256;
+        let fresh = self.checked.lock().get(&fingerprint).is_some_and(|checked| {
+            now.since(checked.at) < RECHECK && Arc::ptr_eq(&checked.trust, &trust)
+        });
+        if fresh {
+            return Ok(true);
+        }
+        let valid = certificate.still_valid(now, &trust);
+        let mut checked = self.checked.lock();
+        if checked.len() >= KEPT {
+            checked.clear();
+        }
+        if valid {
+            checked.insert(fingerprint, Checked { at: now, trust });
+        }
+        Ok(valid)
+    }
+
+    /// Turns an engine's answer into the wire's.
+    pub(super) fn answer<T>(ctx: &RequestContext, result: Result<T>) -> Result<T, Status> {
+        result.map_err(|error| status(&error, Some(ctx.request_id)))
+    }
+}

@@ -1,0 +1,9 @@
+//! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
+
+mod accept;
+mod identities;
+mod serve;
+mod status;
+pub mod tls;
+
+pub use serve::{Settings, serve};

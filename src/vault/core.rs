@@ -1,0 +1,71 @@
+//! What every request shares.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::clock::VaultClock;
+use super::decide::Decisions;
+use super::refusals::Refusals;
+use super::subject::Subjects;
+use crate::audit::RecordCodec;
+use crate::hsm::Hsm;
+use crate::keyring::Keyring;
+use crate::policy::Policy;
+use crate::store::{Reader, Writer};
+use crate::types::{Entropy, GrantId, TaskGroup, UnixMillis, VaultId};
+
+/// What an installation is, once and for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// Its id.
+    pub id: VaultId,
+    /// Its SPIFFE trust domain.
+    pub trust_domain: String,
+    /// Whether it is marked as development.
+    pub dev: bool,
+    /// The name of its log: origin of checkpoints and name of their key.
+    pub origin: String,
+}
+
+/// The parts that a vault is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Reads the store.
+    pub reader: Reader,
+    /// Commits to the store; nobody else holds one.
+    pub writer: Writer,
+    /// Makes batches of the record.
+    pub codec: Arc<RecordCodec>,
+    /// The key hierarchy.
+    pub keyring: Keyring,
+    /// The token.
+    pub hsm: Arc<dyn Hsm>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// Time.
+    pub clock: VaultClock,
+    /// The installation.
+    pub identity: Installation,
+    /// Tasks that shutdown waits for.
+    pub tasks: TaskGroup,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) reader: Reader,
+    pub(super) writer: Writer,
+    pub(super) codec: Arc<RecordCodec>,
+    pub(super) keyring: Keyring,
+    pub(super) hsm: Arc<dyn Hsm>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) clock: VaultClock,
+    pub(super) identity: Installation,
+    pub(super) tasks: TaskGroup,
+    pub(super) policy: Policy,
+    pub(super) subjects: Subjects,
+    pub(super) decisions: Decisions,
+    pub(super) refusals: Refusals,
+    pub(super) grant_uses: Mutex<HashMap<GrantId, UnixMillis>>,
+}

@@ -1,0 +1,161 @@
+//! Deciding: facts in, one verdict out, and the fence that it stands on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{Resource, Subject};
+use crate::error::{Error, Result};
+use crate::policy::{CallerFacts, Facts, Policy, ResourceFacts, Verdict};
+use crate::store::{Fence, RowRef};
+use crate::types::{Caller, CredentialId, RequestContext, ResourceName, Verb};
+
+/// Decisions kept.
+const KEPT: usize = 50_000;
+
+/// A decision, with everything that it stood on.
+#[derive(Debug)]
+pub struct Decision {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Who asked; none for the vault's own workers.
+    pub subject: Option<Arc<Subject>>,
+    /// What is touched.
+    pub resources: Vec<Resource>,
+    /// The rows behind it.
+    rows: Arc<[RowRef]>,
+    /// The authority epoch at which all of that was last known to stand.
+    epoch: AtomicI64,
+}
+
+impl Decision {
+    /// What the commit has to find unchanged.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence { epoch: self.epoch.load(Ordering::Acquire), rows: Arc::clone(&self.rows) }
+    }
+
+    /// Takes notice that all of it stood at a commit's epoch.
+    pub(super) fn stood_at(&self, epoch: i64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// The first resource: what most operations have one of.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when there is none, which deciding excludes.
+    pub fn resource(&self) -> Result<&Resource> {
+        self.resources.first().ok_or_else(|| Error::internal("a decision on nothing"))
+    }
+
+    /// Caps a time to live by the obligations.
+    #[must_use]
+    pub fn cap_ttl_s(&self, ttl_s: u64) -> u64 {
+        self.verdict.obligations.max_ttl_s.map_or(ttl_s, |most| ttl_s.min(most))
+    }
+}
+
+/// Decides, from what was kept where everything that was read is the same.
+pub(super) fn decide(
+    policy: &Policy,
+    decisions: &Decisions,
+    ctx: &RequestContext,
+    action: &'static str,
+    subject: Option<Arc<Subject>>,
+    resources: Vec<Resource>,
+    epoch: i64,
+) -> Result<Arc<Decision>> {
+    let credential = ctx.authenticated().map(|caller| caller.credential);
+    if let (Some(credential), [resource]) = (credential, resources.as_slice())
+        && let Some(kept) = decisions.lookup(ctx, credential, action, resource)
+    {
+        return Ok(kept);
+    }
+    let verdict = evaluate(policy, ctx, action, subject.as_deref(), &resources)?;
+    let epoch = subject.as_ref().map_or(epoch, |subject| subject.epoch.min(epoch));
+    let rows = subject.iter().flat_map(|subject| subject.rows.iter());
+    let rows = rows.chain(resources.iter().flat_map(|resource| &resource.rows)).cloned().collect();
+    let decision =
+        Arc::new(Decision { verdict, subject, resources, rows, epoch: AtomicI64::new(epoch) });
+    if let (Some(credential), [resource]) = (credential, decision.resources.as_slice()) {
+        decisions.keep((credential, action, resource.name.clone()), &decision);
+    }
+    Ok(decision)
+}
+
+fn evaluate(
+    policy: &Policy,
+    ctx: &RequestContext,
+    action: &'static str,
+    subject: Option<&Subject>,
+    resources: &[Resource],
+) -> Result<Verdict> {
+    let resources: Vec<_> = resources
+        .iter()
+        .map(|resource| ResourceFacts {
+            name: &resource.name,
+            owner: resource.owner,
+            holder: resource.holder,
+            labels: &resource.labels,
+            identity: resource.identity,
+        })
+        .collect();
+    let groups = subject.map(Subject::group_facts).unwrap_or_default();
+    let identity = subject.map(|subject| subject.facts(&groups, ctx.now));
+    let grants = subject.map(|subject| subject.grant_facts(action)).unwrap_or_default();
+    let caller = match (&ctx.caller, subject, &identity) {
+        (Caller::System(worker), _, _) => CallerFacts::System(worker),
+        (Caller::Identity(caller), Some(subject), Some(identity)) => {
+            CallerFacts::Identity { identity, credential: subject.credential_facts(caller.method) }
+        }
+        (Caller::Identity(_), _, _) => return Err(Error::internal("a caller without its facts")),
+    };
+    Ok(policy.evaluate(&Facts {
+        caller,
+        action,
+        administrative: Verb::lookup(action).is_none_or(|verb| verb.administrative),
+        resources: &resources,
+        grants: &grants,
+        now: ctx.now,
+        source: ctx.source,
+    }))
+}
+
+type Key = (CredentialId, &'static str, ResourceName);
+
+/// Decisions kept, each only under everything that it read.
+#[derive(Debug, Default)]
+pub(super) struct Decisions(Mutex<HashMap<Key, Arc<Decision>>>);
+
+impl Decisions {
+    fn lookup(
+        &self,
+        ctx: &RequestContext,
+        credential: CredentialId,
+        action: &'static str,
+        resource: &Resource,
+    ) -> Option<Arc<Decision>> {
+        let kept = self.0.lock().get(&(credential, action, resource.name.clone())).cloned()?;
+        let same = kept.resources.first() == Some(resource)
+            && kept.verdict.valid_until.is_none_or(|until| until > ctx.now);
+        same.then_some(kept)
+    }
+
+    fn keep(&self, key: Key, decision: &Arc<Decision>) {
+        // A refusal is decided anew each time, so that a new grant is seen at once.
+        if !decision.verdict.allow || decision.verdict.depends_on_source {
+            return;
+        }
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(key, Arc::clone(decision));
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.lock().clear();
+    }
+}

@@ -1,0 +1,219 @@
+//! What changes outside: the intent committed first, then the act, then the record of it.
+//!
+//! From the intent on it runs in a task of its own, which a client that hangs up does not cancel.
+//! After a crash, or a failure, the row is left to the worker that ends it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::entries::Story;
+use super::run::{Answered, Claim};
+use super::{Decision, EffectOperation, Note, Vault, View, WRITES};
+use crate::error::{Error, Result};
+use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
+use crate::types::RequestContext;
+
+/// Times that what a decision stood on may move before the caller is asked to retry.
+const ATTEMPTS: usize = 3;
+
+impl Vault {
+    /// Runs a verb that changes something outside.
+    ///
+    /// # Errors
+    /// As [`Vault::run`].
+    pub async fn run_effect<O: EffectOperation>(
+        &self,
+        ctx: &RequestContext,
+        op: O,
+    ) -> Result<O::Output> {
+        let op = Arc::new(op);
+        for _ in 0..ATTEMPTS {
+            let view = self.view(ctx).await?;
+            let decision = self.decide(&view, op.as_ref()).await?;
+            if !decision.verdict.allow {
+                match self.refuse(ctx, O::ACTION, &decision).await? {
+                    Some(refusal) => return Err(refusal),
+                    None => continue,
+                }
+            }
+            let prepared = match op.prepare(&view, &decision).await {
+                Ok(prepared) => Arc::new(prepared),
+                Err(error) => {
+                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
+                    return Err(error);
+                }
+            };
+            let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let effect = Effect {
+                vault: self.clone(),
+                view,
+                op: Arc::clone(&op),
+                prepared,
+                decision,
+                claim: claim.map(Arc::new),
+            };
+            let view = effect.view.clone();
+            let done = self.core.tasks.spawn(async move { effect.run().await }).await;
+            match done.map_err(Error::internal)? {
+                Answered::Done(output, _) => return Ok(output),
+                Answered::Made(id) => return op.replay(&view, &id).await,
+                Answered::Failed(error) => return Err(error),
+                Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
+                Answered::Moved => self.forget(),
+            }
+        }
+        Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
+    }
+}
+
+/// One effect on its way.
+struct Effect<O: EffectOperation> {
+    vault: Vault,
+    view: View,
+    op: Arc<O>,
+    prepared: Arc<O::Prepared>,
+    decision: Arc<Decision>,
+    claim: Option<Arc<Claim>>,
+}
+
+impl<O: EffectOperation> Effect<O> {
+    async fn run(self) -> Answered<O::Output> {
+        match self.commit(Step::Intend(self.claim.clone()), self.decision.fence()).await {
+            Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
+            Ok(other) => return other,
+            Err(error) => return Answered::Failed(error),
+        }
+        let effect = match self.op.act(&self.view, &self.prepared).await {
+            Ok(effect) => effect,
+            Err(error) => return self.give_up(error, None).await,
+        };
+        match self.commit(Step::Record(effect), self.decision.fence()).await {
+            Ok(Answered::Moved) => {
+                // Undone, its claim with it; decided again from the start.
+                let moved = Error::Conflict("what it stood on changed".into());
+                self.give_up(moved, self.claim.clone()).await;
+                Answered::Moved
+            }
+            Ok(done) => {
+                self.vault.used(&self.view.ctx, &self.decision);
+                done
+            }
+            // The row is pending: the worker finds it when its time comes.
+            Err(error) => Answered::Failed(error),
+        }
+    }
+
+    /// Leaves the row to the worker that ends it, and answers why.
+    async fn give_up(&self, error: Error, release: Option<Arc<Claim>>) -> Answered<O::Output> {
+        let fence = Fence { epoch: self.decision.fence().epoch, rows: Arc::new([]) };
+        match self.commit(Step::Abandon(error.clone(), release), fence).await {
+            Ok(_) => Answered::Failed(error),
+            // What the store answers is not why it failed; the worker finds the row later.
+            Err(lost) => {
+                tracing::warn!(%lost, "an abandoned effect is left to recovery");
+                Answered::Failed(error)
+            }
+        }
+    }
+
+    async fn commit(&self, step: Step<O>, fence: Fence) -> Result<Answered<O::Output>> {
+        let mut note = Note::default();
+        self.op.note(&self.prepared, &mut note);
+        let mut story = Story::new(&self.vault, &self.view.ctx, O::ACTION, &self.decision, note);
+        if matches!(step, Step::Intend(_)) {
+            story.success = "INTENT";
+        }
+        let (reply, answer) = oneshot::channel();
+        let work = EffectWork {
+            op: Arc::clone(&self.op),
+            story,
+            prepared: Arc::clone(&self.prepared),
+            decision: Arc::clone(&self.decision),
+            step,
+            output: None,
+            reply,
+        };
+        self.vault.submit(fence, WRITES, Box::new(work), answer).await
+    }
+}
+
+enum Step<O: EffectOperation> {
+    Intend(Option<Arc<Claim>>),
+    Record(O::Effect),
+    /// With why, and the claim to be released where the caller's request goes on.
+    Abandon(Error, Option<Arc<Claim>>),
+}
+
+enum Reached<T> {
+    Intended,
+    Made(String),
+    Recorded(T),
+}
+
+struct EffectWork<O: EffectOperation> {
+    op: Arc<O>,
+    story: Story,
+    prepared: Arc<O::Prepared>,
+    decision: Arc<Decision>,
+    step: Step<O>,
+    output: Option<Reached<O::Output>>,
+    reply: oneshot::Sender<Answered<O::Output>>,
+}
+
+#[async_trait]
+impl<O: EffectOperation> Work for EffectWork<O> {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        let ctx: &RequestContext = &self.story.ctx;
+        self.output = Some(match &self.step {
+            Step::Intend(claim) => {
+                if let Some(claim) = claim
+                    && let Some(made) = claim.take(ctx, tx).await?
+                {
+                    Reached::Made(made)
+                } else {
+                    self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                    Reached::Intended
+                }
+            }
+            Step::Record(effect) => {
+                Reached::Recorded(self.op.record(ctx, tx, &self.prepared, effect).await?)
+            }
+            Step::Abandon(_, release) => {
+                self.op.abandon(ctx, tx, &self.prepared).await?;
+                if let Some(claim) = release {
+                    claim.release(tx).await?;
+                }
+                Reached::Intended
+            }
+        });
+        Ok(())
+    }
+
+    fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        match (&self.step, outcome) {
+            (Step::Abandon(error, _), Ok(changes)) => {
+                self.story.success = error.reason();
+                self.story.entry(&self.decision, Ok(changes))
+            }
+            (_, outcome) => self.story.entry(&self.decision, outcome),
+        }
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        let answered = match settled {
+            Settled::Durable { outcome: Ok(()), epoch } => match self.output {
+                Some(Reached::Recorded(output)) => Answered::Done(output, epoch),
+                Some(Reached::Made(id)) => Answered::Made(id),
+                Some(Reached::Intended) => Answered::Intended(epoch),
+                None => Answered::Failed(Error::Internal),
+            },
+            Settled::Durable { outcome: Err(error), .. } => Answered::Failed(error),
+            Settled::Moved => Answered::Moved,
+            Settled::Lost(error) => Answered::Failed(error.into()),
+        };
+        // The task of the effect always waits.
+        let _gone = self.reply.send(answered);
+    }
+}

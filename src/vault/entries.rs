@@ -1,0 +1,196 @@
+//! What the vault tells the record about an operation.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::core::Core;
+use super::{Decision, Note, READS, Vault};
+use crate::audit::{CallerFact, DecisionFact, EntryFacts, Field, ResourceFact};
+use crate::error::{Error, Result};
+use crate::policy::Basis;
+use crate::store::{Change, Entry, Fence, Job, Settled, Tx, Work};
+use crate::types::{Caller, RequestContext};
+
+/// One operation's story, told when its commit runs.
+pub(super) struct Story {
+    pub(super) ctx: RequestContext,
+    core: Arc<Core>,
+    action: &'static str,
+    note: Note,
+    /// What to call success: `OK`, or `INTENT` before an effect.
+    pub(super) success: &'static str,
+}
+
+impl Story {
+    pub(super) fn new(
+        vault: &Vault,
+        ctx: &RequestContext,
+        action: &'static str,
+        _: &Decision,
+        note: Note,
+    ) -> Self {
+        Self { ctx: ctx.clone(), core: Arc::clone(&vault.core), action, note, success: "OK" }
+    }
+
+    /// Encodes the entry. One that cannot be encoded fails the whole group, because nothing may
+    /// happen off the record: it is left empty, which no batch accepts.
+    pub(super) fn entry(
+        &self,
+        decision: &Decision,
+        outcome: Result<&[Change], &Error>,
+    ) -> Option<Entry> {
+        let (outcome, changes) = match outcome {
+            Ok(changes) => (self.success, changes),
+            Err(error) => (error.reason(), &[][..]),
+        };
+        let core = &self.core;
+        let took = core.clock.monotonic().saturating_duration_since(self.ctx.began);
+        let facts = EntryFacts {
+            at: self.ctx.now,
+            request: self.ctx.request_id,
+            caller: caller_fact(&self.ctx),
+            action: self.action,
+            resources: resource_facts(decision),
+            decision: decision_fact(decision),
+            outcome,
+            keys: self.note.keys.clone(),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            changes,
+            credential: self.note.credential,
+            private: private(&self.ctx, decision, &self.note),
+        };
+        Some(facts.encode(core.entropy.as_ref()).unwrap_or_default())
+    }
+}
+
+fn caller_fact(ctx: &RequestContext) -> CallerFact {
+    match &ctx.caller {
+        Caller::Identity(caller) => CallerFact::Identity {
+            identity: caller.identity,
+            credential: caller.credential,
+            method: caller.method.as_str(),
+        },
+        Caller::System(worker) => CallerFact::System(worker),
+    }
+}
+
+fn resource_facts(decision: &Decision) -> Vec<ResourceFact> {
+    let fact = |resource: &super::Resource| ResourceFact {
+        noun: resource.name.as_str().split('/').next().unwrap_or_default().to_owned(),
+        id: resource.id,
+    };
+    decision.resources.iter().map(fact).collect()
+}
+
+fn decision_fact(decision: &Decision) -> DecisionFact<'static> {
+    let verdict = &decision.verdict;
+    let by = match &verdict.by {
+        Basis::Grants(grants) => {
+            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        }
+        Basis::Rule(rule) => (*rule).to_owned(),
+    };
+    DecisionFact { allowed: verdict.allow, reason: verdict.reason.as_str(), by }
+}
+
+fn private(ctx: &RequestContext, decision: &Decision, note: &Note) -> Vec<(Field, String)> {
+    let mut values = Vec::with_capacity(4);
+    if let Some(subject) = &decision.subject {
+        values.push((Field::Identity, subject.identity.row.name.to_string()));
+    }
+    for resource in &decision.resources {
+        values.push((Field::Resource, resource.name.to_string()));
+    }
+    if let Some(source) = ctx.source {
+        values.push((Field::Source, source.to_string()));
+    }
+    values.extend(note.private.iter().cloned());
+    values
+}
+
+impl Vault {
+    /// Records a refusal by policy; nothing when what it stood on moved, so that it is decided
+    /// again.
+    pub(super) async fn refuse(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        decision: &Arc<Decision>,
+    ) -> Result<Option<Error>> {
+        let refusal = decision.verdict.reason.refusal(action);
+        let identity = ctx.authenticated().map(|caller| caller.identity);
+        if let Some(identity) = identity
+            && !self.core.refusals.records(identity, action, self.core.clock.monotonic())
+        {
+            return Ok(Some(refusal));
+        }
+        if self.append(ctx, action, decision, Err(refusal.clone())).await? {
+            Ok(Some(refusal))
+        } else {
+            self.forget();
+            Ok(None)
+        }
+    }
+
+    /// Records that an allowed operation failed before its commit.
+    pub(super) async fn record_failure(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        decision: &Arc<Decision>,
+        error: &Error,
+    ) -> Result<()> {
+        self.append(ctx, action, decision, Err(error.clone())).await.map(drop)
+    }
+
+    /// Appends an entry of an operation that changes nothing; false when its fence moved.
+    async fn append(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        decision: &Arc<Decision>,
+        outcome: Result<()>,
+    ) -> Result<bool> {
+        let (reply, answer) = oneshot::channel();
+        let work = Append {
+            story: Story::new(self, ctx, action, decision, Note::default()),
+            decision: Arc::clone(decision),
+            outcome,
+            reply,
+        };
+        let fence: Option<Fence> = Some(decision.fence());
+        self.core.writer.submit(Job { fence, needs: READS, work: Box::new(work) }).await?;
+        match answer.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+            Settled::Durable { .. } => Ok(true),
+            Settled::Moved => Ok(false),
+            Settled::Lost(error) => Err(error.into()),
+        }
+    }
+}
+
+/// An entry by itself.
+struct Append {
+    story: Story,
+    decision: Arc<Decision>,
+    outcome: Result<()>,
+    reply: oneshot::Sender<Settled>,
+}
+
+#[async_trait]
+impl Work for Append {
+    async fn run(&mut self, _: &mut Tx) -> Result<()> {
+        Ok(())
+    }
+
+    fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
+        let none: &[Change] = &[];
+        self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none))
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        // Whoever asked may have gone.
+        let _gone = self.reply.send(settled);
+    }
+}

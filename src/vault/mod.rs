@@ -1,0 +1,213 @@
+//! The one door to every engine: nothing happens that was not decided and recorded.
+//!
+//! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
+//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
+//! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
+//! a sealed row.
+
+mod clock;
+mod core;
+mod decide;
+mod effect;
+mod entries;
+mod operation;
+mod page;
+mod refusals;
+mod run;
+mod subject;
+mod upkeep;
+mod view;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+
+use crate::crypto::{Encoder, base32};
+use crate::error::{Error, Result};
+use crate::policy::{Basis, Policy};
+use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
+
+pub use self::core::{Installation, Parts};
+pub use clock::VaultClock;
+pub use decide::Decision;
+pub use operation::{
+    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
+};
+pub use page::{Page, PageToken};
+pub use subject::{ADMINISTRATORS, HeldGrant, Subject, is_active};
+pub use view::View;
+
+use self::core::Core;
+use subject::Wanted;
+
+/// The vault.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    core: Arc<Core>,
+}
+
+impl Vault {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the built-in policy does not compile.
+    pub fn new(parts: Parts) -> Result<Self> {
+        let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, tasks } = parts;
+        let core = Core {
+            reader,
+            writer,
+            codec,
+            keyring,
+            hsm,
+            entropy,
+            clock,
+            identity,
+            tasks,
+            policy: Policy::builtin()?,
+            subjects: subject::Subjects::default(),
+            decisions: decide::Decisions::default(),
+            refusals: refusals::Refusals::default(),
+            grant_uses: parking_lot::Mutex::default(),
+        };
+        Ok(Self { core: Arc::new(core) })
+    }
+
+    /// The installation.
+    #[must_use]
+    pub fn installation(&self) -> &Installation {
+        &self.core.identity
+    }
+
+    /// Whether the keys are out of memory.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.core.keyring.is_sealed()
+    }
+
+    /// Begins a request: its id and its time are fixed here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while this node's clock cannot be trusted.
+    pub fn context(
+        &self,
+        caller: Caller,
+        source: Option<IpAddr>,
+        deadline: Option<Instant>,
+    ) -> Result<RequestContext> {
+        let now = self.core.clock.now()?;
+        let request_id = RequestId(Id::ordered(now, self.core.entropy.as_ref())?);
+        let began = self.core.clock.monotonic();
+        Ok(RequestContext { request_id, caller, now, began, source, deadline })
+    }
+
+    /// Finds the caller behind a login certificate, by the SHA-256 of its DER.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for one that is not accepted; [`Error::Sealed`].
+    pub async fn authenticate_certificate(
+        &self,
+        fingerprint: [u8; 32],
+        claims: impl FnOnce(&Subject) -> bool,
+    ) -> Result<Authenticated> {
+        if self.is_sealed() {
+            return Err(Error::Sealed);
+        }
+        let now = self.core.clock.now()?;
+        let subject =
+            self.subject(Wanted::Handle(fingerprint)).await?.ok_or_else(subject::refused)?;
+        subject.check(now)?;
+        if !claims(&subject) {
+            return Err(subject::refused());
+        }
+        Ok(Authenticated {
+            identity: subject.identity.row.id,
+            credential: subject.credential.row.id,
+            method: AuthMethod::Mtls { fingerprint },
+        })
+    }
+
+    /// Counts a caller that could not be authenticated, for the minute's summary.
+    pub fn count_stranger(&self, reason: &'static str, source: Option<IpAddr>) {
+        self.core.refusals.stranger(reason, source);
+    }
+
+    async fn subject(&self, wanted: Wanted) -> Result<Option<Arc<Subject>>> {
+        if let Some(kept) = self.core.subjects.lookup(&wanted) {
+            return Ok(Some(kept));
+        }
+        let load = wanted.clone();
+        let loaded = self
+            .core
+            .reader
+            .view(move |tx| async move { Subject::load(tx, &load).await }.boxed())
+            .await?;
+        let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
+        self.core.subjects.keep(&subject);
+        Ok(Some(subject))
+    }
+
+    /// Begins a view for a request, with its caller looked at again.
+    async fn view(&self, ctx: &RequestContext) -> Result<View> {
+        if self.is_sealed() {
+            return Err(Error::Sealed);
+        }
+        let subject = match &ctx.caller {
+            Caller::System(_) => None,
+            Caller::Identity(caller) => {
+                let subject = self.subject(Wanted::Id(caller.credential)).await?;
+                let subject = subject.ok_or_else(subject::refused)?;
+                subject.check(ctx.now)?;
+                Some(subject)
+            }
+        };
+        Ok(View { core: Arc::clone(&self.core), ctx: ctx.clone(), subject })
+    }
+
+    /// Empties the caches: what they held may have moved.
+    pub(crate) fn forget(&self) {
+        self.core.subjects.clear();
+        self.core.decisions.clear();
+    }
+
+    /// Notes which grants were used, to be written once a minute.
+    fn used(&self, ctx: &RequestContext, decision: &Decision) {
+        if let Basis::Grants(grants) = &decision.verdict.by {
+            let mut uses = self.core.grant_uses.lock();
+            for grant in grants {
+                uses.insert(*grant, ctx.now);
+            }
+        }
+    }
+
+    /// Makes the claim of a retried call, if it carries a key.
+    fn claim<V: Verb>(
+        &self,
+        ctx: &RequestContext,
+        op: &V,
+        prepared: &V::Prepared,
+    ) -> Result<Option<run::Claim>> {
+        let Some(key) = op.retry_key() else { return Ok(None) };
+        let caller = ctx.authenticated();
+        let scope =
+            caller.map(|caller| (caller.identity.to_string(), caller.credential.to_string()));
+        let (identity, credential) = scope.unwrap_or_default();
+        let input = Encoder::new("strongroom/idempotency/v1")
+            .text(&identity)
+            .text(&credential)
+            .text(V::ACTION)
+            .text(&key.key)
+            .finish();
+        let id = base32(&self.core.keyring.idempotency_key()?.tag(&[&input]));
+        Ok(Some(run::Claim { id, request: key.request, made: op.made(prepared) }))
+    }
+
+    /// The vault's clock.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] while this node's clock cannot be trusted.
+    pub fn now(&self) -> Result<UnixMillis> {
+        self.core.clock.now()
+    }
+}

@@ -1,0 +1,199 @@
+//! A verb is a value: what it touches, what it prepares, what it commits.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::{Decision, View};
+use crate::audit::{Field, KeyUse};
+use crate::error::{Error, Result};
+use crate::policy::SubjectFacts;
+use crate::store::{Needs, RowRef, SealedRow, Tx, Versioned, Writes};
+use crate::types::{CredentialId, Id, IdentityId, RequestContext, ResourceName};
+
+/// A commit that writes nothing.
+pub const READS: Needs = Needs { writes: Writes::Nothing, bumps: false, urgent: false };
+/// A commit of several statements that no decision reads.
+pub const WRITES: Needs = Needs { writes: Writes::Many, bumps: false, urgent: false };
+/// A commit that changes what decisions stand on.
+pub const GOVERNS: Needs = Needs { writes: Writes::Many, bumps: true, urgent: false };
+/// A commit that takes authority away: it may use the room that is kept for it.
+pub const CONTAINS: Needs = Needs { writes: Writes::Many, bumps: true, urgent: true };
+
+/// A thing that an operation touches. What does not exist has a name and nothing else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Its full name.
+    pub name: ResourceName,
+    /// The id of its row.
+    pub id: Option<Id>,
+    /// Who owns it.
+    pub owner: Option<IdentityId>,
+    /// Who holds it, where it is a lease or a certificate.
+    pub holder: Option<IdentityId>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What is known about it as an identity.
+    pub identity: Option<SubjectFacts>,
+    /// The sealed rows that say all this.
+    pub rows: Vec<RowRef>,
+}
+
+impl Resource {
+    /// Names something that has no row, or of which nothing was found.
+    #[must_use]
+    pub fn named(name: ResourceName) -> Self {
+        Self {
+            name,
+            id: None,
+            owner: None,
+            holder: None,
+            labels: BTreeMap::new(),
+            identity: None,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds the row that it stands on.
+    #[must_use]
+    pub fn with_row<T: SealedRow>(mut self, id: Id, row: &Versioned<T>) -> Self {
+        self.id = Some(id);
+        self.rows.push(row.fence());
+        self
+    }
+}
+
+impl PartialEq for RowRef {
+    fn eq(&self, other: &Self) -> bool {
+        self.table.name == other.table.name
+            && self.key == other.key
+            && self.version == other.version
+    }
+}
+
+/// What an operation adds to its entry in the record.
+#[derive(Debug, Default)]
+pub struct Note {
+    /// Keys used.
+    pub keys: Vec<KeyUse>,
+    /// The credential that was issued, renewed or ended.
+    pub credential: Option<CredentialId>,
+    /// What may have to be erased: reasons, details.
+    pub private: Vec<(Field, String)>,
+}
+
+/// Makes the retry of a creating call find what the first try made.
+#[derive(Debug, Clone)]
+pub struct RetryKey {
+    /// The caller's key, at least 128 random bits.
+    pub key: String,
+    /// SHA-256 of the decoded request: the same key with another request is refused.
+    pub request: [u8; 32],
+}
+
+impl RetryKey {
+    /// Takes a key from a request; none when it was left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for one that could be guessed or is too long.
+    pub fn parse(key: &str, request: &[u8]) -> Result<Option<Self>> {
+        let plain = key.bytes().all(|byte| byte.is_ascii_graphic());
+        match key.len() {
+            0 => Ok(None),
+            16..=128 if plain => {
+                Ok(Some(Self { key: key.to_owned(), request: crate::crypto::sha256(request) }))
+            }
+            _ => Err(Error::invalid(
+                "an idempotency key is 16 to 128 visible ASCII characters with 128 random bits",
+            )),
+        }
+    }
+}
+
+/// What every verb says about itself before it is decided.
+#[async_trait]
+pub trait Verb: Send + Sync + 'static {
+    /// Its action, a row of [`crate::types::VERBS`].
+    const ACTION: &'static str;
+    /// What it prepares outside the transaction.
+    type Prepared: Send + Sync + 'static;
+    /// What it answers.
+    type Output: Send + 'static;
+
+    /// Names every resource it touches. What is not found is named all the same, so that a refusal
+    /// says nothing about what exists.
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>>;
+
+    /// Reads, derives keys, encrypts; no transaction.
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared>;
+
+    /// Adds to the entry.
+    fn note(&self, _prepared: &Self::Prepared, _note: &mut Note) {}
+
+    /// The key that makes a retry find what the first try made.
+    fn retry_key(&self) -> Option<&RetryKey> {
+        None
+    }
+
+    /// The id of what is made, for a retry to find.
+    fn made(&self, _prepared: &Self::Prepared) -> String {
+        String::new()
+    }
+
+    /// Answers a retry: ids and outcome, never a secret.
+    async fn replay(&self, _view: &View, _made: &str) -> Result<Self::Output> {
+        Err(Error::internal("a retry of a call that makes nothing"))
+    }
+}
+
+/// A verb whose whole effect is one commit.
+#[async_trait]
+pub trait Operation: Verb {
+    /// How its commit is to be run.
+    const NEEDS: Needs;
+
+    /// Writes: fences re-read, compare-and-set, record, in one transaction. No HSM, no network.
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Self::Prepared,
+        decision: &Decision,
+    ) -> Result<Self::Output>;
+}
+
+/// A verb that changes something outside: intent, act, record.
+#[async_trait]
+pub trait EffectOperation: Verb {
+    /// What acting yields.
+    type Effect: Send + Sync + 'static;
+
+    /// Commits the intent: a row, with a deterministic name, that recovery can end.
+    async fn intend(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Self::Prepared,
+        decision: &Decision,
+    ) -> Result<()>;
+
+    /// Acts outside.
+    async fn act(&self, view: &View, prepared: &Self::Prepared) -> Result<Self::Effect>;
+
+    /// Commits what was done.
+    async fn record(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Self::Prepared,
+        effect: &Self::Effect,
+    ) -> Result<Self::Output>;
+
+    /// Commits that it failed: the row is left to the worker that ends it.
+    async fn abandon(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Self::Prepared,
+    ) -> Result<()>;
+}

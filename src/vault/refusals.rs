@@ -1,0 +1,126 @@
+//! Refusals are recorded, but nobody fills the record with them: what repeats is summarised.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::types::IdentityId;
+
+/// Refusals of one identity that are recorded one by one in a second.
+const PER_SECOND: u32 = 10;
+/// Identities and sources counted at once; what is beyond is counted together.
+const KEPT: usize = 4_096;
+
+/// Counts refusals.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    known: Mutex<HashMap<IdentityId, Window>>,
+    strangers: Mutex<BTreeMap<(&'static str, String), u64>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    count: u32,
+    summarised: BTreeMap<&'static str, u64>,
+}
+
+impl Refusals {
+    /// Tells whether a refusal gets an entry of its own; otherwise it is counted.
+    pub(super) fn records(&self, identity: IdentityId, action: &'static str, now: Instant) -> bool {
+        let mut known = self.known.lock();
+        if known.len() >= KEPT && !known.contains_key(&identity) {
+            known.retain(|_, window| {
+                !window.summarised.is_empty()
+                    || now.saturating_duration_since(window.began) < Duration::from_secs(1)
+            });
+        }
+        let window = known.entry(identity).or_insert_with(|| Window {
+            began: now,
+            count: 0,
+            summarised: BTreeMap::new(),
+        });
+        if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
+            window.began = now;
+            window.count = 0;
+        }
+        window.count = window.count.saturating_add(1);
+        if window.count <= PER_SECOND {
+            return true;
+        }
+        let count = window.summarised.entry(action).or_default();
+        *count = count.saturating_add(1);
+        false
+    }
+
+    /// Takes what was counted of known identities: who, what, how often.
+    pub(super) fn take_known(&self) -> Vec<(IdentityId, &'static str, u64)> {
+        let mut known = self.known.lock();
+        let mut taken = Vec::new();
+        for (identity, window) in known.iter_mut() {
+            let counted = std::mem::take(&mut window.summarised);
+            taken.extend(counted.into_iter().map(|(action, count)| (*identity, action, count)));
+        }
+        taken
+    }
+
+    /// Counts a caller that is nobody we know.
+    pub(super) fn stranger(&self, reason: &'static str, source: Option<IpAddr>) {
+        let mut strangers = self.strangers.lock();
+        let mut key = (reason, prefix(source));
+        if strangers.len() >= KEPT && !strangers.contains_key(&key) {
+            key.1 = "elsewhere".to_owned();
+        }
+        let count = strangers.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// Takes what was counted of strangers: reason, source prefix, how often.
+    pub(super) fn take_strangers(&self) -> Vec<(&'static str, String, u64)> {
+        let taken = std::mem::take(&mut *self.strangers.lock());
+        taken.into_iter().map(|((reason, source), count)| (reason, source, count)).collect()
+    }
+}
+
+/// The network that a source is counted under: /24 or /48.
+fn prefix(source: Option<IpAddr>) -> String {
+    match source.map(|source| source.to_canonical()) {
+        Some(IpAddr::V4(v4)) => {
+            let [a, b, c, _] = v4.octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        Some(IpAddr::V6(v6)) => {
+            let [a, b, c, ..] = v6.segments();
+            format!("{a:x}:{b:x}:{c:x}::/48")
+        }
+        None => "unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Id;
+
+    #[test]
+    fn the_eleventh_refusal_in_a_second_is_counted_instead_of_recorded() {
+        let refusals = Refusals::default();
+        let (who, now) = (IdentityId(Id::from_bytes([7; 16])), Instant::now());
+        let recorded = (0..25).filter(|_| refusals.records(who, "pki.sign", now)).count();
+        assert_eq!(recorded, 10);
+        assert_eq!(refusals.take_known(), [(who, "pki.sign", 15)]);
+        assert!(refusals.take_known().is_empty());
+        assert!(refusals.records(who, "pki.sign", now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn strangers_are_counted_by_network() {
+        let refusals = Refusals::default();
+        for host in 1..=200 {
+            refusals.stranger("no_credential", Some([10, 0, 0, host].into()));
+        }
+        assert_eq!(refusals.take_strangers(), [("no_credential", "10.0.0.0/24".to_owned(), 200)]);
+    }
+}

@@ -1,0 +1,190 @@
+//! The one way of a request: decide, prepare, commit, answer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::entries::Story;
+use super::{Decision, Note, Operation, Vault, View};
+use crate::error::{Error, Result};
+use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, idempotency};
+use crate::types::RequestContext;
+
+/// Times that what a decision stood on may move before the caller is asked to retry.
+const ATTEMPTS: usize = 3;
+
+impl Vault {
+    /// Runs a verb: decided, recorded, and answered only once that is durable.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when policy refuses; [`Error::Conflict`] when what the decision stood on
+    /// keeps moving; what the verb itself answers.
+    pub async fn run<O: Operation>(&self, ctx: &RequestContext, op: O) -> Result<O::Output> {
+        let op = Arc::new(op);
+        for _ in 0..ATTEMPTS {
+            let view = self.view(ctx).await?;
+            let decision = self.decide(&view, op.as_ref()).await?;
+            if !decision.verdict.allow {
+                match self.refuse(ctx, O::ACTION, &decision).await? {
+                    Some(refusal) => return Err(refusal),
+                    None => continue,
+                }
+            }
+            let prepared = match op.prepare(&view, &decision).await {
+                Ok(prepared) => Arc::new(prepared),
+                Err(error) => {
+                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
+                    return Err(error);
+                }
+            };
+            let mut note = Note::default();
+            op.note(&prepared, &mut note);
+            let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let (reply, answer) = oneshot::channel();
+            let work = RunWork {
+                op: Arc::clone(&op),
+                story: Story::new(self, ctx, O::ACTION, &decision, note),
+                prepared,
+                decision: Arc::clone(&decision),
+                claim,
+                output: None,
+                reply,
+            };
+            match self.submit(decision.fence(), O::NEEDS, Box::new(work), answer).await? {
+                Answered::Done(output, epoch) => {
+                    decision.stood_at(epoch);
+                    self.used(ctx, &decision);
+                    if O::NEEDS.bumps {
+                        self.forget();
+                    }
+                    return Ok(output);
+                }
+                Answered::Made(id) => return op.replay(&view, &id).await,
+                Answered::Failed(error) => return Err(error),
+                Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
+                Answered::Moved => self.forget(),
+            }
+        }
+        Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
+    }
+
+    /// Hands a job to the store and waits until it is settled.
+    pub(super) async fn submit<T>(
+        &self,
+        fence: Fence,
+        needs: Needs,
+        work: Box<dyn Work>,
+        answer: oneshot::Receiver<Answered<T>>,
+    ) -> Result<Answered<T>> {
+        self.core.writer.submit(Job { fence: Some(fence), needs, work }).await?;
+        // Every job is settled; a dropped one says that nothing of it is known.
+        answer.await.map_err(|_dropped| Error::OutcomeUnknown)
+    }
+
+    pub(super) async fn decide<V: super::Verb>(
+        &self,
+        view: &View,
+        op: &V,
+    ) -> Result<Arc<Decision>> {
+        let core = &self.core;
+        let epoch = core.reader.epoch_seen();
+        let resources = op.resources(view).await?;
+        let subject = view.subject.clone();
+        super::decide::decide(
+            &core.policy,
+            &core.decisions,
+            &view.ctx,
+            V::ACTION,
+            subject,
+            resources,
+            epoch,
+        )
+    }
+}
+
+/// What became of a job, as its caller hears it.
+pub(super) enum Answered<T> {
+    /// It is durable, at this epoch.
+    Done(T, i64),
+    /// The intent of an effect is durable, at this epoch.
+    Intended(i64),
+    /// An earlier try made this.
+    Made(String),
+    /// It failed, durably recorded, or was lost.
+    Failed(Error),
+    /// What its decision stood on moved.
+    Moved,
+}
+
+/// The claim of a retried call on what it makes.
+pub(super) struct Claim {
+    pub(super) id: String,
+    pub(super) request: [u8; 32],
+    pub(super) made: String,
+}
+
+impl Claim {
+    /// Claims the key, or finds what an earlier try made.
+    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Option<String>> {
+        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, ctx.now).await?;
+        let Some(earlier) = claimed else { return Ok(None) };
+        if earlier.request != self.request {
+            return Err(Error::invalid("the idempotency key was used for another request"));
+        }
+        Ok(Some(earlier.object))
+    }
+
+    /// Gives the key back: what it claimed was undone.
+    pub(super) async fn release(&self, tx: &mut Tx) -> Result<()> {
+        Ok(idempotency::release(tx, &self.id, &self.made).await?)
+    }
+}
+
+struct RunWork<O: Operation> {
+    op: Arc<O>,
+    story: Story,
+    prepared: Arc<O::Prepared>,
+    decision: Arc<Decision>,
+    claim: Option<Claim>,
+    output: Option<Answered<O::Output>>,
+    reply: oneshot::Sender<Answered<O::Output>>,
+}
+
+#[async_trait]
+impl<O: Operation> Work for RunWork<O> {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        let ctx = &self.story.ctx;
+        if let Some(claim) = &self.claim
+            && let Some(made) = claim.take(ctx, tx).await?
+        {
+            self.output = Some(Answered::Made(made));
+            return Ok(());
+        }
+        if O::NEEDS.bumps {
+            tx.bump_authority()?;
+        }
+        let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
+        self.output = Some(Answered::Done(output, 0));
+        Ok(())
+    }
+
+    fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        self.story.entry(&self.decision, outcome)
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        let answered = match settled {
+            Settled::Durable { outcome: Ok(()), epoch } => match self.output {
+                Some(Answered::Done(output, _)) => Answered::Done(output, epoch),
+                Some(other) => other,
+                None => Answered::Failed(Error::Internal),
+            },
+            Settled::Durable { outcome: Err(error), .. } => Answered::Failed(error),
+            Settled::Moved => Answered::Moved,
+            Settled::Lost(error) => Answered::Failed(error.into()),
+        };
+        // A caller that went away wants no answer; what was done is on the record.
+        let _gone = self.reply.send(answered);
+    }
+}

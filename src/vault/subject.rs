@@ -1,0 +1,248 @@
+//! Who asks, with everything that a decision reads about it, loaded once and fenced.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, Result};
+use crate::policy::{
+    Conditions, CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts,
+};
+use crate::store::credentials::{self, CredentialRow};
+use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
+use crate::store::{RowRef, Tx, Versioned};
+use crate::types::{
+    AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, IdentityId, IdentityState,
+    UnixMillis,
+};
+
+/// The built-in group whose active humans administer.
+pub const ADMINISTRATORS: &str = "administrators";
+/// Grants that one subject may hold.
+const GRANTS: i64 = 10_000;
+/// Subjects kept.
+const KEPT: usize = 20_000;
+
+/// A credential with its identity, owner, groups and grants, as of one snapshot.
+#[derive(Debug)]
+pub struct Subject {
+    /// The credential.
+    pub credential: Versioned<CredentialRow>,
+    /// Whose it is.
+    pub identity: Versioned<IdentityRow>,
+    /// Who answers for it.
+    pub owner: Versioned<IdentityRow>,
+    /// The groups it is in.
+    pub groups: Vec<Versioned<GroupRow>>,
+    /// Its grants and its groups', by action.
+    pub grants: HashMap<String, Vec<HeldGrant>>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The authority epoch of the snapshot.
+    pub epoch: i64,
+    /// Every sealed row above that decisions stand on.
+    pub rows: Vec<RowRef>,
+}
+
+/// A grant with its conditions read.
+#[derive(Debug)]
+pub struct HeldGrant {
+    /// The grant.
+    pub row: GrantRow,
+    /// What else must be true.
+    pub conditions: Conditions,
+    subject: GrantSubject,
+    granted_by: IdentityId,
+}
+
+impl Subject {
+    /// Loads it by its credential's handle or id.
+    pub(super) async fn load(tx: &mut Tx, by: &Wanted) -> Result<Option<Self>> {
+        let credential = match by {
+            Wanted::Handle(handle) => credentials::by_handle(tx, handle).await?,
+            Wanted::Id(id) => tx.lookup::<CredentialRow>(id).await?,
+        };
+        let Some(credential) = credential else { return Ok(None) };
+        let missing = || Error::internal("a credential without its identity");
+        let identity =
+            tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
+        let owner = if identity.row.owner == identity.row.id {
+            identity.clone()
+        } else {
+            tx.lookup::<IdentityRow>(&identity.row.owner).await?.ok_or_else(missing)?
+        };
+        let mut groups = Vec::new();
+        for member in identities::memberships(tx, identity.row.id).await? {
+            let group = tx.lookup::<GroupRow>(&member.row.group_id).await?;
+            groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
+        }
+        let mut grants: HashMap<String, Vec<HeldGrant>> = HashMap::new();
+        let holders = groups.iter().map(|group| group.row.id.0);
+        for holder in std::iter::once(identity.row.id.0).chain(holders.collect::<Vec<_>>()) {
+            for grant in identities::grants_of(tx, holder, GRANTS).await? {
+                let held = HeldGrant::read(grant.row)?;
+                grants.entry(held.row.action.clone()).or_default().push(held);
+            }
+        }
+        let mut rows = vec![credential.fence(), identity.fence(), owner.fence()];
+        rows.extend(groups.iter().map(Versioned::fence));
+        let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
+        let epoch = tx.epoch().await?;
+        Ok(Some(Self { credential, identity, owner, groups, grants, labels, epoch, rows }))
+    }
+
+    /// Tells whether the credential is accepted at a moment.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], the same sentence whatever is wrong with it.
+    pub fn check(&self, now: UnixMillis) -> Result<()> {
+        let (credential, identity) = (&self.credential.row, &self.identity.row);
+        let accepted = credential.kind == CredentialKind::Login
+            && credential.state == CredentialState::Active
+            && credential.revocation_epoch == identity.revocation_epoch
+            && identity.state == IdentityState::Active
+            && credential.expires_at > now
+            && identity.expires_at.is_none_or(|end| end > now);
+        if accepted { Ok(()) } else { Err(refused()) }
+    }
+
+    /// Tells whether it is in the built-in group of administrators.
+    #[must_use]
+    pub fn is_administrator(&self) -> bool {
+        self.groups.iter().any(|group| group.row.name.as_str() == ADMINISTRATORS)
+    }
+
+    /// The groups, as facts.
+    #[must_use]
+    pub fn group_facts(&self) -> Vec<GroupFacts<'_>> {
+        self.groups
+            .iter()
+            .map(|group| GroupFacts { id: group.row.id, name: &group.row.name })
+            .collect()
+    }
+
+    /// The identity, as facts.
+    #[must_use]
+    pub fn facts<'a>(&'a self, groups: &'a [GroupFacts<'a>], now: UnixMillis) -> IdentityFacts<'a> {
+        let row = &self.identity.row;
+        IdentityFacts {
+            id: row.id,
+            name: &row.name,
+            kind: row.kind,
+            state: row.state,
+            owner: row.owner,
+            owner_active: is_active(&self.owner.row, now),
+            owner_expires_at: self.owner.row.expires_at,
+            tier: row.tier,
+            expires_at: row.expires_at,
+            labels: &self.labels,
+            groups,
+            administrator: self.is_administrator(),
+        }
+    }
+
+    /// The credential, as facts.
+    #[must_use]
+    pub fn credential_facts(&self, method: AuthMethod) -> CredentialFacts {
+        CredentialFacts { method, expires_at: Some(self.credential.row.expires_at) }
+    }
+
+    /// The grants for one action, as facts.
+    #[must_use]
+    pub fn grant_facts(&self, action: &str) -> Vec<GrantFacts<'_>> {
+        let held = self.grants.get(action).map_or(&[][..], Vec::as_slice);
+        held.iter().map(HeldGrant::facts).collect()
+    }
+}
+
+impl HeldGrant {
+    /// Reads a grant's row.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the row holds what it must not.
+    pub fn read(row: GrantRow) -> Result<Self> {
+        let conditions = serde_json::from_str(&row.conditions).map_err(Error::internal)?;
+        let subject = if row.subject_is_group {
+            GrantSubject::Group(GroupId(row.subject))
+        } else {
+            GrantSubject::Identity(IdentityId(row.subject))
+        };
+        let granted_by = row.created_by.parse().map_err(Error::internal)?;
+        Ok(Self { row, conditions, subject, granted_by })
+    }
+
+    /// The grant, as facts.
+    #[must_use]
+    pub fn facts(&self) -> GrantFacts<'_> {
+        GrantFacts {
+            id: self.row.id,
+            subject: self.subject,
+            action: &self.row.action,
+            resource: &self.row.resource,
+            not_before: None,
+            expires_at: self.row.expires_at,
+            conditions: &self.conditions,
+            granted_by: self.granted_by,
+        }
+    }
+}
+
+/// Tells whether an identity is active at a moment.
+#[must_use]
+pub fn is_active(row: &IdentityRow, now: UnixMillis) -> bool {
+    row.state == IdentityState::Active && row.expires_at.is_none_or(|end| end > now)
+}
+
+pub(super) fn refused() -> Error {
+    Error::Unauthenticated(
+        "the credential is not accepted: unknown, expired, revoked or of a suspended identity"
+            .into(),
+    )
+}
+
+/// What a subject is looked up by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Handle([u8; 32]),
+    Id(CredentialId),
+}
+
+/// Subjects kept: a stale one is slow, never wrong, because commits re-read what it stood on.
+#[derive(Debug, Default)]
+pub(super) struct Subjects(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    by_id: HashMap<CredentialId, Arc<Subject>>,
+    by_handle: HashMap<[u8; 32], CredentialId>,
+}
+
+impl Subjects {
+    pub(super) fn lookup(&self, wanted: &Wanted) -> Option<Arc<Subject>> {
+        let kept = self.0.lock();
+        let id = match wanted {
+            Wanted::Handle(handle) => kept.by_handle.get(handle)?,
+            Wanted::Id(id) => id,
+        };
+        kept.by_id.get(id).cloned()
+    }
+
+    pub(super) fn keep(&self, subject: &Arc<Subject>) {
+        let mut kept = self.0.lock();
+        if kept.by_id.len() >= KEPT {
+            *kept = Kept::default();
+        }
+        let id = subject.credential.row.id;
+        kept.by_id.insert(id, Arc::clone(subject));
+        if let Some(handle) = subject.credential.row.handle.as_deref()
+            && let Ok(handle) = handle.try_into()
+        {
+            kept.by_handle.insert(handle, id);
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        *self.0.lock() = Kept::default();
+    }
+}

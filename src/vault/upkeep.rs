@@ -1,0 +1,251 @@
+//! Upkeep: a closed list, undecided, without entries, unable to write a sealed row. A round that
+//! finds nothing to do writes nothing.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::{READS, Vault, WRITES};
+use crate::audit::{self, CallerFact, DecisionFact, EntryFacts, Field, Head};
+use crate::crypto::{VerifierKey, note_body, sign_note};
+use crate::error::{Error, Result};
+use crate::store::keys::HsmPurpose;
+use crate::store::{
+    Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
+    records,
+};
+use crate::types::{GrantId, Id, RequestId, UnixMillis};
+
+/// How long an idempotency key is kept.
+const RETRIES_KEPT: Duration = Duration::from_secs(24 * 3_600);
+/// Steps of the log in one round: bounds a round, not the log.
+const STEPS: usize = 64;
+
+impl Vault {
+    /// Gives every committed batch its place in the log, and signs the head if it moved.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], with an alarm, when a batch was removed or altered.
+    pub async fn integrate(&self) -> Result<()> {
+        for _ in 0..STEPS {
+            let Some(step) = audit::plan(&self.core.reader, &self.core.codec).await? else { break };
+            let (step, settled) = step.watched();
+            self.upkeep(Box::new(step)).await?;
+            match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+                // Another node was first: what is left is planned from its head.
+                Settled::Durable { outcome: Ok(()) | Err(Error::Conflict(_)), .. } => {}
+                Settled::Durable { outcome: Err(error), .. } => return Err(error),
+                Settled::Moved => return Err(Error::internal("upkeep without a fence moved")),
+                Settled::Lost(error) => return Err(error.into()),
+            }
+        }
+        self.checkpoint().await
+    }
+
+    /// Signs the newest head, if its checkpoint is older. The head is stored before it is signed.
+    async fn checkpoint(&self) -> Result<()> {
+        let head =
+            self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
+        let origin = &self.core.identity.origin;
+        let root: [u8; 32] = match head.root.as_slice().try_into() {
+            Ok(root) if head.size > 0 => root,
+            Ok(_) | Err(_) => return Ok(()),
+        };
+        let size = u64::try_from(head.size).map_err(Error::internal)?;
+        let body = note_body(origin, size, &root)?;
+        if head.checkpoint.starts_with(&body) {
+            return Ok(());
+        }
+        let key = self.log_key()?;
+        let (signature, _) = self.core.keyring.sign_checkpoint(&body).await?;
+        let note = sign_note(&body, &key, &signature)?;
+        let at = self.core.clock.now()?;
+        self.write(move |tx| {
+            async move { Ok(records::store_checkpoint(tx, head.size, &note, at.0).await?) }.boxed()
+        })
+        .await
+    }
+
+    /// The public key of checkpoints, named as the log.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`].
+    pub fn log_key(&self) -> Result<VerifierKey> {
+        let key = self.core.keyring.hsm_key(HsmPurpose::Checkpoint)?;
+        let spki = key
+            .public_key_spki
+            .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
+        Ok(VerifierKey::from_spki(&self.core.identity.origin, &spki)?)
+    }
+
+    /// The log's newest head.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn head(&self) -> Result<Head> {
+        let head =
+            self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
+        let root = head.root.as_slice().try_into().unwrap_or(crate::crypto::EMPTY_ROOT);
+        Ok(Head { size: head.size, root })
+    }
+
+    /// Reads the clocks' mark, and moves it on where this node has something to show for it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn mark_clock(&self) -> Result<()> {
+        let stored =
+            self.core.reader.view(|tx| async { Ok(clock::mark(tx).await?) }.boxed()).await?;
+        let active = self.core.clock.was_active();
+        let Some(at) = self.core.clock.notice(stored).filter(|_| active) else { return Ok(()) };
+        let node = self.core.clock.node().to_owned();
+        self.write(move |tx| async move { Ok(clock::advance(tx, &node, at).await?) }.boxed()).await
+    }
+
+    /// Looks whether another node moved the authority epoch, and empties the caches if so.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn watch_authority(&self) -> Result<()> {
+        let epoch = self.core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        if epoch > self.core.reader.epoch_seen() {
+            self.forget();
+        }
+        Ok(())
+    }
+
+    /// Writes when grants were last used.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn flush_usage(&self) -> Result<()> {
+        let uses: Vec<(GrantId, UnixMillis)> = self.core.grant_uses.lock().drain().collect();
+        if uses.is_empty() {
+            return Ok(());
+        }
+        self.write(move |tx| {
+            async move {
+                for (grant, at) in uses {
+                    identities::note_grant_use(tx, grant, at).await?;
+                }
+                Ok(())
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// Forgets idempotency keys that are over.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn purge_retries(&self) -> Result<()> {
+        let kept = i64::try_from(RETRIES_KEPT.as_millis()).map_err(Error::internal)?;
+        let before = UnixMillis(self.core.clock.now()?.0.saturating_sub(kept));
+        let due = self
+            .core
+            .reader
+            .view(move |tx| async move { Ok(idempotency::has_older(tx, before).await?) }.boxed())
+            .await?;
+        if !due {
+            return Ok(());
+        }
+        self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed()).await
+    }
+
+    /// Records what was refused too often, or to nobody we know, for an entry each.
+    ///
+    /// # Errors
+    /// What the store answers; what was counted is then lost but for the log.
+    pub async fn summarise_refusals(&self) -> Result<()> {
+        let strangers = self.core.refusals.take_strangers();
+        for (reason, source, count) in strangers {
+            let private = vec![(Field::Source, source), (Field::Detail, format!("{count} calls"))];
+            self.summary("system.strangers", reason, private).await?;
+        }
+        for (identity, action, count) in self.core.refusals.take_known() {
+            let detail = format!("{count} more refusals of {action} to {identity}");
+            self.summary("system.refusals", "denied", vec![(Field::Detail, detail)]).await?;
+        }
+        Ok(())
+    }
+
+    async fn summary(
+        &self,
+        action: &'static str,
+        reason: &'static str,
+        private: Vec<(Field, String)>,
+    ) -> Result<()> {
+        let at = self.core.clock.now()?;
+        let facts = EntryFacts {
+            at,
+            request: RequestId(Id::ordered(at, self.core.entropy.as_ref())?),
+            caller: CallerFact::System("upkeep"),
+            action,
+            resources: Vec::new(),
+            decision: DecisionFact { allowed: false, reason, by: "summary".to_owned() },
+            outcome: "DENIED",
+            keys: Vec::new(),
+            duration_us: 0,
+            changes: &[],
+            credential: None,
+            private,
+        };
+        let entry = facts.encode(self.core.entropy.as_ref())?;
+        self.settle(READS, Some(entry), Box::new(|_| async { Ok(()) }.boxed())).await
+    }
+
+    /// Runs statements of upkeep.
+    async fn write<F>(&self, run: F) -> Result<()>
+    where
+        F: for<'a> FnOnce(&'a mut Tx) -> Running<'a> + Send + 'static,
+    {
+        self.settle(WRITES, None, Box::new(run)).await
+    }
+
+    async fn settle(&self, needs: Needs, entry: Option<Entry>, run: Statements) -> Result<()> {
+        let (reply, settled) = oneshot::channel();
+        let work = Upkeep { run: Some(run), entry, reply };
+        self.core.writer.submit(Job { fence: None, needs, work: Box::new(work) }).await?;
+        match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+            Settled::Durable { outcome, .. } => outcome,
+            Settled::Moved => Err(Error::internal("upkeep without a fence moved")),
+            Settled::Lost(error) => Err(error.into()),
+        }
+    }
+
+    async fn upkeep(&self, work: Box<dyn Work>) -> Result<(), StoreError> {
+        self.core.writer.submit(Job { fence: None, needs: WRITES, work }).await
+    }
+}
+
+type Running<'a> = futures_util::future::BoxFuture<'a, Result<()>>;
+type Statements = Box<dyn for<'a> FnOnce(&'a mut Tx) -> Running<'a> + Send>;
+
+/// Statements of upkeep: run once, because what is lost is done again in the next round.
+struct Upkeep {
+    run: Option<Statements>,
+    entry: Option<Entry>,
+    reply: oneshot::Sender<Settled>,
+}
+
+#[async_trait]
+impl Work for Upkeep {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        match self.run.take() {
+            Some(run) => run(tx).await,
+            None => Err(StoreError::Again.into()),
+        }
+    }
+
+    fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
+        self.entry.clone()
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        // A stopping worker wants no answer.
+        let _gone = self.reply.send(settled);
+    }
+}
