@@ -8,5 +8,6 @@
 )]
 
 mod cli;
+mod cli_verify;
 mod tidy;
 mod tlog;
