@@ -97,8 +97,8 @@ pub struct PutRole {
     /// A group role of the database that credentials are members of; may be repeated.
     #[arg(long, value_name = "ROLE", conflicts_with = "statement_file")]
     member_of: Vec<String>,
-    /// A file of statements that make a credential, with {{name}}, {{password}} and
-    /// {{expiration}}; may be repeated.
+    /// A file that holds one statement that makes a credential, with {{name}}, {{password}} and
+    /// {{expiration}}; may be repeated, and they run in this order.
     #[arg(long, value_name = "FILE")]
     statement_file: Vec<PathBuf>,
     /// The role of the database that inherits what a credential leaves behind.

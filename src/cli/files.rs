@@ -1,5 +1,6 @@
 //! Files that commands read and write: bounded, and private where they hold a secret.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -13,6 +14,9 @@ use super::failure::{Exit, Failure, Outcome};
 
 /// Largest file that is read, in bytes: the largest message of the vault.
 const MOST_BYTES: u64 = 1024 * 1024;
+
+/// Longest secret that is typed, in bytes; the buffer never grows, so nothing is left behind.
+const MOST_KEYS: usize = 256;
 
 /// Reads a file of text, or standard input for `-`.
 pub(super) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
@@ -45,30 +49,60 @@ pub(super) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
 
 /// Asks for a secret on the terminal, without showing it.
 pub(super) fn prompt_secret(question: &str) -> Outcome<Zeroizing<String>> {
-    let failed = |what: &dyn std::fmt::Display| {
+    let failed = |what: &dyn Display| {
         Failure::usage(format!("no secret can be asked for here: {what}"))
+            .hint("give it in a file, or through standard input as `-`")
     };
     let stdin = io::stdin();
     if !stdin.is_terminal() {
-        return Err(failed(&"standard input is no terminal")
-            .hint("give it in a file, or through standard input as `-`"));
+        return Err(failed(&"standard input is no terminal"));
     }
     let shown = tcgetattr(&stdin).map_err(|error| failed(&error))?;
     let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    let mut stderr = io::stderr().lock();
-    write!(stderr, "{question}: ").map_err(|error| failed(&error))?;
+    // Without signals too: an interrupted prompt must not leave a terminal that shows nothing.
+    hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
+    write_stderr(&format!("{question}: ")).map_err(|error| failed(&error))?;
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|error| failed(&error))?;
-    let mut line = Zeroizing::new(String::new());
-    let read = stdin.read_line(&mut line);
+    let line = read_keys(&mut stdin.lock());
     tcsetattr(&stdin, OptionalActions::Flush, &shown).map_err(|error| failed(&error))?;
-    writeln!(stderr).map_err(|error| failed(&error))?;
-    read.map_err(|error| failed(&error))?;
-    let secret = line.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err(Failure::usage("no secret was given"));
+    write_stderr("\n").map_err(|error| failed(&error))?;
+    match line {
+        Ok(Some(line)) if !line.is_empty() => Ok(line),
+        Ok(Some(_) | None) => Err(Failure::usage("no secret was given")),
+        Err(error) => Err(failed(&error)),
     }
-    Ok(Zeroizing::new(secret.to_owned()))
+}
+
+fn write_stderr(text: &str) -> io::Result<()> {
+    let mut stderr = io::stderr().lock();
+    stderr.write_all(text.as_bytes())?;
+    stderr.flush()
+}
+
+/// Reads what is typed up to a line break; nothing where it is broken off (Ctrl-C, Ctrl-D).
+fn read_keys(keys: &mut impl Read) -> io::Result<Option<Zeroizing<String>>> {
+    const BREAK: [u8; 2] = [0x03, 0x04];
+    const BACK: [u8; 2] = [0x08, 0x7f];
+    let mut line = Zeroizing::new(Vec::with_capacity(MOST_KEYS));
+    let mut key = Zeroizing::new([0]);
+    loop {
+        let read = keys.read(&mut *key)?;
+        let [byte] = *key;
+        if read == 0 || BREAK.contains(&byte) {
+            return Ok(None);
+        }
+        if matches!(byte, b'\n' | b'\r') {
+            break;
+        } else if BACK.contains(&byte) {
+            line.pop();
+        } else if line.len() < MOST_KEYS {
+            line.push(byte);
+        } else {
+            return Err(io::Error::other("it is too long"));
+        }
+    }
+    let text = std::str::from_utf8(&line).map_err(io::Error::other)?;
+    Ok(Some(Zeroizing::new(text.to_owned())))
 }
 
 /// Reads what `show --output json` printed.
@@ -151,6 +185,23 @@ mod tests {
             assert_eq!(read.as_ref().map(|read| read.as_str()), secret, "{text:?}");
         }
         assert!(read_secret(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn what_is_typed_ends_with_the_line_and_can_be_taken_back_or_broken_off() {
+        for (typed, line) in [
+            ("1234\n", Some("1234")),
+            ("1234\r", Some("1234")),
+            ("12x\x7f34\n", Some("1234")),
+            ("\x7f1\n", Some("1")),
+            ("12\x03", None),
+            ("12\x04", None),
+            ("12", None),
+        ] {
+            let read = read_keys(&mut typed.as_bytes()).unwrap();
+            assert_eq!(read.as_ref().map(|read| read.as_str()), line, "{typed:?}");
+        }
+        assert!(read_keys(&mut "1".repeat(257).as_bytes()).is_err());
     }
 
     #[test]

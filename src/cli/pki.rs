@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -19,6 +20,10 @@ use crate::proto::{
     IssueCertificateRequest, IssueCertificateResponse, ListCertificateRolesRequest,
     ListCertificatesRequest, PutCertificateRoleRequest, SignCertificateRequest, SubjectNames,
 };
+
+const KEY_TYPES: [&str; 4] = ["p256", "p384", "ed25519", "rsa"];
+const USAGES: [&str; 2] = ["server", "client"];
+const KEY_USES: [&str; 2] = ["digital_signature", "key_encipherment"];
 
 /// `strongroom pki …`
 #[derive(Debug, Subcommand)]
@@ -65,18 +70,24 @@ pub struct PutRole {
     /// An IP network allowed, like 10.1.0.0/16; may be repeated.
     #[arg(long, value_name = "CIDR")]
     ip: Vec<String>,
-    /// A URI allowed, exact or ending in '/*'; may be repeated.
+    /// A URI allowed, like `spiffe://example/ci/*`; may be repeated.
     #[arg(long)]
     uri: Vec<String>,
-    /// A mail address allowed, exact or '*@domain'; may be repeated.
-    #[arg(long)]
+    /// A domain whose mail addresses are allowed; may be repeated.
+    #[arg(long, value_name = "DOMAIN")]
     email: Vec<String>,
-    /// A key allowed: ec-p256, ec-p384, rsa-2048, rsa-3072, rsa-4096, ed25519; may be repeated.
-    #[arg(long, value_name = "TYPE")]
-    key_type: Vec<String>,
-    /// What certificates are for: server, client, email, code; may be repeated.
+    /// Allow names like '*.api.example' themselves, where a pattern covers them.
     #[arg(long)]
+    wildcard_names: bool,
+    /// A key allowed; may be repeated.
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(KEY_TYPES))]
+    key_type: Vec<String>,
+    /// What certificates are for; may be repeated.
+    #[arg(long, value_parser = PossibleValuesParser::new(USAGES))]
     usage: Vec<String>,
+    /// What keys do; may be repeated.
+    #[arg(long, value_parser = PossibleValuesParser::new(KEY_USES))]
+    key_use: Vec<String>,
     /// How long a certificate lives where the caller does not say; a day by default.
     #[arg(long, value_name = "SPAN")]
     ttl: Option<Span>,
@@ -128,8 +139,8 @@ pub struct Issue {
     #[command(flatten)]
     names: Names,
     /// The key to make; the role's first where it is left out.
-    #[arg(long, default_value = "")]
-    key_type: String,
+    #[arg(long, value_name = "TYPE", value_parser = PossibleValuesParser::new(KEY_TYPES))]
+    key_type: Option<String>,
     /// How long it lives; the role's default where it is left out.
     #[arg(long, value_name = "SPAN")]
     ttl: Option<Span>,
@@ -209,6 +220,8 @@ async fn put_role(session: &Session, args: &PutRole) -> Outcome {
         usages: or(&args.usage, was.usages),
         default_ttl_s: args.ttl.map_or(was.default_ttl_s, Span::seconds),
         max_ttl_s: args.max_ttl.map_or(was.max_ttl_s, Span::seconds),
+        wildcard_names: args.wildcard_names || was.wildcard_names,
+        key_uses: or(&args.key_use, was.key_uses),
     };
     let stored = session
         .call(request, async |wire, request| Client::new(wire).put_role(request).await)
@@ -249,7 +262,7 @@ async fn issue(session: &Session, args: &Issue) -> Outcome {
         idempotency_key: idempotency_key()?,
         role: args.role.clone(),
         names: args.names.subject(),
-        key_type: args.key_type.clone(),
+        key_type: args.key_type.clone().unwrap_or_default(),
         ttl_s: seconds_or_default(args.ttl),
         // The key is fresh: only a retry of this very command is a replay.
         replace: true,
@@ -387,7 +400,9 @@ fn role_text(role: &CertificateRole) -> String {
         ("ip", role.allowed_ips.join(", ")),
         ("uri", role.allowed_uris.join(", ")),
         ("email", role.allowed_emails.join(", ")),
+        ("wildcard names", if role.wildcard_names { "allowed".into() } else { String::new() }),
         ("keys", role.key_types.join(", ")),
+        ("keys do", role.key_uses.join(", ")),
         ("usages", role.usages.join(", ")),
         ("ttl", show_seconds(role.default_ttl_s)),
         ("longest ttl", show_seconds(role.max_ttl_s)),

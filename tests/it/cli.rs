@@ -11,7 +11,7 @@ use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use strongroom::proto::system_service_server::{SystemService, SystemServiceServer};
 use strongroom::proto::{ErrorInfo, RpcStatus, SealRequest, SealResponse};
-use strongroom::types::VERBS;
+use strongroom::types::{TaskGroup, VERBS};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status};
@@ -246,7 +246,7 @@ async fn play(dir: &Path, played: Played) -> SocketAddr {
         .unwrap()
         .add_service(SystemServiceServer::new(played))
         .serve_with_incoming(TcpListenerStream::new(listener));
-    tokio::task::spawn(serve);
+    TaskGroup::default().spawn(serve);
     address
 }
 

@@ -15,5 +15,6 @@ mod hsm;
 mod pgtarget;
 mod support;
 mod support;
+mod cli_verify;
 mod tidy;
 mod tlog;
