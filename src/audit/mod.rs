@@ -9,9 +9,8 @@ mod filter;
 mod integrate;
 mod questions;
 
+pub use crate::keyring::KeyUse;
 pub use batch::RecordCodec;
-pub use entry::{
-    CallerFact, DecisionFact, EntryFacts, Field, KeyUse, ReadEntry, ResourceFact, SideValue,
-};
+pub use entry::{CallerFact, DecisionFact, EntryFacts, Field, ReadEntry, ResourceFact, SideValue};
 pub use integrate::{Head, Integration, plan};
 pub use questions::{Filter, Found, LogEntry, entries_of, find};

@@ -9,12 +9,12 @@
 
 mod cli;
 mod cli;
+mod cli_verify;
 mod config;
 mod harden;
 mod hsm;
 mod pgtarget;
 mod support;
 mod support;
-mod cli_verify;
 mod tidy;
 mod tlog;
