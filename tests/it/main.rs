@@ -7,13 +7,14 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
-mod cli;
+mod authorities;
 mod cli;
 mod config;
 mod harden;
 mod hsm;
 mod pgtarget;
 mod support;
-mod support;
 mod tidy;
 mod tlog;
+mod tls;
+mod x509;
