@@ -7,7 +7,7 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
-mod cli;
+mod authorities;
 mod cli;
 mod cli_verify;
 mod config;
@@ -15,6 +15,7 @@ mod harden;
 mod hsm;
 mod pgtarget;
 mod support;
-mod support;
 mod tidy;
 mod tlog;
+mod tls;
+mod x509;
