@@ -3,9 +3,39 @@
 //! Knows tokens, sessions, mechanisms and attributes; must not know the key hierarchy, what a key
 //! is for, or who asks.
 
+mod der;
+pub mod memory;
+pub mod pkcs11;
+pub mod softhsm;
+
+use std::time::Duration;
+
 use async_trait::async_trait;
 
+use crate::error::Error;
 use crate::types::SecretBytes;
+
+pub use memory::MemoryHsm;
+pub use pkcs11::{Pkcs11Config, Pkcs11Hsm, TokenSelector};
+
+/// How long a call waits for the module; a little under the 5 s that [`Hsm`] promises, so that
+/// the answer has left by then.
+pub const CALL_TIMEOUT: Duration = Duration::from_millis(4_800);
+
+/// Most random bytes that one call gives.
+pub const MAX_RANDOM_BYTES: usize = 1_024;
+
+/// Most bytes that a private data object holds.
+pub const MAX_DATA_BYTES: usize = 2_048;
+
+/// Longest label, in bytes.
+pub const MAX_LABEL_BYTES: usize = 128;
+
+/// What the check value of a secret key is the HMAC of.
+const CHECK_LABEL: &[u8] = b"strongroom key check v1";
+
+/// Length of a secret key's check value, in bytes.
+const CHECK_BYTES: usize = 8;
 
 /// What a key is; each key has exactly one usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,6 +104,56 @@ pub enum HsmError {
     Failed(String),
 }
 
+impl From<HsmError> for Error {
+    /// Says what the caller does about it; the cause goes to the log.
+    fn from(error: HsmError) -> Self {
+        match error {
+            HsmError::Unavailable(cause) => {
+                tracing::warn!(%cause, "the HSM does not answer");
+                Self::unavailable("the HSM does not answer")
+            }
+            HsmError::LoggedOut => Self::Sealed,
+            HsmError::PinIncorrect | HsmError::PinFinalTry => Self::precondition(error.to_string()),
+            HsmError::Unsupported(_)
+            | HsmError::KeyMissing(_)
+            | HsmError::KeyNotUnique(_)
+            | HsmError::KeyUntrusted { .. }
+            | HsmError::Configuration(_)
+            | HsmError::Failed(_) => Self::internal(error),
+        }
+    }
+}
+
+/// Refuses labels that are empty, too long or hold control characters.
+fn check_label(label: &str) -> Result<(), HsmError> {
+    if label.is_empty() || label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control) {
+        return Err(HsmError::Configuration(format!(
+            "a label in the token has 1 to {MAX_LABEL_BYTES} bytes and no control characters"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses more random bytes than one call gives.
+fn check_random(len_bytes: usize) -> Result<(), HsmError> {
+    if len_bytes > MAX_RANDOM_BYTES {
+        return Err(HsmError::Failed(format!(
+            "one call gives at most {MAX_RANDOM_BYTES} random bytes"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a value that is too long for a data object.
+fn check_data(value: &[u8]) -> Result<(), HsmError> {
+    if value.len() > MAX_DATA_BYTES {
+        return Err(HsmError::Failed(format!(
+            "a data object holds at most {MAX_DATA_BYTES} bytes"
+        )));
+    }
+    Ok(())
+}
+
 /// A token with keys. One conformance suite (`tests/it/hsm.rs`) is passed by every implementation.
 ///
 /// Every call answers within 5 s: a call that hangs in the module is left behind and
@@ -82,6 +162,14 @@ pub enum HsmError {
 pub trait Hsm: Send + Sync + std::fmt::Debug {
     /// Logs in; success when already logged in.
     async fn login(&self, pin: SecretBytes) -> Result<(), HsmError>;
+
+    /// Logs in even when the token warns that one more wrong PIN locks it.
+    ///
+    /// Only for an operator who asked for it by name; a token that knows no such warning does the
+    /// same as in [`Hsm::login`].
+    async fn login_forced(&self, pin: SecretBytes) -> Result<(), HsmError> {
+        self.login(pin).await
+    }
 
     /// Logs out and forgets handles; every call but `login` then answers [`HsmError::LoggedOut`].
     async fn logout(&self) -> Result<(), HsmError>;

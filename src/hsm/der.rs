@@ -1,0 +1,166 @@
+//! The few DER structures between a token and the world: public keys and ECDSA signatures.
+//!
+//! Only what PKCS#11 leaves to its caller; must not know sessions or objects.
+
+use aws_lc_rs::digest;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+};
+
+use super::KeyKind;
+
+/// `CKA_EC_PARAMS` of P-256: OID 1.2.840.10045.3.1.7 (RFC 5480, section 2.1.1.1).
+pub(super) const P256_OID: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+/// `CKA_EC_PARAMS` of P-384: OID 1.3.132.0.34 (RFC 5480, section 2.1.1.1).
+pub(super) const P384_OID: &[u8] = &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x22];
+/// `CKA_EC_PARAMS` of Ed25519: OID 1.3.101.112 (RFC 8410, section 3).
+pub(super) const ED25519_OID: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
+/// `CKA_EC_PARAMS` of Ed25519 by name: `PrintableString` (PKCS#11 3.0, section 2.3.10).
+pub(super) const ED25519_NAME: &[u8] = b"\x13\x0cedwards25519";
+
+const P256_SPKI: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 0x06, 8, 0x2a, 0x86, 0x48,
+    0xce, 0x3d, 3, 1, 7, 0x03, 0x42, 0x00,
+];
+const P384_SPKI: &[u8] = &[
+    0x30, 0x76, 0x30, 0x10, 0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 0x06, 5, 0x2b, 0x81, 0x04,
+    0x00, 0x22, 0x03, 0x62, 0x00,
+];
+const ED25519_SPKI: &[u8] = &[0x30, 0x2a, 0x30, 5, 0x06, 3, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+const OCTET_STRING: u8 = 0x04;
+const BIT_STRING: u8 = 0x03;
+/// First octet of an uncompressed point (SEC 1, section 2.3.3).
+const UNCOMPRESSED: u8 = 0x04;
+
+/// Takes the bare point out of `CKA_EC_POINT`: a DER OCTET STRING, a BIT STRING, or bare already.
+///
+/// None for another length or a compressed point. Source: PKCS#11 3.0, section 2.3.3.
+pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
+    let len_bytes = match kind {
+        KeyKind::HmacSha256 => return None,
+        KeyKind::EcdsaP256 => 65,
+        KeyKind::EcdsaP384 => 97,
+        KeyKind::Ed25519 => 32,
+    };
+    let bare = match attribute {
+        bare if bare.len() == len_bytes => bare,
+        [OCTET_STRING, len, bare @ ..]
+            if bare.len() == len_bytes && usize::from(*len) == len_bytes =>
+        {
+            bare
+        }
+        [BIT_STRING, len, 0, bare @ ..]
+            if bare.len() == len_bytes && usize::from(*len) == len_bytes + 1 =>
+        {
+            bare
+        }
+        _ => return None,
+    };
+    match kind {
+        KeyKind::Ed25519 => Some(bare),
+        KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => {
+            (bare.first() == Some(&UNCOMPRESSED)).then_some(bare)
+        }
+    }
+}
+
+/// Writes the `SubjectPublicKeyInfo` of a bare point; none for a secret key.
+///
+/// Source: RFC 5480, section 2; RFC 8410, section 4.
+pub(super) fn spki(kind: KeyKind, point: &[u8]) -> Option<Vec<u8>> {
+    let prefix = match kind {
+        KeyKind::HmacSha256 => return None,
+        KeyKind::EcdsaP256 => P256_SPKI,
+        KeyKind::EcdsaP384 => P384_SPKI,
+        KeyKind::Ed25519 => ED25519_SPKI,
+    };
+    Some([prefix, point].concat())
+}
+
+/// Pins a public key: SHA-256 of its SPKI.
+pub(super) fn spki_hash(spki: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, spki).as_ref().to_vec()
+}
+
+/// Turns raw `r ‖ s` into DER `ECDSA-Sig-Value` with minimal INTEGERs; none when it has no halves.
+///
+/// Source: PKCS#11 2.40, section 2.3.1; RFC 3279, section 2.2.3.
+pub(super) fn ecdsa_signature(raw: &[u8]) -> Option<Vec<u8>> {
+    let half = raw.len().checked_div(2).filter(|half| half * 2 == raw.len() && *half > 0)?;
+    let (r, s) = raw.split_at_checked(half)?;
+    let body = [integer(r)?, integer(s)?].concat();
+    let len = u8::try_from(body.len()).ok().filter(|len| *len < 0x80)?;
+    Some([&[0x30, len], body.as_slice()].concat())
+}
+
+/// Writes an unsigned big-endian number as a DER INTEGER.
+fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
+    let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
+    let digits = bytes.get(start..)?;
+    // A set top bit would make it negative; zero still needs one octet.
+    let pad = digits.first().is_none_or(|first| *first >= 0x80);
+    let len = u8::try_from(digits.len().checked_add(usize::from(pad))?).ok()?;
+    let mut der = vec![0x02, len];
+    if pad {
+        der.push(0);
+    }
+    der.extend_from_slice(digits);
+    Some(der)
+}
+
+/// Verifies a signature of the kind's algorithm under a bare point.
+pub(super) fn verifies(kind: KeyKind, point: &[u8], message: &[u8], signature: &[u8]) -> bool {
+    let result = match kind {
+        KeyKind::HmacSha256 => return false,
+        KeyKind::EcdsaP256 => {
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature)
+        }
+        KeyKind::EcdsaP384 => {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, point).verify(message, signature)
+        }
+        KeyKind::Ed25519 => UnparsedPublicKey::new(&ED25519, point).verify(message, signature),
+    };
+    result.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_are_minimal_and_never_negative() {
+        for (raw, der) in [
+            (&[0x01, 0x02][..], &[0x30, 6, 2, 1, 1, 2, 1, 2][..]),
+            (&[0x80, 0x7f], &[0x30, 7, 2, 2, 0, 0x80, 2, 1, 0x7f]),
+            (&[0, 0, 0, 5], &[0x30, 6, 2, 1, 0, 2, 1, 5]),
+            (&[0, 0x80, 0x12, 0x34], &[0x30, 8, 2, 2, 0, 0x80, 2, 2, 0x12, 0x34]),
+        ] {
+            assert_eq!(ecdsa_signature(raw).as_deref(), Some(der), "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn signatures_without_halves_are_refused() {
+        for raw in [&[][..], &[1], &[1, 2, 3], &[0xff; 200]] {
+            assert_eq!(ecdsa_signature(raw), None, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn points_are_found_in_every_wrapping_and_other_shapes_are_refused() {
+        let bare = [[UNCOMPRESSED].as_slice(), &[7; 64]].concat();
+        for good in [
+            bare.clone(),
+            [&[OCTET_STRING, 65][..], &bare].concat(),
+            [&[BIT_STRING, 66, 0][..], &bare].concat(),
+        ] {
+            assert_eq!(point(KeyKind::EcdsaP256, &good), Some(bare.as_slice()), "{good:?}");
+        }
+        let compressed = [[2].as_slice(), &[7; 64]].concat();
+        for bad in [&[][..], &bare[..64], &[OCTET_STRING, 65], &compressed, &[0; 97]] {
+            assert_eq!(point(KeyKind::EcdsaP256, bad), None, "{bad:?}");
+        }
+        assert_eq!(point(KeyKind::HmacSha256, &bare), None);
+    }
+}

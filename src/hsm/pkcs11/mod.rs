@@ -1,0 +1,242 @@
+//! A real token behind PKCS#11 2.40 or 3.0.
+//!
+//! Calls hop to at most four threads that own sessions ([`workers`]); the token is found, lost and
+//! found again in [`token`]; keys are verified in [`keys`] before a handle is used.
+
+mod create;
+mod error;
+mod keys;
+pub(in crate::hsm) mod module;
+mod operations;
+mod probe;
+mod token;
+mod workers;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use self::module::Module;
+use self::token::{FinalTry, Link, Repeat, Shared};
+use self::workers::Workers;
+use super::{Hsm, HsmError, KeyInfo, KeyKind, check_data, check_label, check_random};
+use crate::types::SecretBytes;
+
+pub use probe::{PinState, Probe};
+pub use token::TokenSelector;
+
+/// Where the token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pkcs11Config {
+    /// Absolute path of the module; it belongs to root or to the running user.
+    pub module: PathBuf,
+    /// Which token.
+    pub token: TokenSelector,
+}
+
+/// A token behind a PKCS#11 module.
+///
+/// Any number may share one module, and each is sealed for itself; but login is per process and
+/// token, so the PIN of a second one on the same token is believed while the first is logged in.
+#[derive(Debug)]
+pub struct Pkcs11Hsm {
+    /// Dropped first: waits for the threads.
+    workers: Workers<Link>,
+    shared: Released,
+    /// Makes creating a key one at a time in this process, so that one of two wins.
+    creating: Arc<Mutex<()>>,
+}
+
+/// Lets go of the module when dropped, on the thread that drops.
+#[derive(Debug)]
+struct Released(Arc<Shared>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+impl Pkcs11Hsm {
+    /// Loads the module (once a process) and waits for `login`; does not look for the token yet.
+    ///
+    /// Blocks while the module initialises.
+    ///
+    /// # Errors
+    /// [`HsmError::Configuration`] when the module may not or cannot be loaded.
+    pub fn open(config: &Pkcs11Config) -> Result<Self, HsmError> {
+        let module = Module::open(&config.module)?;
+        let shared = Arc::new(Shared::new(module, config.token.clone())?);
+        let seats = Arc::clone(&shared);
+        Ok(Self {
+            workers: Workers::new(Box::new(move || Link::new(&seats))),
+            shared: Released(shared),
+            creating: Arc::new(Mutex::new(())),
+        })
+    }
+
+    /// Tells what the token is and can do; needs no login.
+    ///
+    /// # Errors
+    /// [`HsmError::Configuration`] when no token or more than one matches.
+    pub async fn probe(&self) -> Result<Probe, HsmError> {
+        self.workers.run(|link| probe::probe(link)).await
+    }
+
+    /// Counts threads that are stuck inside the module, of four.
+    #[must_use]
+    pub fn stuck_threads(&self) -> usize {
+        self.workers.stuck()
+    }
+
+    /// Logs out, ends the threads and lets go of the module, which is finalised when no other
+    /// token uses it.
+    ///
+    /// # Errors
+    /// [`HsmError::Unavailable`] when a call is still inside; the module is finalised when it
+    /// comes out.
+    pub async fn close(&self) -> Result<(), HsmError> {
+        let left = self.logout().await;
+        let closed = self.workers.close().await;
+        self.shared.0.release();
+        left.and(closed)
+    }
+
+    async fn log_in(&self, pin: SecretBytes, final_try: FinalTry) -> Result<(), HsmError> {
+        let term = self.shared.0.term();
+        self.workers.run(move |link| link.login(pin, final_try, term)).await
+    }
+}
+
+#[async_trait]
+impl Hsm for Pkcs11Hsm {
+    async fn login(&self, pin: SecretBytes) -> Result<(), HsmError> {
+        self.log_in(pin, FinalTry::Refuse).await
+    }
+
+    async fn login_forced(&self, pin: SecretBytes) -> Result<(), HsmError> {
+        self.log_in(pin, FinalTry::Force).await
+    }
+
+    async fn logout(&self) -> Result<(), HsmError> {
+        self.shared.0.forget();
+        self.workers
+            .run(|link| {
+                link.leave();
+                Ok(())
+            })
+            .await
+    }
+
+    async fn create_key(&self, label: &str, kind: KeyKind) -> Result<KeyInfo, HsmError> {
+        check_label(label)?;
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let creating = Arc::clone(&self.creating);
+        self.workers
+            .run(move |link| {
+                let _one_at_a_time = creating.lock();
+                link.run(Repeat::Harmless, |active| {
+                    create::require_free(active, &label)?;
+                    probe::require_kind(active.module, active.slot, kind)
+                })?;
+                let key = link.run(Repeat::Never, |active| create::create(active, &label, kind))?;
+                Ok(key.info.clone())
+            })
+            .await
+    }
+
+    async fn lookup_key(&self, label: &str) -> Result<Option<KeyInfo>, HsmError> {
+        check_label(label)?;
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        self.workers
+            .run(move |link| {
+                let key = link.run(Repeat::Harmless, |active| keys::lookup(active, &label))?;
+                Ok(key.map(|key| key.info.clone()))
+            })
+            .await
+    }
+
+    async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let data = SecretBytes::new(data.to_vec());
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    match key.info.kind {
+                        kind @ KeyKind::HmacSha256 => {
+                            operations::sign(active.session, key.handle, kind, data.expose())
+                                .map(SecretBytes::new)
+                        }
+                        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
+                            Err(keys::untrusted(&label, "it signs and does not MAC"))
+                        }
+                    }
+                })
+            })
+            .await
+    }
+
+    async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let message = message.to_vec();
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    match key.info.kind {
+                        kind @ (KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519) => {
+                            operations::sign(active.session, key.handle, kind, &message)
+                        }
+                        KeyKind::HmacSha256 => {
+                            Err(keys::untrusted(&label, "it MACs and does not sign"))
+                        }
+                    }
+                })
+            })
+            .await
+    }
+
+    async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
+        check_random(len_bytes)?;
+        self.shared.0.require_login()?;
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    operations::random(active, len_bytes).map(SecretBytes::new)
+                })
+            })
+            .await
+    }
+
+    async fn read_data(&self, label: &str) -> Result<Option<Vec<u8>>, HsmError> {
+        check_label(label)?;
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| operations::read_data(active, &label))
+            })
+            .await
+    }
+
+    async fn write_data(&self, label: &str, value: &[u8]) -> Result<(), HsmError> {
+        check_label(label)?;
+        check_data(value)?;
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let value = value.to_vec();
+        self.workers
+            .run(move |link| {
+                // Writing the same value again is harmless: the newest copy is the one read.
+                link.run(Repeat::Harmless, |active| operations::write_data(active, &label, &value))
+            })
+            .await
+    }
+}

@@ -1,0 +1,139 @@
+//! What is done with a key or a data object once it is found.
+//!
+//! One mechanism a kind: `CKM_SHA256_HMAC`, `CKM_ECDSA` over a digest made here, `CKM_EDDSA`.
+
+use aws_lc_rs::digest;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::session::Session;
+
+use super::error::map;
+use super::token::Active;
+use crate::hsm::{HsmError, KeyKind, der};
+
+/// Marks our data objects (`CKA_APPLICATION`).
+const APPLICATION: &[u8] = b"strongroom";
+
+/// Length of the sequence number before a data object's value, in bytes.
+const SEQUENCE_BYTES: usize = 8;
+
+/// Names the one mechanism that a key of this kind may be used with.
+pub(super) fn mechanism_type(kind: KeyKind) -> MechanismType {
+    match kind {
+        KeyKind::HmacSha256 => MechanismType::SHA256_HMAC,
+        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => MechanismType::ECDSA,
+        KeyKind::Ed25519 => MechanismType::EDDSA,
+    }
+}
+
+/// Signs or MACs a message: DER for ECDSA, 64 bytes for Ed25519, 32 bytes for HMAC.
+pub(super) fn sign(
+    session: &Session,
+    handle: ObjectHandle,
+    kind: KeyKind,
+    message: &[u8],
+) -> Result<Vec<u8>, HsmError> {
+    let call = |mechanism: &Mechanism<'_>, data: &[u8]| {
+        session.sign(mechanism, handle, data).map_err(|error| map(&error))
+    };
+    let shape = |signature: Vec<u8>, len_bytes: usize| {
+        if signature.len() == len_bytes {
+            Ok(signature)
+        } else {
+            Err(HsmError::Failed("a signature has another length".to_owned()))
+        }
+    };
+    match kind {
+        KeyKind::HmacSha256 => shape(call(&Mechanism::Sha256Hmac, message)?, 32),
+        KeyKind::EcdsaP256 => {
+            let hash = digest::digest(&digest::SHA256, message);
+            to_der(&shape(call(&Mechanism::Ecdsa, hash.as_ref())?, 64)?)
+        }
+        KeyKind::EcdsaP384 => {
+            let hash = digest::digest(&digest::SHA384, message);
+            to_der(&shape(call(&Mechanism::Ecdsa, hash.as_ref())?, 96)?)
+        }
+        KeyKind::Ed25519 => {
+            let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
+            shape(call(&pure, message)?, 64)
+        }
+    }
+}
+
+fn to_der(raw: &[u8]) -> Result<Vec<u8>, HsmError> {
+    der::ecdsa_signature(raw)
+        .ok_or_else(|| HsmError::Failed("a signature has another length".to_owned()))
+}
+
+/// Takes random bytes from the token.
+pub(super) fn random(active: &Active<'_>, len_bytes: usize) -> Result<Vec<u8>, HsmError> {
+    let mut bytes = vec![0; len_bytes];
+    active.session.generate_random_slice(&mut bytes).map_err(|error| map(&error))?;
+    Ok(bytes)
+}
+
+/// One copy of a data object: a write makes the new one before it destroys the old.
+struct Copy {
+    handle: ObjectHandle,
+    sequence: u64,
+    value: Vec<u8>,
+}
+
+/// Reads a private data object; the newest copy where a crash left two.
+pub(super) fn read_data(active: &Active<'_>, label: &str) -> Result<Option<Vec<u8>>, HsmError> {
+    Ok(copies(active, label)?.pop().map(|newest| newest.value))
+}
+
+/// Replaces a private data object; at no instant is there none.
+pub(super) fn write_data(active: &Active<'_>, label: &str, value: &[u8]) -> Result<(), HsmError> {
+    let old = copies(active, label)?;
+    let sequence = old.last().map_or(0, |newest| newest.sequence);
+    let sequence = sequence
+        .checked_add(1)
+        .ok_or_else(|| HsmError::Failed("a data object was written too often".to_owned()))?;
+    active
+        .session
+        .create_object(&[
+            Attribute::Class(ObjectClass::DATA),
+            Attribute::Token(true),
+            Attribute::Private(true),
+            Attribute::Label(label.as_bytes().to_vec()),
+            Attribute::Application(APPLICATION.to_vec()),
+            Attribute::Value([sequence.to_be_bytes().as_slice(), value].concat()),
+        ])
+        .map_err(|error| map(&error))?;
+    for copy in old {
+        active.session.destroy_object(copy.handle).map_err(|error| map(&error))?;
+    }
+    Ok(())
+}
+
+/// Lists the copies of a data object, the newest last.
+fn copies(active: &Active<'_>, label: &str) -> Result<Vec<Copy>, HsmError> {
+    let template = [
+        Attribute::Class(ObjectClass::DATA),
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Application(APPLICATION.to_vec()),
+    ];
+    let handles = active.session.find_objects(&template).map_err(|error| map(&error))?;
+    let mut copies = Vec::with_capacity(handles.len());
+    for handle in handles {
+        let attributes = active
+            .session
+            .get_attributes(handle, &[AttributeType::Value])
+            .map_err(|error| map(&error))?;
+        let Some(Attribute::Value(stored)) = attributes.into_iter().next() else {
+            return Err(HsmError::Failed("a data object shows no value".to_owned()));
+        };
+        let (sequence, value) = stored
+            .split_first_chunk::<SEQUENCE_BYTES>()
+            .ok_or_else(|| HsmError::Failed("a data object is not ours".to_owned()))?;
+        let sequence = u64::from_be_bytes(*sequence);
+        copies.push(Copy { handle, sequence, value: value.to_vec() });
+    }
+    copies.sort_by(|a, b| (a.sequence, &a.value).cmp(&(b.sequence, &b.value)));
+    Ok(copies)
+}

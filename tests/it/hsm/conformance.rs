@@ -1,0 +1,244 @@
+//! The one suite that every implementation of `Hsm` passes.
+
+use std::future::Future;
+use std::process::Command;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+};
+use strongroom::hsm::memory::MemoryFault;
+use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm, Pkcs11Hsm};
+use strongroom::types::SecretBytes;
+
+use crate::support::softhsm;
+
+const KINDS: [(&str, KeyKind); 4] = [
+    ("strongroom/root/1", KeyKind::HmacSha256),
+    ("strongroom/ca", KeyKind::EcdsaP256),
+    ("strongroom/root-ca", KeyKind::EcdsaP384),
+    ("strongroom/checkpoint", KeyKind::Ed25519),
+];
+
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn memory_double_conforms() {
+    let pin = SecretBytes::new(b"1234".to_vec());
+    block_on(conforms(&MemoryHsm::new(pin.clone()), pin));
+}
+
+#[test]
+fn softhsm_conforms() {
+    softhsm::in_child("hsm::conformance::softhsm_conforms", |token| {
+        block_on(async {
+            let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
+            conforms(&hsm, token.pin()).await;
+            hsm.close().await.unwrap();
+        });
+    });
+}
+
+#[test]
+fn a_double_with_a_fault_answers_like_a_token_with_one() {
+    block_on(async {
+        let hsm = MemoryHsm::unsealed();
+        hsm.set_fault(Some(MemoryFault::Unavailable));
+        assert!(matches!(hsm.random(1).await, Err(HsmError::Unavailable(_))));
+        hsm.set_fault(Some(MemoryFault::LoggedOut));
+        assert_eq!(hsm.random(1).await, Err(HsmError::LoggedOut));
+        hsm.set_fault(None);
+        assert_eq!(hsm.random(1).await.unwrap().len_bytes(), 1);
+    });
+}
+
+#[test]
+fn probe_tells_what_the_token_can_do_before_any_login() {
+    softhsm::in_child(
+        "hsm::conformance::probe_tells_what_the_token_can_do_before_any_login",
+        |token| {
+            block_on(async {
+                let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
+                let probe = hsm.probe().await.unwrap();
+                probe.require().unwrap();
+                assert_eq!(probe.token_label, token.label);
+                assert_eq!(probe.token_serial, token.serial);
+                assert_eq!(probe.kinds, KINDS.map(|(_, kind)| kind));
+                assert_eq!(probe.module_sha256.len(), 64);
+
+                let mut config = token.config();
+                config.token = strongroom::hsm::TokenSelector::Serial(token.serial.clone());
+                assert!(Pkcs11Hsm::open(&config).unwrap().probe().await.is_ok());
+                config.token = strongroom::hsm::TokenSelector::Label("another".to_owned());
+                let missing = Pkcs11Hsm::open(&config).unwrap().probe().await;
+                assert!(matches!(missing, Err(HsmError::Configuration(_))), "{missing:?}");
+            });
+        },
+    );
+}
+
+async fn conforms(hsm: &dyn Hsm, pin: SecretBytes) {
+    everything_is_refused_when_logged_out(hsm).await;
+    let wrong = SecretBytes::new(b"00000000".to_vec());
+    assert_eq!(hsm.login(wrong).await, Err(HsmError::PinIncorrect));
+    assert_eq!(hsm.random(1).await, Err(HsmError::LoggedOut));
+    hsm.login(pin.clone()).await.unwrap();
+    hsm.login(pin.clone()).await.unwrap();
+
+    let infos = keys_are_made_once_and_found_again(hsm).await;
+    one_of_many_racing_creations_wins(hsm).await;
+    for info in &infos {
+        key_does_its_one_job(hsm, info).await;
+    }
+    data_objects_are_replaced_whole(hsm).await;
+    random_is_bounded_and_fresh(hsm).await;
+    labels_are_checked(hsm).await;
+
+    hsm.logout().await.unwrap();
+    everything_is_refused_when_logged_out(hsm).await;
+    hsm.login(pin).await.unwrap();
+    for info in &infos {
+        assert_eq!(hsm.lookup_key(&info.label).await.unwrap().as_ref(), Some(info));
+        key_does_its_one_job(hsm, info).await;
+    }
+}
+
+async fn everything_is_refused_when_logged_out(hsm: &dyn Hsm) {
+    assert_eq!(hsm.random(1).await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.lookup_key("a").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.hmac("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.sign("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.read_data("a").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.write_data("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    let made = hsm.create_key("a", KeyKind::EcdsaP256).await;
+    assert_eq!(made.unwrap_err(), HsmError::LoggedOut);
+}
+
+async fn keys_are_made_once_and_found_again(hsm: &dyn Hsm) -> Vec<KeyInfo> {
+    let mut infos = Vec::new();
+    for (label, kind) in KINDS {
+        assert_eq!(hsm.lookup_key(label).await, Ok(None));
+        let info = hsm.create_key(label, kind).await.unwrap();
+        assert_eq!((info.label.as_str(), info.kind), (label, kind));
+        assert_eq!(hsm.lookup_key(label).await.unwrap().as_ref(), Some(&info));
+        for (_, other) in KINDS {
+            let again = hsm.create_key(label, other).await;
+            assert_eq!(again.unwrap_err(), HsmError::KeyNotUnique(label.to_owned()));
+        }
+        infos.push(info);
+    }
+    infos
+}
+
+async fn one_of_many_racing_creations_wins(hsm: &dyn Hsm) {
+    let racing = (0..8).map(|_| hsm.create_key("race", KeyKind::EcdsaP256));
+    let results = futures_util::future::join_all(racing).await;
+    let refused = Err(HsmError::KeyNotUnique("race".to_owned()));
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+    assert_eq!(results.iter().filter(|result| **result == refused).count(), 7, "{results:?}");
+    assert!(hsm.lookup_key("race").await.unwrap().is_some());
+}
+
+async fn key_does_its_one_job(hsm: &dyn Hsm, info: &KeyInfo) {
+    let label = info.label.as_str();
+    let message = b"a message that is longer than one block of any hash: ".repeat(9);
+    if info.kind == KeyKind::HmacSha256 {
+        let tag = hsm.hmac(label, &message).await.unwrap();
+        assert_eq!(tag.len_bytes(), 32);
+        assert_eq!(hsm.hmac(label, &message).await.unwrap(), tag);
+        assert_ne!(hsm.hmac(label, b"another").await.unwrap(), tag);
+        let check = hsm.hmac(label, b"strongroom key check v1").await.unwrap();
+        assert_eq!(check.expose()[..8], info.check, "the check value is a short HMAC");
+        assert_eq!(info.public_key_spki, None);
+        assert!(matches!(hsm.sign(label, b"").await, Err(HsmError::KeyUntrusted { .. })));
+    } else {
+        for round in 0..8_u8 {
+            let message = [message.as_slice(), &[round]].concat();
+            let signature = hsm.sign(label, &message).await.unwrap();
+            verify(info, &message, &signature);
+            if round == 0 {
+                verify_with_openssl(info, &message, &signature);
+            }
+        }
+        let spki = info.public_key_spki.as_ref().unwrap();
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
+        assert_eq!(info.check, hash.as_ref());
+        assert!(matches!(hsm.hmac(label, b"").await, Err(HsmError::KeyUntrusted { .. })));
+    }
+    let missing = HsmError::KeyMissing("nothing".to_owned());
+    assert_eq!(hsm.sign("nothing", b"").await.unwrap_err(), missing);
+    assert_eq!(hsm.hmac("nothing", b"").await.unwrap_err(), missing);
+}
+
+/// The bare point is the last field of a `SubjectPublicKeyInfo`.
+fn verify(info: &KeyInfo, message: &[u8], signature: &[u8]) {
+    let spki = info.public_key_spki.as_ref().unwrap();
+    let end = |len: usize| &spki[spki.len() - len..];
+    let verified = match info.kind {
+        KeyKind::EcdsaP256 => {
+            UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, end(65)).verify(message, signature)
+        }
+        KeyKind::EcdsaP384 => {
+            UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, end(97)).verify(message, signature)
+        }
+        KeyKind::Ed25519 => UnparsedPublicKey::new(&ED25519, end(32)).verify(message, signature),
+        KeyKind::HmacSha256 => panic!("no signature"),
+    };
+    verified.unwrap();
+}
+
+fn verify_with_openssl(info: &KeyInfo, message: &[u8], signature: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let key = file("key.der", info.public_key_spki.as_ref().unwrap());
+    let message = file("message", message);
+    let signature = file("signature", signature);
+    let mut command = Command::new("openssl");
+    command.args(["pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-rawin", "-inkey"]);
+    command.arg(key).arg("-in").arg(message).arg("-sigfile").arg(signature);
+    match info.kind {
+        KeyKind::EcdsaP256 => command.args(["-digest", "sha256"]),
+        KeyKind::EcdsaP384 => command.args(["-digest", "sha384"]),
+        KeyKind::HmacSha256 | KeyKind::Ed25519 => &mut command,
+    };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{:?}: {output:?}", info.kind);
+}
+
+async fn data_objects_are_replaced_whole(hsm: &dyn Hsm) {
+    assert_eq!(hsm.read_data("head").await, Ok(None));
+    for value in [&b"one"[..], b"", &[0xff; 2_048], b"two"] {
+        hsm.write_data("head", value).await.unwrap();
+        assert_eq!(hsm.read_data("head").await.unwrap().as_deref(), Some(value));
+    }
+    assert!(hsm.write_data("head", &[0; 2_049]).await.is_err());
+    assert_eq!(hsm.read_data("head").await.unwrap().as_deref(), Some(&b"two"[..]));
+    assert_eq!(hsm.read_data("tail").await, Ok(None));
+    assert_eq!(hsm.lookup_key("head").await, Ok(None), "a data object is no key");
+}
+
+async fn random_is_bounded_and_fresh(hsm: &dyn Hsm) {
+    for len in [1, 32, 1_024] {
+        assert_eq!(hsm.random(len).await.unwrap().len_bytes(), len);
+    }
+    assert!(hsm.random(1_025).await.is_err());
+    assert_ne!(hsm.random(32).await.unwrap(), hsm.random(32).await.unwrap());
+}
+
+async fn labels_are_checked(hsm: &dyn Hsm) {
+    for label in ["", "a\0b", "a\nb", &"x".repeat(129)] {
+        for result in [
+            hsm.create_key(label, KeyKind::EcdsaP256).await.map(drop),
+            hsm.lookup_key(label).await.map(drop),
+            hsm.read_data(label).await.map(drop),
+            hsm.write_data(label, b"").await,
+        ] {
+            assert!(matches!(result, Err(HsmError::Configuration(_))), "{label:?}: {result:?}");
+        }
+    }
+}
