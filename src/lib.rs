@@ -8,6 +8,7 @@ pub mod audit;
 pub mod crypto;
 pub mod error;
 pub mod hsm;
+pub mod keyring;
 pub mod store;
 pub mod types;
 

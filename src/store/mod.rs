@@ -7,6 +7,7 @@ mod commit;
 pub mod credentials;
 mod error;
 pub mod identities;
+pub mod keys;
 mod migrate;
 mod postgres;
 pub mod records;

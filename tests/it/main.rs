@@ -8,6 +8,7 @@
 )]
 
 mod hsm;
+mod keyring;
 mod support;
 mod tidy;
 mod tlog;

@@ -1,0 +1,223 @@
+//! Identity keys: made, wrapped for a root key in the HSM, unwrapped, cached.
+
+use std::sync::Arc;
+
+use super::cache::Find;
+use super::master::{INFO_DATA_WRAP, Mixer, derive};
+use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Result};
+use crate::crypto::{
+    AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
+    wrap_salt,
+};
+use crate::error;
+use crate::hsm::Hsm;
+use crate::store::keys::{self, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow};
+use crate::store::{Reader, StoreError, Tx, Versioned};
+use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
+
+/// The key that wraps the data keys of an owner, derived from the identity key.
+#[derive(Debug)]
+pub(super) struct DataWrapKey {
+    /// The identity key as the store knows it.
+    pub(super) row: Versioned<IdentityKeyRow>,
+    pub(super) key: SecretBytes,
+}
+
+impl DataWrapKey {
+    pub(super) fn used_for(&self, purpose: &'static str) -> KeyUse {
+        let IdentityKeyRow { id, version, .. } = &self.row.row;
+        KeyUse { key: id.to_string(), version: *version, purpose }
+    }
+}
+
+/// An identity key that is not in the store yet, with its wrap for the root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewKey {
+    pub(super) row: IdentityKeyRow,
+    pub(super) wrap: WrapRow,
+    /// The root key that wrapped it.
+    pub used: KeyUse,
+}
+
+impl NewKey {
+    /// Shows its row.
+    #[must_use]
+    pub const fn row(&self) -> &IdentityKeyRow {
+        &self.row
+    }
+
+    /// Inserts it, in the commit of the operation that first needs it.
+    ///
+    /// # Errors
+    /// [`error::Error::Conflict`] when somebody else made this version first.
+    pub async fn store(&self, tx: &mut Tx) -> error::Result<()> {
+        match tx.insert(&self.row).await {
+            Ok(_) => Ok(keys::insert_wrap(tx, &self.wrap).await?),
+            Err(StoreError::Taken) => Err(moved()),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+/// Says that an owner's keys are not what they were: read again.
+pub(super) fn moved() -> error::Error {
+    error::Error::Conflict("the owner's key was changed by another request".into())
+}
+
+/// Says whose key it is, in associated data.
+pub(super) fn subject(owner: KeyOwner) -> Subject<'static> {
+    match owner {
+        KeyOwner::System => Subject::Label("system"),
+        KeyOwner::Identity(id) => Subject::Id(id.0),
+    }
+}
+
+/// Encodes the place of a wrap.
+pub(super) fn wrap_aad(vault: VaultId, row: &IdentityKeyRow, root: &HsmKey) -> Vec<u8> {
+    AssociatedData {
+        format: Format::Xaes256Gcm,
+        vault,
+        table: "key_wraps",
+        column: "blob",
+        row: row.id.as_bytes(),
+        key_owner: subject(row.owner),
+        object: Subject::Id(row.id),
+        object_version: row.version,
+        key: Subject::Label(&root.label),
+        key_version: root.version,
+    }
+    .encode()
+}
+
+/// Makes a key and wraps it for a root key.
+pub(super) async fn make(
+    hsm: &dyn Hsm,
+    mixer: &Mixer,
+    vault: VaultId,
+    root: &HsmKey,
+    row: IdentityKeyRow,
+) -> Result<(SecretBytes, NewKey)> {
+    let key = mixer.key()?;
+    let mut salt = [0; SALT_BYTES];
+    mixer.fill(&mut salt)?;
+    let aad = wrap_aad(vault, &row, root);
+    let wrapping_key = hsm.hmac(&root.label, &kdf_input(&aad, &salt)).await?;
+    let blob = wrap_key(&wrapping_key, &salt, &aad, &key, mixer)?;
+    let recipient = root.label.clone();
+    let wrap = WrapRow { key_id: row.id, recipient, suite: SUITE_HMAC_KDF, blob };
+    Ok((key, NewKey { row, wrap, used: root.used_for("wrap") }))
+}
+
+/// Unwraps a key with the first wrap that one of our root keys can open.
+///
+/// # Errors
+/// [`KeyringError::NoKey`] when no wrap is for us, [`KeyringError::UnknownSuite`],
+/// [`KeyringError::Misplaced`] when it belongs to another key, owner or root.
+pub(super) async fn unwrap(
+    hsm: &dyn Hsm,
+    vault: VaultId,
+    hsm_keys: &[HsmKey],
+    row: &IdentityKeyRow,
+    wraps: &[WrapRow],
+) -> Result<(SecretBytes, KeyUse)> {
+    let ours = wraps.iter().find_map(|wrap| {
+        let root = |key: &&HsmKey| key.purpose == HsmPurpose::Root && key.label == wrap.recipient;
+        hsm_keys.iter().find(root).map(|root| (wrap, root))
+    });
+    let (wrap, root) = ours.ok_or(KeyringError::NoKey)?;
+    if wrap.suite != SUITE_HMAC_KDF {
+        return Err(KeyringError::UnknownSuite(wrap.suite));
+    }
+    let misplaced = |error| KeyringError::opening(error, || format!("the wrap of key {}", row.id));
+    let aad = wrap_aad(vault, row, root);
+    let salt = wrap_salt(&wrap.blob).map_err(misplaced)?;
+    let wrapping_key = hsm.hmac(&root.label, &kdf_input(&aad, salt)).await?;
+    let key = unwrap_key(&wrapping_key, &aad, &wrap.blob).map_err(misplaced)?;
+    Ok((key, root.used_for("unwrap")))
+}
+
+impl Keyring {
+    /// Makes the next version of an owner's key. It becomes true when a commit stores it.
+    ///
+    /// [`Keyring::seal_for`] does this by itself for an owner that has no key yet.
+    ///
+    /// # Errors
+    /// [`KeyringError::Sealed`], or what store and HSM answer.
+    pub async fn new_identity_key(
+        &self,
+        reader: &Reader,
+        owner: KeyOwner,
+        now: UnixMillis,
+    ) -> Result<NewKey> {
+        let open = self.open_state()?;
+        let newest = reader.view(move |tx| Box::pin(async move { newest(tx, owner).await }));
+        let version = newest.await?.checked_add(1).ok_or(KeyringError::NoKey)?;
+        Ok(self.make_key(&open, owner, version, now).await?.1)
+    }
+
+    pub(super) async fn make_key(
+        &self,
+        open: &Open,
+        owner: KeyOwner,
+        version: i64,
+        now: UnixMillis,
+    ) -> Result<(DataWrapKey, NewKey)> {
+        let id = Id::ordered(now, &open.mixer)?;
+        let row = IdentityKeyRow { id, owner, version, state: KeyState::Active, created_at: now };
+        let root = open.active(HsmPurpose::Root)?;
+        let made = make(self.0.hsm.as_ref(), &open.mixer, open.vault, root, row.clone()).await?;
+        let key = derive(open.vault, &made.0, INFO_DATA_WRAP)?;
+        Ok((DataWrapKey { row: Versioned { row, version: 1 }, key }, made.1))
+    }
+
+    /// Finds a key, in the cache or in the store; tells the root key where it was unwrapped.
+    pub(super) async fn find_key(
+        &self,
+        open: &Open,
+        reader: &Reader,
+        find: Find,
+    ) -> Result<Option<(Arc<DataWrapKey>, Option<KeyUse>)>> {
+        let (cached, moment) = {
+            let mut cache = open.cache.lock();
+            (cache.lookup(find), cache.moment())
+        };
+        if let Some(key) = cached {
+            return Ok(Some((key, None)));
+        }
+        let view = reader.view(move |tx| Box::pin(async move { Ok(read(tx, find).await?) }));
+        let Some((row, wraps)) = view.await? else {
+            return Ok(None);
+        };
+        if row.row.state == KeyState::Destroyed {
+            return Err(KeyringError::NoKey);
+        }
+        let hsm = self.0.hsm.as_ref();
+        let (key, used) = unwrap(hsm, open.vault, &open.hsm_keys, &row.row, &wraps).await?;
+        let key = derive(open.vault, &key, INFO_DATA_WRAP)?;
+        let key = Arc::new(DataWrapKey { row, key });
+        let mut cache = open.cache.lock();
+        cache.remember(moment, find, &key);
+        cache.remember(moment, Find::Id(key.row.row.id), &key);
+        Ok(Some((key, Some(used))))
+    }
+}
+
+async fn read(
+    tx: &mut Tx,
+    find: Find,
+) -> Result<Option<(Versioned<IdentityKeyRow>, Vec<WrapRow>)>, StoreError> {
+    let row = match find {
+        Find::Current(owner) => keys::current_key(tx, owner).await?,
+        Find::Id(id) => tx.lookup::<IdentityKeyRow>(&id).await?,
+    };
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let wraps = keys::wraps_of(tx, row.row.id).await?;
+    Ok(Some((row, wraps)))
+}
+
+/// The newest version of an owner's keys, whatever its state; 0 where there is none.
+async fn newest(tx: &mut Tx, owner: KeyOwner) -> error::Result<i64> {
+    Ok(keys::newest_key(tx, owner).await?.map_or(0, |key| key.row.version))
+}
