@@ -68,7 +68,9 @@ async fn unsealing_removes_the_note_that_a_crash_after_the_first_commit_left() {
     node.store(genesis).await.unwrap();
     let node = node.restarted().await;
     assert_eq!(node.keyring.pending(pin()).await, Ok(Some(VaultId(id(1)))));
-    node.unseal().await.unwrap();
+    let keys = node.unseal().await.unwrap();
+    let root = label(VaultId(id(1)), HsmPurpose::Root, 1);
+    assert_eq!((keys.root.key, keys.root.version, keys.root.purpose), (root, 1, "unwrap"));
     assert_eq!(node.keyring.pending(pin()).await, Ok(None));
 }
 
