@@ -13,6 +13,7 @@ mod cli_verify;
 mod config;
 mod harden;
 mod hsm;
+mod keyring;
 mod pgtarget;
 mod support;
 mod tidy;
