@@ -207,7 +207,7 @@ impl Keyring {
         let root = names::newest_active(&hsm_keys, HsmPurpose::Root)?;
         let (key, system) =
             identity::make(self.0.hsm.as_ref(), &mixer, vault.id, root, row).await?;
-        let keys = MasterKeys::derive(vault.id, &key)?;
+        let keys = MasterKeys::derive(vault.id, &key, system.used.clone())?;
         let used = hsm_keys.iter().map(|key| key.used_for("create")).chain([system.used.clone()]);
         let used = used.collect();
         let open = Open {

@@ -116,8 +116,8 @@ impl Keyring {
             return Err(KeyringError::Unfit("the key of `system`".into()));
         }
         let hsm = self.0.hsm.as_ref();
-        let (key, _used) = identity::unwrap(hsm, vault, &hsm_keys, &read.system, &wraps).await?;
-        let keys = MasterKeys::derive(vault, &key)?;
+        let (key, used) = identity::unwrap(hsm, vault, &hsm_keys, &read.system, &wraps).await?;
+        let keys = MasterKeys::derive(vault, &key, used)?;
 
         // What was believed so far must be what was sealed, before the key is in force.
         if checked(reader, Check::Trial(keys.row.clone())).await? != read {
@@ -162,6 +162,7 @@ async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
 mod tests {
     use std::sync::Weak;
 
+    use super::super::KeyUse;
     use super::super::cache::Find;
     use super::super::identity::DataWrapKey;
     use super::*;
@@ -176,10 +177,11 @@ mod tests {
         let keyring = Keyring::new(hsm.clone(), Arc::new(SystemEntropy), Arc::default());
         let secret = SecretBytes::new(vec![7; 32]);
         let vault = VaultId(Id::from_bytes([1; 16]));
+        let root = KeyUse { key: "root".into(), version: 1, purpose: "unwrap" };
         let open = Arc::new(Open {
             vault,
             hsm_keys: Vec::new(),
-            keys: MasterKeys::derive(vault, &secret).unwrap(),
+            keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
             cache: parking_lot::Mutex::default(),
         });
