@@ -34,8 +34,7 @@ impl GroupService for Groups {
         &self,
         request: Request<GetGroupRequest>,
     ) -> Result<Response<GetGroupResponse>, Status> {
-        let (ctx, GetGroupRequest { name, page_size, page_token }) =
-            self.0.accept(request).await?;
+        let (ctx, GetGroupRequest { name, page_size, page_token }) = self.0.accept(request).await?;
         let name = Gate::answer(&ctx, name.parse())?;
         let op = ShowGroup { name, page_size, page_token };
         let page = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;

@@ -72,8 +72,8 @@ pub async fn serve(
         .max_decoding_message_size(settings.message_bytes);
     let groups = GroupServiceServer::new(Groups(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
-    let grants = GrantServiceServer::new(Grants(gate))
-        .max_decoding_message_size(settings.message_bytes);
+    let grants =
+        GrantServiceServer::new(Grants(gate)).max_decoding_message_size(settings.message_bytes);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)

@@ -193,9 +193,8 @@ pub async fn members_after(
     limit: i64,
 ) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
     let name = "(SELECT i.name FROM identities i WHERE i.id = members.identity_id)";
-    let tail = format!(
-        "WHERE group_id = $1 AND active = 1 AND {name} > $2 ORDER BY {name} LIMIT $3"
-    );
+    let tail =
+        format!("WHERE group_id = $1 AND active = 1 AND {name} > $2 ORDER BY {name} LIMIT $3");
     tx.select(&tail, params![group, after.to_owned(), limit]).await
 }
 

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
 use super::Terms;
-use crate::policy::{
-    CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts,
-};
+use crate::error::{Error, Result};
+use crate::policy::{CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::{RowRef, Tx, Versioned};

@@ -73,7 +73,8 @@ impl Verb for ListGrants {
                         subject = Some(to.find(tx).await?.ok_or_else(unknown)?.id());
                     }
                     let (mut names, mut described) = (Names::default(), Vec::new());
-                    for row in identities::grants_after(tx, &after, subject, &action, limit).await? {
+                    for row in identities::grants_after(tx, &after, subject, &action, limit).await?
+                    {
                         described.push(DescribedGrant::read(tx, &mut names, row.row).await?);
                     }
                     Ok(described)

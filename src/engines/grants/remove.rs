@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::show::{Holder, resource, unknown};
 use super::DescribedGrant;
+use super::show::{Holder, resource, unknown};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
@@ -64,8 +64,7 @@ impl Operation for RemoveGrant {
         }
         let was = DescribedGrant::read(tx, &mut Names::default(), row.clone()).await?;
         let (subject, is_group) = (row.subject, row.subject_is_group);
-        let ended =
-            GrantRow { active: false, changed_at: ctx.now, changed_by: ctx.actor(), ..row };
+        let ended = GrantRow { active: false, changed_at: ctx.now, changed_by: ctx.actor(), ..row };
         tx.update(version, &ended).await?;
         Holder::touch(ctx, tx, subject, is_group).await?;
         Ok(was)

@@ -53,7 +53,11 @@ pub struct Membership {
 
 impl Membership {
     /// Finds both ends. Only administrators decide who is one, whatever grants say.
-    async fn prepare(view: &View, decision: &Decision, op: (&Segment, &IdentityName)) -> Result<Self> {
+    async fn prepare(
+        view: &View,
+        decision: &Decision,
+        op: (&Segment, &IdentityName),
+    ) -> Result<Self> {
         let group = decided(decision)?;
         let administers = view.subject()?.is_administrator();
         if op.0.as_str() == ADMINISTRATORS && !administers {

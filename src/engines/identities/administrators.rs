@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::store::Tx;
-use crate::store::identities::{self, GroupRow, IdentityRow};
 use crate::store::Versioned;
+use crate::store::identities::{self, GroupRow, IdentityRow};
 use crate::types::{IdentityId, Kind, UnixMillis};
 use crate::vault::{ADMINISTRATORS, is_active};
 

@@ -9,9 +9,7 @@ use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{
-    CredentialState, IdentityId, IdentityName, IdentityState, RequestContext,
-};
+use crate::types::{CredentialState, IdentityId, IdentityName, IdentityState, RequestContext};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Leases that a suspension hands to the worker itself. All of them are dead by their epoch; the
