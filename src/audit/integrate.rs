@@ -84,7 +84,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
             None => records::lane(tx, lane).await?.map_or(0, |state| state.seq),
         };
         if last < seq && !full {
-            return Err(removed(lane, seq).into());
+            return Err(removed(lane, last.saturating_add(1)).into());
         }
     }
     let mut tiles = HashMap::new();
@@ -122,8 +122,10 @@ fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
         filters: BTreeMap::new(),
         settled: None,
     };
-    if let Some(filter) = filter {
-        step.filters.insert(head.size / WIDTH, Bloom::from_stored(filter));
+    if head.size % WIDTH != 0 {
+        // One that was removed holds everything: it must hide nothing.
+        let filter = Bloom::from_stored(filter.unwrap_or_default());
+        step.filters.insert(head.size / WIDTH, filter);
     }
     let mut leaves = Vec::new();
     for (mut lane, batches) in lanes {
