@@ -7,5 +7,7 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod store;
+mod support;
 mod tidy;
 mod tlog;
