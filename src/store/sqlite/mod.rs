@@ -55,6 +55,10 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<rusqlite::Connection, Stor
         Ok(())
     };
     set().map_err(|error| fault(&error).0)?;
+    // SQLite opens a file that it may not write for reading, and says so at the first write.
+    if mode != Mode::Read && connection.is_readonly("main").map_err(|error| fault(&error).0)? {
+        return Err(StoreError::ReadOnly);
+    }
     Ok(connection)
 }
 

@@ -32,11 +32,9 @@ fn act(step: Step, fence: Option<Fence>, leaf: Vec<u8>) -> Act {
         Step::Insert(_) | Step::Update(..) | Step::Credential(_) | Step::Usage(..) | Step::Nul => {
             Writes::One
         }
-        Step::Pair(..)
-        | Step::Bump
-        | Step::Undeclared
-        | Step::Swallow(..)
-        | Step::Refusal => Writes::Many,
+        Step::Pair(..) | Step::Bump | Step::Undeclared | Step::Swallow(..) | Step::Refusal => {
+            Writes::Many
+        }
     };
     let bumps = matches!(step, Step::Bump);
     let mut act = Act::new(move |tx| {
@@ -83,9 +81,8 @@ async fn run(tx: &mut Tx, step: Step) -> Result<()> {
 }
 
 fn random_name(dice: &mut Dice) -> String {
-    const NAMES: [&str; 12] = [
-        "a", "a-b", "a.b", "a/b", "ab", "a_b", "a0", "b", "ci/one", "ci-one", "ci/one/two", "ci0",
-    ];
+    const NAMES: [&str; 12] =
+        ["a", "a-b", "a.b", "a/b", "ab", "a_b", "a0", "b", "ci/one", "ci-one", "ci/one/two", "ci0"];
     let base = NAMES[dice.roll(12) as usize];
     if dice.roll(3) == 0 { base.into() } else { format!("{base}{}", dice.roll(40)) }
 }
@@ -224,7 +221,9 @@ async fn the_same_operations_give_the_same_answers_and_tables_on_both() {
         // What is known now, to be updated; it grows stale within the group.
         let known = lite
             .reader
-            .view(|tx| async move { Ok(tx.select::<IdentityRow>("ORDER BY id", vec![]).await?) }.boxed())
+            .view(|tx| {
+                async move { Ok(tx.select::<IdentityRow>("ORDER BY id", vec![]).await?) }.boxed()
+            })
             .await
             .unwrap();
         let known: Vec<_> = known.into_iter().map(|row| (row.row, row.version)).collect();

@@ -62,7 +62,10 @@ async fn a_job_whose_rows_moved_writes_nothing_and_leaves_no_entry() {
         let settled = node.commit(lease(1, row.id, 0).fenced(fence)).await;
         assert_eq!(settled, Settled::Moved);
         assert_eq!(leases(&node).await, 0);
-        assert_eq!(count(&node, "SELECT CAST(SUM(entries) AS BIGINT) FROM record_batches").await, 1);
+        assert_eq!(
+            count(&node, "SELECT CAST(SUM(entries) AS BIGINT) FROM record_batches").await,
+            1
+        );
         node.close().await;
     }
 }
@@ -275,7 +278,7 @@ async fn race(setting: &str, rounds: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspension_that_races_with_an_issuance_on_two_nodes_leaves_no_live_lease() {
-    race("", 2_000).await;
+    race("", 1_500).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,7 @@ impl Work for Record {
 const ACTIONS: [&str; 4] = ["secrets.get", "database.credentials", "pki.sign", "identities.show"];
 const OUTCOMES: [&str; 3] = ["OK", "DENIED", "CONFLICT"];
 
-fn entry(dice: &mut Dice, at: i64) -> Entry {
+pub(super) fn entry(dice: &mut Dice, at: i64) -> Entry {
     let object = dice.roll(40);
     let facts = EntryFacts {
         at: UnixMillis(at),
@@ -91,7 +91,7 @@ async fn step(node: &Node) -> Result<Option<(Head, Settled)>> {
 }
 
 /// Steps until every batch has its place.
-async fn integrate(node: &Node) -> Head {
+pub(super) async fn integrate(node: &Node) -> Head {
     let mut head = Head { size: 0, root: EMPTY_ROOT };
     while let Some((next, settled)) = step(node).await.unwrap() {
         assert!(matches!(settled, Settled::Durable { outcome: Ok(()), .. }), "{settled:?}");
@@ -100,7 +100,7 @@ async fn integrate(node: &Node) -> Head {
     head
 }
 
-async fn entries(node: &Node) -> Vec<LogEntry> {
+pub(super) async fn entries(node: &Node) -> Vec<LogEntry> {
     node.reader
         .view(|tx| async move { Ok(audit::entries_of(tx, 0, i64::MAX).await?) }.boxed())
         .await
@@ -146,9 +146,11 @@ async fn every_entry_gets_one_place_and_a_restart_continues_the_tree() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_that_integrate_at_once_place_each_entry_once() {
     let place = Place::postgres().await;
-    let nodes =
-        [Node::open(&place.location(2)).await.unwrap(), Node::open(&place.location(2)).await.unwrap()]
-            .map(Arc::new);
+    let nodes = [
+        Node::open(&place.location(2)).await.unwrap(),
+        Node::open(&place.location(2)).await.unwrap(),
+    ]
+    .map(Arc::new);
     let mut tasks = Vec::new();
     for (seed, node) in (1..).zip(&nodes) {
         let recorder = Arc::clone(node);
@@ -250,10 +252,8 @@ impl Logs {
     async fn during<T>(&self, task: impl Future<Output = T>) -> T {
         use tracing::instrument::WithSubscriber as _;
         let logs = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || logs.clone())
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || logs.clone()).finish();
         task.with_subscriber(subscriber).await
     }
 
@@ -298,7 +298,10 @@ async fn erased_side_values_leave_entries_that_verify() {
             let read = ReadEntry::decode(&entry.leaf).unwrap();
             assert_eq!(read.commitments.len(), entry.side.len());
             for (value, (field, commitment)) in entry.side.iter().zip(&read.commitments) {
-                assert_eq!((value.field.as_str(), &value.commitment()[..]), (&**field, &**commitment));
+                assert_eq!(
+                    (value.field.as_str(), &value.commitment()[..]),
+                    (&**field, &**commitment)
+                );
             }
         }
         place.by_hand("DELETE FROM record_sides").await;
@@ -382,7 +385,11 @@ async fn questions_answer_what_a_scan_of_everything_does_page_by_page() {
         let all = entries(&node).await;
         for _ in 0..20 {
             let filter = random_filter(&mut dice);
-            assert_eq!(ask(&node, &filter, i64::MAX, 100).await, naive(&filter, &all), "{filter:?}");
+            assert_eq!(
+                ask(&node, &filter, i64::MAX, 100).await,
+                naive(&filter, &all),
+                "{filter:?}"
+            );
         }
         node.close().await;
     }

@@ -137,7 +137,7 @@ async fn a_snapshot_older_than_many_commits_raises_no_false_alarm() {
             }));
         }
         let mut versions = [1_i64; 8];
-        for round in 0_usize..400 {
+        for round in 0_usize..250 {
             // Groups of several, so that marks and commits interleave.
             let mut settled = Vec::new();
             for step in 0..3 {
