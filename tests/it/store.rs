@@ -147,7 +147,9 @@ impl Node {
     async fn done(&self, act: Act) -> i64 {
         match self.commit(act).await {
             Settled::Durable { outcome: Ok(()), epoch } => epoch,
-            other => panic!("{other:?}"),
+            other @ (Settled::Durable { .. } | Settled::Moved | Settled::Lost(_)) => {
+                panic!("{other:?}")
+            }
         }
     }
 
@@ -311,11 +313,22 @@ struct Dice(u64);
 
 impl Dice {
     /// A number below `bound` (xorshift64*, Vigna 2016).
-    fn roll(&mut self, bound: u64) -> u64 {
+    fn roll<T: TryFrom<u64>>(&mut self, bound: u64) -> T {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+        let number = (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound;
+        T::try_from(number).ok().expect("it fits")
+    }
+
+    /// One of these.
+    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.roll::<usize>(from.len() as u64)].clone()
+    }
+
+    /// One time out of so many.
+    fn once_in(&mut self, times: u64) -> bool {
+        self.roll::<u64>(times) == 0
     }
 }
 

@@ -26,7 +26,7 @@ enum Step {
     Nothing,
 }
 
-fn act(step: Step, fence: Option<Fence>, leaf: Vec<u8>) -> Act {
+fn act(step: Step, fence: Option<Fence>, leaf: &[u8]) -> Act {
     let writes = match &step {
         Step::Nothing => Writes::Nothing,
         Step::Insert(_) | Step::Update(..) | Step::Credential(_) | Step::Usage(..) | Step::Nul => {
@@ -39,32 +39,32 @@ fn act(step: Step, fence: Option<Fence>, leaf: Vec<u8>) -> Act {
     let bumps = matches!(step, Step::Bump);
     let mut act = Act::new(move |tx| {
         let step = step.clone();
-        async move { run(tx, step).await }.boxed()
+        async move { run(tx, &step).await }.boxed()
     })
     .writes(writes)
-    .leaf(&leaf);
+    .leaf(leaf);
     act.needs.bumps = bumps;
     act.fence = fence;
     act
 }
 
-async fn run(tx: &mut Tx, step: Step) -> Result<()> {
+async fn run(tx: &mut Tx, step: &Step) -> Result<()> {
     match step {
-        Step::Insert(row) => drop(tx.insert(&row).await?),
-        Step::Update(read, row) => drop(tx.update(read, &row).await?),
-        Step::Credential(row) => drop(tx.insert(&row).await?),
+        Step::Insert(row) => drop(tx.insert(row).await?),
+        Step::Update(read, row) => drop(tx.update(*read, row).await?),
+        Step::Credential(row) => drop(tx.insert(row).await?),
         Step::Pair(first, second) => {
-            tx.insert(&first).await?;
-            tx.insert(&second).await?;
+            tx.insert(first).await?;
+            tx.insert(second).await?;
         }
         Step::Usage(grant, at) => {
-            let grant = strongroom::types::GrantId(id(grant));
-            identities::note_grant_use(tx, grant, UnixMillis(at)).await?;
+            let grant = strongroom::types::GrantId(id(*grant));
+            identities::note_grant_use(tx, grant, UnixMillis(*at)).await?;
         }
         Step::Bump | Step::Undeclared => tx.bump_authority()?,
         Step::Swallow(first, second) => {
-            tx.insert(&first).await?;
-            let _swallowed = tx.insert(&second).await;
+            tx.insert(first).await?;
+            let _swallowed = tx.insert(second).await;
         }
         Step::Nul => {
             let mut row = identity(1 << 40, "nul");
@@ -83,67 +83,66 @@ async fn run(tx: &mut Tx, step: Step) -> Result<()> {
 fn random_name(dice: &mut Dice) -> String {
     const NAMES: [&str; 12] =
         ["a", "a-b", "a.b", "a/b", "ab", "a_b", "a0", "b", "ci/one", "ci-one", "ci/one/two", "ci0"];
-    let base = NAMES[dice.roll(12) as usize];
-    if dice.roll(3) == 0 { base.into() } else { format!("{base}{}", dice.roll(40)) }
+    let base = dice.pick(&NAMES);
+    if dice.once_in(3) { base.into() } else { format!("{base}{}", dice.roll::<u8>(40)) }
 }
 
 fn random_identity(dice: &mut Dice) -> IdentityRow {
     let mut row = identity(dice.roll(60), &random_name(dice));
-    row.expires_at = (dice.roll(2) == 0).then(|| UnixMillis(dice.roll(1 << 40) as i64));
-    row.kind = Kind::ALL[dice.roll(Kind::ALL.len() as u64) as usize];
-    row.tier = Tier::ALL[dice.roll(4) as usize];
-    row.revocation_epoch = [0, -1, i64::MAX, i64::MIN][dice.roll(4) as usize];
-    row.purpose = ["", "'; DROP TABLE identities; --", "$1 ?1", "ünï\u{2028}\n\t", "x"]
-        [dice.roll(5) as usize]
-        .into();
+    row.expires_at = (dice.once_in(2)).then(|| UnixMillis(dice.roll::<i64>(1 << 40)));
+    row.kind = dice.pick(Kind::ALL);
+    row.tier = dice.pick(Tier::ALL);
+    row.revocation_epoch = dice.pick(&[0, -1, i64::MAX, i64::MIN]);
+    row.purpose =
+        dice.pick(&["", "'; DROP TABLE identities; --", "$1 ?1", "ünï\u{2028}\n\t", "x"]).into();
     row
 }
 
 fn random_credential(dice: &mut Dice) -> CredentialRow {
-    let size = [0, 1, 255, 70_000, 1_500_000][(dice.roll(40) as usize).min(4) % 5];
-    let some = |dice: &mut Dice| dice.roll(2) == 0;
+    let size = [0, 1, 255, 70_000, 1_500_000][dice.roll::<usize>(40).min(4)];
+    let some = |dice: &mut Dice| dice.once_in(2);
     CredentialRow {
         id: CredentialId(id(dice.roll(1 << 30))),
-        kind: CredentialKind::ALL[dice.roll(3) as usize],
+        kind: dice.pick(CredentialKind::ALL),
         identity: IdentityId(id(dice.roll(5))),
         parent: some(dice).then(|| CredentialId(id(3))),
-        handle: some(dice).then(|| vec![dice.roll(20) as u8; 32]),
+        handle: some(dice).then(|| vec![dice.roll::<u8>(20); 32]),
         resource: "database/analytics/reader".parse().unwrap(),
-        state: CredentialState::ALL[dice.roll(4) as usize],
-        revocation_epoch: dice.roll(3) as i64,
-        issued_at: UnixMillis(dice.roll(1 << 40) as i64),
-        expires_at: UnixMillis(dice.roll(1 << 40) as i64),
+        state: dice.pick(CredentialState::ALL),
+        revocation_epoch: dice.roll::<i64>(3),
+        issued_at: UnixMillis(dice.roll::<i64>(1 << 40)),
+        expires_at: UnixMillis(dice.roll::<i64>(1 << 40)),
         max_expires_at: UnixMillis(i64::MAX),
-        next_try: some(dice).then(|| UnixMillis(dice.roll(100) as i64)),
+        next_try: some(dice).then(|| UnixMillis(dice.roll::<i64>(100))),
         tries: 0,
         trouble: String::new(),
-        detail: (0..size).map(|_| dice.roll(256) as u8).collect(),
+        detail: (0..size).map(|_| dice.roll::<u8>(256)).collect(),
     }
 }
 
 fn random_step(dice: &mut Dice, versions: &[(IdentityRow, i64)]) -> Step {
     let known = |dice: &mut Dice| {
-        let (row, version) = versions.get(dice.roll(versions.len().max(1) as u64) as usize)?;
+        let (row, version) = versions.get(dice.roll::<usize>(versions.len().max(1) as u64))?;
         Some((row.clone(), *version))
     };
-    match dice.roll(20) {
+    match dice.roll::<u8>(20) {
         0..=4 => Step::Insert(random_identity(dice)),
         5..=9 => match known(dice) {
             Some((mut row, version)) => {
                 row.purpose.push('+');
                 row.expires_at = row.expires_at.is_none().then_some(UnixMillis(7));
                 // One in four is stale, or taken from the future.
-                Step::Update(version + [0, 0, 0, 1, -1][dice.roll(5) as usize], row)
+                Step::Update(version + dice.pick(&[0, 0, 0, 1, -1]), row)
             }
             None => Step::Nothing,
         },
         10 | 11 => Step::Credential(random_credential(dice)),
         12 | 13 => Step::Pair(random_identity(dice), random_identity(dice)),
-        14 => Step::Usage(dice.roll(4), dice.roll(100) as i64),
+        14 => Step::Usage(dice.roll(4), dice.roll::<i64>(100)),
         15 => Step::Bump,
         16 => Step::Swallow(random_identity(dice), random_identity(dice)),
         17 => Step::Refusal,
-        18 => [Step::Nul, Step::Undeclared][dice.roll(2) as usize].clone(),
+        18 => dice.pick(&[Step::Nul, Step::Undeclared]),
         _ => Step::Nothing,
     }
 }
@@ -227,15 +226,15 @@ async fn the_same_operations_give_the_same_answers_and_tables_on_both() {
             .await
             .unwrap();
         let known: Vec<_> = known.into_iter().map(|row| (row.row, row.version)).collect();
-        if let Some((row, _)) = known.get(dice.roll(known.len().max(1) as u64) as usize) {
+        if let Some((row, _)) = known.get(dice.roll::<usize>(known.len().max(1) as u64)) {
             let (one, other) = (lite.fence(row.id).await, server.fence(row.id).await);
             assert_eq!(format!("{one:?}"), format!("{other:?}"));
             fences.push(Some(one));
         }
-        let steps: Vec<_> = (0..1 + dice.roll(24))
+        let steps: Vec<_> = (0..=dice.roll::<u8>(24))
             .map(|number| {
-                let fence = fences[dice.roll(fences.len() as u64) as usize].clone();
-                (random_step(&mut dice, &known), fence, vec![round, number as u8, 1])
+                let fence = dice.pick(&fences);
+                (random_step(&mut dice, &known), fence, vec![round, number, 1])
             })
             .collect();
         let answers = [settle(&lite, &steps).await, settle(&server, &steps).await];
@@ -258,7 +257,7 @@ async fn the_same_operations_give_the_same_answers_and_tables_on_both() {
 async fn settle(node: &Node, steps: &[(Step, Option<Fence>, Vec<u8>)]) -> Vec<Settled> {
     let mut waiting = Vec::new();
     for (step, fence, leaf) in steps {
-        waiting.push(node.submit(act(step.clone(), fence.clone(), leaf.clone())).await);
+        waiting.push(node.submit(act(step.clone(), fence.clone(), leaf)).await);
     }
     let mut settled = Vec::new();
     for answer in waiting {
@@ -277,8 +276,8 @@ async fn a_job_that_fails_in_a_group_leaves_the_others_whole() {
             let good = identity(number, &format!("good{number}"));
             let half = identity(number + 100, &format!("half{number}"));
             let bad = identity(number + 200, "taken");
-            waiting.push(node.submit(act(Step::Insert(good), None, vec![1])).await);
-            waiting.push(node.submit(act(Step::Pair(half, bad), None, vec![2])).await);
+            waiting.push(node.submit(act(Step::Insert(good), None, &[1])).await);
+            waiting.push(node.submit(act(Step::Pair(half, bad), None, &[2])).await);
         }
         for (place, answer) in waiting.into_iter().enumerate() {
             let Settled::Durable { outcome, .. } = answer.await.unwrap() else { panic!("lost") };
@@ -300,7 +299,7 @@ async fn a_job_that_fails_in_a_group_leaves_the_others_whole() {
 async fn a_single_statement_that_wrote_and_then_failed_is_not_kept() {
     for place in Place::both().await {
         let node = place.node().await;
-        let settled = node.commit(act(Step::Refusal, None, vec![1]).writes(Writes::One)).await;
+        let settled = node.commit(act(Step::Refusal, None, &[1]).writes(Writes::One)).await;
         assert!(!matches!(settled, Settled::Durable { outcome: Ok(()), .. }), "{settled:?}");
         assert!(!tables(&node).await.iter().any(|row| row.contains("refused")));
         node.insert(&identity(1, "after")).await;

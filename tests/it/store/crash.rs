@@ -26,7 +26,7 @@ async fn child() {
         for (number, settled) in waiting {
             match settled.await.unwrap() {
                 Settled::Durable { outcome: Ok(()), .. } => println!("kept {number}"),
-                other => {
+                other @ (Settled::Durable { .. } | Settled::Moved | Settled::Lost(_)) => {
                     println!("lost {other:?}");
                     return;
                 }
@@ -51,9 +51,9 @@ fn start(wrapper: &[&str], path: &Path) -> Child {
 /// Checks that the store is whole and holds everything that was acknowledged.
 async fn check(place: &Place, kept: &[u64]) {
     let connection = rusqlite::Connection::open(place.file()).unwrap();
-    let check: String =
+    let verdict: String =
         connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
-    assert_eq!(check, "ok");
+    assert_eq!(verdict, "ok");
     drop(connection);
     let node = place.node().await;
     let found = node

@@ -26,6 +26,9 @@ async fn hold(database: &str, lock: &str) -> sqlx::PgConnection {
 
 const HIT: &str = "INSERT INTO hits (n) VALUES (1)";
 
+const ONE: &str = "UPDATE hits SET n = n + 10 WHERE n % 10 = 1";
+const TWO: &str = "UPDATE hits SET n = n + 10 WHERE n % 10 = 2";
+
 /// A database with a table that counts what took effect.
 async fn place_with_hits() -> Place {
     let place = Place::postgres().await;
@@ -138,8 +141,6 @@ async fn lanes_that_deadlock_on_rows_all_get_through() {
         })
         .leaf(b"add")
     };
-    const ONE: &str = "UPDATE hits SET n = n + 10 WHERE n % 10 = 1";
-    const TWO: &str = "UPDATE hits SET n = n + 10 WHERE n % 10 = 2";
     for _ in 0..15 {
         let (one, other) =
             tokio::join!(nodes[0].commit(add(ONE, TWO)), nodes[1].commit(add(TWO, ONE)));

@@ -69,7 +69,8 @@ impl Proxy {
                         if cut == Cut::After as u8 {
                             server.write_all(bytes).await.unwrap();
                             // Its answer is read and swallowed.
-                            server.read(&mut down).await.unwrap();
+                            let swallowed = server.read(&mut down).await.unwrap();
+                            assert!(swallowed > 0);
                         }
                         if cut != Cut::Nothing as u8 {
                             self.cuts.fetch_add(1, Ordering::SeqCst);

@@ -33,11 +33,11 @@ const ACTIONS: [&str; 4] = ["secrets.get", "database.credentials", "pki.sign", "
 const OUTCOMES: [&str; 3] = ["OK", "DENIED", "CONFLICT"];
 
 pub(super) fn entry(dice: &mut Dice, at: i64) -> Entry {
-    let object = dice.roll(40);
+    let object = dice.roll::<u64>(40);
     let facts = EntryFacts {
         at: UnixMillis(at),
         request: RequestId(id(dice.roll(1 << 30))),
-        caller: if dice.roll(9) == 0 {
+        caller: if dice.once_in(9) {
             CallerFact::System("lease_reaper")
         } else {
             CallerFact::Identity {
@@ -46,18 +46,18 @@ pub(super) fn entry(dice: &mut Dice, at: i64) -> Entry {
                 method: "mtls",
             }
         },
-        action: ACTIONS[dice.roll(4) as usize],
+        action: dice.pick(&ACTIONS),
         resources: vec![ResourceFact {
             noun: "secrets".into(),
             id: (object < 30).then(|| id(object + 1_000)),
         }],
         decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
-        outcome: OUTCOMES[(dice.roll(20) as usize).min(2)],
+        outcome: OUTCOMES[dice.roll::<usize>(20).min(2)],
         keys: vec![],
         duration_us: 1,
         changes: &[],
-        credential: (dice.roll(5) == 0).then(|| CredentialId(id(2_000 + dice.roll(5)))),
-        private: (0..dice.roll(3)).map(|n| (Field::Reason, format!("because {n}"))).collect(),
+        credential: (dice.once_in(5)).then(|| CredentialId(id(2_000 + dice.roll::<u64>(5)))),
+        private: (0..dice.roll::<u8>(3)).map(|n| (Field::Reason, format!("because {n}"))).collect(),
     };
     facts.encode(&SystemEntropy).unwrap()
 }
@@ -68,7 +68,7 @@ async fn record(node: &Node, dice: &mut Dice, count: i64) {
         let needs = Needs { writes: Writes::Nothing, bumps: false, urgent: false };
         let work = Box::new(Record(entry(dice, at)));
         node.writer.submit(Job { fence: None, needs, work }).await.unwrap();
-        if dice.roll(20) == 0 {
+        if dice.once_in(20) {
             flush(node).await;
         }
     }
@@ -315,14 +315,14 @@ async fn erased_side_values_leave_entries_that_verify() {
 }
 
 fn random_filter(dice: &mut Dice) -> Filter {
-    let some = |dice: &mut Dice| dice.roll(3) == 0;
+    let some = |dice: &mut Dice| dice.once_in(3);
     Filter {
         identity: some(dice).then(|| IdentityId(id(dice.roll(32)))),
-        action: some(dice).then(|| ACTIONS[dice.roll(4) as usize].into()),
-        outcome: some(dice).then(|| OUTCOMES[dice.roll(3) as usize].into()),
-        object: some(dice).then(|| id([1_000, 2_000][dice.roll(2) as usize] + dice.roll(6))),
-        from: some(dice).then(|| UnixMillis(dice.roll(1_500) as i64)),
-        to: some(dice).then(|| UnixMillis(dice.roll(1_500) as i64)),
+        action: some(dice).then(|| dice.pick(&ACTIONS).into()),
+        outcome: some(dice).then(|| dice.pick(&OUTCOMES).into()),
+        object: some(dice).then(|| id(dice.pick(&[1_000, 2_000]) + dice.roll::<u64>(6))),
+        from: some(dice).then(|| UnixMillis(dice.roll::<i64>(1_500))),
+        to: some(dice).then(|| UnixMillis(dice.roll::<i64>(1_500))),
     }
 }
 
@@ -374,8 +374,8 @@ async fn questions_answer_what_a_scan_of_everything_does_page_by_page() {
         let all = entries(&node).await;
         for _ in 0..60 {
             let filter = random_filter(&mut dice);
-            let most = [1, 7, 100][dice.roll(3) as usize];
-            let from = [1_320, i64::MAX][dice.roll(2) as usize];
+            let most = dice.pick(&[1, 7, 100]);
+            let from = dice.pick(&[1_320, i64::MAX]);
             assert_eq!(ask(&node, &filter, from, most).await, naive(&filter, &all), "{filter:?}");
         }
         // Whoever removes the filters hides nothing.
