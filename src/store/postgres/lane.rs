@@ -64,14 +64,15 @@ async fn commit_group(
 ) -> Result<(), StoreError> {
     let began = tokio::time::Instant::now();
     for attempt in 0..=RETRIES {
-        let again = attempt < RETRIES && began.elapsed() < PATIENCE;
         if open.is_none() {
             *open = Some(connect(lanes).await?);
         }
         let Some((tx, lane)) = open.as_mut() else {
             return Err(StoreError::Unavailable("the store did not open".into()));
         };
-        match attempt_group(lanes, tx, lane, jobs).await {
+        let done = attempt_group(lanes, tx, lane, jobs).await;
+        let again = attempt < RETRIES && began.elapsed() < PATIENCE;
+        match done {
             Ok(grouped) => {
                 commit::settle_durable(tx, lane, &lanes.shared, grouped, std::mem::take(jobs));
                 return Ok(());

@@ -99,7 +99,8 @@ fn random_identity(dice: &mut Dice) -> IdentityRow {
 }
 
 fn random_credential(dice: &mut Dice) -> CredentialRow {
-    let size = [0, 1, 255, 70_000, 1_500_000][dice.roll::<usize>(40).min(4)];
+    let size = if dice.once_in(25) { 1_500_000 } else { dice.pick(&[0, 1, 255, 20_000]) };
+    let first = dice.roll::<u8>(256);
     let some = |dice: &mut Dice| dice.once_in(2);
     CredentialRow {
         id: CredentialId(id(dice.roll(1 << 30))),
@@ -116,7 +117,7 @@ fn random_credential(dice: &mut Dice) -> CredentialRow {
         next_try: some(dice).then(|| UnixMillis(dice.roll::<i64>(100))),
         tries: 0,
         trouble: String::new(),
-        detail: (0..size).map(|_| dice.roll::<u8>(256)).collect(),
+        detail: (0..size).map(|n: u32| first.wrapping_add(n.to_be_bytes()[3])).collect(),
     }
 }
 
