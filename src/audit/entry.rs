@@ -126,7 +126,9 @@ impl Field {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Finds the field by its name in the format.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.as_str() == text)
     }
 }
@@ -227,13 +229,14 @@ impl EntryFacts<'_> {
     }
 }
 
-type Written = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+pub(super) type Written = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
-fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
+/// Writes what stands beside one entry.
+pub(super) fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
     e.array(count(values))?;
     for value in values {
         e.array(3)?.str(value.field.as_str())?.bytes(&value.salt)?.str(&value.value)?;
@@ -362,6 +365,9 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
         d.array()?;
         Ok((d.str()?.to_owned(), d.bytes()?.to_vec()))
     })?;
+    if d.position() != leaf.len() {
+        return Err(fault("more than an entry"));
+    }
     Ok(ReadEntry {
         at,
         request,
