@@ -17,6 +17,7 @@ pub mod hsm;
 pub mod keyring;
 pub mod policy;
 pub mod proto;
+pub mod server;
 pub mod store;
 pub mod types;
 pub mod vault;

@@ -35,19 +35,23 @@ CREATE TABLE seal (
     mac BYTEA NOT NULL
 );
 
--- Keys in the HSM: what each is for, and what pins it.
+-- Keys in the HSM, by label: what each is for, and what pins it.
 CREATE TABLE hsm_keys (
     id TEXT PRIMARY KEY,
     purpose TEXT NOT NULL,
+    version BIGINT NOT NULL,
+    state TEXT NOT NULL,
     pinned BYTEA NOT NULL,
     certificate BYTEA,
     created_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
-    mac BYTEA NOT NULL
+    mac BYTEA NOT NULL,
+    UNIQUE (purpose, version)
 );
 
--- Identity keys: one row a key and version, and any number of wraps of it.
+-- Identity keys: one row a key and version, and any number of wraps of it. A wrap needs no MAC:
+-- it is bound to key, owner and recipient by its associated data.
 CREATE TABLE identity_keys (
     id TEXT PRIMARY KEY,
     owner TEXT NOT NULL,

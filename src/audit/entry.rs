@@ -9,6 +9,7 @@ use minicbor::{Decoder, Encoder};
 
 use crate::crypto::hmac_sha256;
 use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
 use crate::store::{Change, Entry};
 use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
 
@@ -82,17 +83,6 @@ pub struct DecisionFact<'a> {
     pub reason: &'a str,
     /// The grant's id or the rule's name.
     pub by: String,
-}
-
-/// A use of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyUse {
-    /// The key's label in the HSM, or its id.
-    pub key: String,
-    /// Its version.
-    pub version: i64,
-    /// What for.
-    pub purpose: &'static str,
 }
 
 /// What a private value is.

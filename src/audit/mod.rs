@@ -14,11 +14,10 @@ mod questions;
 #[cfg(test)]
 mod vectors;
 
+pub use crate::keyring::KeyUse;
 pub use batch::RecordCodec;
 pub use bundle::{Part, decode_sides, part};
-pub use entry::{
-    CallerFact, DecisionFact, EntryFacts, Field, KeyUse, ReadEntry, ResourceFact, SideValue,
-};
+pub use entry::{CallerFact, DecisionFact, EntryFacts, Field, ReadEntry, ResourceFact, SideValue};
 pub use extend::extends;
 pub use integrate::{Head, Integration, plan};
 pub use names::{Named, Names};

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::names::{self, PENDING_LABEL, kinds, label};
+use super::unseal::FinalTry;
 use super::{HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, NewKey, Open, Result, identity};
 use crate::error;
 use crate::hsm::{HsmError, KeyInfo};
@@ -82,8 +83,13 @@ impl Keyring {
     /// What the HSM answers.
     pub async fn pending(&self, pin: SecretBytes) -> Result<Option<VaultId>> {
         let _gate = self.0.gate.lock().await;
-        self.0.hsm.login(pin).await?;
-        self.pending_vault().await
+        if !self.is_sealed() {
+            return self.pending_vault().await;
+        }
+        self.log_in(pin, FinalTry::Refuse).await?;
+        let pending = self.pending_vault().await;
+        self.log_out().await;
+        pending
     }
 
     /// Makes the keys of a vault and unseals the keyring with them; seal it if the commit of
@@ -102,7 +108,7 @@ impl Keyring {
         if !self.is_sealed() {
             return Err(KeyringError::Unsealed);
         }
-        self.0.hsm.login(pin).await?;
+        self.log_in(pin, FinalTry::Refuse).await?;
         let made = self.make_keys(vault, on_found).await;
         match made {
             Ok((genesis, open)) => {
@@ -201,7 +207,7 @@ impl Keyring {
         let root = names::newest_active(&hsm_keys, HsmPurpose::Root)?;
         let (key, system) =
             identity::make(self.0.hsm.as_ref(), &mixer, vault.id, root, row).await?;
-        let keys = MasterKeys::derive(vault.id, &key)?;
+        let keys = MasterKeys::derive(vault.id, &key, system.used.clone())?;
         let used = hsm_keys.iter().map(|key| key.used_for("create")).chain([system.used.clone()]);
         let used = used.collect();
         let open = Open {

@@ -155,18 +155,16 @@ impl Keyring {
         let open = self.open_state()?;
         let found = self.find_key(&open, reader, Find::Id(key_id)).await?;
         let (key, unwrapped) = found.ok_or(KeyringError::NoKey)?;
-        let misplaced = || {
+        let what = || {
             let Place { table, column, row, .. } = place;
-            KeyringError::Misplaced(format!("{column} of row {row} of {table}"))
+            format!("{column} of row {row} of {table}")
         };
         if key.row.row.owner != owner {
-            return Err(misplaced());
+            return Err(KeyringError::Misplaced(what()));
         }
         let aad = Aads::of(open.vault, &key.row.row, place);
-        let plaintext = open_value(&key.key, &aad, blob).map_err(|error| match error {
-            CryptoError::Open => misplaced(),
-            other => KeyringError::Crypto(other),
-        })?;
+        let plaintext =
+            open_value(&key.key, &aad, blob).map_err(|error| KeyringError::opening(error, what))?;
         let used = unwrapped.into_iter().chain([key.used_for("decrypt")]).collect();
         Ok(Opened { plaintext, used, fence: key.row.fence() })
     }
@@ -179,7 +177,7 @@ fn seal_with(
     plaintext: &SecretBytes,
 ) -> Result<Vec<u8>> {
     let aad = Aads::of(open.vault, &key.row.row, place);
-    Ok(seal_value(&key.key, &aad, plaintext, &open.mixer)?)
+    seal_value(&key.key, &aad, plaintext, &open.mixer)
 }
 
 /// The associated data of both halves of a blob.

@@ -6,8 +6,8 @@ use super::cache::Find;
 use super::master::{INFO_DATA_WRAP, Mixer, derive};
 use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Result};
 use crate::crypto::{
-    AssociatedData, CryptoError, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input,
-    unwrap_key, wrap_key, wrap_salt,
+    AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
+    wrap_salt,
 };
 use crate::error;
 use crate::hsm::Hsm;
@@ -128,10 +128,7 @@ pub(super) async fn unwrap(
     if wrap.suite != SUITE_HMAC_KDF {
         return Err(KeyringError::UnknownSuite(wrap.suite));
     }
-    let misplaced = |error| match error {
-        CryptoError::Open => KeyringError::Misplaced(format!("the wrap of key {}", row.id)),
-        other => KeyringError::Crypto(other),
-    };
+    let misplaced = |error| KeyringError::opening(error, || format!("the wrap of key {}", row.id));
     let aad = wrap_aad(vault, row, root);
     let salt = wrap_salt(&wrap.blob).map_err(misplaced)?;
     let wrapping_key = hsm.hmac(&root.label, &kdf_input(&aad, salt)).await?;

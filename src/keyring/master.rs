@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::Result;
+use super::{KeyUse, Result};
 use crate::crypto::{CryptoError, MacKey, hkdf_sha256};
 use crate::error;
 use crate::types::{Entropy, SecretBytes, VaultId};
@@ -31,16 +31,23 @@ pub struct MasterKeys {
     pub idempotency: MacKey,
     /// MACs page tokens.
     pub page: MacKey,
+    /// The root key that their origin was wrapped or unwrapped with, for the record.
+    pub root: KeyUse,
 }
 
 impl MasterKeys {
-    pub(super) fn derive(vault: VaultId, system: &SecretBytes) -> Result<Self, CryptoError> {
+    pub(super) fn derive(
+        vault: VaultId,
+        system: &SecretBytes,
+        root: KeyUse,
+    ) -> Result<Self, CryptoError> {
         let key = |info| Ok(MacKey::new(derive(vault, system, info)?.expose()));
         Ok(Self {
             row: key(INFO_ROW)?,
             batch: key(INFO_BATCH)?,
             idempotency: key(INFO_IDEMPOTENCY)?,
             page: key(INFO_PAGE)?,
+            root,
         })
     }
 }

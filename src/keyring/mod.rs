@@ -33,6 +33,7 @@ pub use head::{Head, HeadKept};
 pub use identity::NewKey;
 pub use master::MasterKeys;
 pub use names::{HsmKey, label};
+pub use unseal::FinalTry;
 
 /// The result of this room.
 pub type Result<T, E = KeyringError> = std::result::Result<T, E>;
@@ -79,6 +80,13 @@ pub enum KeyringError {
     /// Another room failed.
     #[error(transparent)]
     Other(#[from] Error),
+}
+
+impl KeyringError {
+    /// Tells what does not open, where that is the fault.
+    fn opening(error: CryptoError, what: impl FnOnce() -> String) -> Self {
+        if error == CryptoError::Open { Self::Misplaced(what()) } else { Self::Crypto(error) }
+    }
 }
 
 impl From<KeyringError> for Error {
@@ -169,7 +177,7 @@ impl Keyring {
         Ok(self.open_state()?.hsm_keys.clone())
     }
 
-    /// Lends the key that idempotency keys are MACed with.
+    /// Lends the key that idempotency keys get their MAC from.
     ///
     /// # Errors
     /// [`KeyringError::Sealed`].
@@ -177,7 +185,7 @@ impl Keyring {
         Ok(self.open_state()?.keys.idempotency.clone())
     }
 
-    /// Lends the key that page tokens are MACed with.
+    /// Lends the key that page tokens get their MAC from.
     ///
     /// # Errors
     /// [`KeyringError::Sealed`].

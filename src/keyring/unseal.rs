@@ -4,9 +4,32 @@ use std::sync::Arc;
 
 use super::master::Mixer;
 use super::{HsmKey, Keyring, KeyringError, MasterKeys, Open, Result, identity, names};
-use crate::store::Reader;
 use crate::store::keys::{self, Check, Foundation, HsmPurpose, KeyOwner, KeyState, WrapRow};
+use crate::store::{Reader, RowSealer};
 use crate::types::SecretBytes;
+
+/// Whether the PIN is tried when the token warns that one more wrong one locks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinalTry {
+    /// No.
+    Refuse,
+    /// Yes: an operator asked for it by name.
+    Force,
+}
+
+/// Takes the row key back unless the unsealing came to its end.
+struct Trial<'a> {
+    sealer: &'a RowSealer,
+    stays: bool,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if !self.stays {
+            self.sealer.set_key(None);
+        }
+    }
+}
 
 /// Random bytes that the HSM gives at unsealing.
 const SEED_BYTES: usize = 32;
@@ -24,17 +47,20 @@ impl Keyring {
     /// [`KeyringError::Replaced`], [`KeyringError::Unfit`], [`KeyringError::Misplaced`] and
     /// `Store(Tampered)` when something is not what it was, all of them alarms;
     /// [`KeyringError::NotFounded`].
-    pub async fn unseal(&self, reader: &Reader, pin: SecretBytes) -> Result<MasterKeys> {
+    pub async fn unseal(
+        &self,
+        reader: &Reader,
+        pin: SecretBytes,
+        final_try: FinalTry,
+    ) -> Result<MasterKeys> {
         let _gate = self.0.gate.lock().await;
         if let Ok(open) = self.open_state() {
             return Ok(open.keys.clone());
         }
-        self.0.hsm.login(pin).await?;
+        self.log_in(pin, final_try).await?;
         let unsealed = self.check_chain(reader).await;
-        if let Err(error) = unsealed {
-            self.0.sealer.set_key(None);
+        if unsealed.is_err() {
             self.log_out().await;
-            return Err(error);
         }
         unsealed
     }
@@ -49,6 +75,17 @@ impl Keyring {
         self.0.sealer.set_key(None);
         drop(self.0.open.write().take());
         Ok(self.0.hsm.logout().await?)
+    }
+
+    /// Logs in. Out first, so that a PIN is never taken for right because an unsealing that was
+    /// given up half way had logged in before.
+    pub(super) async fn log_in(&self, pin: SecretBytes, final_try: FinalTry) -> Result<()> {
+        self.log_out().await;
+        match final_try {
+            FinalTry::Refuse => self.0.hsm.login(pin).await?,
+            FinalTry::Force => self.0.hsm.login_forced(pin).await?,
+        }
+        Ok(())
     }
 
     /// Logs out where an error is on its way already.
@@ -79,14 +116,15 @@ impl Keyring {
             return Err(KeyringError::Unfit("the key of `system`".into()));
         }
         let hsm = self.0.hsm.as_ref();
-        let (key, _used) = identity::unwrap(hsm, vault, &hsm_keys, &read.system, &wraps).await?;
-        let keys = MasterKeys::derive(vault, &key)?;
+        let (key, used) = identity::unwrap(hsm, vault, &hsm_keys, &read.system, &wraps).await?;
+        let keys = MasterKeys::derive(vault, &key, used)?;
 
         // What was believed so far must be what was sealed, before the key is in force.
         if checked(reader, Check::Trial(keys.row.clone())).await? != read {
             return Err(KeyringError::Unfit("they changed meanwhile".into()));
         }
         let mixer = self.mixer().await?;
+        let mut trial = Trial { sealer: &self.0.sealer, stays: false };
         self.0.sealer.set_key(Some(keys.row.clone()));
         // And no older than what this process saw before it was sealed.
         if checked(reader, Check::InForce).await? != read {
@@ -96,6 +134,7 @@ impl Keyring {
         let cache = parking_lot::Mutex::default();
         let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache };
         *self.0.open.write() = Some(Arc::new(open));
+        trial.stays = true;
         Ok(keys)
     }
 }
@@ -117,4 +156,54 @@ async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
     let view =
         reader.view(move |tx| Box::pin(async move { Ok(keys::foundation(tx, &check).await) }));
     view.await??.ok_or(KeyringError::NotFounded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Weak;
+
+    use super::super::KeyUse;
+    use super::super::cache::Find;
+    use super::super::identity::DataWrapKey;
+    use super::*;
+    use crate::hsm::{Hsm, HsmError, MemoryHsm};
+    use crate::store::Versioned;
+    use crate::store::keys::IdentityKeyRow;
+    use crate::types::{Id, SystemEntropy, UnixMillis, VaultId};
+
+    #[tokio::test]
+    async fn sealing_leaves_no_key_in_memory_but_with_calls_that_hold_one() {
+        let hsm = Arc::new(MemoryHsm::unsealed());
+        let keyring = Keyring::new(hsm.clone(), Arc::new(SystemEntropy), Arc::default());
+        let secret = SecretBytes::new(vec![7; 32]);
+        let vault = VaultId(Id::from_bytes([1; 16]));
+        let root = KeyUse { key: "root".into(), version: 1, purpose: "unwrap" };
+        let open = Arc::new(Open {
+            vault,
+            hsm_keys: Vec::new(),
+            keys: MasterKeys::derive(vault, &secret, root).unwrap(),
+            mixer: keyring.mixer().await.unwrap(),
+            cache: parking_lot::Mutex::default(),
+        });
+        let row = IdentityKeyRow {
+            id: Id::from_bytes([2; 16]),
+            owner: KeyOwner::System,
+            version: 1,
+            state: KeyState::Active,
+            created_at: UnixMillis(0),
+        };
+        let key = Arc::new(DataWrapKey { row: Versioned { row, version: 1 }, key: secret });
+        open.cache.lock().remember(0, Find::Current(KeyOwner::System), &key);
+        let (cached, all): (Weak<_>, Weak<_>) = (Arc::downgrade(&key), Arc::downgrade(&open));
+        drop(key);
+        *keyring.0.open.write() = Some(open);
+
+        let call = keyring.open_state().unwrap();
+        keyring.seal().await.unwrap();
+        assert!(keyring.is_sealed());
+        assert!(all.upgrade().is_some(), "a call holds it");
+        drop(call);
+        assert!(all.upgrade().is_none() && cached.upgrade().is_none());
+        assert_eq!(hsm.random(1).await, Err(HsmError::LoggedOut));
+    }
 }

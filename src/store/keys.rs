@@ -126,7 +126,7 @@ impl FromStr for KeyOwner {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name {
             $($(#[$vdoc])* $variant),+
         }
@@ -237,9 +237,8 @@ pub enum Check {
 /// [`StoreError::Tampered`] where a row is not what was sealed, [`StoreError::Malformed`] where
 /// one is missing or there are two vaults.
 pub async fn foundation(tx: &mut Tx, check: &Check) -> Result<Option<Foundation>, StoreError> {
-    let vault = match only(checked::<VaultRow>(tx, check, "LIMIT 2", vec![]).await?)? {
-        Some(vault) => vault,
-        None => return Ok(None),
+    let Some(vault) = only(checked::<VaultRow>(tx, check, "LIMIT 2", vec![]).await?)? else {
+        return Ok(None);
     };
     let seal = only(checked::<SealRow>(tx, check, "LIMIT 2", vec![]).await?)?;
     let hsm_keys = checked(tx, check, "ORDER BY id LIMIT $1", params![MAX_HSM_KEYS]).await?;

@@ -7,14 +7,16 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod authorities;
 mod cli;
-mod cli;
+mod cli_verify;
 mod config;
 mod harden;
 mod hsm;
+mod keyring;
 mod pgtarget;
 mod support;
-mod support;
-mod cli_verify;
 mod tidy;
 mod tlog;
+mod tls;
+mod x509;

@@ -3,6 +3,7 @@
 //! The pure core: bytes and rules in, certificates out. Knows no store; a serial is stored by the
 //! caller before [`issue`] is called, which is the one way to a signature.
 
+mod authorities;
 mod authority;
 mod certificate;
 mod csr;
@@ -17,6 +18,7 @@ mod rsa;
 mod spiffe;
 mod template;
 
+pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
 pub use certificate::{Certificate, issue};
 pub use csr::{MAX_CSR_BYTES, Request};

@@ -1,0 +1,73 @@
+//! The vault's three authorities, while it is unsealed.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::{Authority, Role, TrustDomain};
+use crate::error::{Error, Result};
+use crate::hsm::Hsm;
+use crate::keyring::Keyring;
+use crate::store::keys::HsmPurpose;
+
+/// The authorities, each proved against its key in the HSM.
+#[derive(Debug)]
+pub struct Authorities {
+    /// Signs the issuing CA and nothing else.
+    pub root: Authority,
+    /// Signs certificates that profiles allow.
+    pub issuing: Authority,
+    /// Signs login certificates and nothing else.
+    pub login: Authority,
+}
+
+impl Authorities {
+    /// Loads and proves all three.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when a certificate does not belong to its key.
+    pub async fn load(keyring: &Keyring, hsm: &dyn Hsm, ours: &TrustDomain) -> Result<Self> {
+        let root = load(keyring, hsm, ours, Role::Root, None).await?;
+        let issuing = load(keyring, hsm, ours, Role::Issuing, Some(&root)).await?;
+        let login = load(keyring, hsm, ours, Role::Login, None).await?;
+        Ok(Self { root, issuing, login })
+    }
+}
+
+async fn load(
+    keyring: &Keyring,
+    hsm: &dyn Hsm,
+    ours: &TrustDomain,
+    role: Role,
+    above: Option<&Authority>,
+) -> Result<Authority> {
+    let purpose = match role {
+        Role::Root => HsmPurpose::CaRoot,
+        Role::Issuing => HsmPurpose::CaIssuing,
+        Role::Login => HsmPurpose::CaLogin,
+    };
+    let missing = || Error::internal("an authority is missing");
+    let key = keyring.hsm_key(purpose)?;
+    let info = hsm.lookup_key(&key.label).await?.ok_or_else(missing)?;
+    let certificate = key.certificate.ok_or_else(missing)?;
+    Authority::load(role, &info, &certificate, above, ours)
+}
+
+/// Where engines find the authorities: full while the vault is unsealed.
+#[derive(Debug, Clone, Default)]
+pub struct AuthoritySlot(Arc<RwLock<Option<Arc<Authorities>>>>);
+
+impl AuthoritySlot {
+    /// Fills or empties it.
+    pub fn set(&self, authorities: Option<Arc<Authorities>>) {
+        *self.0.write() = authorities;
+    }
+
+    /// The authorities.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`].
+    pub fn current(&self) -> Result<Arc<Authorities>> {
+        self.0.read().clone().ok_or(Error::Sealed)
+    }
+}

@@ -1,0 +1,318 @@
+//! Founding a vault: keys, authorities and the first human, in one commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::node::Ingredients;
+use crate::audit::{CallerFact, DecisionFact, EntryFacts, Field, RecordCodec};
+use crate::crypto::sha256;
+use crate::engines::pki::{
+    Authority, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain, issue,
+};
+use crate::error::{Error, Result};
+use crate::hsm::Hsm;
+use crate::keyring::{Genesis, Keyring, OnFound};
+use crate::store::credentials::CredentialRow;
+use crate::store::identities::{GroupRow, IdentityRow, MemberRow};
+use crate::store::keys::{self, Check, HsmPurpose, VaultRow};
+use crate::store::{
+    Change, Entry, Job, Needs, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
+};
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityName,
+    IdentityState, Kind, RequestId, ResourceName, SecretBytes, TaskGroup, Tier, UnixMillis,
+    VaultId,
+};
+use crate::vault::ADMINISTRATORS;
+
+/// What is founded.
+#[derive(Debug, Clone)]
+pub struct Founding {
+    /// Trust domain of its SPIFFE ids.
+    pub trust_domain: TrustDomain,
+    /// Name of its log.
+    pub origin: String,
+    /// Whether it is marked as development, for ever.
+    pub dev: bool,
+    /// Who may log in first.
+    pub first: First,
+}
+
+/// Who may log in first.
+#[derive(Debug, Clone)]
+pub enum First {
+    /// The human `admin`, an administrator: for development alone.
+    Administrator(Request),
+    /// The bootstrap certificate: registers administrators for 24 h, and no more.
+    Bootstrap(Request),
+}
+
+/// What founding yields.
+#[derive(Debug, Clone)]
+pub struct Founded {
+    /// The vault's id.
+    pub vault: VaultId,
+    /// The first login certificate, PEM.
+    pub certificate_pem: String,
+    /// What relying parties trust, PEM.
+    pub root_pem: String,
+}
+
+/// Founds a vault in an empty store.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] when the store holds one; what HSM and store answer.
+pub async fn found(parts: &Ingredients, founding: &Founding, pin: SecretBytes) -> Result<Founded> {
+    let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
+    let tasks = TaskGroup::default();
+    let batches = Arc::clone(&codec) as Arc<dyn crate::store::BatchCodec>;
+    let (reader, writer) =
+        Store::open(&parts.location, &parts.node, Arc::clone(&sealer), batches, &tasks).await?;
+    let there = reader
+        .view(|tx| Box::pin(async { Ok(keys::foundation(tx, &Check::Nothing).await?) }))
+        .await?;
+    if there.is_some() {
+        return Err(Error::AlreadyExists("the store holds a vault already".into()));
+    }
+    let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
+    let done = commit(parts, founding, &keyring, &codec, &writer, pin).await;
+    drop((reader, writer));
+    keyring.seal().await?;
+    tasks.shutdown().await;
+    done
+}
+
+async fn commit(
+    parts: &Ingredients,
+    founding: &Founding,
+    keyring: &Keyring,
+    codec: &RecordCodec,
+    writer: &Writer,
+    pin: SecretBytes,
+) -> Result<Founded> {
+    let now = parts.clock.now();
+    let id = match keyring.pending(pin.clone()).await? {
+        Some(interrupted) => interrupted,
+        None => VaultId(Id::ordered(now, parts.entropy.as_ref())?),
+    };
+    let vault = VaultRow {
+        id,
+        trust_domain: founding.trust_domain.as_str().to_owned(),
+        dev: founding.dev,
+        origin: founding.origin.clone(),
+        created_at: now,
+        restore_epoch: 0,
+    };
+    let mut genesis = keyring.create(vault, pin, OnFound::Resume).await?;
+    codec.set_key(Some(genesis.keys.batch.clone()));
+    let made = make_authorities(parts, founding, keyring, id, now).await?;
+    for (purpose, authority) in &made {
+        genesis.set_certificate(*purpose, authority.certificate_der());
+    }
+    let login = made.get(&HsmPurpose::CaLogin).ok_or(Error::Internal)?;
+    let root = made.get(&HsmPurpose::CaRoot).ok_or(Error::Internal)?;
+    let first = FirstRows::make(parts, founding, login, now).await?;
+    let certificate_pem = first.pem.clone();
+    let entry = entry(parts, &first, now, &genesis)?;
+    let (reply, settled) = oneshot::channel();
+    let work = Found { genesis, first, entry, changes: Vec::new(), reply };
+    let needs = Needs { writes: Writes::Many, bumps: true, urgent: false };
+    writer.submit(Job { fence: None, needs, work: Box::new(work) }).await?;
+    match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+        Settled::Durable { outcome, .. } => outcome?,
+        Settled::Moved => return Err(Error::internal("founding has no fence")),
+        Settled::Lost(error) => return Err(error.into()),
+    }
+    keyring.founded().await?;
+    Ok(Founded { vault: id, certificate_pem, root_pem: root.pem() })
+}
+
+async fn make_authorities(
+    parts: &Ingredients,
+    founding: &Founding,
+    keyring: &Keyring,
+    id: VaultId,
+    now: UnixMillis,
+) -> Result<BTreeMap<HsmPurpose, Authority>> {
+    let text = id.to_string();
+    // The end of the id is random; its beginning is a clock.
+    let short = text.get(text.len().saturating_sub(8)..).unwrap_or(&text);
+    let deployment = if founding.dev { Deployment::Development } else { Deployment::Production };
+    let hsm: &dyn Hsm = parts.hsm.as_ref();
+    let founder =
+        Founder { hsm, vault: short, deployment, trust_domain: &founding.trust_domain, now };
+    let mut infos = BTreeMap::new();
+    for purpose in [HsmPurpose::CaRoot, HsmPurpose::CaIssuing, HsmPurpose::CaLogin] {
+        let label = keyring.hsm_key(purpose)?.label;
+        let info = hsm.lookup_key(&label).await?.ok_or(Error::Internal)?;
+        infos.insert(purpose, info);
+    }
+    let info = |purpose| infos.get(&purpose).ok_or(Error::Internal);
+    let entropy = parts.entropy.as_ref();
+    let root = founder.root(info(HsmPurpose::CaRoot)?, &Serial::random(entropy)?).await?;
+    let serial = Serial::random(entropy)?;
+    let issuing = founder.issuing(info(HsmPurpose::CaIssuing)?, &root, &serial).await?;
+    let login = founder.login(info(HsmPurpose::CaLogin)?, &Serial::random(entropy)?).await?;
+    Ok(BTreeMap::from([
+        (HsmPurpose::CaRoot, root),
+        (HsmPurpose::CaIssuing, issuing),
+        (HsmPurpose::CaLogin, login),
+    ]))
+}
+
+/// The rows of who may log in first.
+struct FirstRows {
+    identity: IdentityRow,
+    group: GroupRow,
+    member: Option<MemberRow>,
+    credential: CredentialRow,
+    pem: String,
+}
+
+impl FirstRows {
+    async fn make(
+        parts: &Ingredients,
+        founding: &Founding,
+        login: &Authority,
+        now: UnixMillis,
+    ) -> Result<Self> {
+        let (kind, name, request) = match &founding.first {
+            First::Administrator(request) => (Kind::Human, "admin", request),
+            First::Bootstrap(request) => (Kind::Bootstrap, "bootstrap", request),
+        };
+        let entropy = parts.entropy.as_ref();
+        let name: IdentityName = name.parse()?;
+        let id = IdentityId(Id::ordered(now, entropy)?);
+        let spiffe =
+            SpiffeId { trust_domain: founding.trust_domain.clone(), kind, name: name.clone() };
+        let template = Template::login(request, &spiffe, None)?;
+        let serial = Serial::random(entropy)?;
+        let certificate = issue(parts.hsm.as_ref(), login, &template, &serial, now).await?;
+        let by = id.to_string();
+        let group_id = GroupId(Id::ordered(now, entropy)?);
+        let member = (kind == Kind::Human).then(|| -> Result<MemberRow> {
+            Ok(MemberRow {
+                id: Id::ordered(now, entropy)?,
+                group_id,
+                identity_id: id,
+                active: true,
+                changed_at: now,
+                changed_by: by.clone(),
+            })
+        });
+        let member = member.transpose()?;
+        let resource = ResourceName::join("identities", &[name.as_str()])?;
+        let bootstrap = kind == Kind::Bootstrap;
+        Ok(Self {
+            identity: IdentityRow {
+                id,
+                name,
+                kind,
+                state: IdentityState::Active,
+                owner: id,
+                purpose: "the first to log in".to_owned(),
+                tier: Tier::Critical,
+                labels: "{}".to_owned(),
+                expires_at: bootstrap.then_some(certificate.not_after),
+                revocation_epoch: 1,
+                authority_rev: 1,
+                created_at: now,
+                created_by: by.clone(),
+                changed_at: now,
+                changed_by: by.clone(),
+            },
+            group: GroupRow {
+                id: group_id,
+                name: ADMINISTRATORS.parse()?,
+                purpose: "humans who administer this vault".to_owned(),
+                authority_rev: 1,
+                created_at: now,
+                created_by: by.clone(),
+                changed_at: now,
+                changed_by: by,
+            },
+            member,
+            credential: CredentialRow {
+                id: CredentialId(Id::ordered(now, entropy)?),
+                kind: CredentialKind::Login,
+                identity: id,
+                parent: None,
+                handle: Some(sha256(&certificate.der).to_vec()),
+                resource,
+                state: CredentialState::Active,
+                revocation_epoch: 1,
+                issued_at: now,
+                expires_at: certificate.not_after,
+                max_expires_at: certificate.not_after,
+                next_try: None,
+                tries: 0,
+                trouble: String::new(),
+                detail: certificate.der.clone(),
+            },
+            pem: certificate.pem(),
+        })
+    }
+
+    async fn store(&self, tx: &mut Tx) -> Result<()> {
+        tx.insert(&self.identity).await?;
+        tx.insert(&self.group).await?;
+        if let Some(member) = &self.member {
+            tx.insert(member).await?;
+        }
+        tx.insert(&self.credential).await?;
+        Ok(())
+    }
+}
+
+fn entry(
+    parts: &Ingredients,
+    first: &FirstRows,
+    now: UnixMillis,
+    genesis: &Genesis,
+) -> Result<EntryFacts<'static>> {
+    Ok(EntryFacts {
+        at: now,
+        request: RequestId(Id::ordered(now, parts.entropy.as_ref())?),
+        caller: CallerFact::System("init"),
+        action: "system.init",
+        resources: Vec::new(),
+        decision: DecisionFact { allowed: true, reason: "allowed", by: "local".to_owned() },
+        outcome: "OK",
+        keys: genesis.used.clone(),
+        duration_us: 0,
+        changes: &[],
+        credential: Some(first.credential.id),
+        private: vec![(Field::Identity, first.identity.name.to_string())],
+    })
+}
+
+struct Found {
+    genesis: Genesis,
+    first: FirstRows,
+    entry: EntryFacts<'static>,
+    changes: Vec<Change>,
+    reply: oneshot::Sender<Settled>,
+}
+
+#[async_trait]
+impl Work for Found {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        self.genesis.store(tx, &self.first.identity.id.to_string()).await?;
+        self.first.store(tx).await?;
+        tx.bump_authority()
+    }
+
+    fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        self.changes = outcome.ok()?.to_vec();
+        let facts = EntryFacts { changes: &self.changes, ..self.entry.clone() };
+        Some(facts.encode(&crate::types::SystemEntropy).unwrap_or_default())
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        // Founding waits for it.
+        let _gone = self.reply.send(settled);
+    }
+}
