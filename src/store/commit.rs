@@ -232,12 +232,13 @@ async fn run_job(tx: &mut Tx, epoch: i64, job: &mut Job) -> Result<Option<Result
     {
         return Ok(None);
     }
-    if job.needs.writes == Writes::Nothing {
-        return Ok(Some(Ok(())));
-    }
     tx.allow_bump(job.needs.bumps);
     // On PostgreSQL any error ends the transaction, so a single statement needs one there too.
-    let savepoint = job.needs.writes == Writes::Many || tx.is_postgres();
+    let savepoint = match job.needs.writes {
+        Writes::Nothing => false,
+        Writes::One => tx.is_postgres(),
+        Writes::Many => true,
+    };
     if savepoint {
         tx.execute("SAVEPOINT job", vec![]).await?;
     }

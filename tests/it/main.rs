@@ -19,4 +19,5 @@ mod support;
 mod tidy;
 mod tlog;
 mod tls;
+mod whoami;
 mod x509;

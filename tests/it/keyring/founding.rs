@@ -130,7 +130,7 @@ fn a_vault_founded_in_softhsm_seals_and_unseals_again() {
             let hsm = Arc::new(Pkcs11Hsm::open(&token.config()).unwrap());
             let node = Node::empty(Token::over(hsm.clone())).await;
             let wrong = strongroom::types::SecretBytes::new(b"1234".to_vec());
-            assert_eq!(token.pin(), pin());
+            assert_eq!(token.pin, pin());
             let genesis = node.keyring.create(vault(1), pin(), OnFound::Refuse).await.unwrap();
             node.store(genesis).await.unwrap();
             node.keyring.founded().await.unwrap();

@@ -88,6 +88,12 @@ impl Postgres {
         assert!(self.resume_if_free(), "the server does not come back:\n{}", self.log());
     }
 
+    /// The superuser's URL of a database.
+    pub(crate) fn url(&self, database: &str) -> String {
+        let port = self.port;
+        format!("postgres://postgres:{PASSWORD}@127.0.0.1:{port}/{database}?sslmode=disable")
+    }
+
     /// Connection options of the superuser for a database.
     pub(crate) fn superuser(&self, database: &str) -> PgConnectOptions {
         self.login("postgres", PASSWORD, database)

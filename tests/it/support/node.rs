@@ -1,0 +1,191 @@
+//! Nodes in this process, on either store, with the `Hsm` double and clients that log in.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use strongroom::engines::pki::Request;
+use strongroom::hsm::{Hsm, MemoryHsm};
+use strongroom::server::{First, Founding, Ingredients, Node, found};
+use strongroom::store::Location;
+use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
+use tempfile::TempDir;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::postgres::Postgres;
+
+/// The double's PIN.
+pub(crate) const PIN: &[u8] = b"a pin of the double";
+/// The fixture's trust domain.
+pub(crate) const TRUST_DOMAIN: &str = "vault.test";
+
+/// A clock that tests turn by hand; it also runs.
+#[derive(Debug)]
+pub(crate) struct TestClock(Mutex<Duration>);
+
+impl TestClock {
+    /// Turns the clock on.
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> UnixMillis {
+        let ahead = i64::try_from(self.0.lock().as_millis()).unwrap();
+        UnixMillis(strongroom::types::SystemClock.now().0 + ahead)
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now() + *self.0.lock()
+    }
+}
+
+/// Which store a fixture stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Sqlite,
+    Postgres,
+}
+
+/// Both.
+pub(crate) const BACKENDS: [Backend; 2] = [Backend::Sqlite, Backend::Postgres];
+
+/// A founded vault with a running node and its first administrator.
+pub(crate) struct Fixture {
+    pub(crate) node: Option<Node>,
+    pub(crate) parts: Ingredients,
+    pub(crate) clock: Arc<TestClock>,
+    pub(crate) hsm: Arc<MemoryHsm>,
+    pub(crate) admin: Login,
+    pub(crate) root_pem: String,
+    pub(crate) dir: TempDir,
+}
+
+/// A login: a key, a certificate.
+#[derive(Debug, Clone)]
+pub(crate) struct Login {
+    pub(crate) key_pem: String,
+    pub(crate) certificate_pem: String,
+}
+
+/// Makes a key and a request that asks for no name.
+pub(crate) fn csr() -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    let request = params.serialize_request(&key).unwrap();
+    (key.serialize_pem(), request.pem().unwrap())
+}
+
+impl Fixture {
+    /// A vault on SQLite.
+    pub(crate) async fn new() -> Self {
+        Self::on(Backend::Sqlite).await
+    }
+
+    /// A vault on either store.
+    pub(crate) async fn on(backend: Backend) -> Self {
+        let dir = TempDir::new().unwrap();
+        let location = location(backend, dir.path()).await;
+        Self::at(dir, location).await
+    }
+
+    /// A vault at a place of the test's own making.
+    pub(crate) async fn at(dir: TempDir, location: Location) -> Self {
+        // Shown where a test fails; a second fixture finds it set.
+        let log = tracing_subscriber::fmt().with_test_writer();
+        let _set = log.with_max_level(tracing::Level::WARN).try_init();
+        let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
+        let clock = Arc::new(TestClock(Mutex::default()));
+        let parts = Ingredients {
+            node: "a".to_owned(),
+            location,
+            hsm: Arc::clone(&hsm) as Arc<dyn Hsm>,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            entropy: Arc::new(SystemEntropy),
+            grpc_listen: ([127, 0, 0, 1], 0).into(),
+            server_names: vec!["dns:localhost".parse().unwrap()],
+            checkpoint: Duration::from_millis(200),
+            limits: strongroom::grpc::Settings::default(),
+        };
+        let (key_pem, request) = csr();
+        let founding = Founding {
+            trust_domain: TRUST_DOMAIN.parse().unwrap(),
+            origin: "vault.test/log".to_owned(),
+            dev: true,
+            first: First::Administrator(Request::parse(request.as_bytes()).unwrap()),
+        };
+        let founded = found(&parts, &founding, pin()).await.unwrap();
+        let admin = Login { key_pem, certificate_pem: founded.certificate_pem };
+        let node = Node::start(parts.clone(), pin()).await.unwrap();
+        let root_pem = founded.root_pem;
+        Self { node: Some(node), parts, clock, hsm, admin, root_pem, dir }
+    }
+
+    /// The running node.
+    pub(crate) fn node(&self) -> &Node {
+        self.node.as_ref().unwrap()
+    }
+
+    /// Stops the node and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        self.node.take().unwrap().stop().await.unwrap();
+        self.node = Some(Node::start(self.parts.clone(), pin()).await.unwrap());
+    }
+
+    /// Starts another node on the same store and token.
+    pub(crate) async fn second_node(&self) -> Node {
+        let parts = Ingredients { node: "b".to_owned(), ..self.parts.clone() };
+        Node::start(parts, pin()).await.unwrap()
+    }
+
+    /// Connects with a login.
+    pub(crate) async fn connect(&self, login: &Login) -> Channel {
+        self.connect_to(self.node(), login).await
+    }
+
+    /// Connects to one of several nodes.
+    pub(crate) async fn connect_to(&self, node: &Node, login: &Login) -> Channel {
+        let identity = Identity::from_pem(&login.certificate_pem, &login.key_pem);
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.root_pem))
+            .identity(identity)
+            .domain_name("localhost");
+        let uri = format!("https://127.0.0.1:{}", node.grpc_addr.port());
+        Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
+    }
+
+    /// Connects without any credential.
+    pub(crate) async fn connect_as_nobody(&self) -> Channel {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.root_pem))
+            .domain_name("localhost");
+        let uri = format!("https://127.0.0.1:{}", self.node().grpc_addr.port());
+        Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
+    }
+}
+
+/// The double's PIN.
+pub(crate) fn pin() -> SecretBytes {
+    SecretBytes::new(PIN.to_vec())
+}
+
+/// An empty store.
+pub(crate) async fn location(backend: Backend, dir: &Path) -> Location {
+    match backend {
+        Backend::Sqlite => {
+            Location::Sqlite { path: dir.join("vault.db"), max_mib: 0, reserve_mib: 0 }
+        }
+        Backend::Postgres => {
+            let server = Postgres::shared();
+            let unique = dir.file_name().unwrap().to_string_lossy().to_lowercase();
+            let name =
+                format!("store_{}", unique.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
+            server.run("postgres", &format!("CREATE DATABASE \"{name}\"")).await;
+            Location::Postgres { url: server.url(&name), lanes: 2 }
+        }
+    }
+}
