@@ -110,8 +110,7 @@ pub(super) fn cut_readable(body: &[u8]) -> Vec<&[u8]> {
     let mut rest = body;
     let mut entries = Vec::new();
     while let Some((len, after)) = rest.split_first_chunk::<2>()
-        && let Some((entry, after)) =
-            after.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+        && let Some((entry, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*len)))
     {
         entries.push(entry);
         rest = after;

@@ -219,7 +219,8 @@ impl EntryFacts<'_> {
     }
 }
 
-pub(super) type Written = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+pub(super) type Written =
+    std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)

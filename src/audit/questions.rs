@@ -67,8 +67,7 @@ impl Filter {
             entry.resources.iter().any(|resource| resource.id.as_ref() == Some(wanted))
                 || entry.credential.is_some_and(|credential| credential.0 == *wanted)
         };
-        let worker =
-            |worker: &String| entry.identity.is_none() && entry.method == worker.as_str();
+        let worker = |worker: &String| entry.identity.is_none() && entry.method == worker.as_str();
         let ended = |ended: &Ended| match ended {
             Ended::As(outcome) => entry.outcome == *outcome,
             Ended::Refused => !matches!(entry.outcome.as_str(), "OK" | "INTENT" | "BEGUN"),

@@ -89,12 +89,8 @@ fn computed() -> BTreeMap<String, String> {
     let mut put = |name: &str, bytes: &[u8]| {
         out.insert(format!("entry.{name}"), hex(bytes));
     };
-    let changes = [Change {
-        table: "credentials",
-        key: id(0x66).to_string(),
-        version: 1,
-        hash: [0x77; 32],
-    }];
+    let changes =
+        [Change { table: "credentials", key: id(0x66).to_string(), version: 1, hash: [0x77; 32] }];
     let facts = EntryFacts { changes: &changes, ..facts() };
     let (entry, least) = (facts.encode(&Counting).unwrap(), least().encode(&Counting).unwrap());
     put("leaf", &entry.leaf);

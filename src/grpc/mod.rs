@@ -2,6 +2,7 @@
 
 mod accept;
 mod identities;
+mod records;
 mod serve;
 mod status;
 pub mod tls;

@@ -8,10 +8,12 @@ use tonic::transport::Server;
 
 use super::accept::Gate;
 use super::identities::Identities;
+use super::records::Records;
 use super::tls::{self, Tls};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::record_service_server::RecordServiceServer;
 use crate::types::TaskGroup;
 use crate::vault::Vault;
 
@@ -62,6 +64,8 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let records = RecordServiceServer::new(Records(gate.clone()))
+        .max_decoding_message_size(settings.message_bytes);
     let identities = IdentityServiceServer::new(Identities(gate))
         .max_decoding_message_size(settings.message_bytes);
     Server::builder()
@@ -72,6 +76,7 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
         .add_service(identities)
+        .add_service(records)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

@@ -40,7 +40,8 @@ impl Vault {
         let Some(kept) = self.core.keyring.read_head().await? else {
             return Ok(Anchored::Unknown);
         };
-        let kept = Head { size: i64::try_from(kept.size).map_err(Error::internal)?, root: kept.root };
+        let kept =
+            Head { size: i64::try_from(kept.size).map_err(Error::internal)?, root: kept.root };
         let (extends, found) = self.extends(kept).await?;
         if extends {
             return Ok(Anchored::Extends { kept });
@@ -105,9 +106,8 @@ impl Vault {
     }
 
     async fn extends(&self, kept: Head) -> Result<(bool, Head)> {
-        let view = self.core.reader.view(move |tx| {
-            async move { audit::extends(tx, &kept).await }.boxed()
-        });
+        let view =
+            self.core.reader.view(move |tx| async move { audit::extends(tx, &kept).await }.boxed());
         view.await
     }
 

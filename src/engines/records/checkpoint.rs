@@ -38,8 +38,7 @@ impl Verb for Checkpoint {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Newest> {
-        let head =
-            view.read(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
+        let head = view.read(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
         if head.checkpoint.is_empty() {
             return Err(Error::not_found("no checkpoint has been signed yet"));
         }

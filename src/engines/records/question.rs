@@ -16,7 +16,7 @@ const SYSTEM: &str = "system/";
 
 /// Whose doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Who {
+enum Who {
     /// An identity, by name.
     Name(IdentityName),
     /// An identity, by id.
@@ -100,7 +100,9 @@ impl Question {
 
     /// What a page's token is bound to.
     pub(super) fn binding(&self) -> String {
-        hex(&sha256(&Encoder::new("strongroom/records/question/v1").text(&format!("{self:?}")).finish()))
+        hex(&sha256(
+            &Encoder::new("strongroom/records/question/v1").text(&format!("{self:?}")).finish(),
+        ))
     }
 
     /// Finds the identity and says what to look for.

@@ -32,8 +32,7 @@ impl Verb for Read {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Arc<Part>> {
         let path = self.path;
-        let part =
-            view.read(move |tx| async move { audit::part(tx, path).await }.boxed()).await?;
+        let part = view.read(move |tx| async move { audit::part(tx, path).await }.boxed()).await?;
         part.map(Arc::new).ok_or_else(|| Error::not_found("the log has no such tile or bundle"))
     }
 }

@@ -11,6 +11,8 @@ use crate::vault::{Decision, Resource, StreamOperation, Verb, View};
 
 /// Entries looked at in one step.
 const STEP: i64 = 256;
+/// Steps in one look that finds nothing.
+const STEPS: usize = 16;
 /// Entries that may come first.
 const LAST: i32 = 1_000;
 
@@ -90,7 +92,7 @@ impl StreamOperation for Tail {
                     let size = records::head(tx).await?.size;
                     let mut from = from;
                     // A step that fits nothing is followed by the next, a bounded number of times.
-                    for _ in 0..STEP {
+                    for _ in 0..STEPS {
                         let to = size.min(from.saturating_add(STEP));
                         if to <= from {
                             break;
