@@ -303,6 +303,11 @@ fn key(d: &mut Decoder<'_>, want: u8) -> Read<()> {
     if d.u8()? == want { Ok(()) } else { Err(minicbor::decode::Error::message("key")) }
 }
 
+/// Refuses whatever follows the map.
+fn end(d: &Decoder<'_>, leaf: &[u8]) -> Read<()> {
+    if d.position() == leaf.len() { Ok(()) } else { Err(minicbor::decode::Error::message("end")) }
+}
+
 type Read<T> = std::result::Result<T, minicbor::decode::Error>;
 
 fn read(leaf: &[u8]) -> Read<ReadEntry> {
@@ -356,9 +361,7 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
         d.array()?;
         Ok((d.str()?.to_owned(), d.bytes()?.to_vec()))
     })?;
-    if d.position() != leaf.len() {
-        return Err(fault("more than an entry"));
-    }
+    end(&d, leaf)?;
     Ok(ReadEntry {
         at,
         request,

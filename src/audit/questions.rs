@@ -72,7 +72,7 @@ impl Filter {
             Ended::As(outcome) => entry.outcome == *outcome,
             Ended::Refused => !matches!(entry.outcome.as_str(), "OK" | "INTENT" | "BEGUN"),
         };
-        let named = |pattern: &ResourcePattern| {
+        let touched = |pattern: &ResourcePattern| {
             names.of(Field::Resource).any(|name| match name {
                 Named::Known(name) => pattern.matches(name),
                 Named::Erased | Named::Altered => false,
@@ -85,7 +85,7 @@ impl Filter {
             && self.object.as_ref().is_none_or(object)
             && self.from.is_none_or(|from| entry.at >= from)
             && self.to.is_none_or(|to| entry.at <= to)
-            && self.resource.as_ref().is_none_or(named)
+            && self.resource.as_ref().is_none_or(touched)
     }
 
     fn may_be_in(&self, filter: &Bloom) -> bool {

@@ -48,7 +48,7 @@ pub(super) fn facts() -> EntryFacts<'static> {
         },
         action: "pki.sign",
         resources: vec![ResourceFact { noun: "pki".into(), id: Some(id(0x44)) }],
-        decision: DecisionFact { allowed: true, reason: "granted", by: id(0x55).to_string() },
+        decision: DecisionFact { allowed: true, reason: "allowed", by: id(0x55).to_string() },
         outcome: "OK",
         keys: vec![KeyUse {
             key: "strongroom/ca/issuing/1".into(),
@@ -142,7 +142,7 @@ fn an_entry_read_back_says_what_was_written() {
     assert_eq!((entry.method.as_str(), entry.action.as_str()), ("mtls", "pki.sign"));
     assert_eq!(entry.resources, facts.resources);
     assert!(entry.allowed);
-    assert_eq!((entry.reason.as_str(), entry.outcome.as_str()), ("granted", "OK"));
+    assert_eq!((entry.reason.as_str(), entry.outcome.as_str()), ("allowed", "OK"));
     assert_eq!(entry.keys, [("strongroom/ca/issuing/1".into(), 1, "certificate".into())]);
     assert_eq!((entry.duration_us, entry.credential), (1_234, Some(CredentialId(id(0x66)))));
     assert_eq!(entry.commitments.len(), facts.private.len());
