@@ -112,6 +112,19 @@ pub(super) fn cut(body: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
     Ok(entries)
 }
 
+/// Cuts a body that nobody vouches for: up to where it stops making sense.
+pub(super) fn cut_readable(body: &[u8]) -> Vec<&[u8]> {
+    let mut rest = body;
+    let mut entries = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<2>()
+        && let Some((entry, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+    {
+        entries.push(entry);
+        rest = after;
+    }
+    entries
+}
+
 /// Reads a side row: the private values of each entry of the batch.
 pub(super) fn read_sides(body: &[u8]) -> Result<Vec<Vec<SideValue>>, StoreError> {
     let mut decoder = Decoder::new(body);

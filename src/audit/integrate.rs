@@ -11,8 +11,9 @@ use futures_util::FutureExt as _;
 use super::RecordCodec;
 use super::batch::cut;
 use super::entry::ReadEntry;
+use super::extend::Tiles;
 use super::filter::Bloom;
-use crate::crypto::{self, CryptoError, Frontier, Hash, Tile, TileEdge, TileId, TileReader};
+use crate::crypto::{self, EMPTY_ROOT, Frontier, Hash, Tile, TileEdge, TileId};
 use crate::error::{Error, Result};
 use crate::store::records::{self, HeadRow, LaneState, PendingBatch};
 use crate::store::{Change, Entry, Reader, Settled, StoreError, Tx, Work};
@@ -29,6 +30,14 @@ pub struct Head {
     pub size: i64,
     /// Root hash.
     pub root: Hash,
+}
+
+impl Head {
+    /// Takes it from its row; a root that is none is the empty tree's.
+    #[must_use]
+    pub fn read(row: &HeadRow) -> Self {
+        Self { size: row.size, root: row.root.as_slice().try_into().unwrap_or(EMPTY_ROOT) }
+    }
 }
 
 /// One step of the log, ready to be committed.
@@ -117,7 +126,7 @@ fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
     if head.size > 0 && head.root != frontier.root() {
         return Err(StoreError::Tampered { table: "log_head", id: head.size.to_string() }.into());
     }
-    let mut edge = TileEdge::load(unsigned(head.size)?, &Stored(tiles))?;
+    let mut edge = TileEdge::load(unsigned(head.size)?, &Tiles(tiles))?;
     let mut step = Integration {
         from: head.size,
         head: Head { size: head.size, root: [0; 32] },
@@ -243,14 +252,4 @@ fn unsigned(size: i64) -> Result<u64, StoreError> {
 
 fn signed(index: u64) -> Result<i64, StoreError> {
     i64::try_from(index).map_err(|_large| StoreError::Malformed)
-}
-
-/// The tiles that a view read.
-struct Stored(HashMap<(u8, u64), Vec<u8>>);
-
-impl TileReader for Stored {
-    fn read_tile(&self, id: TileId) -> crypto::Result<Vec<u8>> {
-        let missing = CryptoError::Tile { level: id.level, index: id.index };
-        self.0.get(&(id.level, id.index)).cloned().ok_or(missing)
-    }
 }
