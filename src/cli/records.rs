@@ -60,6 +60,9 @@ pub(super) struct Filter {
     /// Only those on these resources, like 'database/**'.
     #[arg(long, value_name = "PATTERN", default_value = "")]
     resource: String,
+    /// Only those on this resource, or about this lease or certificate, by its id.
+    #[arg(long, value_name = "ID", default_value = "")]
+    object: String,
     /// Only those that ended so: ok, a reason like DENIED, or `refused` for all but ok.
     #[arg(long, default_value = "")]
     outcome: String,
@@ -82,6 +85,7 @@ impl Filter {
             action: self.action.clone(),
             resource: self.resource.clone(),
             outcome: self.outcome.clone(),
+            object_id: self.object.clone(),
             from_ms: ago(self.since),
             to_ms: ago(self.until),
         }
@@ -184,12 +188,24 @@ fn row(entry: &Entry) -> [String; 9] {
     [
         entry.index.to_string(),
         time(entry.time_ms),
-        entry.identity.clone(),
+        shown(entry, "identity", &entry.identity),
         entry.action.clone(),
-        entry.resource.clone(),
+        shown(entry, "resource", &entry.resource),
         entry.decision.clone(),
         if entry.decided_by.is_empty() { entry.reason.clone() } else { entry.decided_by.clone() },
         entry.outcome.clone(),
         keys.join(", "),
     ]
+}
+
+/// Shows a value, or why there is none.
+fn shown(entry: &Entry, field: &str, value: &str) -> String {
+    let among = |fields: &[String]| fields.iter().any(|found| found == field);
+    if among(&entry.altered) {
+        "(altered)".into()
+    } else if value.is_empty() && among(&entry.erased) {
+        "(erased)".into()
+    } else {
+        value.into()
+    }
 }

@@ -7,3 +7,4 @@ pub mod grants;
 pub mod groups;
 pub mod identities;
 pub mod pki;
+pub mod records;

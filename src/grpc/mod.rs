@@ -5,6 +5,7 @@ mod fields;
 mod grants;
 mod groups;
 mod identities;
+mod records;
 mod serve;
 mod status;
 pub mod tls;

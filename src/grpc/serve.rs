@@ -10,12 +10,14 @@ use super::accept::Gate;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::identities::Identities;
+use super::records::Records;
 use super::tls::{self, Tls};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::record_service_server::RecordServiceServer;
 use crate::types::TaskGroup;
 use crate::vault::Vault;
 
@@ -68,6 +70,8 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let records = RecordServiceServer::new(Records(gate.clone()))
+        .max_decoding_message_size(settings.message_bytes);
     let identities = IdentityServiceServer::new(Identities(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
     let groups = GroupServiceServer::new(Groups(gate.clone()))
@@ -84,6 +88,7 @@ pub async fn serve(
         .add_service(identities)
         .add_service(groups)
         .add_service(grants)
+        .add_service(records)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

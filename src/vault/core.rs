@@ -9,10 +9,13 @@ use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::refusals::Refusals;
 use super::subject::Subjects;
-use crate::audit::RecordCodec;
+use crate::audit::{Head, RecordCodec};
+use crate::crypto::VerifierKey;
+use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::Keyring;
 use crate::policy::Policy;
+use crate::store::keys::HsmPurpose;
 use crate::store::{Reader, Writer};
 use crate::types::{Entropy, GrantId, IdentityId, TaskGroup, UnixMillis, VaultId};
 
@@ -75,4 +78,17 @@ pub(super) struct Core {
     pub(super) decisions: Decisions,
     pub(super) refusals: Refusals,
     pub(super) uses: Mutex<Uses>,
+    /// The newest head that this node signed, or was about to.
+    pub(super) signed: Mutex<Option<Head>>,
+}
+
+impl Core {
+    /// The public key of checkpoints, named as the log.
+    pub(super) fn log_key(&self) -> Result<VerifierKey> {
+        let key = self.keyring.hsm_key(HsmPurpose::Checkpoint)?;
+        let spki = key
+            .public_key_spki
+            .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
+        Ok(VerifierKey::from_spki(&self.identity.origin, &spki)?)
+    }
 }

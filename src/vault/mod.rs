@@ -5,6 +5,7 @@
 //! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
 //! a sealed row.
 
+mod anchor;
 mod clock;
 mod core;
 mod decide;
@@ -14,6 +15,7 @@ mod operation;
 mod page;
 mod refusals;
 mod run;
+mod stream;
 mod subject;
 mod terms;
 mod upkeep;
@@ -31,12 +33,14 @@ use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
+pub use anchor::Anchored;
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
 };
 pub use page::{Page, PageToken};
+pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};
 pub use terms::Terms;
 pub use view::View;
@@ -72,6 +76,7 @@ impl Vault {
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
+            signed: parking_lot::Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }

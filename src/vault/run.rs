@@ -12,7 +12,7 @@ use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, idempote
 use crate::types::RequestContext;
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 impl Vault {
     /// Runs a verb: decided, recorded, and answered only once that is durable.

@@ -11,7 +11,6 @@ use super::{READS, Vault, WRITES};
 use crate::audit::{self, CallerFact, DecisionFact, EntryFacts, Field, Head};
 use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
-use crate::store::keys::HsmPurpose;
 use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
     records,
@@ -58,6 +57,9 @@ impl Vault {
         if head.checkpoint.starts_with(&body) {
             return Ok(());
         }
+        if !self.extend_signed(Head { size: head.size, root }).await? {
+            return Ok(());
+        }
         let key = self.log_key()?;
         let (signature, _) = self.core.keyring.sign_checkpoint(&body).await?;
         let note = sign_note(&body, &key, &signature)?;
@@ -73,11 +75,7 @@ impl Vault {
     /// # Errors
     /// [`Error::Sealed`].
     pub fn log_key(&self) -> Result<VerifierKey> {
-        let key = self.core.keyring.hsm_key(HsmPurpose::Checkpoint)?;
-        let spki = key
-            .public_key_spki
-            .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
-        Ok(VerifierKey::from_spki(&self.core.identity.origin, &spki)?)
+        self.core.log_key()
     }
 
     /// The log's newest head.
@@ -87,8 +85,7 @@ impl Vault {
     pub async fn head(&self) -> Result<Head> {
         let head =
             self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
-        let root = head.root.as_slice().try_into().unwrap_or(crate::crypto::EMPTY_ROOT);
-        Ok(Head { size: head.size, root })
+        Ok(Head::read(&head))
     }
 
     /// Reads the clocks' mark, and moves it on where this node has something to show for it.
@@ -181,6 +178,18 @@ impl Vault {
         reason: &'static str,
         private: Vec<(Field, String)>,
     ) -> Result<()> {
+        let decision = DecisionFact { allowed: false, reason, by: "summary".to_owned() };
+        self.own_entry(action, decision, "DENIED", private).await
+    }
+
+    /// Records what the vault itself did or noticed.
+    pub(super) async fn own_entry(
+        &self,
+        action: &'static str,
+        decision: DecisionFact<'static>,
+        outcome: &'static str,
+        private: Vec<(Field, String)>,
+    ) -> Result<()> {
         let at = self.core.clock.now()?;
         let facts = EntryFacts {
             at,
@@ -188,8 +197,8 @@ impl Vault {
             caller: CallerFact::System("upkeep"),
             action,
             resources: Vec::new(),
-            decision: DecisionFact { allowed: false, reason, by: "summary".to_owned() },
-            outcome: "DENIED",
+            decision,
+            outcome,
             keys: Vec::new(),
             duration_us: 0,
             changes: &[],

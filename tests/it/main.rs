@@ -18,6 +18,7 @@ mod hsm;
 mod identities;
 mod keyring;
 mod pgtarget;
+mod store;
 mod support;
 mod tidy;
 mod tlog;
