@@ -198,16 +198,6 @@ pub async fn members_after(
     tx.select(&tail, params![group, after.to_owned(), limit]).await
 }
 
-/// Lists the members of a group.
-pub async fn members_of(
-    tx: &mut Tx,
-    group: GroupId,
-    limit: i64,
-) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
-    let tail = "WHERE group_id = $1 AND active = 1 ORDER BY id LIMIT $2";
-    tx.select(tail, params![group, limit]).await
-}
-
 /// Lists the grants that a subject holds.
 pub async fn grants_of(
     tx: &mut Tx,

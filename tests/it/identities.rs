@@ -1,6 +1,7 @@
 //! Identities at the real socket: who may be registered, by whom, and how they are contained.
 
 mod containment;
+mod leases;
 mod lists;
 
 use std::sync::Arc;

@@ -54,8 +54,8 @@ pub(crate) async fn machine(f: &Fixture, name: &str) -> Channel {
 /// Signs a login certificate as the administrator.
 pub(crate) async fn login(f: &Fixture, name: &str) -> Login {
     let vault = &f.node().vault;
-    let der = rustls_der(&f.admin.certificate_pem);
-    let admin = vault.authenticate_certificate(sha256(&der), |_| true).await.unwrap();
+    let fingerprint = fingerprint(&f.admin.certificate_pem);
+    let admin = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
     let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
     let (key_pem, request) = csr();
     let sign = Sign { name: name.parse().unwrap(), request };
@@ -63,9 +63,10 @@ pub(crate) async fn login(f: &Fixture, name: &str) -> Login {
     Login { key_pem, certificate_pem }
 }
 
-fn rustls_der(pem: &str) -> Vec<u8> {
+/// SHA-256 of a certificate's DER, by which it is found.
+pub(crate) fn fingerprint(pem: &str) -> [u8; 32] {
     let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
-    parsed.contents
+    sha256(&parsed.contents)
 }
 
 /// Signs a request, and lets in who holds its key.
