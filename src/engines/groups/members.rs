@@ -53,11 +53,7 @@ pub struct Membership {
 
 impl Membership {
     /// Finds both ends. Only administrators decide who is one, whatever grants say.
-    async fn prepare(
-        view: &View,
-        decision: &Decision,
-        op: (&Segment, &IdentityName),
-    ) -> Result<Self> {
+    async fn find(view: &View, decision: &Decision, op: (&Segment, &IdentityName)) -> Result<Self> {
         let group = decided(decision)?;
         let administers = view.subject()?.is_administrator();
         if op.0.as_str() == ADMINISTRATORS && !administers {
@@ -117,7 +113,7 @@ impl Verb for AddMember {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Membership> {
-        Membership::prepare(view, decision, (&self.group, &self.identity)).await
+        Membership::find(view, decision, (&self.group, &self.identity)).await
     }
 }
 
@@ -163,7 +159,7 @@ impl Verb for RemoveMember {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Membership> {
-        Membership::prepare(view, decision, (&self.group, &self.identity)).await
+        Membership::find(view, decision, (&self.group, &self.identity)).await
     }
 }
 
