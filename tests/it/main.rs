@@ -19,6 +19,7 @@ mod identities;
 mod keyring;
 mod pgtarget;
 mod store;
+mod records;
 mod support;
 mod tidy;
 mod tlog;
