@@ -3,15 +3,23 @@
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
+use super::login;
 use crate::engines::identities::{WhoAmI, Whoami};
+use crate::engines::pki::LoginTtl;
 use crate::policy::GrantSubject;
 use crate::proto::identity_service_server::IdentityService;
-use crate::proto::{Notice, Permission, WhoAmIRequest, WhoAmIResponse};
+use crate::proto::{
+    IssueLoginCertificateRequest, IssueLoginCertificateResponse, Notice, Permission, WhoAmIRequest,
+    WhoAmIResponse,
+};
 use crate::types::RequestContext;
 
 /// Serves identities.
 #[derive(Debug, Clone)]
-pub(super) struct Identities(pub(super) Gate);
+pub(super) struct Identities {
+    pub(super) gate: Gate,
+    pub(super) login: LoginTtl,
+}
 
 #[tonic::async_trait]
 impl IdentityService for Identities {
@@ -19,8 +27,8 @@ impl IdentityService for Identities {
         &self,
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
-        let (ctx, WhoAmIRequest {}) = self.0.accept(request).await?;
-        let answer = Gate::answer(&ctx, self.0.vault.run(&ctx, Whoami).await)?;
+        let (ctx, WhoAmIRequest {}) = self.gate.accept(request).await?;
+        let answer = Gate::answer(&ctx, self.gate.vault.run(&ctx, Whoami).await)?;
         Ok(Response::new(whoami(&ctx, &answer)))
     }
 
@@ -61,9 +69,13 @@ impl IdentityService for Identities {
 
     async fn issue_login_certificate(
         &self,
-        _: Request<crate::proto::IssueLoginCertificateRequest>,
-    ) -> Result<Response<crate::proto::IssueLoginCertificateResponse>, Status> {
-        Err(Status::unimplemented("next"))
+        request: Request<IssueLoginCertificateRequest>,
+    ) -> Result<Response<IssueLoginCertificateResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = login::decode(&request, &self.gate.authorities, self.login);
+        let op = Gate::answer(&ctx, op)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        Ok(Response::new(Gate::answer(&ctx, login::encode(&issued))?))
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod accept;
 mod identities;
+mod login;
+mod pki;
 mod serve;
 mod status;
 pub mod tls;

@@ -8,10 +8,13 @@ use tonic::transport::Server;
 
 use super::accept::Gate;
 use super::identities::Identities;
+use super::pki::Pki;
 use super::tls::{self, Tls};
+use crate::engines::pki::{AuthoritySlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::pki_service_server::PkiServiceServer;
 use crate::types::TaskGroup;
 use crate::vault::Vault;
 
@@ -28,6 +31,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Handshakes.
     pub handshakes: tls::Limits,
+    /// How long login certificates live.
+    pub login: LoginTtl,
 }
 
 impl Default for Settings {
@@ -38,6 +43,7 @@ impl Default for Settings {
             streams: 100,
             deadline: Duration::from_secs(30),
             handshakes: tls::Limits::default(),
+            login: LoginTtl::default(),
         }
     }
 }
@@ -50,10 +56,11 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     vault: Vault,
+    authorities: AuthoritySlot,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
-    let gate = Gate::new(vault, Arc::clone(&tls));
+    let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
@@ -62,8 +69,10 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let identities = IdentityServiceServer::new(Identities(gate))
-        .max_decoding_message_size(settings.message_bytes);
+    let most = settings.message_bytes;
+    let identities = Identities { gate: gate.clone(), login: settings.login };
+    let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate)).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -72,6 +81,7 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
         .add_service(identities)
+        .add_service(pki)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

@@ -14,6 +14,7 @@ use super::certificate::pem;
 use super::credential::{
     self, Intent, Said, is_signed, last_second, never_signed, signed, signing_key,
 };
+use super::listing::Standing;
 use super::roles::{Roles, no_such_role, role_resource};
 use super::{
     Authorities, AuthoritySlot, Certificate, GeneratedKey, KeyType, Profile, Request, Serial,
@@ -107,6 +108,8 @@ pub struct Issued {
     pub said: Said,
     /// The name of who holds it.
     pub identity: String,
+    /// What has become of it.
+    pub standing: Standing,
     /// The authorities above it, nearest first, the root left out; PEM.
     pub chain_pem: String,
     /// The private key, PEM, where it was made here; never in a replay.
@@ -205,10 +208,12 @@ impl<S: Source> Verb for Mint<S> {
     async fn replay(&self, view: &View, made: &str) -> Result<Issued> {
         let row = made_before(view, made).await?;
         let authorities = self.order.authorities.current()?;
+        let holder = &view.subject()?.identity.row;
         Ok(Issued {
             said: Said::of_row(&row)?,
+            standing: Standing::of(&row, holder.revocation_epoch, view.now()),
             row,
-            identity: view.subject()?.identity.row.name.to_string(),
+            identity: holder.name.to_string(),
             chain_pem: authorities.issuing.pem(),
             private_key: None,
             replayed: true,
@@ -256,18 +261,14 @@ impl<S: Source> EffectOperation for Mint<S> {
             },
             row,
             identity: prepared.identity.clone(),
+            standing: Standing::Active,
             chain_pem: prepared.authorities.issuing.pem(),
             private_key: prepared.private_key.clone(),
             replayed: false,
         })
     }
 
-    async fn abandon(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-    ) -> Result<()> {
+    async fn abandon(&self, _: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
         tx.update(credential::PENDING, &never_signed(&prepared.pending)).await?;
         Ok(())
     }
