@@ -50,6 +50,8 @@ struct Gathered {
     lanes: Vec<(LaneState, Vec<PendingBatch>)>,
     tiles: HashMap<(u8, u64), Vec<u8>>,
     filter: Option<Vec<u8>>,
+    /// The first batch that this process committed and that is gone: lane and sequence.
+    gone: Option<(i64, i64)>,
 }
 
 /// Plans the next step; nothing when every batch has its place.
@@ -59,6 +61,9 @@ struct Gathered {
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
     let own = reader.own_lanes();
     let gathered = reader.view(|tx| gather(tx, own).boxed()).await?;
+    if let Some((lane, seq)) = gathered.gone {
+        return Err(removed(lane, seq).into());
+    }
     if gathered.lanes.is_empty() {
         return Ok(None);
     }
@@ -73,6 +78,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         lanes.push((lane, batches));
     }
     // What this process committed before the view began must be there.
+    let mut gone = None;
     for (lane, seq) in own {
         let read = lanes.iter().find(|(state, _)| state.lane == lane);
         let last = read.and_then(|(_, batches)| batches.last().map(|batch| batch.seq));
@@ -84,7 +90,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
             None => records::lane(tx, lane).await?.map_or(0, |state| state.seq),
         };
         if last < seq && !full {
-            return Err(removed(lane, seq).into());
+            gone = gone.or(Some((lane, last.saturating_add(1))));
         }
     }
     let mut tiles = HashMap::new();
@@ -101,11 +107,11 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         let last = records::filters_down(tx, bundle, 1).await?.into_iter().next();
         filter = last.filter(|(found, _)| *found == bundle).map(|(_, filter)| filter);
     }
-    Ok(Gathered { head, lanes, tiles, filter })
+    Ok(Gathered { head, lanes, tiles, filter, gone })
 }
 
 fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
-    let Gathered { head, lanes, tiles, filter } = gathered;
+    let Gathered { head, lanes, tiles, filter, gone: _ } = gathered;
     let hashes = head.edge.as_chunks::<32>().0.to_vec();
     let mut frontier = Frontier::from_parts(unsigned(head.size)?, hashes)?;
     if head.size > 0 && head.root != frontier.root() {
@@ -122,8 +128,10 @@ fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
         filters: BTreeMap::new(),
         settled: None,
     };
-    if let Some(filter) = filter {
-        step.filters.insert(head.size / WIDTH, Bloom::from_stored(filter));
+    if head.size % WIDTH != 0 {
+        // One that was removed holds everything: it must hide nothing.
+        let filter = Bloom::from_stored(filter.unwrap_or_default());
+        step.filters.insert(head.size / WIDTH, filter);
     }
     let mut leaves = Vec::new();
     for (mut lane, batches) in lanes {

@@ -1,14 +1,11 @@
 //! `IdentityService/IssueLoginCertificate`: its request and its answer.
 
-use std::time::Duration;
-
 use data_encoding::HEXLOWER;
-use prost::Message as _;
 
+use super::fields::{retry, span};
 use crate::engines::pki::{AuthoritySlot, IssueLogin, LoginIssued, LoginTtl, Request, SubjectName};
 use crate::error::{Error, Result};
 use crate::proto::{IssueLoginCertificateRequest, IssueLoginCertificateResponse};
-use crate::vault::RetryKey;
 
 /// Reads a request.
 pub(super) fn decode(
@@ -21,15 +18,9 @@ pub(super) fn decode(
         limits,
         name: request.name.parse()?,
         request: Request::parse(request.csr_pem.as_bytes())?,
-        ttl: ttl(request.ttl_s)?,
-        retry: RetryKey::parse(&request.idempotency_key, &request.encode_to_vec())?,
+        ttl: span("ttl_s", request.ttl_s)?,
+        retry: retry(&request.idempotency_key, request)?,
     })
-}
-
-/// Reads a time to live; none for 0.
-pub(super) fn ttl(ttl_s: i64) -> Result<Option<Duration>> {
-    let seconds = u64::try_from(ttl_s).map_err(|_negative| Error::invalid("ttl_s is negative"))?;
-    Ok((seconds > 0).then_some(Duration::from_secs(seconds)))
 }
 
 /// Writes the answer.

@@ -1,13 +1,14 @@
 //! `PkiService`.
 
+use std::time::Duration;
+
 use data_encoding::HEXLOWER;
-use prost::Message as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
-use super::login::ttl;
+use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
     Anchors, Authority, CertificateRole, Issued, KeyType, KeyUse, ListCertificates, ListRoles,
@@ -27,8 +28,8 @@ use crate::proto::{
 use crate::store::credentials::CredentialRow;
 use crate::vault::RetryKey;
 
-/// Life of a certificate where its role does not say, in seconds.
-const DAY_S: u64 = 86_400;
+/// Life of a certificate where its role does not say.
+const DAY: Duration = Duration::from_hours(24);
 
 /// Serves certificates.
 #[derive(Debug, Clone)]
@@ -47,13 +48,13 @@ impl Pki {
             authorities: self.gate.authorities.clone(),
             roles: self.roles.clone(),
             role: role.parse()?,
-            ttl: ttl(ttl_s)?,
+            ttl: span("ttl_s", ttl_s)?,
             retry,
         })
     }
 
     fn sign(&self, request: &SignCertificateRequest) -> Result<Mint<Csr>> {
-        let retry = RetryKey::parse(&request.idempotency_key, &request.encode_to_vec())?;
+        let retry = retry(&request.idempotency_key, request)?;
         let order = self.order(&request.role, request.ttl_s, retry)?;
         let csr = Csr::parse(request.csr_pem.as_bytes())?;
         let source = match &request.names {
@@ -66,7 +67,7 @@ impl Pki {
     fn issue(&self, request: &IssueCertificateRequest) -> Result<Mint<NewKey>> {
         // Asking for another in place of the first is the same request.
         let asked = IssueCertificateRequest { replace: false, ..request.clone() };
-        let retry = RetryKey::parse(&request.idempotency_key, &asked.encode_to_vec())?;
+        let retry = retry(&request.idempotency_key, &asked)?;
         let retry = retry.map(|key| key.replacing(request.replace));
         let names = request.names.as_ref().map(subject_names).transpose()?.unwrap_or_default();
         let key_type = (!request.key_type.is_empty())
@@ -170,9 +171,9 @@ impl PkiService for Pki {
 }
 
 fn put_role(request: &PutCertificateRoleRequest) -> Result<PutRole> {
-    let seconds = |ttl_s| Ok::<_, Error>(ttl(ttl_s)?.map(|ttl| ttl.as_secs()));
-    let max = seconds(request.max_ttl_s)?;
-    let default = seconds(request.default_ttl_s)?.unwrap_or(max.map_or(DAY_S, |s| s.min(DAY_S)));
+    let max = span("max_ttl_s", request.max_ttl_s)?;
+    let usual = max.map_or(DAY, |max| max.min(DAY));
+    let default = span("default_ttl_s", request.default_ttl_s)?.unwrap_or(usual);
     let or = |list: &[String], usual: &str| {
         if list.is_empty() { vec![usual.to_owned()] } else { list.to_vec() }
     };
@@ -187,16 +188,15 @@ fn put_role(request: &PutCertificateRoleRequest) -> Result<PutRole> {
         key_types: words("key_types", &or(&request.key_types, "p256"))?,
         usages: words("usages", &or(&request.usages, "server"))?,
         key_uses: words("key_uses", &or(&request.key_uses, "digital_signature"))?,
-        default_ttl_s: default,
-        max_ttl_s: max.unwrap_or(default),
+        default_ttl_s: default.as_secs(),
+        max_ttl_s: max.unwrap_or(default).as_secs(),
     };
     Ok(PutRole { name: request.name.parse()?, profile })
 }
 
 fn list(request: ListCertificatesRequest) -> Result<ListCertificates> {
     let ListCertificatesRequest { page_size, page_token, identity, role } = request;
-    let identity = (!identity.is_empty()).then(|| identity.parse()).transpose()?;
-    let role = (!role.is_empty()).then(|| role.parse()).transpose()?;
+    let (identity, role) = (optional(&identity)?, optional(&role)?);
     Ok(ListCertificates { identity, role, page_size, page_token })
 }
 

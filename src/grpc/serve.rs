@@ -7,12 +7,16 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::grants::Grants;
+use super::groups::Groups;
 use super::identities::Identities;
 use super::pki::Pki;
 use super::tls::{self, Tls};
 use crate::engines::pki::{AuthoritySlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::grant_service_server::GrantServiceServer;
+use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::types::TaskGroup;
@@ -64,6 +68,8 @@ pub async fn serve(
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
+    health.set_serving::<GroupServiceServer<Groups>>().await;
+    health.set_serving::<GrantServiceServer<Grants>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -72,6 +78,8 @@ pub async fn serve(
     let most = settings.message_bytes;
     let identities = Identities { gate: gate.clone(), login: settings.login };
     let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
+    let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
+    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate)).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -81,6 +89,8 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
         .add_service(identities)
+        .add_service(groups)
+        .add_service(grants)
         .add_service(pki)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

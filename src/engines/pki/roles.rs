@@ -10,11 +10,11 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::Profile;
+use crate::engines::identities::Names;
 use crate::error::{Error, Result};
-use crate::store::identities::IdentityRow;
 use crate::store::pki::{self as rows, PkiRoleRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
-use crate::types::{IdentityId, RequestContext, ResourceName, Segment};
+use crate::types::{RequestContext, ResourceName, Segment};
 use crate::vault::{Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View};
 
 /// Names that stand for something else among the resources of this noun.
@@ -254,9 +254,9 @@ impl Verb for ListRoles {
         let listed = view
             .read(move |tx| {
                 async move {
-                    let mut listed = Vec::new();
+                    let (mut listed, mut names) = (Vec::new(), Names::default());
                     for row in rows::roles_after(tx, &after, size.saturating_add(1)).await? {
-                        listed.push(named(tx, row.row).await?);
+                        listed.push(named(tx, &mut names, row.row).await?);
                     }
                     Ok(listed)
                 }
@@ -297,7 +297,7 @@ async fn stored(view: &View, name: &Segment) -> Result<Option<(Versioned<PkiRole
     view.read(move |tx| {
         async move {
             let Some(row) = rows::role_named(tx, &name).await? else { return Ok(None) };
-            let created_by = actor(tx, &row.row.created_by).await?;
+            let created_by = Names::default().actor(tx, &row.row.created_by).await?;
             Ok(Some((row, created_by)))
         }
         .boxed()
@@ -306,18 +306,11 @@ async fn stored(view: &View, name: &Segment) -> Result<Option<(Versioned<PkiRole
 }
 
 async fn shown(view: &View, row: PkiRoleRow) -> Result<CertificateRole> {
-    view.read(move |tx| async move { named(tx, row).await }.boxed()).await
+    view.read(move |tx| async move { named(tx, &mut Names::default(), row).await }.boxed()).await
 }
 
-async fn named(tx: &mut Tx, row: PkiRoleRow) -> Result<CertificateRole> {
-    let created_by = actor(tx, &row.created_by).await?;
-    let changed_by = actor(tx, &row.changed_by).await?;
+async fn named(tx: &mut Tx, names: &mut Names, row: PkiRoleRow) -> Result<CertificateRole> {
+    let created_by = names.actor(tx, &row.created_by).await?;
+    let changed_by = names.actor(tx, &row.changed_by).await?;
     Ok(CertificateRole { profile: read(&row)?, row, created_by, changed_by })
-}
-
-/// Names who did something: an identity, or one of the vault's own workers.
-async fn actor(tx: &mut Tx, by: &str) -> Result<String> {
-    let Ok(id) = by.parse::<IdentityId>() else { return Ok(by.to_owned()) };
-    let row = tx.lookup::<IdentityRow>(&id).await?;
-    Ok(row.map_or_else(|| by.to_owned(), |row| row.row.name.to_string()))
 }
