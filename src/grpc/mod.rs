@@ -6,6 +6,8 @@ mod grants;
 mod groups;
 mod identities;
 mod records;
+mod login;
+mod pki;
 mod serve;
 mod status;
 pub mod tls;
