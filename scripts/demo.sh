@@ -1,0 +1,323 @@
+#!/bin/bash
+# Plays the main job for real: a vault, a target database, a pipeline that gets credentials from
+# the one for the other, and the record of all of it. Each step says what must come of it, and the
+# script ends with 1 where it does not. Everything is stopped and removed at its end.
+#
+#   KEEP=1 scripts/demo.sh     leaves vault and database up, and says what to try
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# The system's own: its modules are there that scripts/deps.sh looked for.
+readonly PYTHON=/usr/bin/python3
+readonly LEASE_S=15
+began=$SECONDS
+home=
+target=
+vault_pid=
+etl_pid=
+failed=1
+
+step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() { printf '  %s\n' "$*"; }
+shown() { sed 's/^/  | /'; }
+die() {
+    printf '\ndemo: %s\n' "$*" >&2
+    exit 1
+}
+
+# Shows a command and what it prints; it must succeed.
+run() {
+    printf '  $ %s\n' "$*"
+    "$@" 2>&1 | shown
+}
+
+# Runs a command that must end with a certain exit code, and shows what it says.
+must_end_with() {
+    local wanted=$1 code=0
+    shift
+    printf '  $ %s\n' "$*"
+    "$@" >"$home/said" 2>&1 || code=$?
+    shown <"$home/said"
+    [[ $code -eq $wanted ]] || die "exit code $code, and $wanted was said"
+}
+
+# Reads one value out of JSON: `field FILE KEY…`.
+field() {
+    "$PYTHON" -c 'import json, sys
+value = json.load(open(sys.argv[1]))
+for key in sys.argv[2:]: value = value[int(key) if key.isdigit() else key]
+print(value)' "$@"
+}
+
+# Asks the target as its superuser.
+ask() { PGPASSWORD=$(<"$target/password") psql -X -q -A -t -v ON_ERROR_STOP=1 "$superuser" "$@"; }
+
+# Acts as one of the identities that have a certificate here.
+as() {
+    local who=$1
+    shift
+    STRONGROOM_CERT=$home/$who.crt STRONGROOM_KEY=$home/$who.key "$@"
+}
+
+# Waits for a process of ours to end; gives up after some seconds.
+ended() {
+    local tries
+    for ((tries = 0; tries < $2 * 10; tries++)); do
+        kill -0 "$1" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    return 1
+}
+
+clean_up() {
+    local code=$?
+    trap '' INT TERM
+    if [[ ${KEEP:-} == 1 && $failed -eq 0 ]]; then
+        what_to_try
+        exit 0
+    fi
+    if [[ $failed -ne 0 && -n $home && -f $home/vault.log ]]; then
+        echo "the vault's log ends with:" >&2
+        tail -n 15 "$home/vault.log" >&2
+    fi
+    [[ -z $etl_pid ]] || kill "$etl_pid" 2>/dev/null || true
+    if [[ -n $vault_pid ]] && kill -TERM "$vault_pid" 2>/dev/null; then
+        ended "$vault_pid" 20 || { kill -KILL "$vault_pid" 2>/dev/null && code=1; } || true
+    fi
+    if [[ -n $target && -f $target/data/PG_VERSION ]]; then
+        scripts/postgres.sh stop "$target" || code=1
+    fi
+    rm -rf -- ${home:+"$home"} ${target:+"$target"}
+    exit "$code"
+}
+
+build() {
+    step "0. Build"
+    local found
+    found=$(cargo build --locked --bin strongroom --message-format=json-render-diagnostics |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    [[ -x $found ]] || die "cargo built no program"
+    say "$("$found" --version), built in $((SECONDS - began)) s"
+    began=$SECONDS
+    # So that what is printed here can be typed.
+    PATH=$(dirname "$found"):$PATH
+}
+
+start_vault() {
+    step "1. A vault: keys in a SoftHSM token, an embedded SQLite store"
+    home=$(mktemp -d "${TMPDIR:-/tmp}/strongroom-demo-XXXXXX")
+    printf '  $ strongroom dev --dir %s/vault --ready-file %s/ready.json &\n' "$home" "$home"
+    # A session of its own: with KEEP=1 it outlives the terminal's job.
+    setsid strongroom dev --dir "$home/vault" --ready-file "$home/ready.json" \
+        </dev/null >"$home/vault.log" 2>&1 &
+    vault_pid=$!
+    local tries
+    for ((tries = 0; tries < 300; tries++)); do
+        [[ ! -s $home/ready.json ]] || break
+        kill -0 "$vault_pid" 2>/dev/null || die "the vault did not start"
+        sleep 0.1
+    done
+    STRONGROOM_ADDR=https://$(field "$home/ready.json" grpc_addr)
+    STRONGROOM_CACERT=$(field "$home/ready.json" ca_file)
+    STRONGROOM_CERT=$(field "$home/ready.json" admin_cert_file)
+    STRONGROOM_KEY=$(field "$home/ready.json" admin_key_file)
+    export STRONGROOM_ADDR STRONGROOM_CACERT STRONGROOM_CERT STRONGROOM_KEY
+    run strongroom status --socket "$home/vault/control.sock"
+    run strongroom whoami
+}
+
+start_target() {
+    step "2. A target: a throwaway PostgreSQL, with data and a group role that may read it"
+    target=$(mktemp -d "${TMPDIR:-/tmp}/strongroom-demo-pg-XXXXXX")
+    scripts/postgres.sh start "$target" >/dev/null
+    target_port=$(<"$target/port")
+    superuser="host=127.0.0.1 port=$target_port user=postgres dbname=postgres"
+    ask -c 'CREATE DATABASE analytics'
+    (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$home/account")
+    superuser="host=127.0.0.1 port=$target_port user=postgres dbname=analytics"
+    ask <<SQL
+CREATE ROLE analytics_reader;
+CREATE ROLE analytics_owner;
+CREATE TABLE visits (day date PRIMARY KEY, visits int NOT NULL);
+INSERT INTO visits VALUES ('2026-01-01', 120), ('2026-01-02', 154), ('2026-01-03', 98);
+GRANT SELECT ON visits TO analytics_reader;
+CREATE ROLE strongroom LOGIN CREATEROLE PASSWORD '$(<"$home/account")';
+GRANT pg_signal_backend TO strongroom;
+GRANT analytics_reader TO strongroom WITH ADMIN OPTION;
+GRANT analytics_owner TO strongroom;
+SQL
+    say "$(ask -c 'SELECT version()' | cut -d, -f1) on 127.0.0.1:$target_port"
+    say "the vault's own account there is no superuser"
+    run strongroom db connect analytics --host 127.0.0.1 --port "$target_port" \
+        --database analytics --username strongroom --password-file "$home/account" --tls off
+    run strongroom db role put analytics/reader --member-of analytics_reader \
+        --owner-role analytics_owner --ttl 1h --max-ttl 8h
+}
+
+# Registers a pipeline, and signs a certificate for a key that it made itself.
+register() {
+    local name=$1 purpose=$2
+    run strongroom identity create "$name" --kind pipeline --owner carol --purpose "$purpose" \
+        --tier medium --expires 90d
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj / \
+        -keyout "$home/$name.key" -out "$home/$name.csr" 2>/dev/null
+    say "$name made a key, which stays in $home/$name.key, and sends a CSR"
+    run strongroom identity issue-cert "$name" --csr "$home/$name.csr" --out "$home/$name.crt"
+}
+
+register_pipeline() {
+    step "3. An administrator registers a pipeline, signs its certificate and grants it one role"
+    run strongroom identity create carol --kind human --purpose 'answers for the ETL' --tier high
+    register nightly-etl 'loads visits every night'
+    run strongroom grant add nightly-etl --action database.credentials \
+        --resource database/analytics/reader --reason 'reads visits' --ticket OPS-1 --expires 30d
+    run strongroom pki role put etl --dns etl.internal --usage server --usage client --ttl 1h
+    run strongroom grant add nightly-etl --action pki.sign --resource pki/etl --reason 'serves TLS'
+}
+
+run_pipeline() {
+    step "4. The pipeline, a Python program over gRPC with mTLS, gets a credential and reads"
+    printf '  $ docs/examples/pipeline.py --ttl %s --pki-role etl --out %s --hold &\n' \
+        "$LEASE_S" "$home"
+    STRONGROOM_CERT=$home/nightly-etl.crt STRONGROOM_KEY=$home/nightly-etl.key \
+        "$PYTHON" docs/examples/pipeline.py --ttl "$LEASE_S" --pki-role etl --out "$home" --hold \
+        >"$home/etl.log" 2>&1 &
+    etl_pid=$!
+    local tries
+    for ((tries = 0; tries < 200; tries++)); do
+        ! grep -q '^certificate: ' "$home/etl.log" || break
+        kill -0 "$etl_pid" 2>/dev/null || break
+        sleep 0.1
+    done
+    shown <"$home/etl.log"
+    [[ $(grep -c '^read: ' "$home/etl.log") -eq 3 ]] || die "it did not read three rows"
+    grep -q '^write refused by PostgreSQL: ' "$home/etl.log" || die "its write was not refused"
+    role=$(sed -n 's/^credential: user \([^,]*\),.*/\1/p' "$home/etl.log")
+    [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname = '$role'") == 1 ]] ||
+        die "the role $role is not there"
+}
+
+check_certificate() {
+    step "5. Its X.509 certificate, before OpenSSL; the CA's key never left the HSM"
+    grep -q '^certificate: ' "$home/etl.log" || die "there is no certificate"
+    run openssl verify -x509_strict -purpose sslserver -verify_hostname etl.internal \
+        -CAfile "$home/root.pem" -untrusted "$home/etl-chain.pem" "$home/etl.crt"
+    cmp -s <(openssl x509 -in "$home/etl.crt" -noout -pubkey) \
+        <(openssl pkey -in "$home/etl.key" -pubout) || die "it is for another key"
+    say "it is for the key that the pipeline made"
+}
+
+# Asks for a role, and keeps what the refusal says but its id.
+refusal() {
+    must_end_with 4 as stray-etl strongroom --output json db creds "$1"
+    "$PYTHON" -c 'import json, sys
+said = json.load(open(sys.argv[1]))["error"]
+print(said["reason"], said["message"], said["hint"])' "$home/said" >"$2"
+}
+
+refuse_stranger() {
+    step "6. An identity without a grant is told what it may do, and nothing of what exists"
+    register stray-etl 'has no grant yet'
+    refusal analytics/reader "$home/refused-1"
+    refusal payroll/admin "$home/refused-2"
+    sed 's,payroll/admin,analytics/reader,' "$home/refused-2" | cmp -s - "$home/refused-1" ||
+        die "the two refusals differ, and so tell what exists"
+    say "what exists and what does not are refused with the same words"
+}
+
+end_lease() {
+    step "7. The lease ends: the open connection is cut, the role is gone"
+    run as nightly-etl strongroom lease list
+    local code=0
+    wait "$etl_pid" || code=$?
+    etl_pid=
+    grep '^connection cut' "$home/etl.log" | shown
+    [[ $code -eq 0 ]] || die "$(tail -n 1 "$home/etl.log")"
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname = '$role'") != 0 ]] || break
+        sleep 0.1
+    done
+    say "roles named $role: $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname = '$role'")"
+    [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_%'") == 0 ]] ||
+        die "a role of ours is left"
+}
+
+show_record() {
+    step "8. The record of all of it, verified; then altered by hand"
+    run strongroom audit list
+    run strongroom audit checkpoint --out "$home/kept" --key-out "$home/record.key"
+    run strongroom audit verify --public-key "$home/record.key" --kept "$home/kept"
+
+    strongroom --output json audit list --identity nightly-etl --action database.credentials \
+        --outcome ok >"$home/entries.json"
+    local index
+    index=$(field "$home/entries.json" 0 index)
+    say "now one byte of entry $index (the credential) is changed in the database"
+    "$PYTHON" scripts/tamper.py entry "$home/vault/vault.db" "$index" | shown
+    must_end_with 9 strongroom audit verify --public-key "$home/record.key" --output json
+    [[ $(field "$home/said" fault first_entry) == "$index" ]] ||
+        die "verification does not point at entry $index"
+    say "verification points at entry $index"
+
+    say "now a grant for stray-etl is inserted by hand, a copy of nightly-etl's"
+    "$PYTHON" scripts/tamper.py grant "$home/vault/vault.db" nightly-etl stray-etl | shown
+    local code=0
+    as stray-etl strongroom db creds analytics/reader >"$home/said" 2>&1 || code=$?
+    shown <"$home/said"
+    [[ $code -ne 0 ]] || die "a grant that nobody gave was honoured"
+    grep 'a row is not what was sealed' "$home/vault.log" | tail -n 1 >"$home/alarm" ||
+        die "no alarm was raised"
+    say "refused, and the vault's log has the alarm:"
+    shown <"$home/alarm"
+}
+
+what_to_try() {
+    step "KEEP=1: all of it is still up"
+    cat <<TRY
+  export PATH=$(dirname "$(command -v strongroom)"):\$PATH
+  export STRONGROOM_ADDR=$STRONGROOM_ADDR STRONGROOM_CACERT=$STRONGROOM_CACERT
+  export STRONGROOM_CERT=$STRONGROOM_CERT STRONGROOM_KEY=$STRONGROOM_KEY
+
+  strongroom identity list                 # as the administrator
+  strongroom grant list
+  strongroom audit tail
+  export STRONGROOM_CERT=$home/nightly-etl.crt STRONGROOM_KEY=$home/nightly-etl.key
+  strongroom whoami                        # as the pipeline
+  strongroom db creds analytics/reader --format env
+  $PYTHON docs/examples/pipeline.py --ttl 60 --hold
+
+  # the end of it:
+  kill $vault_pid; scripts/postgres.sh stop $target; rm -rf $home
+TRY
+}
+
+main() {
+    trap clean_up EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    build
+    start_vault
+    start_target
+    register_pipeline
+    run_pipeline
+    check_certificate
+    refuse_stranger
+    end_lease
+    show_record
+    failed=0
+    if [[ ${KEEP:-} != 1 ]]; then
+        step "9. Everything is stopped and removed"
+        local vault=$vault_pid postgres
+        postgres=$(<"$target/pid")
+        kill -TERM "$vault"
+        ended "$vault" 20 || die "the vault does not stop"
+        vault_pid=
+        scripts/postgres.sh stop "$target"
+        ! kill -0 "$postgres" 2>/dev/null || die "PostgreSQL still runs"
+        rm -rf -- "$home"
+        say "nothing is left; it took $((SECONDS - began)) s"
+    fi
+}
+
+main "$@"

@@ -1,0 +1,176 @@
+//! One proper request for each RPC: what is refused is refused for who asks.
+
+use prost::Message as _;
+use strongroom::proto::{
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetAuthoritiesRequest,
+    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
+    GetGroupRequest, GetIdentityRequest, IssueCertificateRequest, IssueLoginCertificateRequest,
+    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
+    ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest, ListIdentitiesRequest,
+    ListLeasesRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    ReadLogRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
+    ResumeIdentityRequest, RevokeLeaseRequest, SealRequest, SignCertificateRequest, SubjectNames,
+    SuspendIdentityRequest, TailEntriesRequest, WhoAmIRequest, add_grant_request,
+};
+
+use crate::support::logins::registration;
+use crate::support::node::csr;
+use crate::support::target::ask;
+
+/// What requests speak of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Things {
+    /// The machine that holds grants, a lease, a certificate.
+    pub(super) machine: String,
+    /// Whose first login certificate is signed.
+    pub(super) bearer: String,
+    pub(super) lease: String,
+    pub(super) grant: String,
+    pub(super) connection: PutConnectionRequest,
+    pub(super) role: PutDatabaseRoleRequest,
+}
+
+const GROUP: &str = "readers";
+const VICTIM: &str = "victim";
+
+/// Makes the encoded request of an RPC.
+pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
+    let (service, method) = rpc.split_once('/').unwrap();
+    match service {
+        "IdentityService" => identities(method, of),
+        "GroupService" => groups(method),
+        "GrantService" => grants(method, of),
+        "DatabaseService" => database(method, of),
+        "LeaseService" => leases(method, of),
+        "PkiService" => pki(method, of),
+        "RecordService" => records(method),
+        "SystemService" => match method {
+            "Seal" => SealRequest::default().encode_to_vec(),
+            _ => unknown(method),
+        },
+        _ => unknown(service),
+    }
+}
+
+fn unknown(what: &str) -> Vec<u8> {
+    panic!("give {what} a request here, and its row in the page")
+}
+
+fn identities(method: &str, of: &Things) -> Vec<u8> {
+    let (name, reason) = (VICTIM.to_owned(), String::new());
+    match method {
+        "WhoAmI" => WhoAmIRequest {}.encode_to_vec(),
+        "CreateIdentity" => registration("newcomer", "human", "").encode_to_vec(),
+        "GetIdentity" => GetIdentityRequest { name: of.machine.clone() }.encode_to_vec(),
+        "ListIdentities" => ListIdentitiesRequest::default().encode_to_vec(),
+        "SuspendIdentity" => SuspendIdentityRequest { name, reason }.encode_to_vec(),
+        "ResumeIdentity" => ResumeIdentityRequest { name, reason }.encode_to_vec(),
+        "IssueLoginCertificate" => IssueLoginCertificateRequest {
+            name: of.bearer.clone(),
+            csr_pem: csr().1,
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn groups(method: &str) -> Vec<u8> {
+    let (group, identity) = (GROUP.to_owned(), VICTIM.to_owned());
+    match method {
+        "CreateGroup" => CreateGroupRequest {
+            name: GROUP.into(),
+            purpose: "a test".into(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        "GetGroup" => GetGroupRequest { name: group, ..Default::default() }.encode_to_vec(),
+        "AddMember" => AddMemberRequest { group, identity }.encode_to_vec(),
+        "RemoveMember" => RemoveMemberRequest { group, identity }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn grants(method: &str, of: &Things) -> Vec<u8> {
+    let id = of.grant.clone();
+    match method {
+        "AddGrant" => AddGrantRequest {
+            subject: Some(add_grant_request::Subject::Identity(of.machine.clone())),
+            action: "pki.sign".into(),
+            resource: "pki/other".into(),
+            reason: "a test".into(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        "GetGrant" => GetGrantRequest { id }.encode_to_vec(),
+        "ListGrants" => ListGrantsRequest::default().encode_to_vec(),
+        "RemoveGrant" => RemoveGrantRequest { id, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn database(method: &str, of: &Things) -> Vec<u8> {
+    match method {
+        "PutConnection" => of.connection.encode_to_vec(),
+        "ListConnections" => ListConnectionsRequest::default().encode_to_vec(),
+        "PutRole" => of.role.encode_to_vec(),
+        "GetRole" => GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() }
+            .encode_to_vec(),
+        "ListRoles" => ListDatabaseRolesRequest::default().encode_to_vec(),
+        "IssueCredentials" => ask().encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn leases(method: &str, of: &Things) -> Vec<u8> {
+    let id = of.lease.clone();
+    match method {
+        "ListLeases" => ListLeasesRequest { identity: of.machine.clone(), ..Default::default() }
+            .encode_to_vec(),
+        "RenewLease" => RenewLeaseRequest { id, ttl_s: 0 }.encode_to_vec(),
+        "RevokeLease" => RevokeLeaseRequest { id, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+/// The certificate role that the machine may use.
+pub(super) fn certificate_role() -> PutCertificateRoleRequest {
+    PutCertificateRoleRequest {
+        name: "etl".into(),
+        allowed_dns: vec!["etl.test".into()],
+        ..Default::default()
+    }
+}
+
+fn pki(method: &str, of: &Things) -> Vec<u8> {
+    let (role, name) = ("etl".to_owned(), "etl".to_owned());
+    let names = Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() });
+    match method {
+        "PutRole" => certificate_role().encode_to_vec(),
+        "GetRole" => GetCertificateRoleRequest { name }.encode_to_vec(),
+        "ListRoles" => ListCertificateRolesRequest::default().encode_to_vec(),
+        "IssueCertificate" => {
+            IssueCertificateRequest { role, names, ..Default::default() }.encode_to_vec()
+        }
+        "SignCertificate" => {
+            SignCertificateRequest { role, names, csr_pem: csr().1, ..Default::default() }
+                .encode_to_vec()
+        }
+        "ListCertificates" => {
+            ListCertificatesRequest { identity: of.machine.clone(), ..Default::default() }
+                .encode_to_vec()
+        }
+        "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn records(method: &str) -> Vec<u8> {
+    match method {
+        "ListEntries" => ListEntriesRequest::default().encode_to_vec(),
+        "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
+        "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
+        "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}

@@ -1,0 +1,150 @@
+//! Who asks: one caller for each column of the page.
+
+use std::sync::Arc;
+
+use strongroom::engines::pki::Request;
+use strongroom::hsm::{Hsm, MemoryHsm};
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::{AddGrantRequest, SuspendIdentityRequest};
+use strongroom::server::{First, Founding, Ingredients, Node, found};
+use tempfile::TempDir;
+use tonic::Code;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::requests::{Things, certificate_role, request};
+use super::wire::call;
+use crate::support::logins::{human, machine, register};
+use crate::support::node::{Backend, Login, TRUST_DOMAIN, csr, location, pin};
+use crate::support::target::{World, ask, issue};
+
+/// The columns. They are asked in this order: who is refused comes before who changes something.
+pub(super) const ROLES: [&str; 8] = [
+    "nobody",
+    "suspended",
+    "bootstrap",
+    "machine",
+    "human",
+    "granted machine",
+    "owner",
+    "administrator",
+];
+
+/// A vault with all of them, and another that has just been founded.
+pub(super) struct Scene {
+    world: World,
+    callers: Vec<Channel>,
+    things: Things,
+    founded: Bootstrapped,
+    /// In the vault that has just been founded there is nothing else to speak of.
+    first: Things,
+}
+
+struct Bootstrapped {
+    _dir: TempDir,
+    _node: Node,
+    channel: Channel,
+}
+
+impl Scene {
+    pub(super) async fn new() -> Self {
+        let world = World::new(Backend::Sqlite).await;
+        let f = &world.f;
+        let owner = human(f, "carol").await;
+        register(f, "data-etl", "pipeline", "carol").await;
+        let login = crate::support::logins::login(f, "data-etl").await;
+        let granted = f.connect(&login).await;
+        PkiServiceClient::new(world.admin.clone()).put_role(certificate_role()).await.unwrap();
+        world.grant("data-etl", |grant| grant).await.unwrap();
+        for action in ["pki.sign", "pki.issue"] {
+            let resource = "pki/etl".to_owned();
+            let with = |grant| AddGrantRequest { action: action.into(), resource, ..grant };
+            world.grant("data-etl", with).await.unwrap();
+        }
+        let bare = machine(f, "bare").await;
+        let other = human(f, "dave").await;
+        register(f, "victim", "pipeline", "carol").await;
+        let suspended = machine(f, "contained").await;
+        let contain = SuspendIdentityRequest { name: "contained".into(), reason: String::new() };
+        let mut client = IdentityServiceClient::new(world.admin.clone());
+        client.suspend_identity(contain).await.unwrap();
+        let things = Things {
+            machine: "data-etl".into(),
+            bearer: "data-etl".into(),
+            lease: issue(&granted, ask()).await.unwrap().lease_id,
+            grant: world.grant("bare", |grant| AddGrantRequest {
+                resource: "database/analytics/writer".into(),
+                ..grant
+            })
+            .await
+            .unwrap()
+            .id,
+            connection: world.connection(),
+            role: world.role(),
+        };
+        let founded = Bootstrapped::new(&f.parts).await;
+        let first = Things { bearer: "newcomer".into(), ..things.clone() };
+        let callers = vec![
+            f.connect_as_nobody().await,
+            suspended,
+            founded.channel.clone(),
+            bare,
+            other,
+            granted,
+            owner,
+            world.admin.clone(),
+        ];
+        Self { world, callers, things, founded, first }
+    }
+
+    /// Sends an RPC's request as each role.
+    pub(super) async fn ask_all(&self, rpc: &str) -> Vec<String> {
+        let mut answers = Vec::new();
+        for (role, caller) in ROLES.iter().zip(&self.callers) {
+            let things = if *role == "bootstrap" { &self.first } else { &self.things };
+            let message = request(rpc, things);
+            answers.push(word(call(caller.clone(), rpc, message).await));
+        }
+        answers
+    }
+}
+
+/// How the page writes a code.
+fn word(code: Code) -> String {
+    match code {
+        Code::Ok => "ok".to_owned(),
+        Code::PermissionDenied => "denied".to_owned(),
+        Code::Unauthenticated => "stranger".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Bootstrapped {
+    /// Founds a vault as `init` does, with the bootstrap certificate alone.
+    async fn new(like: &Ingredients) -> Self {
+        let dir = TempDir::new().unwrap();
+        let parts = Ingredients {
+            location: location(Backend::Sqlite, dir.path()).await,
+            hsm: Arc::new(MemoryHsm::new(pin())) as Arc<dyn Hsm>,
+            ..like.clone()
+        };
+        let (key_pem, request) = csr();
+        let founding = Founding {
+            trust_domain: TRUST_DOMAIN.parse().unwrap(),
+            origin: "vault.test/log".to_owned(),
+            dev: false,
+            first: First::Bootstrap(Request::parse(request.as_bytes()).unwrap()),
+        };
+        let founded = found(&parts, &founding, pin()).await.unwrap();
+        let node = Node::start(parts, pin()).await.unwrap();
+        let login = Login { key_pem, certificate_pem: founded.certificate_pem };
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&founded.root_pem))
+            .identity(Identity::from_pem(&login.certificate_pem, &login.key_pem))
+            .domain_name("localhost");
+        let uri = format!("https://127.0.0.1:{}", node.grpc_addr.port());
+        let endpoint = Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self { _dir: dir, _node: node, channel }
+    }
+}
