@@ -4,24 +4,29 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
+use super::login;
 use crate::engines::identities::{
     CreateIdentity, Described, ListIdentities, ResumeIdentity, ShowIdentity, SuspendIdentity,
     WhoAmI, Whoami,
 };
+use crate::engines::pki::LoginTtl;
 use crate::error::Error;
 use crate::policy::GrantSubject;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
     CreateIdentityRequest, CreateIdentityResponse, GetIdentityRequest, GetIdentityResponse,
-    Identity, ListIdentitiesRequest, ListIdentitiesResponse, Notice, Permission,
-    ResumeIdentityRequest, ResumeIdentityResponse, SuspendIdentityRequest, SuspendIdentityResponse,
-    WhoAmIRequest, WhoAmIResponse,
+    Identity, IssueLoginCertificateRequest, IssueLoginCertificateResponse, ListIdentitiesRequest,
+    ListIdentitiesResponse, Notice, Permission, ResumeIdentityRequest, ResumeIdentityResponse,
+    SuspendIdentityRequest, SuspendIdentityResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::types::RequestContext;
 
 /// Serves identities.
 #[derive(Debug, Clone)]
-pub(super) struct Identities(pub(super) Gate);
+pub(super) struct Identities {
+    pub(super) gate: Gate,
+    pub(super) login: LoginTtl,
+}
 
 #[tonic::async_trait]
 impl IdentityService for Identities {
@@ -29,8 +34,8 @@ impl IdentityService for Identities {
         &self,
         request: Request<WhoAmIRequest>,
     ) -> Result<Response<WhoAmIResponse>, Status> {
-        let (ctx, WhoAmIRequest {}) = self.0.accept(request).await?;
-        let answer = Gate::answer(&ctx, self.0.vault.run(&ctx, Whoami).await)?;
+        let (ctx, WhoAmIRequest {}) = self.gate.accept(request).await?;
+        let answer = Gate::answer(&ctx, self.gate.vault.run(&ctx, Whoami).await)?;
         Ok(Response::new(whoami(&ctx, &answer)))
     }
 
@@ -38,9 +43,9 @@ impl IdentityService for Identities {
         &self,
         request: Request<CreateIdentityRequest>,
     ) -> Result<Response<CreateIdentityResponse>, Status> {
-        let (ctx, request) = self.0.accept(request).await?;
+        let (ctx, request) = self.gate.accept(request).await?;
         let op = Gate::answer(&ctx, create(&request))?;
-        let created = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let created = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(CreateIdentityResponse { identity: Some(identity(&created)) }))
     }
 
@@ -48,9 +53,9 @@ impl IdentityService for Identities {
         &self,
         request: Request<GetIdentityRequest>,
     ) -> Result<Response<GetIdentityResponse>, Status> {
-        let (ctx, request) = self.0.accept(request).await?;
+        let (ctx, request) = self.gate.accept(request).await?;
         let op = ShowIdentity { name: Gate::answer(&ctx, request.name.parse())? };
-        let found = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let found = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetIdentityResponse { identity: Some(identity(&found)) }))
     }
 
@@ -58,9 +63,9 @@ impl IdentityService for Identities {
         &self,
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
-        let (ctx, request) = self.0.accept(request).await?;
+        let (ctx, request) = self.gate.accept(request).await?;
         let op = Gate::answer(&ctx, list(request))?;
-        let page = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let page = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(ListIdentitiesResponse {
             identities: page.identities.iter().map(identity).collect(),
             next_page_token: page.next,
@@ -71,9 +76,9 @@ impl IdentityService for Identities {
         &self,
         request: Request<SuspendIdentityRequest>,
     ) -> Result<Response<SuspendIdentityResponse>, Status> {
-        let (ctx, SuspendIdentityRequest { name, reason }) = self.0.accept(request).await?;
+        let (ctx, SuspendIdentityRequest { name, reason }) = self.gate.accept(request).await?;
         let op = SuspendIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
-        let suspended = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let suspended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SuspendIdentityResponse { identity: Some(identity(&suspended)) }))
     }
 
@@ -81,17 +86,21 @@ impl IdentityService for Identities {
         &self,
         request: Request<ResumeIdentityRequest>,
     ) -> Result<Response<ResumeIdentityResponse>, Status> {
-        let (ctx, ResumeIdentityRequest { name, reason }) = self.0.accept(request).await?;
+        let (ctx, ResumeIdentityRequest { name, reason }) = self.gate.accept(request).await?;
         let op = ResumeIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
-        let resumed = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let resumed = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(ResumeIdentityResponse { identity: Some(identity(&resumed)) }))
     }
 
     async fn issue_login_certificate(
         &self,
-        _: Request<crate::proto::IssueLoginCertificateRequest>,
-    ) -> Result<Response<crate::proto::IssueLoginCertificateResponse>, Status> {
-        Err(Status::unimplemented("next"))
+        request: Request<IssueLoginCertificateRequest>,
+    ) -> Result<Response<IssueLoginCertificateResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = login::decode(&request, &self.gate.authorities, self.login);
+        let op = Gate::answer(&ctx, op)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        Ok(Response::new(Gate::answer(&ctx, login::encode(&issued))?))
     }
 }
 

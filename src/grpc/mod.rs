@@ -5,6 +5,8 @@ mod fields;
 mod grants;
 mod groups;
 mod identities;
+mod login;
+mod pki;
 mod records;
 mod serve;
 mod status;

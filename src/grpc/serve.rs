@@ -10,13 +10,16 @@ use super::accept::Gate;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::identities::Identities;
+use super::pki::Pki;
 use super::records::Records;
 use super::tls::{self, Tls};
+use crate::engines::pki::{AuthoritySlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
 use crate::types::TaskGroup;
 use crate::vault::Vault;
@@ -34,6 +37,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Handshakes.
     pub handshakes: tls::Limits,
+    /// How long login certificates live.
+    pub login: LoginTtl,
 }
 
 impl Default for Settings {
@@ -44,6 +49,7 @@ impl Default for Settings {
             streams: 100,
             deadline: Duration::from_secs(30),
             handshakes: tls::Limits::default(),
+            login: LoginTtl::default(),
         }
     }
 }
@@ -56,10 +62,11 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     vault: Vault,
+    authorities: AuthoritySlot,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
-    let gate = Gate::new(vault, Arc::clone(&tls));
+    let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
@@ -70,14 +77,13 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let records = RecordServiceServer::new(Records(gate.clone()))
-        .max_decoding_message_size(settings.message_bytes);
-    let identities = IdentityServiceServer::new(Identities(gate.clone()))
-        .max_decoding_message_size(settings.message_bytes);
-    let groups = GroupServiceServer::new(Groups(gate.clone()))
-        .max_decoding_message_size(settings.message_bytes);
-    let grants =
-        GrantServiceServer::new(Grants(gate)).max_decoding_message_size(settings.message_bytes);
+    let most = settings.message_bytes;
+    let identities = Identities { gate: gate.clone(), login: settings.login };
+    let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
+    let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
+    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
+    let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate)).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -89,6 +95,7 @@ pub async fn serve(
         .add_service(groups)
         .add_service(grants)
         .add_service(records)
+        .add_service(pki)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

@@ -110,7 +110,7 @@ impl Node {
         let listener = TcpListener::bind(parts.grpc_listen).await.map_err(Error::internal)?;
         let grpc_addr = listener.local_addr().map_err(Error::internal)?;
         upkeep::start(&vault, parts.checkpoint, &tasks);
-        let serving = grpc::serve(listener, tls, vault.clone(), parts.limits, tasks.clone());
+        let serving = grpc::serve(listener, tls, vault.clone(), slot, parts.limits, tasks.clone());
         let serving = tasks.spawn(serving);
         let root_pem = authorities.root.pem();
         Ok(Self { vault, grpc_addr, root_pem, keyring, store_tasks, tasks, serving })

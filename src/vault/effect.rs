@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::run::{Answered, Claim};
+use super::run::{Answered, Claim, Claimed};
 use super::{Decision, EffectOperation, Note, Vault, View, WRITES};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
@@ -168,13 +168,19 @@ impl<O: EffectOperation> Work for EffectWork<O> {
         let ctx: &RequestContext = &self.story.ctx;
         self.output = Some(match &self.step {
             Step::Intend(claim) => {
-                if let Some(claim) = claim
-                    && let Some(made) = claim.take(ctx, tx).await?
-                {
-                    Reached::Made(made)
-                } else {
-                    self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
-                    Reached::Intended
+                let claimed = match claim {
+                    Some(claim) => claim.take(ctx, tx).await?,
+                    None => Claimed::Ours,
+                };
+                if let Claimed::Replaces(earlier) = &claimed {
+                    self.op.supersede(ctx, tx, earlier).await?;
+                }
+                match claimed {
+                    Claimed::Made(made) => Reached::Made(made),
+                    Claimed::Ours | Claimed::Replaces(_) => {
+                        self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                        Reached::Intended
+                    }
                 }
             }
             Step::Record(effect) => {
