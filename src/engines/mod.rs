@@ -4,4 +4,5 @@
 
 pub mod database;
 pub mod identities;
+pub mod leases;
 pub mod pki;

@@ -200,7 +200,12 @@ impl Vault {
             .text(&key.key)
             .finish();
         let id = base32(&self.core.keyring.idempotency_key()?.tag(&[&input]));
-        Ok(Some(run::Claim { id, request: key.request, made: op.made(prepared) }))
+        Ok(Some(run::Claim {
+            id,
+            request: key.request,
+            replace: key.replace,
+            made: op.made(prepared),
+        }))
     }
 
     /// The vault's clock.
