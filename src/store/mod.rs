@@ -12,6 +12,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod keys;
 mod migrate;
+pub mod pki;
 mod postgres;
 pub mod records;
 mod sealed;
