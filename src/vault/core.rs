@@ -14,7 +14,7 @@ use crate::hsm::Hsm;
 use crate::keyring::Keyring;
 use crate::policy::Policy;
 use crate::store::{Reader, Writer};
-use crate::types::{Entropy, GrantId, TaskGroup, UnixMillis, VaultId};
+use crate::types::{Entropy, GrantId, IdentityId, TaskGroup, UnixMillis, VaultId};
 
 /// What an installation is, once and for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,13 @@ pub struct Parts {
     pub tasks: TaskGroup,
 }
 
+/// Who and what was used since this was last written; statistics, lost with the process.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    pub(super) identities: HashMap<IdentityId, UnixMillis>,
+    pub(super) grants: HashMap<GrantId, UnixMillis>,
+}
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) reader: Reader,
@@ -67,5 +74,5 @@ pub(super) struct Core {
     pub(super) subjects: Subjects,
     pub(super) decisions: Decisions,
     pub(super) refusals: Refusals,
-    pub(super) grant_uses: Mutex<HashMap<GrantId, UnixMillis>>,
+    pub(super) uses: Mutex<Uses>,
 }

@@ -15,6 +15,7 @@ mod page;
 mod refusals;
 mod run;
 mod subject;
+mod terms;
 mod upkeep;
 mod view;
 
@@ -36,7 +37,8 @@ pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
 };
 pub use page::{Page, PageToken};
-pub use subject::{ADMINISTRATORS, HeldGrant, Subject, is_active};
+pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};
+pub use terms::Terms;
 pub use view::View;
 
 use self::core::Core;
@@ -69,7 +71,7 @@ impl Vault {
             subjects: subject::Subjects::default(),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
-            grant_uses: parking_lot::Mutex::default(),
+            uses: parking_lot::Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -171,12 +173,15 @@ impl Vault {
         self.core.decisions.clear();
     }
 
-    /// Notes which grants were used, to be written once a minute.
+    /// Notes who was served and by which grants, to be written once a minute.
     fn used(&self, ctx: &RequestContext, decision: &Decision) {
+        let mut uses = self.core.uses.lock();
+        if let Some(caller) = ctx.authenticated() {
+            uses.identities.insert(caller.identity, ctx.now);
+        }
         if let Basis::Grants(grants) = &decision.verdict.by {
-            let mut uses = self.core.grant_uses.lock();
             for grant in grants {
-                uses.insert(*grant, ctx.now);
+                uses.grants.insert(*grant, ctx.now);
             }
         }
     }
