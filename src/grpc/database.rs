@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::status::status;
+use crate::crypto::Encoder;
 use crate::engines::database::names::TargetRole;
 use crate::engines::database::postgres::{ConnectionDefinition, Tls};
 use crate::engines::database::template::{OnRevoke, RoleDefinition, SCRAM_ITERATIONS, Statement};
@@ -20,7 +21,6 @@ use crate::proto::{
     ListDatabaseRolesRequest, ListDatabaseRolesResponse, PutConnectionRequest,
     PutConnectionResponse, PutDatabaseRoleRequest, PutDatabaseRoleResponse,
 };
-use crate::crypto::Encoder;
 use crate::types::{SecretBytes, Segment};
 use crate::vault::RetryKey;
 

@@ -1,10 +1,12 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod database;
 mod fields;
 mod grants;
 mod groups;
 mod identities;
+mod leases;
 mod serve;
 mod status;
 pub mod tls;

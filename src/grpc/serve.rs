@@ -7,15 +7,20 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::database::DatabaseRpc;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::identities::Identities;
+use super::leases::LeaseRpc;
 use super::tls::{self, Tls};
+use crate::engines::database::Databases;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::types::TaskGroup;
 use crate::vault::Vault;
 
@@ -54,6 +59,7 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     vault: Vault,
+    databases: Databases,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
@@ -63,17 +69,23 @@ pub async fn serve(
     health.set_serving::<IdentityServiceServer<Identities>>().await;
     health.set_serving::<GroupServiceServer<Groups>>().await;
     health.set_serving::<GrantServiceServer<Grants>>().await;
+    health.set_serving::<DatabaseServiceServer<DatabaseRpc>>().await;
+    health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let most = settings.message_bytes;
     let identities = IdentityServiceServer::new(Identities(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
     let groups = GroupServiceServer::new(Groups(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
-    let grants =
-        GrantServiceServer::new(Grants(gate)).max_decoding_message_size(settings.message_bytes);
+    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
+    let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
+    let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
+    let leases =
+        LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -84,6 +96,8 @@ pub async fn serve(
         .add_service(identities)
         .add_service(groups)
         .add_service(grants)
+        .add_service(database)
+        .add_service(leases)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

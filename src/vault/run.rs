@@ -9,9 +9,7 @@ use tokio::sync::oneshot;
 use super::entries::Story;
 use super::{Decision, Note, Operation, Vault, View};
 use crate::error::{Error, Result};
-use crate::store::{
-    Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency,
-};
+use crate::store::{Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency};
 use crate::types::RequestContext;
 
 /// Times that what a decision stood on may move before the caller is asked to retry.

@@ -138,9 +138,9 @@ impl LeaseReaper {
         down: TargetDown,
     ) -> Result<()> {
         let id = lease.row.id;
-        let read = self.reader.view(move |tx| {
-            async move { Ok(tx.lookup::<CredentialRow>(&id).await?) }.boxed()
-        });
+        let read = self
+            .reader
+            .view(move |tx| async move { Ok(tx.lookup::<CredentialRow>(&id).await?) }.boxed());
         if read.await?.is_none_or(|now| now.version != lease.version) {
             return Ok(());
         }

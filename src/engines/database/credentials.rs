@@ -262,12 +262,7 @@ impl EffectOperation for IssueCredentials {
         Ok(Credential { lease, access, replayed: false })
     }
 
-    async fn abandon(
-        &self,
-        ctx: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-    ) -> Result<()> {
+    async fn abandon(&self, ctx: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
         leases::hand_over(ctx, tx, prepared.lease.id).await
     }
 }

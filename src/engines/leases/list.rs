@@ -37,7 +37,7 @@ pub struct ListLeases {
 /// Whose leases are asked for.
 enum Whose {
     Everybodys,
-    Of(IdentityName, Option<Versioned<IdentityRow>>),
+    Of(IdentityName, Option<Box<Versioned<IdentityRow>>>),
 }
 
 impl ListLeases {
@@ -51,14 +51,14 @@ impl ListLeases {
             return Ok(if all {
                 Whose::Everybodys
             } else {
-                Whose::Of(own.row.name.clone(), Some(own.clone()))
+                Whose::Of(own.row.name.clone(), Some(Box::new(own.clone())))
             });
         };
         let wanted = name.clone();
         let row = view.read(move |tx| {
             async move { Ok(identities::identity_named(tx, &wanted).await?) }.boxed()
         });
-        Ok(Whose::Of(name.clone(), row.await?))
+        Ok(Whose::Of(name.clone(), row.await?.map(Box::new)))
     }
 }
 

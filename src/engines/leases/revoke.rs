@@ -24,17 +24,17 @@ use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext
 use crate::vault::{Decision, EffectOperation, Note, Resource, Verb, View};
 
 /// How long a try has a lease for itself: after it another may begin.
-const CLAIM: Duration = Duration::from_secs(60);
+const CLAIM: Duration = Duration::from_mins(1);
 /// How long a caller waits for the target; the worker goes on where that is not enough.
 const CALLER_WAITS: Duration = Duration::from_secs(10);
 /// How long a worker's try takes at most: less than its claim.
 const WORKER_WAITS: Duration = Duration::from_secs(45);
 /// After an intent, how long a target may still create the role. Before that a role that is not
 /// there proves nothing. See [`crate::engines::database::IssueCredentials`].
-pub(in crate::engines) const MAY_STILL_COME: Duration = Duration::from_secs(60);
+pub(in crate::engines) const MAY_STILL_COME: Duration = Duration::from_mins(1);
 /// Pauses between tries: doubled from the first to the last.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LAST_PAUSE: Duration = Duration::from_secs(300);
+const LAST_PAUSE: Duration = Duration::from_mins(5);
 const DOUBLINGS: u32 = 9;
 const REASON_CHARS: usize = 500;
 
@@ -115,7 +115,8 @@ impl Verb for RevokeLease {
         {
             note.private.push((Field::Reason, reason.clone()));
         }
-        if let Some(trouble) = prepared.trouble.lock().clone() {
+        let trouble = prepared.trouble.lock().clone();
+        if let Some(trouble) = trouble {
             note.private.push((Field::Detail, trouble));
         }
     }
@@ -187,12 +188,7 @@ impl EffectOperation for RevokeLease {
         prepared.found.shown(row)
     }
 
-    async fn abandon(
-        &self,
-        ctx: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-    ) -> Result<()> {
+    async fn abandon(&self, ctx: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
         postpone(ctx, tx, self.id, prepared).await.map(drop)
     }
 }

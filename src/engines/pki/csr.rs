@@ -61,7 +61,8 @@ impl Request {
     /// # Errors
     /// [`Error::Invalid`] for a name that stands twice, and for too many.
     pub fn renamed(self, names: Vec<SubjectName>) -> Result<Self> {
-        let twice = names.iter().enumerate().any(|(i, name)| names.iter().skip(i + 1).any(|n| n == name));
+        let twice =
+            names.iter().enumerate().any(|(i, name)| names.iter().skip(i + 1).any(|n| n == name));
         if names.len() > MAX_NAMES || twice {
             return Err(Error::invalid("a certificate carries at most 100 names, each once"));
         }

@@ -10,9 +10,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::certificate::pem;
-use super::credential::{
-    Intent, PENDING, Said, last_second, never_signed, signed, signing_key,
-};
+use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
 use super::mint::{cap, made_before};
 use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
 use crate::error::{Error, Result};

@@ -262,12 +262,7 @@ impl<S: Source> EffectOperation for Mint<S> {
         })
     }
 
-    async fn abandon(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-    ) -> Result<()> {
+    async fn abandon(&self, _: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
         tx.update(credential::PENDING, &never_signed(&prepared.pending)).await?;
         Ok(())
     }

@@ -30,9 +30,7 @@ pub use certificate::{Certificate, issue};
 pub use credential::{Said, is_signed, never_signed};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};
-pub use listing::{
-    Anchors, CertificatePage, Listed, ListCertificates, ShowAuthorities, Standing,
-};
+pub use listing::{Anchors, CertificatePage, ListCertificates, Listed, ShowAuthorities, Standing};
 pub use login::{IssueLogin, LoginIssued, LoginTtl};
 pub use mint::{Issue, Issued, Mint, NewKey, Order, Sign, Source};
 pub use names::{MAX_NAMES, SubjectName};
