@@ -1,6 +1,7 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod database;
 mod fields;
 mod grants;
 mod groups;
@@ -8,6 +9,7 @@ mod identities;
 mod records;
 mod login;
 mod pki;
+mod leases;
 mod serve;
 mod status;
 pub mod tls;
