@@ -92,6 +92,12 @@ CREATE TABLE identities (
     mac BLOB NOT NULL
 );
 
+-- Statistics, unsealed: no decision reads them.
+CREATE TABLE identity_usage (
+    id TEXT PRIMARY KEY,
+    last_used_at BIGINT NOT NULL
+);
+
 CREATE TABLE groups (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,

@@ -59,6 +59,8 @@ struct Gathered {
     lanes: Vec<(LaneState, Vec<PendingBatch>)>,
     tiles: HashMap<(u8, u64), Vec<u8>>,
     filter: Option<Vec<u8>>,
+    /// The first batch that this process committed and that is gone: lane and sequence.
+    gone: Option<(i64, i64)>,
 }
 
 /// Plans the next step; nothing when every batch has its place.
@@ -68,6 +70,9 @@ struct Gathered {
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
     let own = reader.own_lanes();
     let gathered = reader.view(|tx| gather(tx, own).boxed()).await?;
+    if let Some((lane, seq)) = gathered.gone {
+        return Err(removed(lane, seq).into());
+    }
     if gathered.lanes.is_empty() {
         return Ok(None);
     }
@@ -82,6 +87,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         lanes.push((lane, batches));
     }
     // What this process committed before the view began must be there.
+    let mut gone = None;
     for (lane, seq) in own {
         let read = lanes.iter().find(|(state, _)| state.lane == lane);
         let last = read.and_then(|(_, batches)| batches.last().map(|batch| batch.seq));
@@ -93,7 +99,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
             None => records::lane(tx, lane).await?.map_or(0, |state| state.seq),
         };
         if last < seq && !full {
-            return Err(removed(lane, seq).into());
+            gone = gone.or(Some((lane, last.saturating_add(1))));
         }
     }
     let mut tiles = HashMap::new();
@@ -110,11 +116,11 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         let last = records::filters_down(tx, bundle, 1).await?.into_iter().next();
         filter = last.filter(|(found, _)| *found == bundle).map(|(_, filter)| filter);
     }
-    Ok(Gathered { head, lanes, tiles, filter })
+    Ok(Gathered { head, lanes, tiles, filter, gone })
 }
 
 fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
-    let Gathered { head, lanes, tiles, filter } = gathered;
+    let Gathered { head, lanes, tiles, filter, gone: _ } = gathered;
     let hashes = head.edge.as_chunks::<32>().0.to_vec();
     let mut frontier = Frontier::from_parts(unsigned(head.size)?, hashes)?;
     if head.size > 0 && head.root != frontier.root() {
@@ -131,8 +137,10 @@ fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
         filters: BTreeMap::new(),
         settled: None,
     };
-    if let Some(filter) = filter {
-        step.filters.insert(head.size / WIDTH, Bloom::from_stored(filter));
+    if head.size % WIDTH != 0 {
+        // One that was removed holds everything: it must hide nothing.
+        let filter = Bloom::from_stored(filter.unwrap_or_default());
+        step.filters.insert(head.size / WIDTH, filter);
     }
     let mut leaves = Vec::new();
     for (mut lane, batches) in lanes {

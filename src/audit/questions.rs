@@ -139,12 +139,16 @@ pub struct Found {
 /// What the store answers.
 pub async fn find(tx: &mut Tx, filter: &Filter, below: i64, most: usize) -> Result<Found> {
     let mut found = Found::default();
+    let below = below.min(records::head(tx).await?.size);
     let mut opened = 0;
-    let filters = records::filters_down(tx, below.saturating_sub(1) / WIDTH, FILTERS).await?;
+    let top = below.saturating_sub(1) / WIDTH;
+    let mut filters = records::filters_down(tx, top, FILTERS).await?.into_iter().peekable();
     let mut reached = below;
-    for (bundle, stored) in filters {
+    for bundle in (top.saturating_sub(FILTERS - 1).max(0)..=top).rev() {
         let first = bundle.saturating_mul(WIDTH);
-        if filter.may_be_in(&Bloom::from_stored(stored)) {
+        // A filter that was removed hides nothing.
+        let stored = filters.next_if(|(found, _)| *found == bundle).map(|(_, stored)| stored);
+        if filter.may_be_in(&Bloom::from_stored(stored.unwrap_or_default())) {
             if opened == BUNDLES {
                 found.below = Some(reached);
                 return Ok(found);

@@ -1,6 +1,9 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod fields;
+mod grants;
+mod groups;
 mod identities;
 mod records;
 mod serve;

@@ -7,11 +7,15 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::grants::Grants;
+use super::groups::Groups;
 use super::identities::Identities;
 use super::records::Records;
 use super::tls::{self, Tls};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::grant_service_server::GrantServiceServer;
+use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
 use crate::types::TaskGroup;
@@ -59,6 +63,8 @@ pub async fn serve(
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
+    health.set_serving::<GroupServiceServer<Groups>>().await;
+    health.set_serving::<GrantServiceServer<Grants>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -66,8 +72,12 @@ pub async fn serve(
     };
     let records = RecordServiceServer::new(Records(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
-    let identities = IdentityServiceServer::new(Identities(gate))
+    let identities = IdentityServiceServer::new(Identities(gate.clone()))
         .max_decoding_message_size(settings.message_bytes);
+    let groups = GroupServiceServer::new(Groups(gate.clone()))
+        .max_decoding_message_size(settings.message_bytes);
+    let grants =
+        GrantServiceServer::new(Grants(gate)).max_decoding_message_size(settings.message_bytes);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -76,6 +86,8 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
         .add_service(identities)
+        .add_service(groups)
+        .add_service(grants)
         .add_service(records)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

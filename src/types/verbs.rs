@@ -36,7 +36,7 @@ pub const VERBS: &[Verb] = &[
     verb("identities.whoami", "IdentityService/WhoAmI", "identities/<self>", false),
     verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true),
     verb("identities.show", "IdentityService/GetIdentity", "identities/<name>", true),
-    verb("identities.list", "IdentityService/ListIdentities", "identities/<name>", true),
+    verb("identities.list", "IdentityService/ListIdentities", "identities", true),
     verb("identities.suspend", "IdentityService/SuspendIdentity", "identities/<name>", true),
     verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true),
     verb(
@@ -51,7 +51,7 @@ pub const VERBS: &[Verb] = &[
     verb("groups.remove", "GroupService/RemoveMember", "groups/<name>", true),
     verb("grants.add", "GrantService/AddGrant", "grants/<identity or group>", true),
     verb("grants.show", "GrantService/GetGrant", "grants/<identity or group>", true),
-    verb("grants.list", "GrantService/ListGrants", "grants/<identity or group>", true),
+    verb("grants.list", "GrantService/ListGrants", "grants", true),
     verb("grants.remove", "GrantService/RemoveGrant", "grants/<identity or group>", true),
     verb("database.connect", "DatabaseService/PutConnection", "database/<connection>", true),
     verb("database.list", "DatabaseService/ListConnections", "database/<connection>", true),

@@ -17,7 +17,7 @@ use crate::keyring::Keyring;
 use crate::policy::Policy;
 use crate::store::keys::HsmPurpose;
 use crate::store::{Reader, Writer};
-use crate::types::{Entropy, GrantId, TaskGroup, UnixMillis, VaultId};
+use crate::types::{Entropy, GrantId, IdentityId, TaskGroup, UnixMillis, VaultId};
 
 /// What an installation is, once and for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,13 @@ pub struct Parts {
     pub tasks: TaskGroup,
 }
 
+/// Who and what was used since this was last written; statistics, lost with the process.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    pub(super) identities: HashMap<IdentityId, UnixMillis>,
+    pub(super) grants: HashMap<GrantId, UnixMillis>,
+}
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) reader: Reader,
@@ -70,7 +77,7 @@ pub(super) struct Core {
     pub(super) subjects: Subjects,
     pub(super) decisions: Decisions,
     pub(super) refusals: Refusals,
-    pub(super) grant_uses: Mutex<HashMap<GrantId, UnixMillis>>,
+    pub(super) uses: Mutex<Uses>,
     /// The newest head that this node signed, or was about to.
     pub(super) signed: Mutex<Option<Head>>,
 }

@@ -17,6 +17,7 @@ mod refusals;
 mod run;
 mod stream;
 mod subject;
+mod terms;
 mod upkeep;
 mod view;
 
@@ -40,7 +41,8 @@ pub use operation::{
 };
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;
-pub use subject::{ADMINISTRATORS, HeldGrant, Subject, is_active};
+pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};
+pub use terms::Terms;
 pub use view::View;
 
 use self::core::Core;
@@ -73,7 +75,7 @@ impl Vault {
             subjects: subject::Subjects::default(),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
-            grant_uses: parking_lot::Mutex::default(),
+            uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
@@ -176,12 +178,15 @@ impl Vault {
         self.core.decisions.clear();
     }
 
-    /// Notes which grants were used, to be written once a minute.
+    /// Notes who was served and by which grants, to be written once a minute.
     fn used(&self, ctx: &RequestContext, decision: &Decision) {
+        let mut uses = self.core.uses.lock();
+        if let Some(caller) = ctx.authenticated() {
+            uses.identities.insert(caller.identity, ctx.now);
+        }
         if let Basis::Grants(grants) = &decision.verdict.by {
-            let mut uses = self.core.grant_uses.lock();
             for grant in grants {
-                uses.insert(*grant, ctx.now);
+                uses.grants.insert(*grant, ctx.now);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
     records,
 };
-use crate::types::{GrantId, Id, RequestId, UnixMillis};
+use crate::types::{Id, RequestId, UnixMillis};
 
 /// How long an idempotency key is kept.
 const RETRIES_KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -113,18 +113,21 @@ impl Vault {
         Ok(())
     }
 
-    /// Writes when grants were last used.
+    /// Writes when identities and grants were last used.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn flush_usage(&self) -> Result<()> {
-        let uses: Vec<(GrantId, UnixMillis)> = self.core.grant_uses.lock().drain().collect();
-        if uses.is_empty() {
+        let uses = std::mem::take(&mut *self.core.uses.lock());
+        if uses.identities.is_empty() && uses.grants.is_empty() {
             return Ok(());
         }
         self.write(move |tx| {
             async move {
-                for (grant, at) in uses {
+                for (identity, at) in uses.identities {
+                    identities::note_identity_use(tx, identity, at).await?;
+                }
+                for (grant, at) in uses.grants {
                     identities::note_grant_use(tx, grant, at).await?;
                 }
                 Ok(())
