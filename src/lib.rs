@@ -21,5 +21,6 @@ pub mod server;
 pub mod store;
 pub mod types;
 pub mod vault;
+pub mod workers;
 
 pub use error::{Error, Result};

@@ -6,5 +6,6 @@ pub mod database;
 pub mod grants;
 pub mod groups;
 pub mod identities;
+pub mod leases;
 pub mod pki;
 pub mod records;

@@ -1,10 +1,12 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod database;
 mod fields;
 mod grants;
 mod groups;
 mod identities;
+mod leases;
 mod login;
 mod pki;
 mod records;
@@ -12,4 +14,4 @@ mod serve;
 mod status;
 pub mod tls;
 
-pub use serve::{Settings, serve};
+pub use serve::{Engines, Settings, serve};

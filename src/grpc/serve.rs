@@ -7,18 +7,23 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::database::DatabaseRpc;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::identities::Identities;
+use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
 use super::tls::{self, Tls};
+use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
 use crate::types::TaskGroup;
@@ -54,6 +59,15 @@ impl Default for Settings {
     }
 }
 
+/// What engines hold outside the vault.
+#[derive(Debug, Clone)]
+pub struct Engines {
+    /// The authorities, while the vault is unsealed.
+    pub authorities: AuthoritySlot,
+    /// Connections to target databases.
+    pub databases: Databases,
+}
+
 /// Serves until the tasks are told to stop, then drains.
 ///
 /// # Errors
@@ -62,16 +76,21 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     vault: Vault,
-    authorities: AuthoritySlot,
+    engines: Engines,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
+    let Engines { authorities, databases } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
     health.set_serving::<GroupServiceServer<Groups>>().await;
     health.set_serving::<GrantServiceServer<Grants>>().await;
+    health.set_serving::<DatabaseServiceServer<DatabaseRpc>>().await;
+    health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
+    health.set_serving::<PkiServiceServer<Pki>>().await;
+    health.set_serving::<RecordServiceServer<Records>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -83,7 +102,11 @@ pub async fn serve(
     let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
-    let pki = PkiServiceServer::new(Pki::new(gate)).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
+    let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
+    let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
+    let leases =
+        LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -96,6 +119,8 @@ pub async fn serve(
         .add_service(grants)
         .add_service(records)
         .add_service(pki)
+        .add_service(database)
+        .add_service(leases)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

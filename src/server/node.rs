@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 
 use super::upkeep;
 use crate::audit::RecordCodec;
+use crate::engines::database::Databases;
 use crate::engines::pki::{
     Authorities, AuthoritySlot, GeneratedKey, KeyType, Serial, SubjectName, Template, TrustDomain,
     issue,
@@ -22,6 +23,7 @@ use crate::store::keys::{self, Check, Foundation};
 use crate::store::{BatchCodec, Location, RowSealer, Store};
 use crate::types::{Clock, Entropy, SecretBytes, TaskGroup};
 use crate::vault::{Installation, Parts, Vault, VaultClock};
+use crate::workers::{self, LeaseReaper};
 
 /// How long the listener's own certificate lives.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
@@ -92,8 +94,9 @@ impl Node {
         let slot = AuthoritySlot::default();
         slot.set(Some(Arc::clone(&authorities)));
         let clock = VaultClock::new(Arc::clone(&parts.clock), parts.node.clone());
+        let databases = Databases::new(Arc::clone(&parts.entropy), tasks.clone());
         let vault = Vault::new(Parts {
-            reader,
+            reader: reader.clone(),
             writer,
             codec,
             keyring: keyring.clone(),
@@ -110,7 +113,11 @@ impl Node {
         let listener = TcpListener::bind(parts.grpc_listen).await.map_err(Error::internal)?;
         let grpc_addr = listener.local_addr().map_err(Error::internal)?;
         upkeep::start(&vault, parts.checkpoint, &tasks);
-        let serving = grpc::serve(listener, tls, vault.clone(), slot, parts.limits, tasks.clone());
+        let engines = grpc::Engines { authorities: slot, databases: databases.clone() };
+        let lease_reaper = LeaseReaper::new(vault.clone(), reader, databases);
+        workers::start(lease_reaper, &vault, &tasks);
+        let serving =
+            grpc::serve(listener, tls, vault.clone(), engines, parts.limits, tasks.clone());
         let serving = tasks.spawn(serving);
         let root_pem = authorities.root.pem();
         Ok(Self { vault, grpc_addr, root_pem, keyring, store_tasks, tasks, serving })

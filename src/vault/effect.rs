@@ -87,7 +87,8 @@ impl<O: EffectOperation> Effect<O> {
         }
         let effect = match self.op.act(&self.view, &self.prepared).await {
             Ok(effect) => effect,
-            Err(error) => return self.give_up(error, None).await,
+            // The key is given back: nothing of this try stays, and the next one makes another.
+            Err(error) => return self.give_up(error, self.claim.clone()).await,
         };
         match self.commit(Step::Record(effect), self.decision.fence()).await {
             Ok(Answered::Moved) => {
@@ -96,12 +97,14 @@ impl<O: EffectOperation> Effect<O> {
                 self.give_up(moved, self.claim.clone()).await;
                 Answered::Moved
             }
+            // What was done stands outside without a record of it, and the caller does not get it.
+            Ok(Answered::Failed(error)) | Err(error) => {
+                self.give_up(error, self.claim.clone()).await
+            }
             Ok(done) => {
                 self.vault.used(&self.view.ctx, &self.decision);
                 done
             }
-            // The row is pending: the worker finds it when its time comes.
-            Err(error) => Answered::Failed(error),
         }
     }
 

@@ -4,3 +4,4 @@ pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod softhsm;
+pub(crate) mod target;
