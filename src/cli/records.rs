@@ -209,3 +209,55 @@ fn shown(entry: &Entry, field: &str, value: &str) -> String {
         value.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::{json_text, table};
+    use super::*;
+
+    const SMUGGLED: &str = "ok\nadmin\u{1b}[31m\u{2028}\u{202e}x\r\0";
+
+    fn entry() -> Entry {
+        Entry {
+            identity: SMUGGLED.into(),
+            resource: SMUGGLED.into(),
+            outcome: SMUGGLED.into(),
+            given_reason: SMUGGLED.into(),
+            detail: SMUGGLED.into(),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn free_text_is_escaped_for_people_and_exact_in_json() {
+        let row = row(&entry());
+        let line = escape(&row.join("  "));
+        let rows = table(HEADERS, std::iter::once(row));
+        for text in [&line, &rows] {
+            for smuggled in ['\u{1b}', '\u{2028}', '\u{202e}', '\r', '\0'] {
+                assert!(!text.contains(smuggled), "{text:?}");
+            }
+        }
+        assert!(!line.contains('\n'));
+        assert_eq!(rows.lines().count(), 2, "one line for headers, one for the entry");
+
+        for json in [json_text(&entry()), json_line(&entry())] {
+            assert!(json.is_ascii(), "{json:?}");
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            for field in ["identity", "given_reason", "detail"] {
+                assert_eq!(read[field], SMUGGLED);
+            }
+        }
+        assert_eq!(json_line(&entry()).lines().count(), 1);
+    }
+
+    #[test]
+    fn an_erased_and_an_altered_name_are_said_to_be() {
+        let erased = Entry { erased: vec!["identity".into()], ..Entry::default() };
+        let altered = Entry { altered: vec!["resource".into()], ..Entry::default() };
+        assert_eq!(row(&erased)[2], "(erased)");
+        assert_eq!(row(&altered)[4], "(altered)");
+        let several = Entry { erased: vec!["resource".into()], ..entry() };
+        assert_eq!(row(&several)[4], SMUGGLED, "others of the field are left");
+    }
+}

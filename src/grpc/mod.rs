@@ -6,12 +6,12 @@ mod fields;
 mod grants;
 mod groups;
 mod identities;
-mod records;
+mod leases;
 mod login;
 mod pki;
-mod leases;
+mod records;
 mod serve;
 mod status;
 pub mod tls;
 
-pub use serve::{Settings, serve};
+pub use serve::{Engines, Settings, serve};

@@ -215,10 +215,9 @@ fn parse_word<T: DeserializeOwned>(field: &str, word: &str) -> Result<T> {
 }
 
 fn word<T: Serialize>(value: &T) -> Result<String> {
-    match serde_json::to_value(value).map_err(Error::internal)? {
-        serde_json::Value::String(word) => Ok(word),
-        _ => Err(Error::internal("a word is stored as text")),
-    }
+    let value = serde_json::to_value(value).map_err(Error::internal)?;
+    let word = value.as_str().ok_or_else(|| Error::internal("a word is stored as text"))?;
+    Ok(word.to_owned())
 }
 
 fn subject_names(names: &SubjectNames) -> Result<Vec<SubjectName>> {

@@ -59,6 +59,15 @@ impl Default for Settings {
     }
 }
 
+/// What engines hold outside the vault.
+#[derive(Debug, Clone)]
+pub struct Engines {
+    /// The authorities, while the vault is unsealed.
+    pub authorities: AuthoritySlot,
+    /// Connections to target databases.
+    pub databases: Databases,
+}
+
 /// Serves until the tasks are told to stop, then drains.
 ///
 /// # Errors
@@ -67,11 +76,11 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<Tls>,
     vault: Vault,
-    authorities: AuthoritySlot,
-    databases: Databases,
+    engines: Engines,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
+    let Engines { authorities, databases } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -80,6 +89,8 @@ pub async fn serve(
     health.set_serving::<GrantServiceServer<Grants>>().await;
     health.set_serving::<DatabaseServiceServer<DatabaseRpc>>().await;
     health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
+    health.set_serving::<PkiServiceServer<Pki>>().await;
+    health.set_serving::<RecordServiceServer<Records>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

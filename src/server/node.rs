@@ -113,17 +113,11 @@ impl Node {
         let listener = TcpListener::bind(parts.grpc_listen).await.map_err(Error::internal)?;
         let grpc_addr = listener.local_addr().map_err(Error::internal)?;
         upkeep::start(&vault, parts.checkpoint, &tasks);
-        let lease_reaper = LeaseReaper::new(vault.clone(), reader, databases.clone());
+        let engines = grpc::Engines { authorities: slot, databases: databases.clone() };
+        let lease_reaper = LeaseReaper::new(vault.clone(), reader, databases);
         workers::start(lease_reaper, &vault, &tasks);
-        let serving = grpc::serve(
-            listener,
-            tls,
-            vault.clone(),
-            slot,
-            databases,
-            parts.limits,
-            tasks.clone(),
-        );
+        let serving =
+            grpc::serve(listener, tls, vault.clone(), engines, parts.limits, tasks.clone());
         let serving = tasks.spawn(serving);
         let root_pem = authorities.root.pem();
         Ok(Self { vault, grpc_addr, root_pem, keyring, store_tasks, tasks, serving })

@@ -119,7 +119,7 @@ pub(super) enum Answered<T> {
 }
 
 /// How long after the first try its result may be replaced.
-const REPLACEABLE: Duration = Duration::from_secs(60);
+const REPLACEABLE: Duration = Duration::from_mins(1);
 
 /// The claim of a retried call on what it makes.
 pub(super) struct Claim {

@@ -45,7 +45,10 @@ pub(super) struct KeptRole {
 /// Roles kept in memory, each only under the authority epoch at which it was read: every change of
 /// a role moves the epoch, and a commit that finds it moved looks at the role's row.
 #[derive(Debug, Clone, Default)]
-pub struct Roles(Arc<Mutex<HashMap<Segment, (i64, Arc<KeptRole>)>>>);
+pub struct Roles(Arc<Mutex<HashMap<Segment, Kept>>>);
+
+/// A role, and the epoch at which it was read.
+type Kept = (i64, Arc<KeptRole>);
 
 impl Roles {
     pub(super) async fn lookup(
