@@ -15,6 +15,7 @@ mod harden;
 mod hsm;
 mod keyring;
 mod pgtarget;
+mod pki;
 mod store;
 mod support;
 mod tidy;
