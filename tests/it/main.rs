@@ -21,6 +21,7 @@ mod keyring;
 mod leases;
 mod pgtarget;
 mod records;
+mod pki;
 mod store;
 mod support;
 mod tidy;
