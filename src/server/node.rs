@@ -23,7 +23,7 @@ use crate::store::keys::{self, Check, Foundation};
 use crate::store::{BatchCodec, Location, RowSealer, Store};
 use crate::types::{Clock, Entropy, SecretBytes, TaskGroup};
 use crate::vault::{Installation, Parts, Vault, VaultClock};
-use crate::workers::{self, LeaseReaper};
+use crate::workers::{self, CertificateReaper, LeaseReaper};
 
 /// How long the listener's own certificate lives.
 const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
@@ -114,8 +114,10 @@ impl Node {
         let grpc_addr = listener.local_addr().map_err(Error::internal)?;
         upkeep::start(&vault, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities: slot, databases: databases.clone() };
-        let lease_reaper = LeaseReaper::new(vault.clone(), reader, databases);
-        workers::start(lease_reaper, &vault, &tasks);
+        let certificates = CertificateReaper::new(vault.clone(), reader.clone());
+        workers::start(certificates, &vault, &tasks);
+        let leases = LeaseReaper::new(vault.clone(), reader, databases);
+        workers::start(leases, &vault, &tasks);
         let serving =
             grpc::serve(listener, tls, vault.clone(), engines, parts.limits, tasks.clone());
         let serving = tasks.spawn(serving);

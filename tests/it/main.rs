@@ -21,6 +21,7 @@ mod keyring;
 mod leases;
 mod matrix;
 mod pgtarget;
+mod pki;
 mod records;
 mod store;
 mod support;
