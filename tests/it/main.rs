@@ -28,5 +28,6 @@ mod support;
 mod tidy;
 mod tlog;
 mod tls;
+mod tree;
 mod whoami;
 mod x509;

@@ -1,0 +1,201 @@
+//! The tree of authority: what `docs/tree-of-authority.md` says becomes of what hangs below
+//! something that ends, played through the real socket.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
+    ListCertificatesRequest, PutCertificateRoleRequest, RemoveGrantRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
+};
+use strongroom::types::CredentialKind;
+use tonic::transport::Channel;
+
+use crate::support::logins::{register, registration};
+use crate::support::node::{Backend, Login, csr};
+use crate::support::target::{World, ask, issue, until};
+
+const PAGE: &str = "docs/tree-of-authority.md";
+
+/// One row: what ends, how, and what becomes of a credential of each kind.
+struct Row {
+    parent: String,
+    way: String,
+    children: Vec<String>,
+}
+
+fn page() -> Vec<Row> {
+    let text = fs::read_to_string(PAGE).unwrap();
+    let rows = text.lines().filter(|line| line.starts_with("| ")).map(|line| {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    });
+    let mut rows = rows.collect::<Vec<_>>();
+    let head = rows.remove(0);
+    let kinds: Vec<_> = CredentialKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    assert_eq!(head[2..], kinds, "the columns are the kinds");
+    let row = |mut cells: Vec<String>| {
+        let children = cells.split_off(2);
+        assert_eq!(children.len(), kinds.len());
+        let (way, parent) = (cells.pop().unwrap(), cells.pop().unwrap());
+        Row { parent, way, children }
+    };
+    rows.into_iter().map(row).collect()
+}
+
+#[test]
+fn every_kind_of_credential_has_its_rows() {
+    let parents: BTreeSet<_> = page().into_iter().map(|row| row.parent).collect();
+    for kind in CredentialKind::ALL {
+        assert!(parents.contains(kind.as_str()), "{kind} has no row in {PAGE}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hangs_below_ends_or_stays_as_the_page_says() {
+    let mut different = Vec::new();
+    for row in page() {
+        // Nothing hangs below them: nothing names one as its parent.
+        if row.children.iter().all(|child| child == "–") {
+            continue;
+        }
+        let scene = Scene::new(&row).await;
+        scene.end(&row).await;
+        let mut found = scene.look().await;
+        for (said, found) in row.children.iter().zip(&mut found) {
+            if said == "–" {
+                "–".clone_into(found);
+            }
+        }
+        if found != row.children {
+            different.push(format!("{} {}: {found:?}", row.parent, row.way));
+        }
+    }
+    assert!(different.is_empty(), "the vault does\n{}", different.join("\n"));
+}
+
+/// How long what is to end by time lives, in seconds; what hangs on it asks for more.
+const SHORT_S: i64 = 300;
+const LONG_S: i64 = 600;
+
+/// A machine with a login, a certificate and a lease.
+struct Scene {
+    world: World,
+    machine: Channel,
+    certificate: String,
+    lease: String,
+    grants: Vec<String>,
+    /// A lease of another machine that ends by its own time: then the worker has been round.
+    probe: String,
+}
+
+impl Scene {
+    async fn new(row: &Row) -> Self {
+        let world = World::new(Backend::Sqlite).await;
+        let short = |parent| if row.parent == parent && row.way == "expiry" { SHORT_S } else { 0 };
+        register(&world.f, "carol", "human", "").await;
+        let identity = registration("etl", "pipeline", "carol");
+        let ttl_s = if short("identity") == 0 { identity.ttl_s } else { SHORT_S };
+        let mut identities = IdentityServiceClient::new(world.admin.clone());
+        let identity = CreateIdentityRequest { ttl_s, ..identity };
+        identities.create_identity(identity).await.unwrap();
+        let (key_pem, csr_pem) = csr();
+        let login = IssueLoginCertificateRequest {
+            name: "etl".into(),
+            csr_pem,
+            ttl_s: short("login"),
+            ..Default::default()
+        };
+        let login = identities.issue_login_certificate(login).await.unwrap().into_inner();
+        let login = Login { key_pem, certificate_pem: login.certificate_pem };
+        let machine = world.f.connect(&login).await;
+        let grants = grant(&world, short("grant")).await;
+        let certificate = sign(&machine).await;
+        let lease = lease(&machine, 0).await;
+        let probe = lease(&world.etl, SHORT_S / 2).await;
+        Self { world, machine, certificate, lease, grants, probe }
+    }
+
+    /// Ends what the row names.
+    async fn end(&self, row: &Row) {
+        match (row.parent.as_str(), row.way.as_str()) {
+            ("identity", "suspension") => self.suspend("etl").await,
+            ("owner", "suspension") => self.suspend("carol").await,
+            ("grant", "removal") => {
+                let mut client = GrantServiceClient::new(self.world.admin.clone());
+                for id in &self.grants {
+                    let request = RemoveGrantRequest { id: id.clone(), reason: String::new() };
+                    client.remove_grant(request).await.unwrap();
+                }
+            }
+            (_, "expiry") => {}
+            (parent, way) => panic!("play here how a {parent} ends by {way}"),
+        }
+        self.world.advance(u64::try_from(SHORT_S).unwrap() + 1);
+        until("the worker has been round", async || {
+            self.world.lease(&self.probe).await.state != "active"
+        })
+        .await;
+    }
+
+    async fn suspend(&self, name: &str) {
+        let mut client = IdentityServiceClient::new(self.world.admin.clone());
+        let request = SuspendIdentityRequest { name: name.to_owned(), reason: String::new() };
+        client.suspend_identity(request).await.unwrap();
+    }
+
+    /// What has become of the login, the certificate and the lease.
+    async fn look(&self) -> Vec<String> {
+        let mut client = IdentityServiceClient::new(self.machine.clone());
+        let login = client.who_am_i(WhoAmIRequest {}).await.is_ok();
+        let mut client = PkiServiceClient::new(self.world.admin.clone());
+        let request = ListCertificatesRequest { identity: "etl".into(), ..Default::default() };
+        let listed = client.list_certificates(request).await.unwrap().into_inner().certificates;
+        let certificate = listed.iter().find(|one| one.id == self.certificate).unwrap();
+        let lease = self.world.lease(&self.lease).await;
+        [login, certificate.state == "active", lease.state == "active"]
+            .map(|alive| if alive { "stays" } else { "ends" }.to_owned())
+            .to_vec()
+    }
+}
+
+/// Grants a certificate and a credential.
+async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
+    let mut roles = PkiServiceClient::new(world.admin.clone());
+    let role = PutCertificateRoleRequest {
+        name: "etl".into(),
+        allowed_dns: vec!["etl.test".into()],
+        default_ttl_s: LONG_S,
+        ..Default::default()
+    };
+    roles.put_role(role).await.unwrap();
+    let database = world.grant("etl", |grant| AddGrantRequest { ttl_s, ..grant }).await.unwrap();
+    let sign = |grant| AddGrantRequest {
+        action: "pki.sign".into(),
+        resource: "pki/etl".into(),
+        ttl_s,
+        ..grant
+    };
+    vec![database.id, world.grant("etl", sign).await.unwrap().id]
+}
+
+async fn sign(machine: &Channel) -> String {
+    let mut client = PkiServiceClient::new(machine.clone());
+    let request = SignCertificateRequest {
+        role: "etl".into(),
+        csr_pem: csr().1,
+        names: Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() }),
+        ..Default::default()
+    };
+    let signed = client.sign_certificate(request).await.unwrap().into_inner();
+    signed.certificate.unwrap().id
+}
+
+async fn lease(machine: &Channel, ttl_s: i64) -> String {
+    let request = IssueCredentialsRequest { ttl_s, ..ask() };
+    issue(machine, request).await.unwrap().lease_id
+}
