@@ -14,11 +14,13 @@ pub mod error;
 pub mod grpc;
 pub mod harden;
 pub mod hsm;
+pub mod http;
 pub mod keyring;
 pub mod policy;
 pub mod proto;
 pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod types;
 pub mod vault;
 

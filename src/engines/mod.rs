@@ -5,3 +5,4 @@
 pub mod database;
 pub mod identities;
 pub mod pki;
+pub mod system;

@@ -10,6 +10,7 @@ mod core;
 mod decide;
 mod effect;
 mod entries;
+mod gauges;
 mod operation;
 mod page;
 mod refusals;
@@ -32,6 +33,7 @@ use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, Reques
 pub use self::core::{Installation, Parts};
 pub use clock::VaultClock;
 pub use decide::Decision;
+pub use gauges::LogState;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
 };

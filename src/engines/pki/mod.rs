@@ -20,7 +20,7 @@ mod template;
 
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
-pub use certificate::{Certificate, issue};
+pub use certificate::{Certificate, issue, pem};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};
 pub use names::{MAX_NAMES, SubjectName};

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
-use strongroom::server::{First, Founding, Ingredients, Node, found};
+use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found};
 use strongroom::store::Location;
 use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
@@ -107,6 +107,8 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy),
             grpc_listen: ([127, 0, 0, 1], 0).into(),
+            http_listen: None,
+            tls: ListenerTls::Issued { kept_in: None },
             server_names: vec!["dns:localhost".parse().unwrap()],
             checkpoint: Duration::from_millis(200),
             limits: strongroom::grpc::Settings::default(),
