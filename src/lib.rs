@@ -23,5 +23,6 @@ pub mod store;
 pub mod telemetry;
 pub mod types;
 pub mod vault;
+pub mod workers;
 
 pub use error::{Error, Result};

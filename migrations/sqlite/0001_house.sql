@@ -92,6 +92,12 @@ CREATE TABLE identities (
     mac BLOB NOT NULL
 );
 
+-- Statistics, unsealed: no decision reads them.
+CREATE TABLE identity_usage (
+    id TEXT PRIMARY KEY,
+    last_used_at BIGINT NOT NULL
+);
+
 CREATE TABLE groups (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -169,14 +175,15 @@ CREATE TABLE credentials (
 );
 CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
 CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
+CREATE INDEX credentials_in_force ON credentials (kind, identity) WHERE state IN ('pending', 'active');
 
+-- Connections by name, and the accounts that they went and go to: an account stays when a connection
+-- is sent elsewhere, because leases that were made there end there.
 CREATE TABLE db_connections (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
-    settings TEXT NOT NULL,
-    password BLOB NOT NULL,
-    password_key TEXT NOT NULL,
+    target TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
@@ -185,6 +192,19 @@ CREATE TABLE db_connections (
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL
 );
+CREATE TABLE db_targets (
+    id TEXT PRIMARY KEY,
+    connection TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    password BLOB NOT NULL,
+    password_key TEXT NOT NULL,
+    server_version TEXT NOT NULL,
+    tested_at BIGINT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BLOB NOT NULL
+);
+CREATE INDEX db_targets_by_connection ON db_targets (connection, id);
 CREATE TABLE db_roles (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,

@@ -68,6 +68,9 @@ impl BatchCodec for RecordCodec {
     }
 }
 
+/// An empty array in CBOR: an entry that nothing stands beside.
+const NONE: u8 = 0x80;
+
 /// Every part has a fixed length but the last, so that no two batches hash the same bytes.
 fn chain_hash(lane: i64, seq: i64, previous: &[u8], body: &[u8]) -> [u8; 32] {
     let mut input = Vec::with_capacity(body.len().saturating_add(80));
@@ -79,13 +82,17 @@ fn chain_hash(lane: i64, seq: i64, previous: &[u8], body: &[u8]) -> [u8; 32] {
     sha256(&input)
 }
 
+/// Encodes what stands beside the entries; nothing where nothing does.
 fn side(entries: &[Entry]) -> Result<Vec<u8>, StoreError> {
+    if entries.iter().all(|entry| matches!(*entry.side, [] | [NONE])) {
+        return Ok(Vec::new());
+    }
     let mut out = Encoder::new(Vec::with_capacity(entries.len().saturating_mul(128)));
     let count = u64::try_from(entries.len()).map_err(|_large| StoreError::Malformed)?;
     out.array(count).map_err(|_memory| StoreError::Malformed)?;
     let mut out = out.into_writer();
     for entry in entries {
-        out.extend_from_slice(&entry.side);
+        out.extend_from_slice(if entry.side.is_empty() { &[NONE] } else { &entry.side });
     }
     Ok(out)
 }
@@ -103,6 +110,19 @@ pub(super) fn cut(body: &[u8]) -> Result<Vec<&[u8]>, StoreError> {
         rest = after;
     }
     Ok(entries)
+}
+
+/// Cuts a body that nobody vouches for: up to where it stops making sense.
+pub(super) fn cut_readable(body: &[u8]) -> Vec<&[u8]> {
+    let mut rest = body;
+    let mut entries = Vec::new();
+    while let Some((len, after)) = rest.split_first_chunk::<2>()
+        && let Some((entry, after)) = after.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+    {
+        entries.push(entry);
+        rest = after;
+    }
+    entries
 }
 
 /// Reads a side row: the private values of each entry of the batch.

@@ -116,7 +116,9 @@ impl Field {
         }
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// Finds the field by its name in the format.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|field| field.as_str() == text)
     }
 }
@@ -217,13 +219,15 @@ impl EntryFacts<'_> {
     }
 }
 
-type Written = std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+pub(super) type Written =
+    std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
-fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
+/// Writes what stands beside one entry.
+pub(super) fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
     e.array(count(values))?;
     for value in values {
         e.array(3)?.str(value.field.as_str())?.bytes(&value.salt)?.str(&value.value)?;
@@ -299,6 +303,11 @@ fn key(d: &mut Decoder<'_>, want: u8) -> Read<()> {
     if d.u8()? == want { Ok(()) } else { Err(minicbor::decode::Error::message("key")) }
 }
 
+/// Refuses whatever follows the map.
+fn end(d: &Decoder<'_>, leaf: &[u8]) -> Read<()> {
+    if d.position() == leaf.len() { Ok(()) } else { Err(minicbor::decode::Error::message("end")) }
+}
+
 type Read<T> = std::result::Result<T, minicbor::decode::Error>;
 
 fn read(leaf: &[u8]) -> Read<ReadEntry> {
@@ -352,6 +361,7 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
         d.array()?;
         Ok((d.str()?.to_owned(), d.bytes()?.to_vec()))
     })?;
+    end(&d, leaf)?;
     Ok(ReadEntry {
         at,
         request,

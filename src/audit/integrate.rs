@@ -11,8 +11,9 @@ use futures_util::FutureExt as _;
 use super::RecordCodec;
 use super::batch::cut;
 use super::entry::ReadEntry;
+use super::extend::Tiles;
 use super::filter::Bloom;
-use crate::crypto::{self, CryptoError, Frontier, Hash, Tile, TileEdge, TileId, TileReader};
+use crate::crypto::{self, EMPTY_ROOT, Frontier, Hash, Tile, TileEdge, TileId};
 use crate::error::{Error, Result};
 use crate::store::records::{self, HeadRow, LaneState, PendingBatch};
 use crate::store::{Change, Entry, Reader, Settled, StoreError, Tx, Work};
@@ -29,6 +30,14 @@ pub struct Head {
     pub size: i64,
     /// Root hash.
     pub root: Hash,
+}
+
+impl Head {
+    /// Takes it from its row; a root that is none is the empty tree's.
+    #[must_use]
+    pub fn read(row: &HeadRow) -> Self {
+        Self { size: row.size, root: row.root.as_slice().try_into().unwrap_or(EMPTY_ROOT) }
+    }
 }
 
 /// One step of the log, ready to be committed.
@@ -50,6 +59,8 @@ struct Gathered {
     lanes: Vec<(LaneState, Vec<PendingBatch>)>,
     tiles: HashMap<(u8, u64), Vec<u8>>,
     filter: Option<Vec<u8>>,
+    /// The first batch that this process committed and that is gone: lane and sequence.
+    gone: Option<(i64, i64)>,
 }
 
 /// Plans the next step; nothing when every batch has its place.
@@ -59,6 +70,9 @@ struct Gathered {
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
     let own = reader.own_lanes();
     let gathered = reader.view(|tx| gather(tx, own).boxed()).await?;
+    if let Some((lane, seq)) = gathered.gone {
+        return Err(removed(lane, seq).into());
+    }
     if gathered.lanes.is_empty() {
         return Ok(None);
     }
@@ -73,6 +87,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         lanes.push((lane, batches));
     }
     // What this process committed before the view began must be there.
+    let mut gone = None;
     for (lane, seq) in own {
         let read = lanes.iter().find(|(state, _)| state.lane == lane);
         let last = read.and_then(|(_, batches)| batches.last().map(|batch| batch.seq));
@@ -84,7 +99,7 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
             None => records::lane(tx, lane).await?.map_or(0, |state| state.seq),
         };
         if last < seq && !full {
-            return Err(removed(lane, seq).into());
+            gone = gone.or(Some((lane, last.saturating_add(1))));
         }
     }
     let mut tiles = HashMap::new();
@@ -101,17 +116,17 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         let last = records::filters_down(tx, bundle, 1).await?.into_iter().next();
         filter = last.filter(|(found, _)| *found == bundle).map(|(_, filter)| filter);
     }
-    Ok(Gathered { head, lanes, tiles, filter })
+    Ok(Gathered { head, lanes, tiles, filter, gone })
 }
 
 fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
-    let Gathered { head, lanes, tiles, filter } = gathered;
+    let Gathered { head, lanes, tiles, filter, gone: _ } = gathered;
     let hashes = head.edge.as_chunks::<32>().0.to_vec();
     let mut frontier = Frontier::from_parts(unsigned(head.size)?, hashes)?;
     if head.size > 0 && head.root != frontier.root() {
         return Err(StoreError::Tampered { table: "log_head", id: head.size.to_string() }.into());
     }
-    let mut edge = TileEdge::load(unsigned(head.size)?, &Stored(tiles))?;
+    let mut edge = TileEdge::load(unsigned(head.size)?, &Tiles(tiles))?;
     let mut step = Integration {
         from: head.size,
         head: Head { size: head.size, root: [0; 32] },
@@ -122,8 +137,10 @@ fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
         filters: BTreeMap::new(),
         settled: None,
     };
-    if let Some(filter) = filter {
-        step.filters.insert(head.size / WIDTH, Bloom::from_stored(filter));
+    if head.size % WIDTH != 0 {
+        // One that was removed holds everything: it must hide nothing.
+        let filter = Bloom::from_stored(filter.unwrap_or_default());
+        step.filters.insert(head.size / WIDTH, filter);
     }
     let mut leaves = Vec::new();
     for (mut lane, batches) in lanes {
@@ -235,14 +252,4 @@ fn unsigned(size: i64) -> Result<u64, StoreError> {
 
 fn signed(index: u64) -> Result<i64, StoreError> {
     i64::try_from(index).map_err(|_large| StoreError::Malformed)
-}
-
-/// The tiles that a view read.
-struct Stored(HashMap<(u8, u64), Vec<u8>>);
-
-impl TileReader for Stored {
-    fn read_tile(&self, id: TileId) -> crypto::Result<Vec<u8>> {
-        let missing = CryptoError::Tile { level: id.level, index: id.index };
-        self.0.get(&(id.level, id.index)).cloned().ok_or(missing)
-    }
 }

@@ -4,13 +4,21 @@
 //! of entries is written down, with test vectors, in `docs/formats.md`: it cannot change later.
 
 mod batch;
+mod bundle;
 mod entry;
+mod extend;
 mod filter;
 mod integrate;
+mod names;
 mod questions;
+#[cfg(test)]
+mod vectors;
 
 pub use crate::keyring::KeyUse;
 pub use batch::RecordCodec;
+pub use bundle::{Part, decode_sides, part};
 pub use entry::{CallerFact, DecisionFact, EntryFacts, Field, ReadEntry, ResourceFact, SideValue};
+pub use extend::extends;
 pub use integrate::{Head, Integration, plan};
-pub use questions::{Filter, Found, LogEntry, entries_of, find};
+pub use names::{Named, Names};
+pub use questions::{Ended, Filter, Found, LogEntry, Shown, entries_of, find};

@@ -26,10 +26,19 @@ pub(super) enum Source<'a> {
     Copy(&'a Path),
 }
 
+/// A tile or bundle.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Its bytes.
+    pub(super) data: Vec<u8>,
+    /// For a bundle, what stands beside its entries; none in a copy that leaves it out.
+    pub(super) side: Option<Vec<u8>>,
+}
+
 impl Source<'_> {
     /// Reads a tile or bundle; nothing where it is missing. Where a partial one is gone because
     /// it has been filled since, the full one is read in its place.
-    pub(super) async fn read(&self, path: TilePath) -> Outcome<Option<Vec<u8>>> {
+    pub(super) async fn read(&self, path: TilePath) -> Outcome<Option<Part>> {
         if let Some(bytes) = self.read_exact(path).await? {
             return Ok(Some(bytes));
         }
@@ -40,15 +49,38 @@ impl Source<'_> {
         if full == path { Ok(None) } else { self.read_exact(full).await }
     }
 
-    async fn read_exact(&self, path: TilePath) -> Outcome<Option<Vec<u8>>> {
+    async fn read_exact(&self, path: TilePath) -> Outcome<Option<Part>> {
         match self {
-            Self::Live(session) => Ok(fetch(session, path).await?.map(|part| part.data)),
-            Self::Copy(dir) => match fs::read(dir.join(path.to_string())) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(unreadable(&dir.join(path.to_string()), &error)),
-            },
+            Self::Live(session) => {
+                let part = fetch(session, path).await?;
+                let bundle = matches!(path, TilePath::Entries { .. });
+                Ok(part.map(|part| Part { data: part.data, side: bundle.then_some(part.side) }))
+            }
+            Self::Copy(dir) => {
+                let Some(data) = read_file(&dir.join(path.to_string()))? else { return Ok(None) };
+                let side = match beside(path) {
+                    Some(beside) => read_file(&dir.join(beside))?,
+                    None => None,
+                };
+                Ok(Some(Part { data, side }))
+            }
         }
+    }
+}
+
+/// Where a copy holds what stands beside a bundle's entries.
+fn beside(path: TilePath) -> Option<String> {
+    match path {
+        TilePath::Hashes(_) => None,
+        TilePath::Entries { .. } => Some(path.to_string().replacen("tile/entries", "side", 1)),
+    }
+}
+
+fn read_file(path: &Path) -> Outcome<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, &error)),
     }
 }
 
@@ -85,11 +117,8 @@ pub(super) async fn export(session: &Session, dir: &Path) -> Outcome {
             Failure::new(Exit::Unverified, format!("the vault lacks {path} of its own record"))
         })?;
         write(&file, &part.data)?;
-        if let TilePath::Entries { index, width } = path
-            && !part.side.is_empty()
-        {
-            let name = TilePath::Entries { index, width }.to_string();
-            write(&dir.join(name.replacen("tile/entries", "side", 1)), &part.side)?;
+        if let Some(beside) = beside(path) {
+            write(&dir.join(beside), &part.side)?;
         }
         parts = parts.saturating_add(1);
     }
@@ -188,7 +217,8 @@ mod tests {
         write(&dir.path().join("tile/0/000"), b"full").unwrap();
         let source = Source::Copy(dir.path());
         let partial = TilePath::Hashes(TileId { level: 0, index: 0, width: 3 });
-        assert_eq!(source.read(partial).await.unwrap(), Some(b"full".to_vec()));
+        let full = Part { data: b"full".to_vec(), side: None };
+        assert_eq!(source.read(partial).await.unwrap(), Some(full));
         let missing = TilePath::Hashes(TileId { level: 0, index: 1, width: 3 });
         assert_eq!(source.read(missing).await.unwrap(), None);
     }

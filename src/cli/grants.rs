@@ -194,5 +194,6 @@ fn text(grant: &Grant) -> String {
         ("given", by(grant.created_at_ms, &grant.created_by)),
         ("ends", time(grant.expires_at_ms)),
         ("last used", time(grant.last_used_at_ms)),
+        ("removed", by(grant.ended_at_ms, &grant.ended_by)),
     ])
 }

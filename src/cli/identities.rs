@@ -78,6 +78,9 @@ pub struct List {
     /// Only those in this state.
     #[arg(long, value_parser = PossibleValuesParser::new(STATES))]
     state: Option<String>,
+    /// Only those of this tier.
+    #[arg(long, value_parser = PossibleValuesParser::new(TIERS))]
+    tier: Option<String>,
     /// How many at most.
     #[arg(long, default_value_t = 1_000)]
     limit: usize,
@@ -206,6 +209,7 @@ async fn list(session: &Session, args: &List) -> Outcome {
             kind: args.kind.clone().unwrap_or_default(),
             owner: args.owner.clone().unwrap_or_default(),
             state: args.state.clone().unwrap_or_default(),
+            tier: args.tier.clone().unwrap_or_default(),
         };
         let page = session
             .call(request, async |wire, request| Client::new(wire).list_identities(request).await)

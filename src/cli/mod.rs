@@ -19,6 +19,7 @@ mod records;
 mod session;
 mod span;
 mod system;
+mod values;
 mod verify;
 
 use std::future::Future;

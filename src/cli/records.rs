@@ -60,6 +60,9 @@ pub(super) struct Filter {
     /// Only those on these resources, like 'database/**'.
     #[arg(long, value_name = "PATTERN", default_value = "")]
     resource: String,
+    /// Only those on this resource, or about this lease or certificate, by its id.
+    #[arg(long, value_name = "ID", default_value = "")]
+    object: String,
     /// Only those that ended so: ok, a reason like DENIED, or `refused` for all but ok.
     #[arg(long, default_value = "")]
     outcome: String,
@@ -82,6 +85,7 @@ impl Filter {
             action: self.action.clone(),
             resource: self.resource.clone(),
             outcome: self.outcome.clone(),
+            object_id: self.object.clone(),
             from_ms: ago(self.since),
             to_ms: ago(self.until),
         }
@@ -184,12 +188,76 @@ fn row(entry: &Entry) -> [String; 9] {
     [
         entry.index.to_string(),
         time(entry.time_ms),
-        entry.identity.clone(),
+        shown(entry, "identity", &entry.identity),
         entry.action.clone(),
-        entry.resource.clone(),
+        shown(entry, "resource", &entry.resource),
         entry.decision.clone(),
         if entry.decided_by.is_empty() { entry.reason.clone() } else { entry.decided_by.clone() },
         entry.outcome.clone(),
         keys.join(", "),
     ]
+}
+
+/// Shows a value, or why there is none.
+fn shown(entry: &Entry, field: &str, value: &str) -> String {
+    let among = |fields: &[String]| fields.iter().any(|found| found == field);
+    if among(&entry.altered) {
+        "(altered)".into()
+    } else if value.is_empty() && among(&entry.erased) {
+        "(erased)".into()
+    } else {
+        value.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::{json_text, table};
+    use super::*;
+
+    const SMUGGLED: &str = "ok\nadmin\u{1b}[31m\u{2028}\u{202e}x\r\0";
+
+    fn entry() -> Entry {
+        Entry {
+            identity: SMUGGLED.into(),
+            resource: SMUGGLED.into(),
+            outcome: SMUGGLED.into(),
+            given_reason: SMUGGLED.into(),
+            detail: SMUGGLED.into(),
+            ..Entry::default()
+        }
+    }
+
+    #[test]
+    fn free_text_is_escaped_for_people_and_exact_in_json() {
+        let row = row(&entry());
+        let line = escape(&row.join("  "));
+        let rows = table(HEADERS, std::iter::once(row));
+        for text in [&line, &rows] {
+            for smuggled in ['\u{1b}', '\u{2028}', '\u{202e}', '\r', '\0'] {
+                assert!(!text.contains(smuggled), "{text:?}");
+            }
+        }
+        assert!(!line.contains('\n'));
+        assert_eq!(rows.lines().count(), 2, "one line for headers, one for the entry");
+
+        for json in [json_text(&entry()), json_line(&entry())] {
+            assert!(json.is_ascii(), "{json:?}");
+            let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+            for field in ["identity", "given_reason", "detail"] {
+                assert_eq!(read[field], SMUGGLED);
+            }
+        }
+        assert_eq!(json_line(&entry()).lines().count(), 1);
+    }
+
+    #[test]
+    fn an_erased_and_an_altered_name_are_said_to_be() {
+        let erased = Entry { erased: vec!["identity".into()], ..Entry::default() };
+        let altered = Entry { altered: vec!["resource".into()], ..Entry::default() };
+        assert_eq!(row(&erased)[2], "(erased)");
+        assert_eq!(row(&altered)[4], "(altered)");
+        let several = Entry { erased: vec!["resource".into()], ..entry() };
+        assert_eq!(row(&several)[4], SMUGGLED, "others of the field are left");
+    }
 }

@@ -1,8 +1,9 @@
 //! `strongroom audit verify`: the whole record against a signed checkpoint.
 //!
 //! Every entry is hashed and compared with the tree's own hash of it, so that the first wrong one
-//! has a name; every tile is compared with what is below it; the root that comes out must be the
-//! one that was signed. Needs nothing from the vault but bytes.
+//! has a name; what stands beside it is compared with what it commits to; every tile is compared
+//! with what is below it; the root that comes out must be the one that was signed. Needs nothing
+//! from the vault but bytes.
 
 use std::path::PathBuf;
 
@@ -10,12 +11,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::args::Global;
-use super::export::{Source, widths};
+use super::export::{Part, Source, widths};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::read_text;
 use super::output::{Format, fields, note, show};
 use super::records::checkpoint;
 use super::session::Session;
+use super::values::{Sides, Values};
 use crate::crypto::{
     Checkpoint, Frontier, HASH_BYTES, Hash, TILE_WIDTH, TileId, TilePath, VerifierKey,
     decode_bundle, hex, leaf_hash,
@@ -32,7 +34,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
     /// A file that holds an older checkpoint, kept somewhere else: the record must extend it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, visible_alias = "since", value_name = "FILE")]
     kept: Option<PathBuf>,
 }
 
@@ -47,6 +49,12 @@ struct Finding {
     root: String,
     /// Entries of the kept checkpoint that the record extends.
     extends_size: Option<u64>,
+    /// Names and other values beside the entries that are what these commit to.
+    values_known: u64,
+    /// Values that were erased, as the entries still tell; nothing is wrong with that.
+    values_erased: u64,
+    /// Entries whose values the copy leaves out.
+    entries_without_values: u64,
     fault: Option<Fault>,
 }
 
@@ -131,7 +139,8 @@ async fn check(
         None => None,
     };
     let read = async |path| source.read(path).await;
-    let fault = match walk(&head, kept.as_ref(), read).await {
+    let mut values = Values::default();
+    let fault = match walk(&head, kept.as_ref(), read, &mut values).await {
         Ok(()) => None,
         Err(Stop::Fault(fault)) => Some(fault),
         Err(Stop::Failure(failure)) => return Err(failure),
@@ -142,6 +151,9 @@ async fn check(
         size: head.size,
         root: hex(&head.root),
         extends_size: kept.filter(|_| fault.is_none()).map(|kept| kept.size),
+        values_known: values.known,
+        values_erased: values.erased,
+        entries_without_values: values.left_out,
         fault,
     };
     show(format, &finding, text)?;
@@ -171,16 +183,25 @@ fn text(finding: &Finding) -> String {
         ("entries", finding.size.to_string()),
         ("root", finding.root.clone()),
         ("extends", finding.extends_size.map(|s| format!("{s} entries kept")).unwrap_or_default()),
+        ("values", finding.values_known.to_string()),
+        ("values erased", some(finding.values_erased)),
+        ("without values", some(finding.entries_without_values)),
         ("first wrong", place),
         ("problem", fault.map(|fault| fault.problem.clone()).unwrap_or_default()),
     ])
+}
+
+/// Shows a count that is usually none.
+fn some(count: u64) -> String {
+    if count == 0 { String::new() } else { count.to_string() }
 }
 
 /// Walks over every entry and every tile.
 async fn walk(
     head: &Checkpoint,
     kept: Option<&Checkpoint>,
-    read: impl AsyncFn(TilePath) -> Outcome<Option<Vec<u8>>>,
+    read: impl AsyncFn(TilePath) -> Outcome<Option<Part>>,
+    values: &mut Values,
 ) -> Result<(), Stop> {
     let mut tree = Frontier::new();
     if let Some(kept) = kept {
@@ -195,7 +216,7 @@ async fn walk(
     }
     let mut above = Vec::new();
     for (index, width) in widths(head.size) {
-        let leaves = check_bundle(index, width, &read).await?;
+        let leaves = check_bundle(index, width, &read, values).await?;
         let mut below = Frontier::new();
         for leaf in &leaves {
             append(&mut tree, *leaf)?;
@@ -236,24 +257,29 @@ fn check_kept(tree: &Frontier, kept: &Checkpoint) -> Result<(), Stop> {
 async fn check_bundle(
     index: u64,
     width: u16,
-    read: &impl AsyncFn(TilePath) -> Outcome<Option<Vec<u8>>>,
+    read: &impl AsyncFn(TilePath) -> Outcome<Option<Part>>,
+    values: &mut Values,
 ) -> Result<Vec<Hash>, Stop> {
     let first = index.saturating_mul(u64::from(TILE_WIDTH));
     let last = first.saturating_add(u64::from(width)).saturating_sub(1);
     let path = TilePath::Entries { index, width };
     let bundle =
         read(path).await?.ok_or_else(|| Fault::among(first, last, format!("{path} is missing")))?;
-    let entries = decode_bundle(&bundle)
+    let entries = decode_bundle(&bundle.data)
         .map_err(|_malformed| Fault::among(first, last, format!("{path} is malformed")))?;
     let tile = check_tile(TileId { level: 0, index, width }, (first, last), read).await?;
+    let mut sides = Sides::read(bundle.side.as_deref(), entries.len());
+    let mut entries = entries.into_iter();
     for (at, stored) in (first..).zip(&tile) {
-        let leaf = usize::try_from(at.saturating_sub(first)).ok().and_then(|at| entries.get(at));
-        let problem = match leaf {
-            None => format!("entry {at} is missing"),
+        let problem = match entries.next() {
+            None | Some([]) => format!("entry {at} is missing"),
             Some(entry) if leaf_hash(entry) != *stored => {
                 format!("entry {at} is not the one that the tree holds")
             }
-            Some(_) => continue,
+            Some(entry) => match sides.check(entry, values) {
+                Ok(()) => continue,
+                Err(problem) => format!("{problem} entry {at}"),
+            },
         };
         return Err(Fault::at(at, problem).into());
     }
@@ -264,12 +290,12 @@ async fn check_bundle(
 async fn check_tile(
     id: TileId,
     (first, last): (u64, u64),
-    read: &impl AsyncFn(TilePath) -> Outcome<Option<Vec<u8>>>,
+    read: &impl AsyncFn(TilePath) -> Outcome<Option<Part>>,
 ) -> Result<Vec<Hash>, Stop> {
     let path = TilePath::Hashes(id);
     let bytes =
         read(path).await?.ok_or_else(|| Fault::among(first, last, format!("{path} is missing")))?;
-    let (hashes, _) = bytes.as_chunks::<HASH_BYTES>();
+    let (hashes, _) = bytes.data.as_chunks::<HASH_BYTES>();
     let hashes = hashes.get(..usize::from(id.width));
     Ok(hashes.ok_or_else(|| Fault::among(first, last, format!("{path} is cut off")))?.to_vec())
 }
@@ -278,7 +304,7 @@ async fn check_tile(
 /// tiles of level 0.
 async fn check_tiles(
     mut above: Vec<Hash>,
-    read: &impl AsyncFn(TilePath) -> Outcome<Option<Vec<u8>>>,
+    read: &impl AsyncFn(TilePath) -> Outcome<Option<Part>>,
 ) -> Result<(), Stop> {
     let mut covers: u64 = u64::from(TILE_WIDTH);
     let mut level = 1;
@@ -365,8 +391,11 @@ mod tests {
         kept: Option<&Checkpoint>,
         parts: &Parts,
     ) -> Option<(Option<u64>, Option<u64>)> {
-        let read = async |path: TilePath| Ok(parts.get(&path.to_string()).cloned());
-        match walk(head, kept, read).await {
+        let read = async |path: TilePath| {
+            let part = |data: &Vec<u8>| Part { data: data.clone(), side: None };
+            Ok(parts.get(&path.to_string()).map(part))
+        };
+        match walk(head, kept, read, &mut Values::default()).await {
             Ok(()) => None,
             Err(Stop::Fault(fault)) => Some((fault.first_entry, fault.last_entry)),
             Err(Stop::Failure(failure)) => panic!("{failure:?}"),

@@ -3,6 +3,10 @@
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
 pub mod database;
+pub mod grants;
+pub mod groups;
 pub mod identities;
+pub mod leases;
 pub mod pki;
+pub mod records;
 pub mod system;

@@ -10,6 +10,7 @@ use tonic::{Request, Status};
 use super::status::status;
 use super::tls::{PeerCertificate, PeerInfo, Tls, Trust};
 use crate::auth::mtls;
+use crate::engines::pki::AuthoritySlot;
 use crate::error::{Error, Result};
 use crate::types::{Caller, RequestContext, UnixMillis};
 use crate::vault::Vault;
@@ -18,6 +19,8 @@ use crate::vault::Vault;
 #[derive(Debug, Clone)]
 pub(super) struct Gate {
     pub(super) vault: Vault,
+    /// Where the engines find the authorities.
+    pub(super) authorities: AuthoritySlot,
     tls: Arc<Tls>,
     checked: Arc<Mutex<HashMap<[u8; 32], Checked>>>,
 }
@@ -35,8 +38,8 @@ const RECHECK: Duration = Duration::from_secs(60);
 const KEPT: usize = 20_000;
 
 impl Gate {
-    pub(super) fn new(vault: Vault, tls: Arc<Tls>) -> Self {
-        Self { vault, tls, checked: Arc::default() }
+    pub(super) fn new(vault: Vault, authorities: AuthoritySlot, tls: Arc<Tls>) -> Self {
+        Self { vault, authorities, tls, checked: Arc::default() }
     }
 
     /// Authenticates the caller and fixes the request's id and time.

@@ -1,11 +1,19 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod database;
 mod door;
+mod fields;
+mod grants;
+mod groups;
 mod identities;
+mod leases;
+mod login;
+mod pki;
+mod records;
 mod serve;
 mod status;
 mod system;
 pub mod tls;
 
-pub use serve::{Front, Settings, serve};
+pub use serve::{Engines, Front, Settings, serve};

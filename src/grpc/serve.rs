@@ -7,14 +7,27 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::database::DatabaseRpc;
 use super::door::Door;
+use super::grants::Grants;
+use super::groups::Groups;
 use super::identities::Identities;
+use super::leases::LeaseRpc;
+use super::pki::Pki;
+use super::records::Records;
 use super::system::System;
 use super::tls::{self, Tls};
-use crate::engines::pki::AuthoritySlot;
+use crate::engines::database::Databases;
+use crate::engines::pki::{AuthoritySlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::database_service_server::DatabaseServiceServer;
+use crate::proto::grant_service_server::GrantServiceServer;
+use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::lease_service_server::LeaseServiceServer;
+use crate::proto::pki_service_server::PkiServiceServer;
+use crate::proto::record_service_server::RecordServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
@@ -35,6 +48,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Handshakes.
     pub handshakes: tls::Limits,
+    /// How long login certificates live.
+    pub login: LoginTtl,
 }
 
 impl Default for Settings {
@@ -46,6 +61,7 @@ impl Default for Settings {
             in_flight: 1_024,
             deadline: Duration::from_secs(30),
             handshakes: tls::Limits::default(),
+            login: LoginTtl::default(),
         }
     }
 }
@@ -61,8 +77,17 @@ pub struct Front {
     pub standing: Standing,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What engines hold outside the vault.
+    pub engines: Engines,
+}
+
+/// What engines hold outside the vault.
+#[derive(Debug, Clone)]
+pub struct Engines {
     /// The authorities, while the vault is unsealed.
     pub authorities: AuthoritySlot,
+    /// Connections to target databases.
+    pub databases: Databases,
 }
 
 /// Serves until the tasks are told to stop, then drains.
@@ -75,22 +100,38 @@ pub async fn serve(
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
-    let Front { tls, vault, standing, metrics, authorities: _ } = front;
+    let Front { tls, vault, standing, metrics, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), metrics, settings.in_flight);
-    let gate = Gate::new(vault, Arc::clone(&tls));
+    let Engines { authorities, databases } = engines;
+    let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<IdentityServiceServer<Identities>>().await;
+    health.set_serving::<GroupServiceServer<Groups>>().await;
+    health.set_serving::<GrantServiceServer<Grants>>().await;
+    health.set_serving::<DatabaseServiceServer<DatabaseRpc>>().await;
+    health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
+    health.set_serving::<PkiServiceServer<Pki>>().await;
+    health.set_serving::<RecordServiceServer<Records>>().await;
     health.set_serving::<SystemServiceServer<System>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let system = SystemServiceServer::new(System(gate.clone(), standing))
-        .max_decoding_message_size(settings.message_bytes);
-    let identities = IdentityServiceServer::new(Identities(gate))
-        .max_decoding_message_size(settings.message_bytes);
+    let most = settings.message_bytes;
+    let identities = Identities { gate: gate.clone(), login: settings.login };
+    let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
+    let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
+    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
+    let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let system = System(gate.clone(), standing);
+    let system = SystemServiceServer::new(system).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
+    let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
+    let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
+    let leases =
+        LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
@@ -100,6 +141,12 @@ pub async fn serve(
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
         .add_service(identities)
+        .add_service(groups)
+        .add_service(grants)
+        .add_service(records)
+        .add_service(pki)
+        .add_service(database)
+        .add_service(leases)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

@@ -87,8 +87,9 @@ impl Proposal<'_> {
     fn check_pattern(&self, verb: &Verb) -> Result<()> {
         let noun = |text: &str| text.split('/').next().map(str::to_owned);
         let fixed = !verb.resource.contains('<');
-        let fits = noun(self.resource.as_str()) == noun(verb.resource)
-            && (!fixed || self.resource.matches(verb.resource));
+        let pattern = self.resource.as_str();
+        let fits = noun(pattern) == noun(verb.resource)
+            && if fixed { self.resource.matches(verb.resource) } else { pattern.contains('/') };
         if fits {
             return Ok(());
         }
@@ -237,6 +238,9 @@ mod tests {
             ("records.list", "records/log", Agent, false),
             ("pki.ca", "pki/authorities", Pipeline, true),
             ("pki.ca", "pki/web", Pipeline, false),
+            ("identities.list", "identities", Human, true),
+            ("identities.list", "identities/data", Human, false),
+            ("identities.show", "identities", Human, false),
             ("identities.whoami", "identities/data/etl", Pipeline, false),
             ("identities.issue-cert", "identities/data/etl", Human, false),
         ] {

@@ -8,8 +8,8 @@ use url::Url;
 use super::files;
 use super::listener::ListenerTls;
 use super::node::Ingredients;
-use crate::config::{Config, Endpoint, Limits, Postgres, Store, StoreTls, TokenName};
-use crate::engines::pki::SubjectName;
+use crate::config::{Config, Endpoint, Postgres, Store, StoreTls, TokenName};
+use crate::engines::pki::{LoginTtl, SubjectName};
 use crate::error::{Error, Result};
 use crate::hsm::{HsmError, Pkcs11Config, Pkcs11Hsm, TokenSelector};
 use crate::store::Location;
@@ -61,7 +61,7 @@ pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingr
         tls,
         server_names: server.server_names.iter().map(|name| host(name)).collect::<Result<_>>()?,
         checkpoint: config.record.checkpoint_interval,
-        limits: limits(&config.limits),
+        limits: limits(config),
     })
 }
 
@@ -122,7 +122,8 @@ fn host(name: &str) -> Result<SubjectName> {
     format!("{kind}:{name}").parse()
 }
 
-fn limits(limits: &Limits) -> grpc::Settings {
+fn limits(config: &Config) -> grpc::Settings {
+    let limits = &config.limits;
     let size = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
     grpc::Settings {
         message_bytes: size(limits.message_max_kib).saturating_mul(1_024),
@@ -133,6 +134,10 @@ fn limits(limits: &Limits) -> grpc::Settings {
         handshakes: grpc::tls::Limits {
             handshake: limits.handshake_timeout,
             handshakes: HANDSHAKES,
+        },
+        login: LoginTtl {
+            usual: config.login.certificate_ttl,
+            most: config.login.certificate_max_ttl,
         },
     }
 }

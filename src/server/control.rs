@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::life::{Life, Occasion};
+use super::life::{Accepted, Life, Occasion};
 use super::pin::PinMemory;
 use crate::cli::control::{MOST_LINE_BYTES, Reply, Request, State as Shown, Status};
 use crate::config::SecretSource;
@@ -174,6 +174,9 @@ impl Control {
     }
 
     async fn accept(&self) -> Result<String> {
-        Err(Error::precondition("nothing waits for acceptance"))
+        Ok(match self.life.accept().await? {
+            Accepted::Once => "accepted once; another administrator must accept it too".to_owned(),
+            Accepted::Wholly => "the store is accepted, and the vault serves".to_owned(),
+        })
     }
 }

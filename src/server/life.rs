@@ -1,6 +1,7 @@
 //! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -16,7 +17,7 @@ use crate::keyring::{FinalTry, Keyring};
 use crate::store::Reader;
 use crate::store::keys::{self, Check, Foundation};
 use crate::types::{Caller, SecretBytes, Standing, State, UnixMillis};
-use crate::vault::{Installation, Vault};
+use crate::vault::{Anchored, Installation, Vault};
 
 /// Why a vault is unsealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,17 @@ struct Inner {
     /// Seals, unseals and reloads go one after the other.
     gate: tokio::sync::Mutex<()>,
     listener_ends: Mutex<UnixMillis>,
+    /// Whether one administrator accepted a restored store already.
+    accepted_once: AtomicBool,
+}
+
+/// How far a restored store is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// By one administrator; another must as well.
+    Once,
+    /// It is served.
+    Wholly,
 }
 
 /// What a life is made of.
@@ -73,6 +85,7 @@ impl Life {
             standing,
             gate: tokio::sync::Mutex::new(()),
             listener_ends: Mutex::new(UnixMillis(i64::MAX)),
+            accepted_once: AtomicBool::new(false),
         }))
     }
 
@@ -117,8 +130,8 @@ impl Life {
         let master = self.0.keyring.unseal(&self.0.reader, pin, final_try).await?;
         self.0.codec.set_key(Some(master.batch.clone()));
         match self.open(occasion).await {
-            Ok(()) => {
-                self.0.standing.set(State::Serving);
+            Ok(state) => {
+                self.0.standing.set(state);
                 tracing::info!(vault = %self.0.vault.installation().id, "unsealed");
                 Ok(())
             }
@@ -195,7 +208,29 @@ impl Life {
         reader.view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed()).await
     }
 
-    async fn open(&self, occasion: Occasion) -> Result<()> {
+    /// Accepts a log that does not extend what the HSM keeps of it. Two must, one after the
+    /// other; of a development vault one.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when nothing waits for acceptance; what HSM and store answer.
+    pub async fn accept(&self) -> Result<Accepted> {
+        let _gate = self.0.gate.lock().await;
+        let State::Held(_) = self.0.standing.state() else {
+            return Err(Error::precondition("nothing waits for acceptance"));
+        };
+        let first = !self.0.accepted_once.swap(true, Ordering::AcqRel);
+        if first && !self.0.vault.installation().dev {
+            tracing::warn!(alarm = true, "one administrator accepts the restored store");
+            return Ok(Accepted::Once);
+        }
+        self.0.vault.accept_rollback().await?;
+        self.0.accepted_once.store(false, Ordering::Release);
+        self.0.standing.set(State::Serving);
+        tracing::warn!(alarm = true, "the restored store is accepted");
+        Ok(Accepted::Wholly)
+    }
+
+    async fn open(&self, occasion: Occasion) -> Result<State> {
         // What the vault was built from was not verified then; it is now.
         let found = foundation(&self.0.reader).await?;
         if installation(&found) != *self.0.vault.installation() {
@@ -208,11 +243,18 @@ impl Life {
         let authorities = Arc::new(Authorities::load(&self.0.keyring, hsm, &ours).await?);
         self.0.authorities.set(Some(Arc::clone(&authorities)));
         self.show(&authorities).await?;
+        let anchored = self.0.vault.check_anchor().await?;
         if occasion == Occasion::Asked {
             let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None, None)?;
             self.0.vault.run(&ctx, Unseal).await?;
         }
-        Ok(())
+        Ok(match anchored {
+            Anchored::Extends { .. } | Anchored::Unknown => State::Serving,
+            Anchored::RolledBack { kept, found } => State::Held(format!(
+                "the HSM knows a log of {} entries that this store, with {}, does not extend",
+                kept.size, found.size
+            )),
+        })
     }
 
     async fn show(&self, authorities: &Authorities) -> Result<()> {

@@ -16,7 +16,7 @@ mod serve;
 mod upkeep;
 
 pub use found::{First, Founded, Founding, found};
-pub use life::{Life, Occasion};
+pub use life::{Accepted, Life, Occasion};
 pub use listener::ListenerTls;
 pub use node::{Ingredients, Node};
 pub use run::run;

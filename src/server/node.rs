@@ -11,6 +11,7 @@ use super::life::{self, Life, Occasion, Organs};
 use super::listener::{self, ListenerTls};
 use super::upkeep;
 use crate::audit::RecordCodec;
+use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, SubjectName};
 use crate::error::{Error, Result};
 use crate::grpc::tls::Tls;
@@ -21,6 +22,7 @@ use crate::store::{BatchCodec, Location, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
+use crate::workers::{self, LeaseReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -122,9 +124,10 @@ impl Node {
         let trust = life::trust_unchecked(&found)?;
         let tls = Arc::new(Tls::new(&identity, trust, Arc::clone(&parts.clock))?);
         let (standing, authorities) = (Standing::default(), AuthoritySlot::default());
+        let databases = Databases::new(Arc::clone(&parts.entropy), effects.clone());
         let life = Life::new(Organs {
             parts: parts.clone(),
-            reader,
+            reader: reader.clone(),
             codec,
             keyring,
             vault: vault.clone(),
@@ -149,7 +152,10 @@ impl Node {
             None => None,
         };
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
-        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, authorities };
+        let engines = grpc::Engines { authorities, databases: databases.clone() };
+        let reaper = LeaseReaper::new(vault.clone(), reader, databases);
+        workers::start(reaper, &vault, &standing, &tasks);
+        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
         let node = Self {
             vault,
@@ -204,6 +210,9 @@ impl Node {
         }
         if was_serving && let Err(error) = self.vault.integrate().await {
             tracing::warn!(%error, "what is committed gets its place at the next start");
+        }
+        if was_serving && let Err(error) = self.vault.write_anchor().await {
+            tracing::warn!(%error, "the HSM keeps an older head of the log");
         }
         let ended = self.life.end().await;
         drop((self.vault, self.life));

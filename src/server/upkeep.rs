@@ -52,6 +52,12 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         round(|l| async move { l.vault().purge_retries().await }),
     );
     every(
+        "anchor",
+        MINUTE * 10,
+        When::Serving,
+        round(|l| async move { l.vault().write_anchor().await }),
+    );
+    every(
         "listener",
         MINUTE * 60,
         When::Serving,

@@ -97,11 +97,12 @@ pub trait Work: Send {
 /// What became of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
-    /// Durable, at this epoch: what it did, or its refusal.
+    /// Durable: what it did, or its refusal.
     Durable {
         /// What the job itself answered.
         outcome: Result<()>,
-        /// The authority epoch of its commit.
+        /// The authority epoch at which its fence stood. What a later job of the same group, or
+        /// this one, changed has a higher one.
         epoch: i64,
     },
     /// What its decision stood on has moved: decide again.
@@ -190,8 +191,10 @@ impl Lane {
 
 /// What a group came to, before it is told to its jobs.
 pub(super) struct Grouped {
-    pub(super) outcomes: Vec<Option<Result<()>>>,
-    pub(super) epoch: i64,
+    /// Of each job: what it answered, and the epoch at which its fence stood.
+    outcomes: Vec<Option<(Result<()>, i64)>>,
+    /// The epoch after all of them.
+    epoch: i64,
     batch: Option<[u8; 32]>,
     changes: Vec<Change>,
     entries: u64,
@@ -226,8 +229,10 @@ pub(super) async fn run_group(
     for job in jobs.iter_mut() {
         tx.set_bumped(false);
         let outcome = run_job(tx, epoch, job).await?;
+        let stood_at = epoch;
         if tx.bumped() {
-            epoch = began.checked_add(1).ok_or(StoreError::Malformed)?;
+            // One step each, so that an epoch between two changes of a group covers the first only.
+            epoch = epoch.checked_add(1).ok_or(StoreError::Malformed)?;
         }
         let changes = tx.take_changes();
         if let Some(outcome) = &outcome {
@@ -235,7 +240,7 @@ pub(super) async fn run_group(
             entries.extend(job.work.entry(seen));
         }
         grouped.changes.extend(changes);
-        grouped.outcomes.push(outcome);
+        grouped.outcomes.push(outcome.map(|outcome| (outcome, stood_at)));
     }
     if epoch != began {
         tx.execute("UPDATE authority SET epoch = $1 WHERE id = 1", params![epoch]).await?;
@@ -255,7 +260,7 @@ async fn run_job(tx: &mut Tx, epoch: i64, job: &mut Job) -> Result<Option<Result
     {
         return Ok(None);
     }
-    tx.allow_bump(job.needs.bumps);
+    tx.begin_job(job.needs.bumps);
     // On PostgreSQL any error ends the transaction, so a single statement needs one there too.
     let savepoint = match job.needs.writes {
         Writes::Nothing => false,
@@ -265,9 +270,16 @@ async fn run_job(tx: &mut Tx, epoch: i64, job: &mut Job) -> Result<Option<Result
     if savepoint {
         tx.execute("SAVEPOINT job", vec![]).await?;
     }
-    let outcome = job.work.run(tx).await;
+    let mut outcome = job.work.run(tx).await;
     if let Some(poison) = tx.poison() {
         return Err(poison.clone());
+    }
+    if outcome.is_ok() && tx.failed() {
+        // PostgreSQL would go on with nothing, SQLite with a half: both refuse.
+        outcome = Err(Error::internal("a job went on after a statement that failed"));
+    }
+    if !savepoint && outcome.is_err() && tx.wrote() {
+        return Err(StoreError::Failed("a job of one statement failed after it wrote".into()));
     }
     if savepoint {
         if outcome.is_err() {
@@ -333,7 +345,7 @@ pub(super) fn settle_durable(
     }
     for (job, outcome) in jobs.into_iter().zip(grouped.outcomes) {
         job.work.settle(match outcome {
-            Some(outcome) => Settled::Durable { outcome, epoch: grouped.epoch },
+            Some((outcome, epoch)) => Settled::Durable { outcome, epoch },
             None => Settled::Moved,
         });
     }

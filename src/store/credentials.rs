@@ -54,10 +54,53 @@ pub async fn by_handle(
 /// Lists what a worker has to look at: intents that a crash left, ends, tries that failed.
 pub async fn due(
     tx: &mut Tx,
+    kind: CredentialKind,
     now: UnixMillis,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let tail = "WHERE next_try IS NOT NULL AND next_try <= $1 ORDER BY next_try LIMIT $2";
+    let tail = "WHERE kind = $1 AND next_try IS NOT NULL AND next_try <= $2 \
+                ORDER BY next_try LIMIT $3";
+    tx.select(tail, params![kind, now, limit]).await
+}
+
+/// What a list of leases is narrowed by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeaseFilter {
+    /// Only those of this identity.
+    pub identity: Option<IdentityId>,
+    /// Only those in this state.
+    pub state: Option<CredentialState>,
+    /// Whether those that have ended are listed, where no state is named.
+    pub ended: bool,
+}
+
+/// Lists leases by id.
+pub async fn leases_after(
+    tx: &mut Tx,
+    filter: LeaseFilter,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE kind = 'lease' AND ($1 = '' OR identity = $1) AND ($2 = '' OR state = $2) \
+                AND ($3 = 1 OR state <> 'ended') AND id > $4 ORDER BY id LIMIT $5";
+    let identity = filter.identity.map(|identity| identity.to_string()).unwrap_or_default();
+    let state = filter.state.map(CredentialState::as_str).unwrap_or_default().to_owned();
+    let ended = filter.ended || filter.state.is_some();
+    tx.select(tail, params![identity, state, ended, after.to_owned(), limit]).await
+}
+
+/// Lists leases in force whose identity is not: suspended, contained since, or over.
+///
+/// The identities' own seals are not looked at here: what is found is looked at again.
+pub async fn leases_without_right(
+    tx: &mut Tx,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE kind = 'lease' AND state = 'active' AND EXISTS \
+                (SELECT 1 FROM identities i WHERE i.id = credentials.identity \
+                AND (i.revocation_epoch > credentials.revocation_epoch OR i.state <> 'active' \
+                OR (i.expires_at IS NOT NULL AND i.expires_at <= $1))) ORDER BY id LIMIT $2";
     tx.select(tail, params![now, limit]).await
 }
 

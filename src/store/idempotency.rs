@@ -11,6 +11,8 @@ pub struct Earlier {
     pub request: [u8; 32],
     /// What it made.
     pub object: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// Claims a key in one statement, or finds who did before.
@@ -27,13 +29,13 @@ pub async fn claim(
     if tx.execute(sql, params).await? == 1 {
         return Ok(None);
     }
-    let sql = "SELECT request, object FROM idempotency WHERE id = $1";
+    let sql = "SELECT request, object, at FROM idempotency WHERE id = $1";
     let row = tx.query_one(sql, params![id.to_owned()]).await?;
     let mut row = row.ok_or(StoreError::Stale)?;
-    Ok(Some(Earlier { request: row.take()?, object: row.take()? }))
+    Ok(Some(Earlier { request: row.take()?, object: row.take()?, at: row.take()? }))
 }
 
-/// Says that a key's object was replaced by another.
+/// Says that a key's object was replaced by another; the key's age does not change.
 pub async fn replace(tx: &mut Tx, id: &str, from: &str, to: &str) -> Result<bool, StoreError> {
     let sql = "UPDATE idempotency SET object = $1 WHERE id = $2 AND object = $3";
     let params = params![to.to_owned(), id.to_owned(), from.to_owned()];

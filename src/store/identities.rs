@@ -185,14 +185,17 @@ pub async fn memberships(
     tx.select("WHERE identity_id = $1 AND active = 1 ORDER BY id", params![identity]).await
 }
 
-/// Lists the members of a group.
-pub async fn members_of(
+/// Lists the members of a group by the name of the identity.
+pub async fn members_after(
     tx: &mut Tx,
     group: GroupId,
+    after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
-    let tail = "WHERE group_id = $1 AND active = 1 ORDER BY id LIMIT $2";
-    tx.select(tail, params![group, limit]).await
+    let name = "(SELECT i.name FROM identities i WHERE i.id = members.identity_id)";
+    let tail =
+        format!("WHERE group_id = $1 AND active = 1 AND {name} > $2 ORDER BY {name} LIMIT $3");
+    tx.select(&tail, params![group, after.to_owned(), limit]).await
 }
 
 /// Lists the grants that a subject holds.
@@ -205,19 +208,50 @@ pub async fn grants_of(
     tx.select(tail, params![subject, limit]).await
 }
 
-/// Lists grants in force, of one subject or of all, by id.
+/// Lists grants that were not removed, of one subject or of all, by id; an empty action is any.
 pub async fn grants_after(
     tx: &mut Tx,
     after: &str,
     subject: Option<Id>,
+    action: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<GrantRow>>, StoreError> {
-    let tail = "WHERE id > $1 AND active = 1 AND ($2 = '' OR subject = $2) ORDER BY id LIMIT $3";
+    let tail = "WHERE id > $1 AND active = 1 AND ($2 = '' OR subject = $2) \
+                AND ($3 = '' OR action = $3) ORDER BY id LIMIT $4";
     let subject = subject.map(|subject| subject.to_string()).unwrap_or_default();
-    tx.select(tail, params![after.to_owned(), subject, limit]).await
+    tx.select(tail, params![after.to_owned(), subject, action.to_owned(), limit]).await
 }
 
-/// Notes when grants were last used; the newest note wins.
+/// Counts the grants of a subject that were not removed.
+pub async fn count_grants(tx: &mut Tx, subject: Id) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM grants WHERE subject = $1 AND active = 1";
+    let row = tx.query_one(sql, params![subject]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
+/// Notes when an identity was last served; the newest note wins.
+pub async fn note_identity_use(
+    tx: &mut Tx,
+    identity: IdentityId,
+    at: UnixMillis,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO identity_usage (id, last_used_at) VALUES ($1, $2) ON CONFLICT (id) \
+               DO UPDATE SET last_used_at = excluded.last_used_at \
+               WHERE identity_usage.last_used_at < excluded.last_used_at";
+    tx.execute(sql, params![identity, at]).await.map(drop)
+}
+
+/// Tells when an identity was last served.
+pub async fn identity_last_used(
+    tx: &mut Tx,
+    identity: IdentityId,
+) -> Result<Option<UnixMillis>, StoreError> {
+    let sql = "SELECT last_used_at FROM identity_usage WHERE id = $1";
+    let row = tx.query_one(sql, params![identity]).await?;
+    row.map(|mut row| row.take()).transpose()
+}
+
+/// Notes when a grant was last used; the newest note wins.
 pub async fn note_grant_use(tx: &mut Tx, grant: GrantId, at: UnixMillis) -> Result<(), StoreError> {
     let sql = "INSERT INTO grant_usage (id, last_used_at) VALUES ($1, $2) ON CONFLICT (id) \
                DO UPDATE SET last_used_at = excluded.last_used_at \

@@ -20,7 +20,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[(
 
 /// Brings a SQLite file up to date, making it where there is none.
 pub(super) fn sqlite(path: &Path) -> Result<(), StoreError> {
-    let connection = sqlite::open(path, false)?;
+    let connection = sqlite::open(path, sqlite::Mode::Create)?;
     let mut tx = Tx::new(Connection::Sqlite(connection), Arc::default(), true);
     sqlite::drive(up(&mut tx))
 }
@@ -36,7 +36,7 @@ pub(super) async fn postgres(server: &Server) -> Result<(), StoreError> {
 pub(super) async fn inspect(location: &Location) -> Result<(Option<i64>, i64), StoreError> {
     let found = match location {
         Location::Sqlite { path, .. } => {
-            let connection = Connection::Sqlite(sqlite::open(path, false)?);
+            let connection = Connection::Sqlite(sqlite::open(path, sqlite::Mode::Write)?);
             sqlite::drive(version(&mut Tx::new(connection, Arc::default(), true)))?
         }
         Location::Postgres { url, .. } => {
@@ -85,7 +85,13 @@ async fn up(tx: &mut Tx) -> Result<(), StoreError> {
     for (version, lite, postgres) in MIGRATIONS.iter().filter(|(version, _, _)| *version > found) {
         let text = if tx.is_postgres() { postgres } else { lite };
         for statement in text.split(";\n").map(str::trim).filter(|s| !s.is_empty()) {
-            tx.execute(statement, vec![]).await?;
+            if tx.is_postgres() {
+                // Text sorts by its bytes, as on SQLite, whatever the server's locale.
+                let statement = statement.replace(" TEXT", " TEXT COLLATE \"C\"");
+                tx.execute(&statement, vec![]).await?;
+            } else {
+                tx.execute(statement, vec![]).await?;
+            }
         }
         tx.execute("INSERT INTO schema_versions (version) VALUES ($1)", params![*version]).await?;
     }

@@ -6,11 +6,13 @@
 pub mod clock;
 mod commit;
 pub mod credentials;
+pub mod database;
 mod error;
 pub mod idempotency;
 pub mod identities;
 pub mod keys;
 mod migrate;
+pub mod pki;
 mod postgres;
 pub mod records;
 mod sealed;

@@ -25,9 +25,20 @@ pub struct Tx {
     since: u64,
     writes: bool,
     changes: Vec<Change>,
-    bumped: bool,
     may_bump: bool,
+    job: JobState,
     poison: Option<StoreError>,
+}
+
+/// What the statements of one job came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct JobState {
+    /// The authority epoch moves with it.
+    bumped: bool,
+    /// A statement failed.
+    failed: bool,
+    /// A statement changed a row.
+    wrote: bool,
 }
 
 impl Tx {
@@ -39,8 +50,8 @@ impl Tx {
             since,
             writes,
             changes: Vec::new(),
-            bumped: false,
             may_bump: false,
+            job: JobState::default(),
             poison: None,
         }
     }
@@ -49,9 +60,22 @@ impl Tx {
     pub(super) fn renew(&mut self) {
         self.since = self.sealer.moment();
         self.changes.clear();
-        self.bumped = false;
-        self.may_bump = false;
+        self.begin_job(false);
         self.poison = None;
+    }
+
+    /// Forgets the job before.
+    pub(super) fn begin_job(&mut self, may_bump: bool) {
+        self.may_bump = may_bump;
+        self.job = JobState::default();
+    }
+
+    pub(super) const fn failed(&self) -> bool {
+        self.job.failed
+    }
+
+    pub(super) const fn wrote(&self) -> bool {
+        self.job.wrote
     }
 
     pub(super) const fn is_postgres(&self) -> bool {
@@ -73,15 +97,15 @@ impl Tx {
     /// Whatever the database answers; after an answer that may have rolled the transaction back,
     /// [`StoreError::Poisoned`] for everything that follows.
     pub async fn execute(&mut self, sql: &str, params: Vec<Value>) -> Result<u64, StoreError> {
-        if self.poison.is_some() {
-            return Err(StoreError::Poisoned);
-        }
+        self.accept(&params)?;
         let done = match &mut self.connection {
             Connection::Sqlite(connection) => sqlite::execute(connection, sql, &params),
             Connection::Postgres(connection) => postgres::execute(connection, sql, params).await,
             Connection::View(view) => postgres::execute(view, sql, params).await,
         };
-        self.judge(done)
+        let count = self.judge(done)?;
+        self.job.wrote |= count > 0;
+        Ok(count)
     }
 
     /// Runs a query.
@@ -89,9 +113,7 @@ impl Tx {
     /// # Errors
     /// As [`Tx::execute`].
     pub async fn query(&mut self, sql: &str, params: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        if self.poison.is_some() {
-            return Err(StoreError::Poisoned);
-        }
+        self.accept(&params)?;
         let rows = match &mut self.connection {
             Connection::Sqlite(connection) => sqlite::query(connection, sql, &params),
             Connection::Postgres(connection) => postgres::query(connection, sql, params).await,
@@ -112,8 +134,22 @@ impl Tx {
         Ok(self.query(sql, params).await?.into_iter().next())
     }
 
+    /// Lets nothing through to a poisoned transaction, nor a NUL in text, which SQLite would keep
+    /// and PostgreSQL refuse.
+    fn accept(&mut self, params: &[Value]) -> Result<(), StoreError> {
+        if self.poison.is_some() {
+            return Err(StoreError::Poisoned);
+        }
+        if params.iter().any(|value| matches!(value, Value::Text(text) if text.contains('\0'))) {
+            self.job.failed = true;
+            return Err(StoreError::Malformed);
+        }
+        Ok(())
+    }
+
     fn judge<T>(&mut self, answer: Result<T, (StoreError, bool)>) -> Result<T, StoreError> {
         answer.map_err(|(error, poisons)| {
+            self.job.failed = true;
             if poisons {
                 self.poison = Some(error.clone());
             }
@@ -230,20 +266,16 @@ impl Tx {
         if !self.may_bump {
             return Err(Error::internal("an undeclared change of authority"));
         }
-        self.bumped = true;
+        self.job.bumped = true;
         Ok(())
     }
 
-    pub(super) fn allow_bump(&mut self, may: bool) {
-        self.may_bump = may;
-    }
-
     pub(super) const fn bumped(&self) -> bool {
-        self.bumped
+        self.job.bumped
     }
 
     pub(super) fn set_bumped(&mut self, bumped: bool) {
-        self.bumped = bumped;
+        self.job.bumped = bumped;
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
@@ -259,8 +291,11 @@ impl Tx {
             self.execute("BEGIN IMMEDIATE", vec![]).await?;
             return Ok(());
         }
+        // Every statement has to see what was committed before the lock was granted, whatever the
+        // server's default: a snapshot taken with the lock would be older than it.
         self.execute(
-            "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10s'",
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '5s'; \
+             SET LOCAL statement_timeout = '10s'",
             vec![],
         )
         .await?;

@@ -40,7 +40,13 @@ pub fn start(log: &Log, telemetry: &Telemetry) -> Result<Tracing> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Libraries may log what they carry, frames and headers included: of them only warnings.
-    let ours = || Targets::new().with_target("strongroom", level).with_default(LevelFilter::WARN);
+    // `cryptoki` calls every mechanism that it has no name for an error.
+    let ours = || {
+        Targets::new()
+            .with_target("strongroom", level)
+            .with_target("cryptoki", LevelFilter::OFF)
+            .with_default(LevelFilter::WARN)
+    };
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_filter(ours()).boxed(),

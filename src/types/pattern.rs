@@ -75,12 +75,12 @@ impl FromStr for ResourcePattern {
     fn from_str(text: &str) -> Result<Self> {
         let malformed = || {
             Error::invalid(
-                "a resource pattern is <noun>/<path> as in names, where `*` stands for any \
+                "a resource pattern is <noun> or <noun>/<path> as in names, where `*` stands for any \
                  characters within one segment and `**`, as the last segment, for any segments",
             )
         };
         let parts: Vec<_> = text.split('/').collect();
-        if text.len() > PATH_BYTES || parts.len() < 2 || parts.len() > PATH_SEGMENTS + 1 {
+        if text.len() > PATH_BYTES || parts.len() > PATH_SEGMENTS + 1 {
             return Err(malformed());
         }
         for (i, part) in parts.iter().enumerate() {
@@ -128,6 +128,8 @@ mod tests {
             ("database/a*c*e/r", "database/abcd/r", false),
             ("database/*", "database/analytics/reader", false),
             ("database/a*", "database/a", true),
+            ("database", "database", true),
+            ("database", "database/a", false),
         ] {
             let parsed: ResourcePattern = pattern.parse().unwrap();
             assert_eq!(parsed.matches(name), covered, "{pattern} on {name}");
@@ -137,8 +139,8 @@ mod tests {
     #[test]
     fn malformed_patterns_are_refused() {
         for bad in [
-            "", "*", "**", "a", "*/b", "**/b", "a/**/b", "a/b**", "A/b", "a//b", "a/ b", "a/..",
-            "a/***",
+            "", "*", "**", "a*", "/", "a/", "*/b", "**/b", "a/**/b", "a/b**", "A/b", "a//b",
+            "a/ b", "a/..", "a/***",
         ] {
             assert!(bad.parse::<ResourcePattern>().is_err(), "{bad:?}");
         }

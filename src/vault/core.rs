@@ -9,12 +9,15 @@ use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::refusals::Refusals;
 use super::subject::Subjects;
-use crate::audit::RecordCodec;
+use crate::audit::{Head, RecordCodec};
+use crate::crypto::VerifierKey;
+use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::Keyring;
 use crate::policy::Policy;
+use crate::store::keys::HsmPurpose;
 use crate::store::{Reader, Writer};
-use crate::types::{Entropy, GrantId, TaskGroup, UnixMillis, VaultId};
+use crate::types::{Entropy, GrantId, IdentityId, TaskGroup, UnixMillis, VaultId};
 
 /// What an installation is, once and for ever.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,13 @@ pub struct Parts {
     pub tasks: TaskGroup,
 }
 
+/// Who and what was used since this was last written; statistics, lost with the process.
+#[derive(Debug, Default)]
+pub(super) struct Uses {
+    pub(super) identities: HashMap<IdentityId, UnixMillis>,
+    pub(super) grants: HashMap<GrantId, UnixMillis>,
+}
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) reader: Reader,
@@ -67,5 +77,18 @@ pub(super) struct Core {
     pub(super) subjects: Subjects,
     pub(super) decisions: Decisions,
     pub(super) refusals: Refusals,
-    pub(super) grant_uses: Mutex<HashMap<GrantId, UnixMillis>>,
+    pub(super) uses: Mutex<Uses>,
+    /// The newest head that this node signed, or was about to.
+    pub(super) signed: Mutex<Option<Head>>,
+}
+
+impl Core {
+    /// The public key of checkpoints, named as the log.
+    pub(super) fn log_key(&self) -> Result<VerifierKey> {
+        let key = self.keyring.hsm_key(HsmPurpose::Checkpoint)?;
+        let spki = key
+            .public_key_spki
+            .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
+        Ok(VerifierKey::from_spki(&self.identity.origin, &spki)?)
+    }
 }

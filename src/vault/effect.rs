@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::run::{Answered, Claim};
+use super::run::{Answered, Claim, Claimed};
 use super::{Decision, EffectOperation, Note, Vault, View, WRITES};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
@@ -87,7 +87,8 @@ impl<O: EffectOperation> Effect<O> {
         }
         let effect = match self.op.act(&self.view, &self.prepared).await {
             Ok(effect) => effect,
-            Err(error) => return self.give_up(error, None).await,
+            // The key is given back: nothing of this try stays, and the next one makes another.
+            Err(error) => return self.give_up(error, self.claim.clone()).await,
         };
         match self.commit(Step::Record(effect), self.decision.fence()).await {
             Ok(Answered::Moved) => {
@@ -96,12 +97,14 @@ impl<O: EffectOperation> Effect<O> {
                 self.give_up(moved, self.claim.clone()).await;
                 Answered::Moved
             }
+            // What was done stands outside without a record of it, and the caller does not get it.
+            Ok(Answered::Failed(error)) | Err(error) => {
+                self.give_up(error, self.claim.clone()).await
+            }
             Ok(done) => {
                 self.vault.used(&self.view.ctx, &self.decision);
                 done
             }
-            // The row is pending: the worker finds it when its time comes.
-            Err(error) => Answered::Failed(error),
         }
     }
 
@@ -168,13 +171,19 @@ impl<O: EffectOperation> Work for EffectWork<O> {
         let ctx: &RequestContext = &self.story.ctx;
         self.output = Some(match &self.step {
             Step::Intend(claim) => {
-                if let Some(claim) = claim
-                    && let Some(made) = claim.take(ctx, tx).await?
-                {
-                    Reached::Made(made)
-                } else {
-                    self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
-                    Reached::Intended
+                let claimed = match claim {
+                    Some(claim) => claim.take(ctx, tx).await?,
+                    None => Claimed::Ours,
+                };
+                if let Claimed::Replaces(earlier) = &claimed {
+                    self.op.supersede(ctx, tx, earlier).await?;
+                }
+                match claimed {
+                    Claimed::Made(made) => Reached::Made(made),
+                    Claimed::Ours | Claimed::Replaces(_) => {
+                        self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                        Reached::Intended
+                    }
                 }
             }
             Step::Record(effect) => {

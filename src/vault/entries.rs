@@ -145,6 +145,31 @@ impl Vault {
         self.append(ctx, action, decision, Err(error.clone())).await.map(drop)
     }
 
+    /// Records that a stream begins; false when what it stood on moved.
+    pub(super) async fn record_begin(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        decision: &Arc<Decision>,
+        success: &'static str,
+    ) -> Result<bool> {
+        let mut story = Story::new(self, ctx, action, decision, Note::default());
+        story.success = success;
+        self.append_story(story, decision, Ok(()), Some(decision.fence())).await
+    }
+
+    /// Records how a stream ended, whatever moved meanwhile.
+    pub(super) async fn record_end(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        decision: &Arc<Decision>,
+        outcome: Result<()>,
+    ) -> Result<()> {
+        let story = Story::new(self, ctx, action, decision, Note::default());
+        self.append_story(story, decision, outcome, None).await.map(drop)
+    }
+
     /// Appends an entry of an operation that changes nothing; false when its fence moved.
     async fn append(
         &self,
@@ -153,14 +178,19 @@ impl Vault {
         decision: &Arc<Decision>,
         outcome: Result<()>,
     ) -> Result<bool> {
+        let story = Story::new(self, ctx, action, decision, Note::default());
+        self.append_story(story, decision, outcome, Some(decision.fence())).await
+    }
+
+    async fn append_story(
+        &self,
+        story: Story,
+        decision: &Arc<Decision>,
+        outcome: Result<()>,
+        fence: Option<Fence>,
+    ) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
-        let work = Append {
-            story: Story::new(self, ctx, action, decision, Note::default()),
-            decision: Arc::clone(decision),
-            outcome,
-            reply,
-        };
-        let fence: Option<Fence> = Some(decision.fence());
+        let work = Append { story, decision: Arc::clone(decision), outcome, reply };
         self.core.writer.submit(Job { fence, needs: READS, work: Box::new(work) }).await?;
         match answer.await.map_err(|_dropped| Error::OutcomeUnknown)? {
             Settled::Durable { .. } => Ok(true),

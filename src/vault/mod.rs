@@ -5,6 +5,7 @@
 //! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
 //! a sealed row.
 
+mod anchor;
 mod clock;
 mod core;
 mod decide;
@@ -15,7 +16,9 @@ mod operation;
 mod page;
 mod refusals;
 mod run;
+mod stream;
 mod subject;
+mod terms;
 mod upkeep;
 mod view;
 
@@ -31,6 +34,7 @@ use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
+pub use anchor::Anchored;
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;
@@ -38,7 +42,9 @@ pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
 };
 pub use page::{Page, PageToken};
-pub use subject::{ADMINISTRATORS, HeldGrant, Subject, is_active};
+pub use stream::StreamOperation;
+pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};
+pub use terms::Terms;
 pub use view::View;
 
 use self::core::Core;
@@ -71,7 +77,8 @@ impl Vault {
             subjects: subject::Subjects::default(),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
-            grant_uses: parking_lot::Mutex::default(),
+            uses: parking_lot::Mutex::default(),
+            signed: parking_lot::Mutex::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -173,12 +180,15 @@ impl Vault {
         self.core.decisions.clear();
     }
 
-    /// Notes which grants were used, to be written once a minute.
+    /// Notes who was served and by which grants, to be written once a minute.
     fn used(&self, ctx: &RequestContext, decision: &Decision) {
+        let mut uses = self.core.uses.lock();
+        if let Some(caller) = ctx.authenticated() {
+            uses.identities.insert(caller.identity, ctx.now);
+        }
         if let Basis::Grants(grants) = &decision.verdict.by {
-            let mut uses = self.core.grant_uses.lock();
             for grant in grants {
-                uses.insert(*grant, ctx.now);
+                uses.grants.insert(*grant, ctx.now);
             }
         }
     }
@@ -202,7 +212,12 @@ impl Vault {
             .text(&key.key)
             .finish();
         let id = base32(&self.core.keyring.idempotency_key()?.tag(&[&input]));
-        Ok(Some(run::Claim { id, request: key.request, made: op.made(prepared) }))
+        Ok(Some(run::Claim {
+            id,
+            request: key.request,
+            replace: key.replace,
+            made: op.made(prepared),
+        }))
     }
 
     /// The vault's clock.

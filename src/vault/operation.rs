@@ -89,6 +89,8 @@ pub struct RetryKey {
     pub key: String,
     /// SHA-256 of the decoded request: the same key with another request is refused.
     pub request: [u8; 32],
+    /// Whether what the first try made is to be ended and made anew, within 60 s of it.
+    pub replace: bool,
 }
 
 impl RetryKey {
@@ -101,12 +103,19 @@ impl RetryKey {
         match key.len() {
             0 => Ok(None),
             16..=128 if plain => {
-                Ok(Some(Self { key: key.to_owned(), request: crate::crypto::sha256(request) }))
+                let request = crate::crypto::sha256(request);
+                Ok(Some(Self { key: key.to_owned(), request, replace: false }))
             }
             _ => Err(Error::invalid(
                 "an idempotency key is 16 to 128 visible ASCII characters with 128 random bits",
             )),
         }
+    }
+
+    /// Says whether what the first try made is to be replaced.
+    #[must_use]
+    pub fn replacing(self, replace: bool) -> Self {
+        Self { replace, ..self }
     }
 }
 
@@ -196,4 +205,10 @@ pub trait EffectOperation: Verb {
         tx: &mut Tx,
         prepared: &Self::Prepared,
     ) -> Result<()>;
+
+    /// Ends what the first try of a retried call made, in the commit of the intent that replaces
+    /// it: its secret may have been lost on the way to the caller.
+    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
+        Err(Error::internal("a call whose result cannot be replaced"))
+    }
 }

@@ -1,6 +1,7 @@
 //! The one way of a request: decide, prepare, commit, answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -8,11 +9,11 @@ use tokio::sync::oneshot;
 use super::entries::Story;
 use super::{Decision, Note, Operation, Vault, View};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, idempotency};
+use crate::store::{Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency};
 use crate::types::RequestContext;
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 impl Vault {
     /// Runs a verb: decided, recorded, and answered only once that is durable.
@@ -117,22 +118,42 @@ pub(super) enum Answered<T> {
     Moved,
 }
 
+/// How long after the first try its result may be replaced.
+const REPLACEABLE: Duration = Duration::from_mins(1);
+
 /// The claim of a retried call on what it makes.
 pub(super) struct Claim {
     pub(super) id: String,
     pub(super) request: [u8; 32],
+    pub(super) replace: bool,
     pub(super) made: String,
+}
+
+/// What came of claiming a key.
+pub(super) enum Claimed {
+    /// It is this call's.
+    Ours,
+    /// It is this call's now; what an earlier try made is to be ended.
+    Replaces(String),
+    /// An earlier try made this.
+    Made(String),
 }
 
 impl Claim {
     /// Claims the key, or finds what an earlier try made.
-    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Option<String>> {
+    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Claimed> {
         let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, ctx.now).await?;
-        let Some(earlier) = claimed else { return Ok(None) };
+        let Some(earlier) = claimed else { return Ok(Claimed::Ours) };
         if earlier.request != self.request {
             return Err(Error::invalid("the idempotency key was used for another request"));
         }
-        Ok(Some(earlier.object))
+        if !self.replace || ctx.now.since(earlier.at) > REPLACEABLE {
+            return Ok(Claimed::Made(earlier.object));
+        }
+        if !idempotency::replace(tx, &self.id, &earlier.object, &self.made).await? {
+            return Err(StoreError::Stale.into());
+        }
+        Ok(Claimed::Replaces(earlier.object))
     }
 
     /// Gives the key back: what it claimed was undone.
@@ -155,11 +176,17 @@ struct RunWork<O: Operation> {
 impl<O: Operation> Work for RunWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let ctx = &self.story.ctx;
-        if let Some(claim) = &self.claim
-            && let Some(made) = claim.take(ctx, tx).await?
-        {
-            self.output = Some(Answered::Made(made));
-            return Ok(());
+        if let Some(claim) = &self.claim {
+            match claim.take(ctx, tx).await? {
+                Claimed::Ours => {}
+                Claimed::Made(made) => {
+                    self.output = Some(Answered::Made(made));
+                    return Ok(());
+                }
+                Claimed::Replaces(_) => {
+                    return Err(Error::internal("a commit alone replaces nothing"));
+                }
+            }
         }
         if O::NEEDS.bumps {
             tx.bump_authority()?;

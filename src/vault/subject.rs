@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Terms;
 use crate::error::{Error, Result};
-use crate::policy::{
-    Conditions, CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts,
-};
+use crate::policy::{CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::{RowRef, Tx, Versioned};
@@ -19,8 +18,8 @@ use crate::types::{
 
 /// The built-in group whose active humans administer.
 pub const ADMINISTRATORS: &str = "administrators";
-/// Grants that one subject may hold.
-const GRANTS: i64 = 10_000;
+/// Grants that one identity or group may hold.
+pub const GRANTS: i64 = 10_000;
 /// Subjects kept.
 const KEPT: usize = 20_000;
 
@@ -50,8 +49,8 @@ pub struct Subject {
 pub struct HeldGrant {
     /// The grant.
     pub row: GrantRow,
-    /// What else must be true.
-    pub conditions: Conditions,
+    /// When it begins, and what else must be true.
+    pub terms: Terms,
     subject: GrantSubject,
     granted_by: IdentityId,
 }
@@ -162,14 +161,14 @@ impl HeldGrant {
     /// # Errors
     /// [`Error::Internal`] when the row holds what it must not.
     pub fn read(row: GrantRow) -> Result<Self> {
-        let conditions = serde_json::from_str(&row.conditions).map_err(Error::internal)?;
+        let terms = Terms::read(&row.conditions)?;
         let subject = if row.subject_is_group {
             GrantSubject::Group(GroupId(row.subject))
         } else {
             GrantSubject::Identity(IdentityId(row.subject))
         };
         let granted_by = row.created_by.parse().map_err(Error::internal)?;
-        Ok(Self { row, conditions, subject, granted_by })
+        Ok(Self { row, terms, subject, granted_by })
     }
 
     /// The grant, as facts.
@@ -180,9 +179,9 @@ impl HeldGrant {
             subject: self.subject,
             action: &self.row.action,
             resource: &self.row.resource,
-            not_before: None,
+            not_before: self.terms.not_before,
             expires_at: self.row.expires_at,
-            conditions: &self.conditions,
+            conditions: &self.terms.conditions,
             granted_by: self.granted_by,
         }
     }

@@ -11,12 +11,11 @@ use super::{READS, Vault, WRITES};
 use crate::audit::{self, CallerFact, DecisionFact, EntryFacts, Field, Head};
 use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
-use crate::store::keys::HsmPurpose;
 use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
     records,
 };
-use crate::types::{GrantId, Id, RequestId, UnixMillis};
+use crate::types::{Id, RequestId, UnixMillis};
 
 /// How long an idempotency key is kept.
 const RETRIES_KEPT: Duration = Duration::from_secs(24 * 3_600);
@@ -58,6 +57,9 @@ impl Vault {
         if head.checkpoint.starts_with(&body) {
             return Ok(());
         }
+        if !self.extend_signed(Head { size: head.size, root }).await? {
+            return Ok(());
+        }
         let key = self.log_key()?;
         let (signature, _) = self.core.keyring.sign_checkpoint(&body).await?;
         let note = sign_note(&body, &key, &signature)?;
@@ -73,11 +75,7 @@ impl Vault {
     /// # Errors
     /// [`Error::Sealed`].
     pub fn log_key(&self) -> Result<VerifierKey> {
-        let key = self.core.keyring.hsm_key(HsmPurpose::Checkpoint)?;
-        let spki = key
-            .public_key_spki
-            .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
-        Ok(VerifierKey::from_spki(&self.core.identity.origin, &spki)?)
+        self.core.log_key()
     }
 
     /// The log's newest head.
@@ -87,8 +85,7 @@ impl Vault {
     pub async fn head(&self) -> Result<Head> {
         let head =
             self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
-        let root = head.root.as_slice().try_into().unwrap_or(crate::crypto::EMPTY_ROOT);
-        Ok(Head { size: head.size, root })
+        Ok(Head::read(&head))
     }
 
     /// Reads the clocks' mark, and moves it on where this node has something to show for it.
@@ -116,18 +113,21 @@ impl Vault {
         Ok(())
     }
 
-    /// Writes when grants were last used.
+    /// Writes when identities and grants were last used.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn flush_usage(&self) -> Result<()> {
-        let uses: Vec<(GrantId, UnixMillis)> = self.core.grant_uses.lock().drain().collect();
-        if uses.is_empty() {
+        let uses = std::mem::take(&mut *self.core.uses.lock());
+        if uses.identities.is_empty() && uses.grants.is_empty() {
             return Ok(());
         }
         self.write(move |tx| {
             async move {
-                for (grant, at) in uses {
+                for (identity, at) in uses.identities {
+                    identities::note_identity_use(tx, identity, at).await?;
+                }
+                for (grant, at) in uses.grants {
                     identities::note_grant_use(tx, grant, at).await?;
                 }
                 Ok(())
@@ -178,6 +178,18 @@ impl Vault {
         reason: &'static str,
         private: Vec<(Field, String)>,
     ) -> Result<()> {
+        let decision = DecisionFact { allowed: false, reason, by: "summary".to_owned() };
+        self.own_entry(action, decision, "DENIED", private).await
+    }
+
+    /// Records what the vault itself did or noticed.
+    pub(super) async fn own_entry(
+        &self,
+        action: &'static str,
+        decision: DecisionFact<'static>,
+        outcome: &'static str,
+        private: Vec<(Field, String)>,
+    ) -> Result<()> {
         let at = self.core.clock.now()?;
         let facts = EntryFacts {
             at,
@@ -185,8 +197,8 @@ impl Vault {
             caller: CallerFact::System("upkeep"),
             action,
             resources: Vec::new(),
-            decision: DecisionFact { allowed: false, reason, by: "summary".to_owned() },
-            outcome: "DENIED",
+            decision,
+            outcome,
             keys: Vec::new(),
             duration_us: 0,
             changes: &[],

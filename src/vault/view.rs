@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::Subject;
 use super::core::Core;
+use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::Keyring;
@@ -83,6 +84,14 @@ impl View {
     #[must_use]
     pub fn hsm(&self) -> &Arc<dyn Hsm> {
         &self.core.hsm
+    }
+
+    /// The public key of the log's checkpoints, named as the log.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`].
+    pub fn log_key(&self) -> Result<VerifierKey> {
+        self.core.log_key()
     }
 
     /// Randomness.

@@ -162,10 +162,10 @@ fn an_independent_reader_finds_every_entry_under_its_leaf() {
 }
 
 /// Reads a published log by the specification alone: nothing of the vault's code, 40 lines.
-mod reader {
+pub(crate) mod reader {
     use std::collections::HashMap;
 
-    pub(super) fn entries(
+    pub(crate) fn entries(
         files: &HashMap<String, Vec<u8>>,
         size: usize,
     ) -> Result<Vec<Vec<u8>>, String> {

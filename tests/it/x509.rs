@@ -17,24 +17,24 @@ use tempfile::TempDir;
 use crate::authorities::{Authorities, serial};
 
 /// A directory and the `openssl` command in it.
-struct OpenSsl(TempDir);
+pub(crate) struct OpenSsl(TempDir);
 
 impl OpenSsl {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, content).unwrap();
         path
     }
 
-    fn attempt(&self, arguments: &[&str]) -> (bool, String) {
+    pub(crate) fn attempt(&self, arguments: &[&str]) -> (bool, String) {
         let output = Command::new("openssl")
             .args(arguments)
             .current_dir(self.0.path())
@@ -45,24 +45,24 @@ impl OpenSsl {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
         let (done, text) = self.attempt(arguments);
         assert!(done, "openssl {arguments:?}: {text}");
         text
     }
 
     /// Makes `key.pem`.
-    fn key(&self, kind: &[&str]) {
+    pub(crate) fn key(&self, kind: &[&str]) {
         self.run(&[&["genpkey", "-out", "key.pem"], kind].concat());
     }
 
     /// Makes a request for `key.pem` with alternative names and more arguments.
-    fn csr(&self, names: &str, more: &[&str]) -> Vec<u8> {
+    pub(crate) fn csr(&self, names: &str, more: &[&str]) -> Vec<u8> {
         self.csr_with(names, "", more)
     }
 
     /// Makes a request with another extension beside the names.
-    fn csr_with(&self, names: &str, extension: &str, more: &[&str]) -> Vec<u8> {
+    pub(crate) fn csr_with(&self, names: &str, extension: &str, more: &[&str]) -> Vec<u8> {
         let names =
             if names.is_empty() { String::new() } else { format!("subjectAltName={names}") };
         let config = format!(
@@ -79,9 +79,9 @@ impl OpenSsl {
     }
 }
 
-const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
-const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
-const RSA_2048: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
+pub(crate) const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+pub(crate) const P384: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-384"];
+pub(crate) const RSA_2048: &[&str] = &["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"];
 
 fn profile() -> Profile {
     serde_json::from_str(
@@ -93,7 +93,7 @@ fn profile() -> Profile {
     .unwrap()
 }
 
-const NAMES: &str = "DNS:svc.a.example,DNS:x.b.example,IP:192.0.2.7,IP:192.0.2.8,\
+pub(crate) const NAMES: &str = "DNS:svc.a.example,DNS:x.b.example,IP:192.0.2.7,IP:192.0.2.8,\
                      URI:spiffe://other.example/a/b,email:me@a.example";
 
 /// What a request is refused with, by the parser or by the profile.

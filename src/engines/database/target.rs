@@ -119,12 +119,13 @@ impl From<TargetError> for Error {
 /// A database in which credentials are minted.
 #[async_trait]
 pub trait DatabaseTarget: Send + Sync + fmt::Debug {
-    /// Connects and checks that the management account may mint roles.
+    /// Connects and checks that the management account may mint roles; answers what the server
+    /// calls its version.
     ///
     /// # Errors
     /// [`TargetError::Unreachable`], [`TargetError::Refused`] when the login fails,
     /// [`TargetError::Rejected`] when the account or the server cannot serve.
-    async fn test(&self) -> Result<()>;
+    async fn test(&self) -> Result<String>;
 
     /// Plays a role's whole life, from creation to removal, without leaving anything behind.
     ///

@@ -11,7 +11,7 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
 use super::certificate::{Certificate, Unsigned, Validity, issue, pem};
-use super::key::{PublicKey, ca_key_type};
+use super::key::{KeyType, PublicKey, ca_key_type};
 use super::spiffe::TrustDomain;
 use super::template::{Body, Serial, Template};
 use super::{der, lint};
@@ -202,6 +202,12 @@ impl Authority {
     #[must_use]
     pub const fn not_after(&self) -> UnixMillis {
         UnixMillis(self.validity.not_after_s.saturating_mul(1_000))
+    }
+
+    /// Tells what kind of key it signs with.
+    #[must_use]
+    pub const fn key_type(&self) -> KeyType {
+        self.key.key_type()
     }
 
     pub(super) const fn key(&self) -> &PublicKey {

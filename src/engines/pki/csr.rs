@@ -56,6 +56,19 @@ impl Request {
         Self { key, names: Vec::new(), common_name: None }
     }
 
+    /// Takes these names in place of those asked for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a name that stands twice, and for too many.
+    pub fn renamed(self, names: Vec<SubjectName>) -> Result<Self> {
+        let twice =
+            names.iter().enumerate().any(|(i, name)| names.iter().skip(i + 1).any(|n| n == name));
+        if names.len() > MAX_NAMES || twice {
+            return Err(Error::invalid("a certificate carries at most 100 names, each once"));
+        }
+        Ok(Self { names, ..self })
+    }
+
     /// Shows the key.
     #[must_use]
     pub const fn key(&self) -> &PublicKey {

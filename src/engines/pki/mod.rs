@@ -1,19 +1,25 @@
 //! X.509: requests, profiles, authorities, and certificates signed by keys in the HSM.
 //!
-//! The pure core: bytes and rules in, certificates out. Knows no store; a serial is stored by the
-//! caller before [`issue`] is called, which is the one way to a signature.
+//! The core is pure: bytes and rules in, certificates out, and [`issue`] is the one way to a
+//! signature. The verbs around it (`roles`, `mint`, `login`, `listing`) store a serial before they
+//! call it.
 
 mod authorities;
 mod authority;
 mod certificate;
+mod credential;
 mod csr;
 mod der;
 mod edwards;
 mod key;
 mod lint;
+mod listing;
+mod login;
+mod mint;
 mod names;
 mod patterns;
 mod profile;
+mod roles;
 mod rsa;
 mod spiffe;
 mod template;
@@ -21,10 +27,15 @@ mod template;
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
 pub use certificate::{Certificate, issue, pem};
+pub use credential::{Said, is_signed, never_signed};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};
+pub use listing::{Anchors, CertificatePage, ListCertificates, Listed, ShowAuthorities, Standing};
+pub use login::{IssueLogin, LoginIssued, LoginTtl};
+pub use mint::{Issue, Issued, Mint, NewKey, Order, Sign, Source};
 pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
+pub use roles::{CertificateRole, ListRoles, Put, PutRole, RolePage, Roles, ShowRole};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use template::{LOGIN_TTL, Serial, Template};

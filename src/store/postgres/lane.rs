@@ -16,6 +16,10 @@ use crate::types::TaskGroup;
 const GROUP: usize = 256;
 /// Times a group is run again after a serialisation failure or a deadlock.
 const RETRIES: u32 = 5;
+/// After which a group is not run again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest silence of the server: its own limits end a lock or a statement before.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// What the lanes of a process share.
 #[derive(Debug, Clone)]
@@ -58,6 +62,7 @@ async fn commit_group(
     open: &mut Option<(Tx, Lane)>,
     jobs: &mut Vec<Job>,
 ) -> Result<(), StoreError> {
+    let began = tokio::time::Instant::now();
     for attempt in 0..=RETRIES {
         if open.is_none() {
             *open = Some(connect(lanes).await?);
@@ -65,15 +70,22 @@ async fn commit_group(
         let Some((tx, lane)) = open.as_mut() else {
             return Err(StoreError::Unavailable("the store did not open".into()));
         };
-        match attempt_group(lanes, tx, lane, jobs).await {
+        let done = attempt_group(lanes, tx, lane, jobs).await;
+        let again = attempt < RETRIES && began.elapsed() < PATIENCE;
+        match done {
             Ok(grouped) => {
                 commit::settle_durable(tx, lane, &lanes.shared, grouped, std::mem::take(jobs));
                 return Ok(());
             }
-            Err(StoreError::Again | StoreError::Unavailable(_)) if attempt < RETRIES => {
-                if tx.rollback().await.is_err() {
+            Err(StoreError::Again) if again => {
+                if heard(tx.rollback()).await.is_err() {
                     *open = None;
                 }
+                tokio::time::sleep(jitter(attempt)?).await;
+            }
+            // Not committed, and nothing is known of the connection.
+            Err(StoreError::Unavailable(_)) if again => {
+                *open = None;
                 tokio::time::sleep(jitter(attempt)?).await;
             }
             Err(error) => return Err(error),
@@ -88,8 +100,8 @@ async fn attempt_group(
     lane: &mut Lane,
     jobs: &mut [Job],
 ) -> Result<Grouped, StoreError> {
-    let grouped = commit::run_group(tx, lane, &lanes.shared, jobs).await?;
-    match tx.commit().await {
+    let grouped = heard(commit::run_group(tx, lane, &lanes.shared, jobs)).await?;
+    match heard(tx.commit()).await {
         Ok(()) => Ok(grouped),
         Err(StoreError::Again) => Err(StoreError::Again),
         // The connection was lost at COMMIT: the batch says whether it took effect.
@@ -112,15 +124,19 @@ async fn committed(lanes: &Lanes, lane: &Lane) -> Result<bool, StoreError> {
     let mut tx =
         Tx::new(Connection::Postgres(Box::new(connection)), Arc::clone(&lanes.sealer), true);
     // The exclusive lock is granted only once no transaction of the lost connection lives.
-    tx.begin(true).await.map_err(unknown)?;
-    let found = tx
-        .query_one(
-            "SELECT seq FROM record_batches WHERE lane = $1 AND seq = $2",
-            params![lane.id, lane.next],
-        )
-        .await
-        .map_err(unknown)?;
+    heard(tx.begin(true)).await.map_err(unknown)?;
+    let sql = "SELECT seq FROM record_batches WHERE lane = $1 AND seq = $2";
+    let found = heard(tx.query_one(sql, params![lane.id, lane.next])).await.map_err(unknown)?;
+    // The lock goes at once; where that fails, it goes with the connection.
+    let _ended = heard(tx.rollback()).await;
     Ok(found.is_some())
+}
+
+/// Waits for the server, but not for ever: a network that swallows everything ends no connection.
+async fn heard<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    tokio::time::timeout(SILENCE, answer)
+        .await
+        .unwrap_or_else(|_elapsed| Err(StoreError::Unavailable("the server fell silent".into())))
 }
 
 async fn connect(lanes: &Lanes) -> Result<(Tx, Lane), StoreError> {

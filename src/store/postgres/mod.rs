@@ -117,6 +117,8 @@ pub(super) fn fault(error: &sqlx::Error) -> Fault {
         Some("40001" | "40P01") => (StoreError::Again, true),
         Some("53100" | "53200") => (StoreError::Full, true),
         Some("25006") => (StoreError::ReadOnly, true),
+        // A lock or a statement that took too long: the transaction may go on without it.
+        Some("55P03" | "57014") => (StoreError::Unavailable(database.message().to_owned()), false),
         Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => {
             (StoreError::Unavailable(database.message().to_owned()), true)
         }

@@ -20,12 +20,22 @@ pub(super) use writer::{Settings, start as start_writer};
 /// An answer of the database, and whether it may have rolled the whole transaction back.
 pub(super) type Fault = (StoreError, bool);
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Read,
+    Write,
+    /// To write, making the file where there is none: at the start alone, because a file that
+    /// vanished later must not be replaced by an empty one.
+    Create,
+}
+
 /// Opens a connection the way every connection of ours is.
-pub(super) fn open(path: &Path, read_only: bool) -> Result<rusqlite::Connection, StoreError> {
-    let flags = if read_only {
-        OpenFlags::SQLITE_OPEN_READ_ONLY
-    } else {
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+pub(super) fn open(path: &Path, mode: Mode) -> Result<rusqlite::Connection, StoreError> {
+    let flags = match mode {
+        Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+        Mode::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        Mode::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
     };
     let connection =
         rusqlite::Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
@@ -33,7 +43,7 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<rusqlite::Connection,
     let set = || -> rusqlite::Result<()> {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(128);
-        if !read_only {
+        if mode != Mode::Read {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             connection.pragma_update(None, "secure_delete", "ON")?;
@@ -45,6 +55,10 @@ pub(super) fn open(path: &Path, read_only: bool) -> Result<rusqlite::Connection,
         Ok(())
     };
     set().map_err(|error| fault(&error).0)?;
+    // SQLite opens a file that it may not write for reading, and says so at the first write.
+    if mode != Mode::Read && connection.is_readonly("main").map_err(|error| fault(&error).0)? {
+        return Err(StoreError::ReadOnly);
+    }
     Ok(connection)
 }
 
@@ -84,7 +98,7 @@ pub(super) fn query(
         while let Some(row) = rows.next()? {
             let mut values = Vec::with_capacity(width);
             for column in 0..width {
-                values.push(value(row.get_ref(column)?)?);
+                values.push(value(row.get_ref(column)?));
             }
             found.push(Row::new(values));
         }
@@ -93,13 +107,14 @@ pub(super) fn query(
     run().map_err(|error| fault(&error))
 }
 
-fn value(value: ValueRef<'_>) -> rusqlite::Result<Value> {
+fn value(value: ValueRef<'_>) -> Value {
     match value {
-        ValueRef::Null => Ok(Value::Null),
-        ValueRef::Integer(int) => Ok(Value::Int(int)),
-        ValueRef::Text(text) => Ok(Value::Text(String::from_utf8_lossy(text).into_owned())),
-        ValueRef::Blob(bytes) => Ok(Value::Bytes(bytes.to_vec())),
-        ValueRef::Real(_) => Err(rusqlite::Error::InvalidQuery),
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(int) => Value::Int(int),
+        ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+        ValueRef::Blob(bytes) => Value::Bytes(bytes.to_vec()),
+        // No column of ours is REAL: as bytes it fails its type or its seal.
+        ValueRef::Real(real) => Value::Bytes(real.to_be_bytes().to_vec()),
     }
 }
 

@@ -32,7 +32,7 @@ impl Readers {
         let (sender, receiver) = mpsc::channel::<View>(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
         for _ in 0..READERS {
-            let connection = super::open(path, true)?;
+            let connection = super::open(path, super::Mode::Read)?;
             let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(sealer), false);
             let receiver = Arc::clone(&receiver);
             thread::Builder::new()

@@ -1,12 +1,15 @@
 //! The writer's thread: groups what waits into one durable transaction.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use tokio::sync::mpsc;
 
-use super::{drive, open};
+use super::{Mode, drive, open};
 use crate::store::commit::{self, Lane, Shared};
 use crate::store::tx::Connection;
 use crate::store::{Job, RowSealer, StoreError, Tx};
@@ -41,7 +44,14 @@ struct Writer {
     settings: Settings,
     shared: Arc<Shared>,
     sealer: Arc<RowSealer>,
-    open: Option<(Tx, Lane)>,
+    open: Option<Open>,
+}
+
+/// A connection with its lane, and the files that it writes.
+struct Open {
+    tx: Tx,
+    lane: Lane,
+    file: FileId,
 }
 
 impl Writer {
@@ -82,17 +92,25 @@ impl Writer {
         if self.open.is_none() {
             self.open = Some(self.connect(reserve)?);
         }
-        let Some((tx, lane)) = &mut self.open else {
+        let Some(Open { tx, lane, file }) = &mut self.open else {
             return Err(StoreError::Unavailable("the store did not open".into()));
         };
         let grouped = drive(commit::run_group(tx, lane, &self.shared, jobs))?;
-        drive(tx.commit())?;
+        drive(tx.commit()).map_err(|error| {
+            // Where the sync failed, a crash may yet bring the commit back.
+            let unknown = matches!(error, StoreError::Unavailable(_));
+            if unknown { StoreError::OutcomeUnknown } else { error }
+        })?;
+        // What was synced to a file that no name leads to is gone.
+        if FileId::of(&self.settings.path)? != *file {
+            return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
+        }
         commit::settle_durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         Ok(())
     }
 
-    fn connect(&self, reserve: bool) -> Result<(Tx, Lane), StoreError> {
-        let connection = open(&self.settings.path, false)?;
+    fn connect(&self, reserve: bool) -> Result<Open, StoreError> {
+        let connection = open(&self.settings.path, Mode::Write)?;
         if self.settings.max_mib > 0 {
             let kept = if reserve { 0 } else { self.settings.reserve_mib };
             let bytes = self.settings.max_mib.saturating_sub(kept).saturating_mul(1_048_576);
@@ -104,7 +122,32 @@ impl Writer {
                 .pragma_update(None, "max_page_count", pages.max(1))
                 .map_err(|error| super::fault(&error).0)?;
         }
+        // The log beside the file exists from the first read on.
+        let tables: i64 = connection
+            .query_row("SELECT COUNT(*) FROM sqlite_schema", [], |row| row.get(0))
+            .map_err(|error| super::fault(&error).0)?;
+        if tables == 0 {
+            return Err(StoreError::Unavailable("the store's file is empty".into()));
+        }
+        let file = FileId::of(&self.settings.path)?;
         let tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
-        Ok((tx, Lane::new()?))
+        Ok(Open { tx, lane: Lane::new()?, file })
+    }
+}
+
+/// Which file it is, and which write-ahead log: device and inode of each.
+#[derive(Debug, PartialEq, Eq)]
+struct FileId([(u64, u64); 2]);
+
+impl FileId {
+    fn of(path: &Path) -> Result<Self, StoreError> {
+        let mut log = OsString::from(path);
+        log.push("-wal");
+        let id = |path: &Path| {
+            fs::metadata(path)
+                .map(|found| (found.dev(), found.ino()))
+                .map_err(|error| StoreError::Unavailable(format!("the store's file: {error}")))
+        };
+        Ok(Self([id(path)?, id(Path::new(&log))?]))
     }
 }

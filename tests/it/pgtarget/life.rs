@@ -172,7 +172,7 @@ async fn tls_is_verified_against_the_ca_and_the_host_name() {
     let test = async |connection: &ConnectionDefinition| {
         driver(new_vault(), connection, ACCOUNT_PASSWORD).test().await
     };
-    assert_eq!(test(&connection).await, Ok(()));
+    assert!(test(&connection).await.unwrap().starts_with(char::is_numeric));
     let handshake = Err(TargetError::Unreachable(Outage::Tls));
     // No CA: the public roots did not sign it.
     let public = ConnectionDefinition { ca_pem: None, ..connection.clone() };
@@ -185,7 +185,7 @@ async fn tls_is_verified_against_the_ca_and_the_host_name() {
     assert_eq!(test(&wrong).await, handshake);
     // The certificate names `localhost` and 127.0.0.1, not 127.0.0.2 nor this alias.
     let named = ConnectionDefinition { host: "localhost".into(), ..connection.clone() };
-    assert_eq!(test(&named).await, Ok(()));
+    assert!(test(&named).await.is_ok());
     let alias = ConnectionDefinition { host: "0.0.0.0".into(), ..connection.clone() };
     assert_eq!(test(&alias).await, handshake);
     // A server that refuses clear connections is not talked to in clear.

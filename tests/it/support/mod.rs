@@ -1,5 +1,7 @@
 //! What several suites need.
 
+pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod softhsm;
+pub(crate) mod target;

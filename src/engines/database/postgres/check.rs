@@ -17,22 +17,23 @@ const TRIAL_VERIFIER: &[u8] = b"SCRAM-SHA-256$1:AAAAAAAAAAAAAAAAAAAAAA==$\
 /// Characters of the target's message that are passed on.
 const SAID_CHARS: usize = 300;
 
-/// Checks that the management account may mint roles here.
-pub(super) async fn account(session: &mut Session) -> Result<()> {
+/// Checks that the management account may mint roles here; answers the server's version.
+pub(super) async fn account(session: &mut Session) -> Result<String> {
     let rows = session
         .rows(
             Step::Look,
             "SELECT pg_catalog.current_setting('server_version_num'), \
+             pg_catalog.current_setting('server_version'), \
              pg_catalog.pg_is_in_recovery()::text, (rolcreaterole OR rolsuper)::text \
              FROM pg_catalog.pg_roles WHERE rolname = CURRENT_USER",
             &[],
         )
         .await?;
-    let Some([version, replica, may]) = rows.first().map(Vec::as_slice) else {
+    let Some([number, version, replica, may]) = rows.first().map(Vec::as_slice) else {
         return Err(TargetError::Internal);
     };
     let rejected = |why: &str| Err(TargetError::Rejected(why.to_owned()));
-    if version.parse().is_ok_and(|version: i64| version < OLDEST_VERSION) {
+    if number.parse().is_ok_and(|number: i64| number < OLDEST_VERSION) {
         return rejected("the target is older than PostgreSQL 13");
     }
     if replica != "false" {
@@ -41,7 +42,7 @@ pub(super) async fn account(session: &mut Session) -> Result<()> {
     if may != "true" {
         return rejected("the management account lacks CREATEROLE");
     }
-    Ok(())
+    Ok(version.clone())
 }
 
 /// Plays a role's life: made, looked at, disposed of, dropped; then everything is rolled back.

@@ -86,7 +86,7 @@ impl PostgresTarget {
 
 #[async_trait]
 impl DatabaseTarget for PostgresTarget {
-    async fn test(&self) -> Result<()> {
+    async fn test(&self) -> Result<String> {
         check::account(&mut self.pool.acquire_checked().await?).await
     }
 

@@ -1,0 +1,104 @@
+//! The ceiling of any call: a bare tonic server with mTLS that answers what it was sent.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http::uri::PathAndQuery;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tonic::body::Body;
+use tonic::server::{NamedService, UnaryService};
+use tonic::transport::{
+    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
+};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+/// What is sent to and fro.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Payload {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) data: Bytes,
+}
+
+#[derive(Clone)]
+struct Echo;
+
+impl NamedService for Echo {
+    const NAME: &'static str = "bench.Echo";
+}
+
+struct Answer;
+
+impl UnaryService<Payload> for Answer {
+    type Response = Payload;
+    type Future = BoxFuture<'static, Result<Response<Payload>, Status>>;
+
+    fn call(&mut self, request: Request<Payload>) -> Self::Future {
+        Box::pin(async move { Ok(Response::new(request.into_inner())) })
+    }
+}
+
+impl tonic::codegen::Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            let mut grpc = tonic::server::Grpc::new(ProstCodec::<Payload, Payload>::default());
+            Ok(grpc.unary(Answer, request).await)
+        })
+    }
+}
+
+/// Starts the server and connects to it.
+pub(crate) async fn channels(count: usize) -> Vec<Channel> {
+    let authority = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&authority).unwrap().pem();
+    let issuer = Issuer::new(params, authority);
+    let identity = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        Identity::from_pem(certificate.pem(), key.serialize_pem())
+    };
+    let tls = ServerTlsConfig::new()
+        .identity(identity("localhost"))
+        .client_ca_root(Certificate::from_pem(&root));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr: SocketAddr = listener.local_addr().unwrap();
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = Server::builder().tls_config(tls).unwrap().add_service(Echo);
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    let client = identity("client");
+    let mut channels = Vec::new();
+    for _ in 0..count {
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&root))
+            .identity(client.clone())
+            .domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://{addr}")).unwrap();
+        channels.push(endpoint.tls_config(tls).unwrap().connect().await.unwrap());
+    }
+    channels
+}
+
+/// Sends one payload and waits for it to come back.
+pub(crate) async fn call(channel: Channel, data: Bytes) {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = PathAndQuery::from_static("/bench.Echo/Unary");
+    let codec = ProstCodec::<Payload, Payload>::default();
+    let answer: Response<Payload> =
+        client.unary(Request::new(Payload { data }), path, codec).await.unwrap();
+    assert!(!answer.get_ref().data.is_empty());
+}

@@ -1,0 +1,69 @@
+//! How long what is issued may live: what the role, the grants and the identity leave of it.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::policy::Basis;
+use crate::store::credentials::CredentialRow;
+use crate::types::{ResourceName, UnixMillis};
+use crate::vault::{Decision, HeldGrant, Subject, View};
+
+const ACTION: &str = super::credentials::ACTION;
+
+/// The bounds of one credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engines) struct Limits {
+    /// The moment that it may not pass, if there is one.
+    end: Option<UnixMillis>,
+}
+
+impl Limits {
+    /// Gathers the ends of the identity and of the grants that a decision stood on.
+    pub(super) fn of_decision(subject: &Subject, decision: &Decision) -> Self {
+        let grants = match &decision.verdict.by {
+            Basis::Grants(grants) => grants.as_slice(),
+            Basis::Rule(_) => &[],
+        };
+        let held = subject.grants.get(ACTION).map_or(&[][..], Vec::as_slice);
+        let ends = held.iter().filter(|held| grants.contains(&held.row.id));
+        let ends = ends.filter_map(|held| held.row.expires_at);
+        Self { end: ends.chain(subject.identity.row.expires_at).min() }
+    }
+
+    /// Gathers them anew for a lease that is to live on: its holder must still hold the right.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] when no grant in force covers what the lease was issued for.
+    pub(in crate::engines) fn of_lease(view: &View, lease: &CredentialRow) -> Result<Self> {
+        let subject = view.subject()?;
+        let held = subject.grants.get(ACTION).map_or(&[][..], Vec::as_slice);
+        let mut best: Option<Option<UnixMillis>> = None;
+        for grant in held.iter().filter(|grant| covers(grant, view, &lease.resource)) {
+            let facts = grant.facts();
+            let life = facts.conditions.max_ttl_s;
+            let life = life.map(|s| lease.issued_at.plus(Duration::from_secs(s))).transpose()?;
+            let end = [life, facts.expires_at].into_iter().flatten().min();
+            best = Some(match best {
+                None => end,
+                Some(best) => best.zip(end).map(|(a, b)| a.max(b)),
+            });
+        }
+        let of_grants = best.ok_or_else(|| {
+            Error::Denied("no grant covers this lease any more; ask for one".into())
+        })?;
+        let ends = [of_grants, subject.identity.row.expires_at];
+        Ok(Self { end: ends.into_iter().flatten().min() })
+    }
+
+    /// Cuts a moment to what is allowed.
+    pub(in crate::engines) fn cap(&self, moment: UnixMillis) -> UnixMillis {
+        self.end.map_or(moment, |end| end.min(moment))
+    }
+}
+
+fn covers(grant: &HeldGrant, view: &View, resource: &ResourceName) -> bool {
+    let facts = grant.facts();
+    facts.in_force(view.now())
+        && facts.resource.matches(resource.as_str())
+        && facts.conditions.source_fits(view.ctx().source)
+}

@@ -1,0 +1,193 @@
+//! What the verbs of a node share: connections to targets, and roles as they were last read.
+//!
+//! A role that is kept is used only while the authority epoch stands at which it was read, and the
+//! rows behind it fence whatever is decided on it. A pool belongs to one version of one account.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::postgres::{ConnectionDefinition, PostgresTarget};
+use super::template::RoleDefinition;
+use crate::error::{Error, Result};
+use crate::keyring::{KeyUse, Opened, Place};
+use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
+use crate::store::keys::KeyOwner;
+use crate::store::{Tx, Versioned};
+use crate::types::{Entropy, ObjectId, ResourceName, Segment, TaskGroup};
+use crate::vault::{Resource, View};
+
+/// Targets that connections are kept to.
+const POOLS: usize = 64;
+/// Roles that are kept.
+const ROLES: usize = 10_000;
+
+/// What the database verbs of a node share; clones share it.
+#[derive(Debug, Clone)]
+pub struct Databases(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    entropy: Arc<dyn Entropy>,
+    tasks: TaskGroup,
+    pools: Mutex<HashMap<ObjectId, Pooled>>,
+    roles: Mutex<HashMap<ResourceName, Arc<KnownRole>>>,
+    uses: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Pooled {
+    version: i64,
+    target: Arc<PostgresTarget>,
+    /// Counts uses of all pools: the lowest was used longest ago.
+    used: u64,
+}
+
+/// A role with its connection and the account that it goes to, as of one snapshot.
+#[derive(Debug)]
+pub(super) struct KnownRole {
+    pub(super) connection: Versioned<ConnectionRow>,
+    pub(super) target: Versioned<TargetRow>,
+    pub(super) role: Versioned<RoleRow>,
+    pub(super) settings: ConnectionDefinition,
+    pub(super) definition: RoleDefinition,
+    epoch: i64,
+}
+
+impl Databases {
+    /// Makes an empty set; `tasks` waits for the connections of changed targets to close.
+    #[must_use]
+    pub fn new(entropy: Arc<dyn Entropy>, tasks: TaskGroup) -> Self {
+        Self(Arc::new(Inner {
+            entropy,
+            tasks,
+            pools: Mutex::default(),
+            roles: Mutex::default(),
+            uses: AtomicU64::new(0),
+        }))
+    }
+
+    /// Finds a role.
+    pub(super) async fn role(
+        &self,
+        view: &View,
+        connection: &Segment,
+        role: &Segment,
+    ) -> Result<Option<Arc<KnownRole>>> {
+        let name = role_name(connection, role)?;
+        let epoch = view.reader().epoch_seen();
+        if let Some(kept) = self.0.roles.lock().get(&name)
+            && kept.epoch >= epoch
+        {
+            return Ok(Some(Arc::clone(kept)));
+        }
+        let wanted = name.clone();
+        let known =
+            view.read(move |tx| async move { KnownRole::load(tx, &wanted).await }.boxed()).await?;
+        let Some(known) = known.map(Arc::new) else { return Ok(None) };
+        let mut roles = self.0.roles.lock();
+        if roles.len() >= ROLES {
+            roles.clear();
+        }
+        roles.insert(name, Arc::clone(&known));
+        Ok(Some(known))
+    }
+
+    /// Finds the connections to an account, or opens a set of them; with the keys used for it.
+    pub(in crate::engines) async fn pool(
+        &self,
+        view: &View,
+        row: &Versioned<TargetRow>,
+    ) -> Result<(Arc<PostgresTarget>, Vec<KeyUse>)> {
+        let used = self.0.uses.fetch_add(1, Ordering::Relaxed);
+        if let Some(pooled) = self.0.pools.lock().get_mut(&row.row.id)
+            && pooled.version >= row.version
+        {
+            pooled.used = used;
+            return Ok((Arc::clone(&pooled.target), Vec::new()));
+        }
+        let opened = password(view, row).await?;
+        let settings = settings(&row.row)?;
+        let target = Arc::new(self.connect(view, &settings, &opened.plaintext)?);
+        let pooled = Pooled { version: row.version, target: Arc::clone(&target), used };
+        let closed = {
+            let mut pools = self.0.pools.lock();
+            let replaced = pools.insert(row.row.id, pooled);
+            let oldest = pools.iter().min_by_key(|(_, pooled)| pooled.used).map(|(id, _)| *id);
+            let evicted = oldest.filter(|_| pools.len() > POOLS).and_then(|id| pools.remove(&id));
+            replaced.into_iter().chain(evicted).collect::<Vec<_>>()
+        };
+        for pooled in closed {
+            drop(self.0.tasks.spawn(async move { pooled.target.close().await }));
+        }
+        Ok((target, opened.used))
+    }
+
+    /// Makes a driver of its own, for a trial.
+    pub(super) fn connect(
+        &self,
+        view: &View,
+        settings: &ConnectionDefinition,
+        password: &crate::types::SecretBytes,
+    ) -> Result<PostgresTarget> {
+        let entropy = Arc::clone(&self.0.entropy);
+        Ok(PostgresTarget::new(view.vault_id(), settings, password, entropy)?)
+    }
+}
+
+impl KnownRole {
+    async fn load(tx: &mut Tx, name: &ResourceName) -> Result<Option<Self>> {
+        let epoch = tx.epoch().await?;
+        let Some(role) = database::role_named(tx, name).await? else { return Ok(None) };
+        let missing = || Error::internal("a role without its connection");
+        let connection = tx.lookup::<ConnectionRow>(&role.row.connection).await?;
+        let connection = connection.ok_or_else(missing)?;
+        let target = tx.lookup::<TargetRow>(&connection.row.target).await?.ok_or_else(missing)?;
+        let settings = settings(&target.row)?;
+        let definition = serde_json::from_str(&role.row.definition).map_err(Error::internal)?;
+        Ok(Some(Self { connection, target, role, settings, definition, epoch }))
+    }
+
+    /// The role as a decision sees it.
+    pub(super) fn resource(&self, name: ResourceName) -> Resource {
+        let mut resource = Resource::named(name).with_row(self.role.row.id.0, &self.role);
+        resource.owner = Some(self.connection.row.owner);
+        resource.rows.extend([self.connection.fence(), self.target.fence()]);
+        resource
+    }
+}
+
+/// Joins a role's name with its connection's.
+pub(super) fn role_name(connection: &Segment, role: &Segment) -> Result<ResourceName> {
+    ResourceName::join(connection.as_str(), &[role.as_str()])
+}
+
+/// Reads where an account is.
+pub(super) fn settings(row: &TargetRow) -> Result<ConnectionDefinition> {
+    serde_json::from_str(&row.settings).map_err(Error::internal)
+}
+
+/// Where a password belongs: it is sealed anew with every version of its row.
+pub(super) const fn place(target: ObjectId, version: i64) -> Place {
+    Place {
+        table: "db_targets",
+        column: "password",
+        row: target.0,
+        object: target.0,
+        object_version: version,
+    }
+}
+
+/// Decrypts an account's password.
+pub(super) async fn password(view: &View, row: &Versioned<TargetRow>) -> Result<Opened> {
+    let TargetRow { id, password_key, password, .. } = &row.row;
+    let place = place(*id, row.version);
+    let opened = view
+        .keyring()
+        .open(view.reader(), KeyOwner::System, &place, *password_key, password)
+        .await?;
+    Ok(opened)
+}

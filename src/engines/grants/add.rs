@@ -1,0 +1,175 @@
+//! Adds a grant.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::show::Holder;
+use super::{DescribedGrant, GrantTo};
+use crate::audit::Field;
+use crate::engines::identities::{LONG, SHORT, check_text};
+use crate::error::{Error, Result};
+use crate::policy::{Granter, Proposal, Receiver};
+use crate::store::identities::{self, GrantRow};
+use crate::store::{Needs, Tx};
+use crate::types::{GrantId, Id, RequestContext, ResourceName, ResourcePattern, UnixMillis};
+use crate::vault::{
+    Decision, GOVERNS, GRANTS, Note, Operation, Resource, RetryKey, Terms, Verb, View,
+};
+
+/// Networks that one grant may name.
+const NETWORKS: usize = 64;
+
+/// Gives a grant.
+#[derive(Debug, Clone)]
+pub struct AddGrant {
+    /// Whom it is for.
+    pub to: GrantTo,
+    /// The action.
+    pub action: String,
+    /// What the action is allowed on.
+    pub resource: ResourcePattern,
+    /// When it begins, and its conditions.
+    pub terms: Terms,
+    /// Why.
+    pub reason: String,
+    /// The ticket that asked for it.
+    pub ticket: String,
+    /// How long it lives; until it is removed where there is none.
+    pub ttl: Option<Duration>,
+    /// Makes a retry find what the first try made.
+    pub retry: Option<RetryKey>,
+}
+
+/// What is to be given.
+#[derive(Debug)]
+pub struct Prepared {
+    id: GrantId,
+    holder: Id,
+    expires_at: Option<UnixMillis>,
+}
+
+impl AddGrant {
+    async fn find(&self, view: &View) -> Result<Option<Holder>> {
+        let to = self.to.clone();
+        view.read(move |tx| async move { to.find(tx).await }.boxed()).await
+    }
+
+    /// Checks that the grant may exist, and that this caller may give it.
+    fn check(&self, view: &View, holder: &Holder, expires_at: Option<UnixMillis>) -> Result<()> {
+        let receiver = match holder {
+            Holder::Identity(found) => {
+                Receiver::Identity { name: &found.row.name, kind: found.row.kind }
+            }
+            Holder::Group(found) => Receiver::Group(&found.row.name),
+        };
+        let proposal = Proposal {
+            receiver,
+            action: &self.action,
+            resource: &self.resource,
+            not_before: self.terms.not_before,
+            expires_at,
+            conditions: &self.terms.conditions,
+            now: view.now(),
+        };
+        let subject = view.subject()?;
+        let groups = subject.group_facts();
+        let identity = subject.facts(&groups, view.now());
+        let held = subject.grant_facts(&self.action);
+        proposal.check_granter(&Granter { identity: &identity, held: &held })?;
+        proposal.validate().map(drop)
+    }
+}
+
+#[async_trait]
+impl Verb for AddGrant {
+    const ACTION: &'static str = "grants.add";
+    type Prepared = Prepared;
+    type Output = DescribedGrant;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let name = ResourceName::join("grants", &[self.to.as_str()])?;
+        let mut resource = Resource::named(name);
+        match self.find(view).await? {
+            Some(Holder::Identity(found)) => resource.rows.push(found.fence()),
+            Some(Holder::Group(found)) => resource.rows.push(found.fence()),
+            None => {}
+        }
+        Ok(vec![resource])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+        check_text("a reason", &self.reason, LONG)?;
+        check_text("a ticket", &self.ticket, SHORT)?;
+        if self.terms.conditions.sources.len() > NETWORKS {
+            return Err(Error::invalid(format!("a grant names at most {NETWORKS} networks")));
+        }
+        let holder = self.find(view).await?.ok_or_else(|| match self.to {
+            GrantTo::Identity(_) => Error::not_found("there is no identity of that name"),
+            GrantTo::Group(_) => Error::not_found("there is no group of that name"),
+        })?;
+        let expires_at = self.ttl.map(|ttl| view.now().plus(ttl)).transpose()?;
+        self.check(view, &holder, expires_at)?;
+        Ok(Prepared { id: GrantId(view.new_id()?), holder: holder.id(), expires_at })
+    }
+
+    fn note(&self, _: &Prepared, note: &mut Note) {
+        for (what, text) in [("", &self.reason), ("ticket ", &self.ticket)] {
+            if !text.is_empty() {
+                note.private.push((Field::Reason, format!("{what}{text}")));
+            }
+        }
+    }
+
+    fn retry_key(&self) -> Option<&RetryKey> {
+        self.retry.as_ref()
+    }
+
+    fn made(&self, prepared: &Prepared) -> String {
+        prepared.id.to_string()
+    }
+
+    async fn replay(&self, view: &View, made: &str) -> Result<DescribedGrant> {
+        let id = made.parse()?;
+        view.read(move |tx| DescribedGrant::find(tx, id).boxed()).await
+    }
+}
+
+#[async_trait]
+impl Operation for AddGrant {
+    const NEEDS: Needs = GOVERNS;
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        _: &Decision,
+    ) -> Result<DescribedGrant> {
+        if identities::count_grants(tx, prepared.holder).await? >= GRANTS {
+            let full = format!("nobody holds more than {GRANTS} grants; remove some first");
+            return Err(Error::Exhausted(full.into()));
+        }
+        let subject_is_group = matches!(self.to, GrantTo::Group(_));
+        tx.insert(&GrantRow {
+            id: prepared.id,
+            subject: prepared.holder,
+            subject_is_group,
+            action: self.action.clone(),
+            resource: self.resource.clone(),
+            conditions: self.terms.to_json()?,
+            reason: self.reason.clone(),
+            ticket: self.ticket.clone(),
+            expires_at: prepared.expires_at,
+            active: true,
+            created_at: ctx.now,
+            created_by: ctx.actor(),
+            changed_at: ctx.now,
+            changed_by: ctx.actor(),
+        })
+        .await?;
+        Holder::touch(ctx, tx, prepared.holder, subject_is_group).await?;
+        DescribedGrant::find(tx, prepared.id).await
+    }
+}

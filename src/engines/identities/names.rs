@@ -1,0 +1,61 @@
+//! Names for ids, as answers show them, each read once.
+
+use std::collections::HashMap;
+
+use crate::error::{Error, Result};
+use crate::store::Tx;
+use crate::store::identities::{GroupRow, IdentityRow};
+use crate::types::{GroupId, IdentityId, IdentityName, Segment};
+
+/// Names that were looked up for one answer.
+#[derive(Debug, Default)]
+pub(in crate::engines) struct Names {
+    identities: HashMap<IdentityId, IdentityName>,
+    groups: HashMap<GroupId, Segment>,
+}
+
+impl Names {
+    /// Names an identity.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when there is none: rows are never deleted.
+    pub(in crate::engines) async fn identity(
+        &mut self,
+        tx: &mut Tx,
+        id: IdentityId,
+    ) -> Result<IdentityName> {
+        if let Some(name) = self.identities.get(&id) {
+            return Ok(name.clone());
+        }
+        let found = tx.lookup::<IdentityRow>(&id).await?;
+        let name = found.ok_or_else(|| Error::internal("an id without its identity"))?.row.name;
+        self.identities.insert(id, name.clone());
+        Ok(name)
+    }
+
+    /// Names a group.
+    ///
+    /// # Errors
+    /// As [`Names::identity`].
+    pub(in crate::engines) async fn group(&mut self, tx: &mut Tx, id: GroupId) -> Result<Segment> {
+        if let Some(name) = self.groups.get(&id) {
+            return Ok(name.clone());
+        }
+        let found = tx.lookup::<GroupRow>(&id).await?;
+        let name = found.ok_or_else(|| Error::internal("an id without its group"))?.row.name;
+        self.groups.insert(id, name.clone());
+        Ok(name)
+    }
+
+    /// Names whoever stands in `created_by` or `changed_by`: an identity, or a worker.
+    ///
+    /// # Errors
+    /// As [`Names::identity`].
+    pub(in crate::engines) async fn actor(&mut self, tx: &mut Tx, actor: &str) -> Result<String> {
+        match actor.parse() {
+            Ok(id) => Ok(self.identity(tx, id).await?.to_string()),
+            // A worker's name is no id.
+            Err(_worker) => Ok(actor.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Shows one identity.
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::Names;
+use crate::error::{Error, Result};
+use crate::store::identities::{self, IdentityRow};
+use crate::store::{Needs, Tx, Versioned};
+use crate::types::{IdentityId, IdentityName, RequestContext, ResourceName, Segment, UnixMillis};
+use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
+
+/// An identity, with names for ids.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// Its row.
+    pub identity: Versioned<IdentityRow>,
+    /// Who answers for it.
+    pub owner: IdentityName,
+    /// The groups it is in, by name.
+    pub groups: Vec<Segment>,
+    /// When it was last served.
+    pub last_used_at: Option<UnixMillis>,
+    /// Who registered it.
+    pub created_by: String,
+    /// Who last changed it.
+    pub changed_by: String,
+}
+
+impl Described {
+    /// Reads what belongs to a row.
+    pub(super) async fn read(
+        tx: &mut Tx,
+        names: &mut Names,
+        identity: Versioned<IdentityRow>,
+    ) -> Result<Self> {
+        let row = &identity.row;
+        let mut groups = Vec::new();
+        for member in identities::memberships(tx, row.id).await? {
+            groups.push(names.group(tx, member.row.group_id).await?);
+        }
+        groups.sort();
+        Ok(Self {
+            owner: names.identity(tx, row.owner).await?,
+            groups,
+            last_used_at: identities::identity_last_used(tx, row.id).await?,
+            created_by: names.actor(tx, &row.created_by).await?,
+            changed_by: names.actor(tx, &row.changed_by).await?,
+            identity,
+        })
+    }
+
+    /// Reads the identity with an id.
+    pub(super) async fn find(tx: &mut Tx, id: IdentityId) -> Result<Self> {
+        let row = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)?;
+        Self::read(tx, &mut Names::default(), row).await
+    }
+}
+
+/// Answers an allowed caller that there is no such identity.
+pub(super) fn unknown() -> Error {
+    Error::not_found("there is no identity of that name")
+}
+
+/// Names an identity as a resource, whether it exists or not.
+pub(super) async fn resource(view: &View, name: &IdentityName) -> Result<Resource> {
+    let resource = Resource::named(ResourceName::join("identities", &[name.as_str()])?);
+    let name = name.clone();
+    let found = view
+        .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
+        .await?;
+    let Some(found) = found else { return Ok(resource) };
+    let mut resource = resource.with_row(found.row.id.0, &found);
+    resource.owner = Some(found.row.owner);
+    resource.labels = serde_json::from_str(&found.row.labels).map_err(Error::internal)?;
+    Ok(resource)
+}
+
+/// The id of the identity that was decided on.
+pub(super) fn decided(decision: &Decision) -> Result<IdentityId> {
+    decision.resource()?.id.map(IdentityId).ok_or_else(unknown)
+}
+
+/// Shows an identity.
+#[derive(Debug, Clone)]
+pub struct ShowIdentity {
+    /// Its name.
+    pub name: IdentityName,
+}
+
+#[async_trait]
+impl Verb for ShowIdentity {
+    const ACTION: &'static str = "identities.show";
+    type Prepared = Described;
+    type Output = Described;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Described> {
+        let id = decided(decision)?;
+        view.read(move |tx| Described::find(tx, id).boxed()).await
+    }
+}
+
+#[async_trait]
+impl Operation for ShowIdentity {
+    const NEEDS: Needs = READS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        _: &mut Tx,
+        prepared: &Described,
+        _: &Decision,
+    ) -> Result<Described> {
+        Ok(prepared.clone())
+    }
+}

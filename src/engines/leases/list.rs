@@ -1,0 +1,152 @@
+//! Listing leases: one's own, or those of whom one may look at.
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::{Lease, LeaseDetail};
+use crate::error::{Error, Result};
+use crate::store::credentials::{self, LeaseFilter};
+use crate::store::identities::{self, IdentityRow};
+use crate::store::{Needs, Tx, Versioned};
+use crate::types::{
+    CredentialState, IdentityName, Kind, RequestContext, ResourceName, ResourcePattern,
+};
+use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
+
+/// Rows looked at for one page: what a pattern passes over counts too.
+const LOOKED_AT: usize = 10_000;
+const STEP: i64 = 1_000;
+
+/// One page of leases.
+#[derive(Debug)]
+pub struct ListLeases {
+    /// Only those of this identity; none for all that the caller may see.
+    pub identity: Option<IdentityName>,
+    /// Only those on these resources.
+    pub resource: Option<ResourcePattern>,
+    /// Only those in this state.
+    pub state: Option<CredentialState>,
+    /// Those that have ended, too.
+    pub ended: bool,
+    /// Items at most; 0 for the default.
+    pub page_size: i32,
+    /// Where the page before ended.
+    pub page_token: String,
+}
+
+/// Whose leases are asked for.
+enum Whose {
+    Everybodys,
+    Of(IdentityName, Option<Box<Versioned<IdentityRow>>>),
+}
+
+impl ListLeases {
+    async fn whose(&self, view: &View) -> Result<Whose> {
+        let subject = view.subject()?;
+        let own = &subject.identity;
+        let Some(name) = self.identity.as_ref().filter(|name| **name != own.row.name) else {
+            let all = self.identity.is_none()
+                && own.row.kind == Kind::Human
+                && subject.is_administrator();
+            return Ok(if all {
+                Whose::Everybodys
+            } else {
+                Whose::Of(own.row.name.clone(), Some(Box::new(own.clone())))
+            });
+        };
+        let wanted = name.clone();
+        let row = view.read(move |tx| {
+            async move { Ok(identities::identity_named(tx, &wanted).await?) }.boxed()
+        });
+        Ok(Whose::Of(name.clone(), row.await?.map(Box::new)))
+    }
+}
+
+#[async_trait]
+impl Verb for ListLeases {
+    const ACTION: &'static str = "leases.list";
+    type Prepared = (Vec<Lease>, String);
+    type Output = (Vec<Lease>, String);
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let (name, row) = match self.whose(view).await? {
+            Whose::Everybodys => return Ok(vec![Resource::named("leases/identities".parse()?)]),
+            Whose::Of(name, row) => (name, row),
+        };
+        let mut resource =
+            Resource::named(ResourceName::join("leases", &["identities", name.as_str()])?);
+        if let Some(row) = row {
+            resource = resource.with_row(row.row.id.0, &row);
+            resource.holder = Some(row.row.id);
+            resource.owner = Some(row.row.owner);
+        }
+        Ok(vec![resource])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
+        let identity = match self.whose(view).await? {
+            Whose::Everybodys => None,
+            Whose::Of(_, Some(row)) => Some(row.row.id),
+            Whose::Of(_, None) => return Err(Error::not_found("there is no such identity")),
+        };
+        let filter = LeaseFilter { identity, state: self.state, ended: self.ended };
+        let pattern = self.resource.clone();
+        let tokens = PageToken::new(view, Self::ACTION, &format!("{filter:?} {pattern:?}"))?;
+        let page = tokens.open(view, self.page_size, &self.page_token)?;
+        let size = usize::try_from(page.size).map_err(Error::internal)?;
+        let (listed, next) = view
+            .read(move |tx| {
+                async move { scan(tx, filter, pattern.as_ref(), page.after, size).await }.boxed()
+            })
+            .await?;
+        let next = next.map(|after| tokens.seal(view, &after)).transpose()?;
+        Ok((listed, next.unwrap_or_default()))
+    }
+}
+
+/// Reads one page, and the key after which the next begins.
+async fn scan(
+    tx: &mut Tx,
+    filter: LeaseFilter,
+    pattern: Option<&ResourcePattern>,
+    mut after: String,
+    size: usize,
+) -> Result<(Vec<Lease>, Option<String>)> {
+    let (mut listed, mut looked_at) = (Vec::new(), 0_usize);
+    loop {
+        let rows = credentials::leases_after(tx, filter, &after, STEP).await?;
+        if rows.is_empty() {
+            return Ok((listed, None));
+        }
+        for row in rows {
+            if listed.len() == size || looked_at == LOOKED_AT {
+                return Ok((listed, Some(after)));
+            }
+            looked_at = looked_at.saturating_add(1);
+            after = row.row.id.to_string();
+            let row = row.row;
+            if pattern.is_some_and(|pattern| !pattern.matches(row.resource.as_str())) {
+                continue;
+            }
+            let identity = tx.lookup::<IdentityRow>(&row.identity).await?;
+            let identity = identity.ok_or_else(|| Error::internal("a lease without identity"))?;
+            let detail = LeaseDetail::decode(&row.detail)?;
+            listed.push(Lease { row, detail, identity: identity.row.name });
+        }
+    }
+}
+
+#[async_trait]
+impl Operation for ListLeases {
+    const NEEDS: Needs = READS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        _: &mut Tx,
+        prepared: &Self::Prepared,
+        _: &Decision,
+    ) -> Result<Self::Output> {
+        Ok(prepared.clone())
+    }
+}

@@ -1,0 +1,287 @@
+//! Login certificates: one URI, signed by the login CA from the bearer's own CSR.
+//!
+//! Who may ask is policy's (administrators, a machine's owner, the bootstrap certificate for the
+//! first login of a human that it registered); who may receive one is looked at here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::certificate::pem;
+use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
+use super::mint::{cap, made_before};
+use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
+use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
+use crate::policy::SubjectFacts;
+use crate::store::credentials::CredentialRow;
+use crate::store::identities::{self, IdentityRow};
+use crate::store::keys::HsmPurpose;
+use crate::store::{Tx, Versioned, pki as rows};
+use crate::types::{
+    CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
+};
+use crate::vault::{
+    ADMINISTRATORS, Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, is_active,
+};
+
+/// How long login certificates live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginTtl {
+    /// Where nobody asks for another.
+    pub usual: Duration,
+    /// The longest that anybody may ask for.
+    pub most: Duration,
+}
+
+impl Default for LoginTtl {
+    fn default() -> Self {
+        Self { usual: super::LOGIN_TTL, most: Duration::from_hours(30 * 24) }
+    }
+}
+
+/// Issues a login certificate.
+#[derive(Debug)]
+pub struct IssueLogin {
+    /// Where the authorities are.
+    pub authorities: AuthoritySlot,
+    /// How long it may live.
+    pub limits: LoginTtl,
+    /// Whose it is.
+    pub name: IdentityName,
+    /// The bearer's request.
+    pub request: Request,
+    /// How long it lives; none for the usual time.
+    pub ttl: Option<Duration>,
+    /// What makes a retry find it.
+    pub retry: Option<RetryKey>,
+}
+
+/// A login certificate that was issued.
+#[derive(Debug)]
+pub struct LoginIssued {
+    /// Its row.
+    pub row: CredentialRow,
+    /// What it says.
+    pub said: Said,
+    /// The login CA's certificate, PEM.
+    pub chain_pem: String,
+}
+
+impl LoginIssued {
+    /// Writes the certificate as PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        pem(&self.row.detail)
+    }
+}
+
+/// A login certificate that is about to be signed.
+#[derive(Debug)]
+pub struct PreparedLogin {
+    pending: CredentialRow,
+    serial: Serial,
+    template: Template,
+    authorities: Arc<Authorities>,
+    key: KeyUse,
+    /// Set for the bootstrap certificate: of two first logins one wins, by this row.
+    first: Option<(i64, IdentityRow)>,
+}
+
+/// An identity, with what a decision about its login stands on.
+struct Bearer {
+    identity: Versioned<IdentityRow>,
+    owner: Versioned<IdentityRow>,
+    administrator: bool,
+    has_login: bool,
+}
+
+impl IssueLogin {
+    async fn bearer(&self, view: &View) -> Result<Option<Bearer>> {
+        let name = self.name.clone();
+        view.read(move |tx| async move { Bearer::load(tx, &name).await }.boxed()).await
+    }
+
+    fn ttl(&self, view: &View, decision: &Decision, bearer: &IdentityRow) -> Result<Duration> {
+        let ttl = self.ttl.unwrap_or(self.limits.usual);
+        if ttl > self.limits.most {
+            return Err(Error::invalid(format!(
+                "a login certificate lives for at most {} seconds",
+                self.limits.most.as_secs()
+            )));
+        }
+        Ok(cap(view, decision, ttl, bearer.expires_at))
+    }
+}
+
+impl Bearer {
+    async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
+        let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
+        let id = identity.row.id;
+        let owner = if identity.row.owner == id {
+            identity.clone()
+        } else {
+            let owner = tx.lookup::<IdentityRow>(&identity.row.owner).await?;
+            owner.ok_or_else(|| Error::internal("an identity without its owner"))?
+        };
+        let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
+            Some(group) => identities::member(tx, group.row.id, id)
+                .await?
+                .is_some_and(|member| member.row.active),
+            None => false,
+        };
+        let has_login = rows::has_login(tx, id).await?;
+        Ok(Some(Self { identity, owner, administrator, has_login }))
+    }
+
+    fn resource(&self, view: &View, name: ResourceName) -> Resource {
+        let row = &self.identity.row;
+        let mut resource = Resource::named(name).with_row(row.id.0, &self.identity);
+        resource.rows.push(self.owner.fence());
+        resource.owner = Some(row.owner);
+        resource.identity = Some(SubjectFacts {
+            id: Some(row.id),
+            kind: row.kind,
+            administrator: self.administrator,
+            registered_by: row.created_by.parse().ok(),
+            has_certificate: self.has_login,
+            owner_active: is_active(&self.owner.row, view.now()),
+            owner_expires_at: self.owner.row.expires_at,
+        });
+        resource
+    }
+
+    /// Refuses who may not receive one, whoever asks.
+    fn check(&self, view: &View) -> Result<()> {
+        let row = &self.identity.row;
+        if row.kind == Kind::Bootstrap {
+            return Err(Error::precondition("the bootstrap identity gets no other certificate"));
+        }
+        if row.state != IdentityState::Active {
+            return Err(Error::precondition("the identity is suspended; resume it first"));
+        }
+        if !is_active(row, view.now()) {
+            return Err(Error::precondition("the identity has expired; register another"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Verb for IssueLogin {
+    const ACTION: &'static str = "identities.issue-cert";
+    type Prepared = PreparedLogin;
+    type Output = LoginIssued;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let name = ResourceName::join("identities", &[self.name.as_str()])?;
+        Ok(vec![match self.bearer(view).await? {
+            Some(bearer) => bearer.resource(view, name),
+            None => Resource::named(name),
+        }])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<PreparedLogin> {
+        let missing = || Error::not_found("there is no such identity");
+        let bearer = self.bearer(view).await?.ok_or_else(missing)?;
+        bearer.check(view)?;
+        let authorities = self.authorities.current()?;
+        let Versioned { row, version } = &bearer.identity;
+        let spiffe = SpiffeId {
+            trust_domain: authorities.login.trust_domain().clone(),
+            kind: row.kind,
+            name: row.name.clone(),
+        };
+        let ttl = self.ttl(view, decision, row)?;
+        let template = Template::login(&self.request, &spiffe, Some(ttl))?;
+        let not_after = last_second(view.now(), ttl)?;
+        if not_after > authorities.login.not_after() {
+            return Err(Error::precondition("the login authority ends before the certificate"));
+        }
+        let serial = Serial::random(view.entropy())?;
+        let pending = Intent {
+            kind: CredentialKind::Login,
+            identity: row,
+            resource: decision.resource()?.name.clone(),
+            serial: &serial,
+            not_after,
+        }
+        .pending(view)?;
+        let bootstrap = view.subject()?.identity.row.kind == Kind::Bootstrap;
+        let first = bootstrap.then(|| {
+            let authority_rev = row.authority_rev.saturating_add(1);
+            (*version, IdentityRow { authority_rev, ..row.clone() })
+        });
+        let key = signing_key(view, HsmPurpose::CaLogin)?;
+        Ok(PreparedLogin { pending, serial, template, authorities, key, first })
+    }
+
+    fn note(&self, prepared: &PreparedLogin, note: &mut Note) {
+        note.keys.push(prepared.key.clone());
+        note.credential = Some(prepared.pending.id);
+    }
+
+    fn retry_key(&self) -> Option<&RetryKey> {
+        self.retry.as_ref()
+    }
+
+    fn made(&self, prepared: &PreparedLogin) -> String {
+        prepared.pending.id.to_string()
+    }
+
+    async fn replay(&self, view: &View, made: &str) -> Result<LoginIssued> {
+        let row = made_before(view, made).await?;
+        let chain_pem = self.authorities.current()?.login.pem();
+        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
+    }
+}
+
+#[async_trait]
+impl EffectOperation for IssueLogin {
+    type Effect = CredentialRow;
+
+    async fn intend(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &PreparedLogin,
+        _: &Decision,
+    ) -> Result<()> {
+        if let Some((version, row)) = &prepared.first {
+            tx.update(*version, row).await?;
+        }
+        tx.insert(&prepared.pending).await?;
+        Ok(())
+    }
+
+    async fn act(&self, view: &View, prepared: &PreparedLogin) -> Result<CredentialRow> {
+        let PreparedLogin { pending, serial, template, authorities, .. } = prepared;
+        let hsm = view.hsm().as_ref();
+        let made = issue(hsm, &authorities.login, template, serial, view.now()).await?;
+        Ok(signed(pending, &made))
+    }
+
+    async fn record(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &PreparedLogin,
+        effect: &CredentialRow,
+    ) -> Result<LoginIssued> {
+        let row = tx.update(PENDING, effect).await?.row;
+        let chain_pem = prepared.authorities.login.pem();
+        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
+    }
+
+    async fn abandon(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &PreparedLogin,
+    ) -> Result<()> {
+        tx.update(PENDING, &never_signed(&prepared.pending)).await?;
+        Ok(())
+    }
+}

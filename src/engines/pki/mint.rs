@@ -1,0 +1,327 @@
+//! Certificates of a role: for a key that the caller keeps (a CSR), or for one that is made here.
+//!
+//! Intent with the serial, signature in the HSM, record with the certificate. Nothing is outside
+//! the vault before the record is durable, so whatever fails only leaves a serial unused.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::certificate::pem;
+use super::credential::{
+    self, Intent, Said, is_signed, last_second, never_signed, signed, signing_key,
+};
+use super::listing::Standing;
+use super::roles::{Roles, no_such_role, role_resource};
+use super::{
+    Authorities, AuthoritySlot, Certificate, GeneratedKey, KeyType, Profile, Request, Serial,
+    SubjectName, Template, issue,
+};
+use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
+use crate::store::Tx;
+use crate::store::credentials::CredentialRow;
+use crate::store::keys::HsmPurpose;
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, RequestContext, SecretBytes, Segment, UnixMillis,
+};
+use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View};
+
+/// What every order for a certificate names.
+#[derive(Debug)]
+pub struct Order {
+    /// Where the authorities are.
+    pub authorities: AuthoritySlot,
+    /// Where roles are kept.
+    pub roles: Roles,
+    /// The role.
+    pub role: Segment,
+    /// How long it lives; none for the role's default.
+    pub ttl: Option<Duration>,
+    /// What makes a retry find it.
+    pub retry: Option<RetryKey>,
+}
+
+/// Where the key of a certificate comes from.
+pub trait Source: std::fmt::Debug + Send + Sync + 'static {
+    /// The action of the verb.
+    const ACTION: &'static str;
+
+    /// Yields the request, and the private key where it was made here.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a key that is not made here.
+    fn request(&self, profile: &Profile) -> Result<(Cow<'_, Request>, Option<Arc<SecretBytes>>)>;
+}
+
+/// Signs a certificate for a key that the caller keeps.
+pub type Sign = Mint<Request>;
+/// Makes a key and a certificate for it.
+pub type Issue = Mint<NewKey>;
+
+impl Source for Request {
+    const ACTION: &'static str = "pki.sign";
+
+    fn request(&self, _: &Profile) -> Result<(Cow<'_, Request>, Option<Arc<SecretBytes>>)> {
+        Ok((Cow::Borrowed(self), None))
+    }
+}
+
+/// A key to be made, with the names to say.
+#[derive(Debug)]
+pub struct NewKey {
+    /// What kind of key; none for the role's first.
+    pub key_type: Option<KeyType>,
+    /// The names.
+    pub names: Vec<SubjectName>,
+}
+
+impl Source for NewKey {
+    const ACTION: &'static str = "pki.issue";
+
+    fn request(&self, profile: &Profile) -> Result<(Cow<'_, Request>, Option<Arc<SecretBytes>>)> {
+        let key_type = self.key_type.or(profile.key_types.first().copied());
+        let key = GeneratedKey::generate(key_type.unwrap_or(KeyType::P256))?;
+        let request = Request::of_key(key.public).renamed(self.names.clone())?;
+        Ok((Cow::Owned(request), Some(Arc::new(key.private_pem))))
+    }
+}
+
+/// An order for a certificate.
+#[derive(Debug)]
+pub struct Mint<S> {
+    /// What every order names.
+    pub order: Order,
+    /// Where its key comes from.
+    pub source: S,
+}
+
+/// What was issued.
+#[derive(Debug)]
+pub struct Issued {
+    /// Its row.
+    pub row: CredentialRow,
+    /// What it says.
+    pub said: Said,
+    /// The name of who holds it.
+    pub identity: String,
+    /// What has become of it.
+    pub standing: Standing,
+    /// The authorities above it, nearest first, the root left out; PEM.
+    pub chain_pem: String,
+    /// The private key, PEM, where it was made here; never in a replay.
+    pub private_key: Option<Arc<SecretBytes>>,
+    /// Whether this repeats the answer of an earlier call.
+    pub replayed: bool,
+}
+
+impl Issued {
+    /// Writes the certificate as PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        pem(&self.row.detail)
+    }
+}
+
+/// A certificate that is about to be signed.
+#[derive(Debug)]
+pub struct Prepared {
+    pending: CredentialRow,
+    serial: Serial,
+    template: Template,
+    authorities: Arc<Authorities>,
+    key: KeyUse,
+    private_key: Option<Arc<SecretBytes>>,
+    identity: String,
+}
+
+/// A certificate that was signed.
+#[derive(Debug)]
+pub struct Signed {
+    row: CredentialRow,
+    not_before: UnixMillis,
+}
+
+#[async_trait]
+impl<S: Source> Verb for Mint<S> {
+    const ACTION: &'static str = S::ACTION;
+    type Prepared = Prepared;
+    type Output = Issued;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let Order { roles, role, .. } = &self.order;
+        Ok(vec![match roles.lookup(view, role).await? {
+            Some(kept) => kept.resource.clone(),
+            None => Resource::named(role_resource(role)?),
+        }])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
+        let Order { authorities, roles, role, ttl, .. } = &self.order;
+        let role = roles.lookup(view, role).await?.ok_or_else(no_such_role)?;
+        let authorities = authorities.current()?;
+        let (request, private_key) = self.source.request(&role.profile)?;
+        let ours = authorities.issuing.trust_domain();
+        let mut template = role.profile.check(&request, &[], *ttl, ours)?;
+        let holder = &view.subject()?.identity.row;
+        template.ttl = cap(view, decision, template.ttl, holder.expires_at);
+        let not_after = last_second(view.now(), template.ttl)?;
+        if not_after > authorities.issuing.not_after() {
+            return Err(Error::precondition("the issuing authority ends before the certificate"));
+        }
+        let serial = Serial::random(view.entropy())?;
+        let pending = Intent {
+            kind: CredentialKind::Certificate,
+            identity: holder,
+            resource: role.resource.name.clone(),
+            serial: &serial,
+            not_after,
+        }
+        .pending(view)?;
+        Ok(Prepared {
+            pending,
+            serial,
+            template,
+            authorities,
+            key: signing_key(view, HsmPurpose::CaIssuing)?,
+            private_key,
+            identity: holder.name.to_string(),
+        })
+    }
+
+    fn note(&self, prepared: &Prepared, note: &mut Note) {
+        note.keys.push(prepared.key.clone());
+        note.credential = Some(prepared.pending.id);
+    }
+
+    fn retry_key(&self) -> Option<&RetryKey> {
+        self.order.retry.as_ref()
+    }
+
+    fn made(&self, prepared: &Prepared) -> String {
+        prepared.pending.id.to_string()
+    }
+
+    async fn replay(&self, view: &View, made: &str) -> Result<Issued> {
+        let row = made_before(view, made).await?;
+        let authorities = self.order.authorities.current()?;
+        let holder = &view.subject()?.identity.row;
+        Ok(Issued {
+            said: Said::of_row(&row)?,
+            standing: Standing::of(&row, holder.revocation_epoch, view.now()),
+            row,
+            identity: holder.name.to_string(),
+            chain_pem: authorities.issuing.pem(),
+            private_key: None,
+            replayed: true,
+        })
+    }
+}
+
+#[async_trait]
+impl<S: Source> EffectOperation for Mint<S> {
+    type Effect = Signed;
+
+    async fn intend(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        _: &Decision,
+    ) -> Result<()> {
+        tx.insert(&prepared.pending).await?;
+        Ok(())
+    }
+
+    async fn act(&self, view: &View, prepared: &Prepared) -> Result<Signed> {
+        let Prepared { pending, serial, template, authorities, .. } = prepared;
+        let hsm = view.hsm().as_ref();
+        let made: Certificate =
+            issue(hsm, &authorities.issuing, template, serial, view.now()).await?;
+        Ok(Signed { row: signed(pending, &made), not_before: made.not_before })
+    }
+
+    async fn record(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        effect: &Signed,
+    ) -> Result<Issued> {
+        let row = tx.update(credential::PENDING, &effect.row).await?.row;
+        Ok(Issued {
+            said: Said {
+                serial: prepared.serial.to_string(),
+                names: prepared.template.names().to_vec(),
+                not_before: effect.not_before,
+                not_after: row.expires_at,
+            },
+            row,
+            identity: prepared.identity.clone(),
+            standing: Standing::Active,
+            chain_pem: prepared.authorities.issuing.pem(),
+            private_key: prepared.private_key.clone(),
+            replayed: false,
+        })
+    }
+
+    async fn abandon(&self, _: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
+        tx.update(credential::PENDING, &never_signed(&prepared.pending)).await?;
+        Ok(())
+    }
+
+    async fn supersede(&self, _: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
+        let id: CredentialId = made.parse()?;
+        let found = tx.lookup::<CredentialRow>(&id).await?;
+        let found = found.ok_or_else(|| Error::internal("a retry names no certificate"))?;
+        if found.row.state == CredentialState::Ended {
+            return Ok(());
+        }
+        let ended = CredentialRow {
+            state: CredentialState::Ended,
+            next_try: None,
+            trouble: "it was replaced".to_owned(),
+            ..found.row
+        };
+        tx.update(found.version, &ended).await?;
+        Ok(())
+    }
+}
+
+/// Caps a time to live by the decision's obligations and by the end of whose certificate it is.
+pub(super) fn cap(
+    view: &View,
+    decision: &Decision,
+    ttl: Duration,
+    end: Option<UnixMillis>,
+) -> Duration {
+    let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
+    end.map_or(ttl, |end| ttl.min(end.since(view.now())))
+}
+
+/// Finds what an earlier try made, or says why there is nothing.
+pub(super) async fn made_before(view: &View, made: &str) -> Result<CredentialRow> {
+    let id: CredentialId = made.parse()?;
+    let found = view
+        .read(move |tx| async move { Ok(tx.lookup::<CredentialRow>(&id).await?) }.boxed())
+        .await?
+        .ok_or_else(|| Error::internal("a retry names no certificate"))?;
+    match found.row.state {
+        CredentialState::Pending => {
+            Err(Error::unavailable("the first call with this key is still being signed; retry"))
+        }
+        CredentialState::Active | CredentialState::Revoking | CredentialState::Ended => {
+            if is_signed(&found.row) {
+                Ok(found.row)
+            } else {
+                Err(Error::precondition(
+                    "the first call with this idempotency key failed before anything was signed; \
+                     ask again with another key",
+                ))
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Streams: decided and recorded before the first item, decided again each second, and recorded
+//! at their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::run::ATTEMPTS;
+use super::{Decision, Vault, Verb, View};
+use crate::error::{Error, Result};
+use crate::types::RequestContext;
+
+/// Items on their way to a reader: what was read before a cut and may still arrive after it.
+const AHEAD: usize = 16;
+/// How long an idle stream sleeps before it looks again.
+const PERIOD: Duration = Duration::from_millis(250);
+/// How long a decision carries a stream.
+const STANDS: Duration = Duration::from_millis(900);
+
+/// What the first entry of a stream says of its outcome.
+const BEGUN: &str = "BEGUN";
+
+/// A verb that answers with a stream. What it prepares is where the stream begins.
+#[async_trait]
+pub trait StreamOperation: Verb {
+    /// Reads what comes next, a bounded part of it; nothing when there is nothing yet.
+    async fn next(&self, view: &View, at: &mut Self::Prepared) -> Result<Vec<Self::Output>>;
+}
+
+impl Vault {
+    /// Begins a stream: an entry is durable before its first item, and one follows its end.
+    ///
+    /// It is cut, with the reason as its last item, when what its decision stood on moves so that
+    /// it would be refused now, and when the vault stops.
+    ///
+    /// # Errors
+    /// As [`Vault::run`].
+    pub async fn stream<O: StreamOperation>(
+        &self,
+        ctx: &RequestContext,
+        op: O,
+    ) -> Result<mpsc::Receiver<Result<O::Output>>> {
+        for _ in 0..ATTEMPTS {
+            let view = self.view(ctx).await?;
+            let decision = self.decide(&view, &op).await?;
+            if !decision.verdict.allow {
+                match self.refuse(ctx, O::ACTION, &decision).await? {
+                    Some(refusal) => return Err(refusal),
+                    None => continue,
+                }
+            }
+            let at = match op.prepare(&view, &decision).await {
+                Ok(at) => at,
+                Err(error) => {
+                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
+                    return Err(error);
+                }
+            };
+            if !self.record_begin(ctx, O::ACTION, &decision, BEGUN).await? {
+                self.forget();
+                continue;
+            }
+            self.used(ctx, &decision);
+            let (items, receiver) = mpsc::channel(AHEAD);
+            let stream = Streaming {
+                vault: self.clone(),
+                ctx: ctx.clone(),
+                op,
+                at,
+                view,
+                decision,
+                epoch: 0,
+                decided: Instant::now(),
+                items,
+            };
+            drop(self.core.tasks.spawn(stream.run()));
+            return Ok(receiver);
+        }
+        Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
+    }
+}
+
+struct Streaming<O: StreamOperation> {
+    vault: Vault,
+    ctx: RequestContext,
+    op: O,
+    at: O::Prepared,
+    view: View,
+    decision: Arc<Decision>,
+    /// The authority epoch that was last seen.
+    epoch: i64,
+    decided: Instant,
+    items: mpsc::Sender<Result<O::Output>>,
+}
+
+impl<O: StreamOperation> Streaming<O> {
+    async fn run(mut self) {
+        let ended = self.follow().await;
+        if let Err(error) = &ended {
+            // A reader that takes nothing is not waited for.
+            drop(self.items.send_timeout(Err(error.clone()), PERIOD).await);
+        }
+        let Self { vault, ctx, decision, .. } = self;
+        if let Err(error) = vault.record_end(&ctx, O::ACTION, &decision, ended).await {
+            tracing::error!(%error, request = %ctx.request_id, "the end of a stream is not on record");
+        }
+    }
+
+    /// Follows until the reader goes away.
+    async fn follow(&mut self) -> Result<()> {
+        loop {
+            self.decide_again().await?;
+            let items = self.op.next(&self.view, &mut self.at).await?;
+            let idle = items.is_empty();
+            for item in items {
+                if !self.deliver(item).await? {
+                    return Ok(());
+                }
+            }
+            if idle {
+                let tasks = &self.vault.core.tasks;
+                tokio::select! {
+                    () = self.items.closed() => return Ok(()),
+                    () = tasks.stopping() => return Err(stopping()),
+                    () = tokio::time::sleep(PERIOD) => {}
+                }
+            }
+        }
+    }
+
+    /// Hands an item over; false when nobody takes it any more.
+    async fn deliver(&mut self, item: O::Output) -> Result<bool> {
+        loop {
+            if self.decided.elapsed() >= STANDS {
+                self.decide_again().await?;
+            }
+            tokio::select! {
+                permit = self.items.reserve() => {
+                    return Ok(permit.map(|permit| permit.send(Ok(item))).is_ok());
+                }
+                () = self.vault.core.tasks.stopping() => return Err(stopping()),
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+        }
+    }
+
+    /// Decides as if the request came now, on nothing that was kept from before a change.
+    async fn decide_again(&mut self) -> Result<()> {
+        let core = &self.vault.core;
+        let epoch = core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        if epoch != self.epoch {
+            self.vault.forget();
+            self.epoch = epoch;
+        }
+        self.ctx.now = core.clock.now()?;
+        self.view = self.vault.view(&self.ctx).await?;
+        self.decision = self.vault.decide(&self.view, &self.op).await?;
+        self.decided = Instant::now();
+        let verdict = &self.decision.verdict;
+        if verdict.allow { Ok(()) } else { Err(verdict.reason.refusal(O::ACTION)) }
+    }
+}
+
+fn stopping() -> Error {
+    Error::unavailable("the vault is stopping; begin the stream again")
+}

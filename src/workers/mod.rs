@@ -1,0 +1,57 @@
+//! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
+//! every node at once. Must not know transports.
+
+mod lease_reaper;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use lease_reaper::LeaseReaper;
+
+use crate::error::{Error, Result};
+use crate::types::{Standing, TaskGroup, UnixMillis};
+use crate::vault::Vault;
+
+/// One job that comes back.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// Its name: who it is in decisions and in the record.
+    const NAME: &'static str;
+    /// Time between two rounds.
+    const PERIOD: Duration;
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// What went wrong; the next round tries again.
+    async fn tick(&self, now: UnixMillis) -> Result<()>;
+}
+
+/// Runs a worker while the node serves, until the group is told to stop. Effects under way come to their end by
+/// themselves.
+pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &TaskGroup) {
+    let (vault, standing, group) = (vault.clone(), standing.clone(), tasks.clone());
+    drop(tasks.spawn(async move {
+        let mut ticks = tokio::time::interval(W::PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = group.stopping() => return,
+                _ = ticks.tick() => {}
+            }
+            if !standing.is_serving() {
+                continue;
+            }
+            let round = async { worker.tick(vault.now()?).await };
+            let outcome = tokio::select! {
+                () = group.stopping() => return,
+                outcome = round => outcome,
+            };
+            match outcome {
+                Ok(()) | Err(Error::Sealed) => {}
+                Err(error) => tracing::warn!(worker = W::NAME, %error, "a round failed"),
+            }
+        }
+    }));
+}

@@ -1,0 +1,257 @@
+//! What a disk can do to SQLite: nothing that was acknowledged is lost.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use strongroom::store::Value;
+
+use super::*;
+
+/// A job that writes a blob and leaves an entry.
+fn blob(key: i64, bytes: usize) -> Act {
+    Act::new(move |tx| {
+        let row = vec![Value::Int(key), Value::Bytes(vec![7; bytes])];
+        async move {
+            Ok(tx.execute("INSERT INTO blobs (id, b) VALUES ($1, $2)", row).await.map(drop)?)
+        }
+        .boxed()
+    })
+    .leaf(b"blob")
+}
+
+async fn blobs(node: &Node) -> Vec<i64> {
+    node.reader
+        .view(|tx| {
+            async move {
+                let rows = tx.query("SELECT id FROM blobs ORDER BY id", vec![]).await?;
+                let keys = rows.into_iter().map(|mut row| row.take::<i64>());
+                Ok(keys.collect::<Result<Vec<_>, _>>()?)
+            }
+            .boxed()
+        })
+        .await
+        .unwrap()
+}
+
+/// Writes blobs until the store is full; the keys that were acknowledged.
+async fn fill(node: &Node, first: i64, urgent: bool) -> Vec<i64> {
+    let mut kept = Vec::new();
+    for key in first..first + 500 {
+        let act = blob(key, 60_000);
+        match node.commit(if urgent { act.urgent() } else { act }).await {
+            Settled::Durable { outcome: Ok(()), .. } => kept.push(key),
+            Settled::Lost(StoreError::Full) => return kept,
+            other @ (Settled::Durable { .. } | Settled::Moved | Settled::Lost(_)) => {
+                panic!("{other:?}")
+            }
+        }
+    }
+    panic!("the store never filled");
+}
+
+const BLOBS: &str = "CREATE TABLE blobs (id BIGINT PRIMARY KEY, b BLOB)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_refuses_ordinary_jobs_and_keeps_room_for_urgent_ones() {
+    let place = Place::sqlite();
+    let location = Location::Sqlite { path: place.file(), max_mib: 4, reserve_mib: 2 };
+    let node = Node::open(&location).await.unwrap();
+    place.by_hand(BLOBS).await;
+    let mut kept = fill(&node, 0, false).await;
+    assert!((10..40).contains(&kept.len()), "{}", kept.len());
+    // Ordinary and urgent at once: in one group or not, each gets its own answer.
+    let ordinary = node.submit(blob(1_000, 60_000)).await;
+    let urgent = node.submit(blob(1_001, 60_000).urgent()).await;
+    let ordinary_too = node.submit(blob(1_002, 60_000)).await;
+    assert_eq!(ordinary.await, Ok(Settled::Lost(StoreError::Full)));
+    assert!(matches!(urgent.await, Ok(Settled::Durable { outcome: Ok(()), .. })));
+    assert_eq!(ordinary_too.await, Ok(Settled::Lost(StoreError::Full)));
+    kept.push(1_001);
+    let reserve = fill(&node, 2_000, true).await;
+    assert!((10..40).contains(&reserve.len()), "{}", reserve.len());
+    kept.extend(reserve);
+    assert_eq!(blobs(&node).await, kept);
+    place.by_hand("DELETE FROM blobs WHERE id < 1000").await;
+    node.done(blob(3_000, 60_000)).await;
+    node.close().await;
+    let again = place.node().await;
+    kept.retain(|key| *key >= 1_000);
+    kept.push(3_000);
+    assert_eq!(blobs(&again).await, kept);
+    again.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_transaction_takes_nothing_more_and_tells_its_whole_group() {
+    let place = Place::sqlite();
+    let location = Location::Sqlite { path: place.file(), max_mib: 2, reserve_mib: 0 };
+    let node = Node::open(&location).await.unwrap();
+    place.by_hand(BLOBS).await;
+    let (sender, heard) = std::sync::mpsc::channel();
+    let stubborn = Act::new(move |tx| {
+        let sender = sender.clone();
+        async move {
+            let huge = vec![Value::Int(1), Value::Bytes(vec![0; 3_000_000])];
+            let sql = "INSERT INTO blobs (id, b) VALUES ($1, $2)";
+            let full = tx.execute(sql, huge).await;
+            // SQLite has rolled everything back: this would commit by itself.
+            let after = tx.execute("INSERT INTO blobs (id, b) VALUES (2, X'00')", vec![]).await;
+            sender.send((full, after)).unwrap();
+            Ok(())
+        }
+        .boxed()
+    });
+    let slow = Act::new(|tx| {
+        async move {
+            for _ in 0..3_000 {
+                tx.epoch().await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    });
+    let mut waiting = vec![node.submit(slow).await];
+    for act in [blob(10, 10), stubborn, blob(11, 10)] {
+        waiting.push(node.submit(act).await);
+    }
+    let mut settled = Vec::new();
+    for answer in waiting {
+        settled.push(answer.await.unwrap());
+    }
+    assert_eq!(heard.recv(), Ok((Err(StoreError::Full), Err(StoreError::Poisoned))));
+    assert_eq!(settled[1..], [const { Settled::Lost(StoreError::Full) }; 3]);
+    assert_eq!(blobs(&node).await, [0; 0]);
+    node.done(blob(12, 10)).await;
+    assert_eq!(blobs(&node).await, [12]);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_removed_or_replaced_acknowledges_nothing_more() {
+    for (what, gone) in [("file", "state.db"), ("log", "state.db-wal")] {
+        let place = Place::sqlite();
+        let Place::Sqlite(dir) = &place else { panic!("not SQLite") };
+        let node = place.node().await;
+        node.insert(&identity(1, "a")).await;
+        let path = dir.path().join(gone);
+        fs::remove_file(&path).unwrap();
+        let settled = node.commit(insert(identity(2, "b")).leaf(b"b")).await;
+        assert!(matches!(settled, Settled::Lost(StoreError::Unavailable(_))), "{what} {settled:?}");
+        if what == "file" {
+            let settled = node.commit(insert(identity(3, "c")).leaf(b"c")).await;
+            assert!(matches!(settled, Settled::Lost(StoreError::Unavailable(_))), "{settled:?}");
+            assert!(!path.exists(), "no empty store takes its place");
+            fs::write(&path, b"").unwrap();
+            let settled = node.commit(insert(identity(3, "c")).leaf(b"c")).await;
+            assert!(matches!(settled, Settled::Lost(_)), "{settled:?}");
+        }
+        node.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_disk_that_fills_up_or_is_read_only_is_answered_as_such() {
+    let Some(disk) = Disk::mount() else { return };
+    let path = disk.0.path().join("state.db");
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![1; 1_000_000]).unwrap();
+    let node = Node::open(&sqlite_at(&path)).await.unwrap();
+    node.done(sql(BLOBS)).await;
+    let kept = fill(&node, 0, false).await;
+    assert!(!kept.is_empty());
+    assert_eq!(blobs(&node).await, kept);
+    fs::remove_file(&ballast).unwrap();
+    node.done(blob(1_000, 60_000)).await;
+    node.close().await;
+    disk.read_only();
+    assert_eq!(Node::open(&sqlite_at(&path)).await.err(), Some(StoreError::ReadOnly));
+}
+
+/// A file system of 4 MiB.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ["-t", "tmpfs", "-o", "size=4m", "strongroom-test"];
+        let mounted = Command::new("mount").args(options).arg(dir.path()).output();
+        if mounted.is_ok_and(|done| done.status.success()) {
+            return Some(Self(dir));
+        }
+        eprintln!("not run: this account may not mount a small disk");
+        None
+    }
+
+    fn read_only(&self) {
+        let options = ["-o", "remount,ro"];
+        run(Command::new("mount").args(options).arg(self.0.path()));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        run(Command::new("umount").arg("-l").arg(self.0.path()));
+    }
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_truncated_log_loses_is_a_tail_and_shows_against_what_was_kept() {
+    let place = Place::sqlite();
+    let node = place.node().await;
+    for number in 0..30 {
+        let leaf = record::entry(&mut Dice(number + 1), 1).leaf;
+        node.done(insert(identity(number, &format!("i{number}"))).leaf(&leaf)).await;
+    }
+    let head = record::integrate(&node).await;
+    let kept = record::entries(&node).await;
+    assert_eq!(head.size, 30);
+    let own = node.reader.own_lanes();
+    let wal = fs::read(wal_of(&place.file())).unwrap();
+    let file = fs::read(place.file()).unwrap();
+    let mut lost = 0;
+    for part in 0..12 {
+        let copy = Place::sqlite();
+        fs::write(copy.file(), &file).unwrap();
+        // Cut anywhere, and once with a byte turned over in what is left.
+        let mut rest = wal[..wal.len() * part / 11].to_vec();
+        if part == 5 {
+            let middle = rest.len() / 2;
+            rest[middle] ^= 0xff;
+        }
+        fs::write(wal_of(&copy.file()), &rest).unwrap();
+        let connection = rusqlite::Connection::open(copy.file()).unwrap();
+        let verdict: String =
+            connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(verdict, "ok");
+        drop(connection);
+        let again = copy.node().await;
+        record::integrate(&again).await;
+        let found = record::entries(&again).await;
+        assert_eq!(found, kept[..found.len()], "part {part}");
+        let (lane, seq) = own[0];
+        let newest = again
+            .reader
+            .view(move |tx| {
+                async move { Ok(strongroom::store::records::lane(tx, lane).await?) }.boxed()
+            })
+            .await
+            .unwrap()
+            .map_or(0, |state| state.seq);
+        assert_eq!(newest < seq, found.len() < 30, "the lane shows it");
+        lost += usize::from(found.len() < 30);
+        again.close().await;
+    }
+    assert!(lost > 5);
+    node.close().await;
+}
+
+fn wal_of(file: &Path) -> PathBuf {
+    file.with_extension("db-wal")
+}
