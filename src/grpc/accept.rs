@@ -33,7 +33,7 @@ struct Checked {
 }
 
 /// How long a verified chain stands on a connection.
-const RECHECK: Duration = Duration::from_secs(60);
+const RECHECK: Duration = Duration::from_mins(1);
 /// Certificates remembered.
 const KEPT: usize = 20_000;
 

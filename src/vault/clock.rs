@@ -16,7 +16,7 @@ const SKEW: Duration = Duration::from_secs(5);
 /// How long a mark that another node moved counts as moving.
 const MOVING: Duration = Duration::from_secs(3);
 /// How far a mark may be ahead of this node before only an operator can tell who is right.
-const LOST: Duration = Duration::from_secs(3_600);
+const LOST: Duration = Duration::from_hours(1);
 
 /// What is wrong with a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +69,8 @@ impl VaultClock {
     /// # Errors
     /// [`Error::Unavailable`] while this node's clock cannot be trusted.
     pub fn now(&self) -> Result<UnixMillis> {
-        match self.seen.lock().skew {
+        let skew = self.seen.lock().skew;
+        match skew {
             Skew::None => {}
             Skew::Behind => return Err(Error::unavailable("this node's clock is behind")),
             Skew::Ahead => {

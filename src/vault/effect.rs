@@ -201,13 +201,13 @@ impl<O: EffectOperation> Work for EffectWork<O> {
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
-        match (&self.step, outcome) {
+        Some(match (&self.step, outcome) {
             (Step::Abandon(error, _), Ok(changes)) => {
                 self.story.success = error.reason();
                 self.story.entry(&self.decision, Ok(changes))
             }
             (_, outcome) => self.story.entry(&self.decision, outcome),
-        }
+        })
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

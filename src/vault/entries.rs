@@ -36,11 +36,7 @@ impl Story {
 
     /// Encodes the entry. One that cannot be encoded fails the whole group, because nothing may
     /// happen off the record: it is left empty, which no batch accepts.
-    pub(super) fn entry(
-        &self,
-        decision: &Decision,
-        outcome: Result<&[Change], &Error>,
-    ) -> Option<Entry> {
+    pub(super) fn entry(&self, decision: &Decision, outcome: Result<&[Change], &Error>) -> Entry {
         let (outcome, changes) = match outcome {
             Ok(changes) => (self.success, changes),
             Err(error) => (error.reason(), &[][..]),
@@ -61,7 +57,7 @@ impl Story {
             credential: self.note.credential,
             private: private(&self.ctx, decision, &self.note),
         };
-        Some(facts.encode(core.entropy.as_ref()).unwrap_or_default())
+        facts.encode(core.entropy.as_ref()).unwrap_or_default()
     }
 }
 
@@ -216,7 +212,7 @@ impl Work for Append {
 
     fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
         let none: &[Change] = &[];
-        self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none))
+        Some(self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none)))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

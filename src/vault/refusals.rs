@@ -71,7 +71,7 @@ impl Refusals {
         let mut strangers = self.strangers.lock();
         let mut key = (reason, prefix(source));
         if strangers.len() >= KEPT && !strangers.contains_key(&key) {
-            key.1 = "elsewhere".to_owned();
+            "elsewhere".clone_into(&mut key.1);
         }
         let count = strangers.entry(key).or_default();
         *count = count.saturating_add(1);

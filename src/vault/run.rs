@@ -197,7 +197,7 @@ impl<O: Operation> Work for RunWork<O> {
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
-        self.story.entry(&self.decision, outcome)
+        Some(self.story.entry(&self.decision, outcome))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

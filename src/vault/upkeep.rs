@@ -18,7 +18,7 @@ use crate::store::{
 use crate::types::{Id, RequestId, UnixMillis};
 
 /// How long an idempotency key is kept.
-const RETRIES_KEPT: Duration = Duration::from_secs(24 * 3_600);
+const RETRIES_KEPT: Duration = Duration::from_hours(24);
 /// Steps of the log in one round: bounds a round, not the log.
 const STEPS: usize = 64;
 

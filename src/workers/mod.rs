@@ -1,12 +1,14 @@
 //! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
 //! every node at once. Must not know transports.
 
+mod certificate_reaper;
 mod lease_reaper;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use certificate_reaper::CertificateReaper;
 pub use lease_reaper::LeaseReaper;
 
 use crate::error::{Error, Result};
@@ -28,8 +30,8 @@ pub trait Worker: Send + Sync + 'static {
     async fn tick(&self, now: UnixMillis) -> Result<()>;
 }
 
-/// Runs a worker while the node serves, until the group is told to stop. Effects under way come to their end by
-/// themselves.
+/// Runs a worker while the node serves, until the group is told to stop. Effects under way come
+/// to their end by themselves.
 pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &TaskGroup) {
     let (vault, standing, group) = (vault.clone(), standing.clone(), tasks.clone());
     drop(tasks.spawn(async move {

@@ -21,6 +21,7 @@ mod identities;
 mod keyring;
 mod leases;
 mod pgtarget;
+mod pki;
 mod records;
 mod seal;
 mod server;

@@ -190,7 +190,7 @@ async fn lists(node: &Node, kind: Kind, after: &'static str) -> Vec<String> {
                         out.push(format!("{row:?}"));
                     }
                 }
-                for row in credentials::due(tx, UnixMillis(50), 10).await? {
+                for row in credentials::due(tx, CredentialKind::Lease, UnixMillis(50), 10).await? {
                     // Equal times have no order.
                     out.push(format!("{:?}", row.row.next_try));
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use strongroom::audit::{
-    self, CallerFact, DecisionFact, EntryFacts, Field, Filter, Head, LogEntry, ReadEntry,
+    self, CallerFact, DecisionFact, Ended, EntryFacts, Field, Filter, Head, LogEntry, ReadEntry,
     ResourceFact,
 };
 use strongroom::crypto::{EMPTY_ROOT, Hash, leaf_hash, node_hash};
@@ -292,12 +292,13 @@ async fn erased_side_values_leave_entries_that_verify() {
         record(&node, &mut Dice(3), 40).await;
         let head = integrate(&node).await;
         let before = entries(&node).await;
-        let values: usize = before.iter().map(|entry| entry.side.len()).sum();
+        let values: usize = before.iter().map(|entry| entry.side.as_ref().unwrap().len()).sum();
         assert!(values > 10);
         for entry in &before {
             let read = ReadEntry::decode(&entry.leaf).unwrap();
-            assert_eq!(read.commitments.len(), entry.side.len());
-            for (value, (field, commitment)) in entry.side.iter().zip(&read.commitments) {
+            let side = entry.side.as_ref().unwrap();
+            assert_eq!(read.commitments.len(), side.len());
+            for (value, (field, commitment)) in side.iter().zip(&read.commitments) {
                 assert_eq!(
                     (value.field.as_str(), &value.commitment()[..]),
                     (&**field, &**commitment)
@@ -306,7 +307,7 @@ async fn erased_side_values_leave_entries_that_verify() {
         }
         place.by_hand("DELETE FROM record_sides").await;
         let after = entries(&node).await;
-        assert!(after.iter().all(|entry| entry.side.is_empty()));
+        assert!(after.iter().all(|entry| entry.side.as_ref().unwrap().is_empty()));
         assert_eq!(root_of(&after), head.root);
         record(&node, &mut Dice(4), 5).await;
         assert_eq!(integrate(&node).await.size, 45);
@@ -319,10 +320,11 @@ fn random_filter(dice: &mut Dice) -> Filter {
     Filter {
         identity: some(dice).then(|| IdentityId(id(dice.roll(32)))),
         action: some(dice).then(|| dice.pick(&ACTIONS).into()),
-        outcome: some(dice).then(|| dice.pick(&OUTCOMES).into()),
+        outcome: some(dice).then(|| Ended::As(dice.pick(&OUTCOMES).into())),
         object: some(dice).then(|| id(dice.pick(&[1_000, 2_000]) + dice.roll::<u64>(6))),
         from: some(dice).then(|| UnixMillis(dice.roll::<i64>(1_500))),
         to: some(dice).then(|| UnixMillis(dice.roll::<i64>(1_500))),
+        ..Filter::default()
     }
 }
 
@@ -333,7 +335,10 @@ fn naive(filter: &Filter, entries: &[LogEntry]) -> Vec<i64> {
         let mut objects = objects.chain(read.credential.map(|credential| credential.0));
         filter.identity.is_none_or(|wanted| read.identity == Some(wanted))
             && filter.action.as_ref().is_none_or(|wanted| read.action == *wanted)
-            && filter.outcome.as_ref().is_none_or(|wanted| read.outcome == *wanted)
+            && filter
+                .outcome
+                .as_ref()
+                .is_none_or(|wanted| Ended::As(read.outcome.clone()) == *wanted)
             && filter.object.is_none_or(|wanted| objects.any(|object| object == wanted))
             && filter.from.is_none_or(|from| from <= read.at)
             && filter.to.is_none_or(|to| read.at <= to)
@@ -356,7 +361,7 @@ async fn ask(node: &Node, filter: &Filter, from: i64, most: usize) -> Vec<i64> {
             .unwrap();
         assert!(found.entries.len() <= most);
         assert!(found.below.is_none_or(|below| below < next || below < from));
-        answer.extend(found.entries.iter().map(|(entry, _)| entry.index));
+        answer.extend(found.entries.iter().map(|shown| shown.index));
         below = found.below;
     }
     answer
