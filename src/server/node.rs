@@ -153,10 +153,10 @@ impl Node {
         };
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
-        let certificates = CertificateReaper::new(vault.clone(), reader.clone());
+        let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
+        workers::start(leases, &vault, &standing, &tasks);
+        let certificates = CertificateReaper::new(vault.clone(), reader);
         workers::start(certificates, &vault, &standing, &tasks);
-        let reaper = LeaseReaper::new(vault.clone(), reader, databases);
-        workers::start(reaper, &vault, &standing, &tasks);
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
         let node = Self {

@@ -30,8 +30,8 @@ pub trait Worker: Send + Sync + 'static {
     async fn tick(&self, now: UnixMillis) -> Result<()>;
 }
 
-/// Runs a worker while the node serves, until the group is told to stop. Effects under way come to their end by
-/// themselves.
+/// Runs a worker while the node serves, until the group is told to stop. Effects under way come
+/// to their end by themselves.
 pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &TaskGroup) {
     let (vault, standing, group) = (vault.clone(), standing.clone(), tasks.clone());
     drop(tasks.spawn(async move {
