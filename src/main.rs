@@ -4,9 +4,12 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use strongroom::cli::{self, Cli, Command};
+use strongroom::server;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Command::Client(command) = &cli.command;
-    cli::run(&cli.global, command)
+    match &cli.command {
+        Command::Client(command) => cli::run(&cli.global, command),
+        Command::Server(command) => server::run(&cli.global, command),
+    }
 }

@@ -41,8 +41,18 @@ where
     for task in tasks {
         all.extend(task.await.unwrap());
     }
-    let elapsed = began.elapsed().as_secs_f64();
+    run(all, began.elapsed())
+}
+
+/// Sums up what each call took.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a count of calls and an index into them"
+)]
+pub(crate) fn run(mut all: Vec<Duration>, elapsed: Duration) -> Run {
     all.sort_unstable();
     let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
-    Run { rate_per_s: all.len() as f64 / elapsed, p50: at(0.50), p99: at(0.99) }
+    Run { rate_per_s: all.len() as f64 / elapsed.as_secs_f64(), p50: at(0.50), p99: at(0.99) }
 }

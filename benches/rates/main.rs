@@ -12,8 +12,10 @@
     reason = "a measurement that cannot go on says so and stops"
 )]
 
+mod db;
 mod echo;
 mod load;
+mod pki;
 mod record;
 mod report;
 mod vault;
@@ -36,9 +38,17 @@ fn main() {
         if wants("record_append") {
             rows.push(record::measure().await);
         }
+        let vault = vault::Vault::start().await;
         if wants("whoami") {
-            rows.push(whoami::measure().await);
+            rows.push(whoami::measure(&vault).await);
         }
+        if wants("pki_sign_csr") {
+            rows.push(pki::measure(&vault).await);
+        }
+        if wants("db_creds") {
+            rows.push(db::measure(&vault).await);
+        }
+        vault.node.stop().await.expect("the node stops");
     });
     report::print(&rows);
     report::write(&rows);

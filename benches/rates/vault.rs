@@ -7,7 +7,7 @@ use std::time::Duration;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Pkcs11Config, Pkcs11Hsm, TokenSelector, softhsm};
-use strongroom::server::{First, Founding, Ingredients, Node, found};
+use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found};
 use strongroom::store::Location;
 use strongroom::types::{SecretBytes, SystemClock, SystemEntropy};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
@@ -53,6 +53,8 @@ impl Vault {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             grpc_listen: ([127, 0, 0, 1], 0).into(),
+            http_listen: None,
+            tls: ListenerTls::Issued { kept_in: None },
             server_names: vec!["dns:localhost".parse().unwrap()],
             checkpoint: Duration::from_secs(1),
             limits: strongroom::grpc::Settings::default(),

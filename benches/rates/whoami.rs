@@ -4,16 +4,16 @@ use bytes::Bytes;
 use strongroom::proto::WhoAmIRequest;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 
+use crate::echo;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, row};
-use crate::{echo, vault};
+use crate::vault::Vault;
 
 const CONCURRENCY: usize = 64;
 /// Connections that the tasks share, on both sides.
 const CONNECTIONS: usize = 8;
 
-pub(crate) async fn measure() -> Row {
-    let vault = vault::Vault::start().await;
+pub(crate) async fn measure(vault: &Vault) -> Row {
     let ours = vault.channels(CONNECTIONS).await;
     let theirs = echo::channels(CONNECTIONS).await;
     let data = Bytes::from(vec![7; 128]);

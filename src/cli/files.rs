@@ -48,7 +48,7 @@ pub(super) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
 }
 
 /// Asks for a secret on the terminal, without showing it.
-pub(super) fn prompt_secret(question: &str) -> Outcome<Zeroizing<String>> {
+pub(crate) fn prompt_secret(question: &str) -> Outcome<Zeroizing<String>> {
     let failed = |what: &dyn Display| {
         Failure::usage(format!("no secret can be asked for here: {what}"))
             .hint("give it in a file, or through standard input as `-`")

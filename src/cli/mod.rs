@@ -36,6 +36,9 @@ pub use output::Format;
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
+pub(crate) use files::prompt_secret;
+pub(crate) use output::{json_text, print, table};
+
 use session::Session;
 
 /// Runs a client command to its end and says how the program ends.
@@ -87,7 +90,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);
-            output::print(&String::from_utf8_lossy(&script))
+            print(&String::from_utf8_lossy(&script))
         }
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Listed<T> {
 }
 
 /// Writes text to standard output. A reader that went away is no failure.
-pub(super) fn print(text: &str) -> Outcome {
+pub(crate) fn print(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(()),
@@ -73,7 +73,7 @@ pub(super) fn note(text: &str) {
 }
 
 /// Writes a value as JSON and a newline.
-pub(super) fn json_text<T: Serialize>(value: &T) -> String {
+pub(crate) fn json_text<T: Serialize>(value: &T) -> String {
     let Ok(text) = serde_json::to_string_pretty(value) else {
         return "null\n".into();
     };
@@ -132,7 +132,7 @@ fn is_unprintable(c: char) -> bool {
 }
 
 /// Aligns rows under headers, two spaces between columns.
-pub(super) fn table<const N: usize>(
+pub(crate) fn table<const N: usize>(
     headers: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
@@ -159,7 +159,7 @@ pub(super) fn table<const N: usize>(
 }
 
 /// Aligns names and values, one pair a line; pairs without a value are left out.
-pub(super) fn fields(pairs: &[(&str, String)]) -> String {
+pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     let shown = || pairs.iter().filter(|(_, value)| !value.is_empty());
     let width = shown().map(|(name, _)| name.len()).max().unwrap_or_default();
     let line = |(name, value): &(&str, String)| format!("{name:width$}  {}\n", escape(value));

@@ -20,7 +20,8 @@ impl Environment {
     }
 }
 
-/// Looks a variable of this process up.
-pub(super) fn lookup(name: &str) -> Option<OsString> {
+/// Looks a variable of this process up, for the PKCS#11 module; never a setting.
+#[must_use]
+pub fn lookup(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

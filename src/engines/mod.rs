@@ -9,3 +9,4 @@ pub mod identities;
 pub mod leases;
 pub mod pki;
 pub mod records;
+pub mod system;

@@ -2,6 +2,7 @@
 
 mod accept;
 mod database;
+mod door;
 mod fields;
 mod grants;
 mod groups;
@@ -12,6 +13,7 @@ mod pki;
 mod records;
 mod serve;
 mod status;
+mod system;
 pub mod tls;
 
-pub use serve::{Engines, Settings, serve};
+pub use serve::{Engines, Front, Settings, serve};

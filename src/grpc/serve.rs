@@ -8,12 +8,14 @@ use tonic::transport::Server;
 
 use super::accept::Gate;
 use super::database::DatabaseRpc;
+use super::door::Door;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::identities::Identities;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
+use super::system::System;
 use super::tls::{self, Tls};
 use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, LoginTtl};
@@ -26,7 +28,9 @@ use crate::proto::identity_service_server::IdentityServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
-use crate::types::TaskGroup;
+use crate::proto::system_service_server::SystemServiceServer;
+use crate::telemetry::Metrics;
+use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
 
 /// Limits before parsing (rule 11 of the security rules).
@@ -38,6 +42,8 @@ pub struct Settings {
     pub header_bytes: u32,
     /// Streams on one connection at once.
     pub streams: u32,
+    /// Requests at once, over all connections.
+    pub in_flight: usize,
     /// How long a request may take.
     pub deadline: Duration,
     /// Handshakes.
@@ -52,11 +58,27 @@ impl Default for Settings {
             message_bytes: 1_024 * 1_024 + 64 * 1_024,
             header_bytes: 16 * 1_024,
             streams: 100,
+            in_flight: 1_024,
             deadline: Duration::from_secs(30),
             handshakes: tls::Limits::default(),
             login: LoginTtl::default(),
         }
     }
+}
+
+/// What the services stand on.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The listener's certificate and trust.
+    pub tls: Arc<Tls>,
+    /// The vault.
+    pub vault: Vault,
+    /// Whether it serves.
+    pub standing: Standing,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What engines hold outside the vault.
+    pub engines: Engines,
 }
 
 /// What engines hold outside the vault.
@@ -74,12 +96,12 @@ pub struct Engines {
 /// [`Error::Internal`] when the server cannot be set up or its listener fails.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<Tls>,
-    vault: Vault,
-    engines: Engines,
+    front: Front,
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
+    let Front { tls, vault, standing, metrics, engines } = front;
+    let door = Door::new(vault.clone(), standing.clone(), metrics, settings.in_flight);
     let Engines { authorities, databases } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
@@ -91,6 +113,7 @@ pub async fn serve(
     health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
     health.set_serving::<PkiServiceServer<Pki>>().await;
     health.set_serving::<RecordServiceServer<Records>>().await;
+    health.set_serving::<SystemServiceServer<System>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -102,6 +125,8 @@ pub async fn serve(
     let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let system = System(gate.clone(), standing);
+    let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
     let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
@@ -111,6 +136,7 @@ pub async fn serve(
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
         .timeout(settings.deadline)
+        .layer(door)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::internal)?)
         .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
@@ -121,6 +147,7 @@ pub async fn serve(
         .add_service(pki)
         .add_service(database)
         .add_service(leases)
+        .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)

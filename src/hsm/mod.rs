@@ -194,4 +194,9 @@ pub trait Hsm: Send + Sync + std::fmt::Debug {
 
     /// Writes a private data object, replacing it.
     async fn write_data(&self, label: &str, value: &[u8]) -> Result<(), HsmError>;
+
+    /// Counts threads that are stuck inside the module.
+    fn stuck_threads(&self) -> usize {
+        0
+    }
 }

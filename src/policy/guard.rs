@@ -5,8 +5,12 @@ use super::verdict::Reason;
 use crate::types::{IdentityState, Kind, UnixMillis};
 
 /// What each worker may do: its name and the action.
-pub const SYSTEM_RIGHTS: &[(&str, &str)] =
-    &[("lease_reaper", "leases.revoke"), ("certificate_reaper", "pki.sign")];
+pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
+    ("lease_reaper", "leases.revoke"),
+    ("certificate_reaper", "pki.sign"),
+    ("control_socket", "system.unseal"),
+    ("dev", "system.renew-administrator"),
+];
 
 /// Rules by which a policy can allow something; one that names another rule has failed.
 pub const RULES: &[&str] = &["self", "everybody", "holder", "owner", "administrator", "bootstrap"];

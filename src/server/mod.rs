@@ -1,8 +1,22 @@
 //! Wiring: what is started in which order, and how it ends.
 
+mod assemble;
+mod control;
+mod dev;
+mod doctor;
+mod files;
 mod found;
+mod init;
+mod life;
+mod listener;
 mod node;
+mod pin;
+mod run;
+mod serve;
 mod upkeep;
 
 pub use found::{First, Founded, Founding, found};
+pub use life::{Accepted, Life, Occasion};
+pub use listener::ListenerTls;
 pub use node::{Ingredients, Node};
+pub use run::run;

@@ -1,32 +1,34 @@
-//! One node: a store, a token, a vault, a listener.
+//! One node: a store, a token, a vault, its listeners.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
+use super::life::{self, Life, Occasion, Organs};
+use super::listener::{self, ListenerTls};
 use super::upkeep;
 use crate::audit::RecordCodec;
 use crate::engines::database::Databases;
-use crate::engines::pki::{
-    Authorities, AuthoritySlot, GeneratedKey, KeyType, Serial, SubjectName, Template, TrustDomain,
-    issue,
-};
+use crate::engines::pki::{AuthoritySlot, SubjectName};
 use crate::error::{Error, Result};
-use crate::grpc;
-use crate::grpc::tls::{ServerIdentity, Tls, Trust};
+use crate::grpc::tls::Tls;
 use crate::hsm::Hsm;
 use crate::keyring::{FinalTry, Keyring};
-use crate::store::keys::{self, Check, Foundation};
+use crate::store::keys::{Foundation, HsmPurpose};
 use crate::store::{BatchCodec, Location, RowSealer, Store};
-use crate::types::{Clock, Entropy, SecretBytes, TaskGroup};
-use crate::vault::{Installation, Parts, Vault, VaultClock};
+use crate::telemetry::Metrics;
+use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
+use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{self, CertificateReaper, LeaseReaper};
+use crate::{grpc, http};
 
-/// How long the listener's own certificate lives.
-const SERVER_CERTIFICATE: Duration = Duration::from_secs(30 * 86_400);
+/// How long what runs may take to end where nobody says otherwise.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How long the store may take to end: a client that holds a stream may keep it.
+const STORE_END: Duration = Duration::from_secs(5);
 
 /// What a node is made of.
 #[derive(Debug, Clone)]
@@ -43,6 +45,10 @@ pub struct Ingredients {
     pub entropy: Arc<dyn Entropy>,
     /// Where gRPC is served.
     pub grpc_listen: SocketAddr,
+    /// Where metrics and health are served, if anywhere.
+    pub http_listen: Option<SocketAddr>,
+    /// Where the listener's certificate comes from.
+    pub tls: ListenerTls,
     /// Hosts and addresses that the listener's certificate names.
     pub server_names: Vec<SubjectName>,
     /// How often the log is integrated and signed.
@@ -58,71 +64,119 @@ pub struct Node {
     pub vault: Vault,
     /// Where gRPC is served.
     pub grpc_addr: SocketAddr,
-    /// What relying parties trust, PEM.
+    /// Where metrics and health are served.
+    pub http_addr: Option<SocketAddr>,
+    /// What relying parties trust, PEM; believed only of a node that is unsealed.
     pub root_pem: String,
-    keyring: Keyring,
+    /// What seals and unseals it.
+    pub life: Life,
     store_tasks: TaskGroup,
+    effects: TaskGroup,
     tasks: TaskGroup,
-    serving: tokio::task::JoinHandle<Result<()>>,
+    serving: JoinHandle<Result<()>>,
 }
 
 impl Node {
-    /// Opens the store, unseals with the PIN, serves.
+    /// Opens the store and serves; unseals where there is a PIN.
     ///
     /// # Errors
-    /// What store and HSM answer; [`Error::Precondition`] in a store without a vault.
-    pub async fn start(parts: Ingredients, pin: SecretBytes) -> Result<Self> {
+    /// What store and HSM answer; [`Error::Precondition`] in a store without a vault;
+    /// [`Error::Sealed`] where a PIN is given and a `seal` is on record.
+    pub async fn start(parts: Ingredients, pin: impl Into<Option<SecretBytes>>) -> Result<Self> {
+        let node = Self::start_sealed(parts).await?;
+        if let Some(pin) = pin.into()
+            && let Err(error) = node.life.unseal(pin, FinalTry::Refuse, Occasion::Start).await
+        {
+            node.stop().await?;
+            return Err(error);
+        }
+        Ok(node)
+    }
+
+    /// Opens the store and serves health alone, until [`Life::unseal`].
+    ///
+    /// # Errors
+    /// What the store answers; [`Error::Precondition`] in a store without a vault, and where a
+    /// listener cannot be opened.
+    pub async fn start_sealed(parts: Ingredients) -> Result<Self> {
         let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
-        let (store_tasks, tasks) = (TaskGroup::default(), TaskGroup::default());
+        let (store_tasks, effects) = (TaskGroup::default(), TaskGroup::default());
         let batches = Arc::clone(&codec) as Arc<dyn BatchCodec>;
         let (reader, writer) =
             Store::open(&parts.location, &parts.node, Arc::clone(&sealer), batches, &store_tasks)
                 .await?;
-        let found = reader
-            .view(|tx| async { Ok(keys::foundation(tx, &Check::Nothing).await?) }.boxed())
-            .await?
-            .ok_or_else(|| {
-                Error::precondition("the store holds no vault; run `strongroom init`")
-            })?;
-        let keyring =
-            Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), Arc::clone(&sealer));
-        let master = keyring.unseal(&reader, pin, FinalTry::Refuse).await?;
-        codec.set_key(Some(master.batch.clone()));
-        let identity = installation(&found);
-        let ours: TrustDomain = identity.trust_domain.parse()?;
-        let authorities = Arc::new(Authorities::load(&keyring, parts.hsm.as_ref(), &ours).await?);
-        let slot = AuthoritySlot::default();
-        slot.set(Some(Arc::clone(&authorities)));
-        let clock = VaultClock::new(Arc::clone(&parts.clock), parts.node.clone());
-        let databases = Databases::new(Arc::clone(&parts.entropy), tasks.clone());
+        let found = life::foundation(&reader).await?;
+        let root_pem = root_pem(&found);
+        let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
         let vault = Vault::new(Parts {
             reader: reader.clone(),
             writer,
-            codec,
+            codec: Arc::clone(&codec),
             keyring: keyring.clone(),
             hsm: Arc::clone(&parts.hsm),
             entropy: Arc::clone(&parts.entropy),
-            clock,
-            identity,
-            tasks: tasks.clone(),
+            clock: VaultClock::new(Arc::clone(&parts.clock), parts.node.clone()),
+            identity: life::installation(&found),
+            tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;
-        let server = server_identity(&parts, &authorities).await?;
-        let trust = Trust::new(&ours, authorities.login.certificate_der(), [])?;
-        let tls = Arc::new(Tls::new(&server, trust, Arc::clone(&parts.clock))?);
-        let listener = TcpListener::bind(parts.grpc_listen).await.map_err(Error::internal)?;
-        let grpc_addr = listener.local_addr().map_err(Error::internal)?;
-        upkeep::start(&vault, parts.checkpoint, &tasks);
-        let engines = grpc::Engines { authorities: slot, databases: databases.clone() };
-        let certificates = CertificateReaper::new(vault.clone(), reader.clone());
-        workers::start(certificates, &vault, &tasks);
-        let leases = LeaseReaper::new(vault.clone(), reader, databases);
-        workers::start(leases, &vault, &tasks);
-        let serving =
-            grpc::serve(listener, tls, vault.clone(), engines, parts.limits, tasks.clone());
-        let serving = tasks.spawn(serving);
-        let root_pem = authorities.root.pem();
-        Ok(Self { vault, grpc_addr, root_pem, keyring, store_tasks, tasks, serving })
+        let identity = listener::identity_while_sealed(&parts)?;
+        let trust = life::trust_unchecked(&found)?;
+        let tls = Arc::new(Tls::new(&identity, trust, Arc::clone(&parts.clock))?);
+        let (standing, authorities) = (Standing::default(), AuthoritySlot::default());
+        let databases = Databases::new(Arc::clone(&parts.entropy), effects.clone());
+        let life = Life::new(Organs {
+            parts: parts.clone(),
+            reader: reader.clone(),
+            codec,
+            keyring,
+            vault: vault.clone(),
+            authorities: authorities.clone(),
+            tls: Arc::clone(&tls),
+            standing: standing.clone(),
+        });
+        let tasks = TaskGroup::default();
+        let metrics = Arc::new(Metrics::default());
+        let grpc = bind(parts.grpc_listen).await?;
+        let grpc_addr = grpc.local_addr().map_err(Error::internal)?;
+        let http_addr = match parts.http_listen {
+            Some(listen) => {
+                let front = http::Front {
+                    vault: vault.clone(),
+                    standing: standing.clone(),
+                    metrics: Arc::clone(&metrics),
+                    hsm: Arc::clone(&parts.hsm),
+                };
+                Some(serve_http(listen, front, &tasks).await?)
+            }
+            None => None,
+        };
+        upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
+        let engines = grpc::Engines { authorities, databases: databases.clone() };
+        let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
+        workers::start(leases, &vault, &standing, &tasks);
+        let certificates = CertificateReaper::new(vault.clone(), reader);
+        workers::start(certificates, &vault, &standing, &tasks);
+        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
+        let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
+        let node = Self {
+            vault,
+            grpc_addr,
+            http_addr,
+            root_pem,
+            life,
+            store_tasks,
+            effects,
+            tasks,
+            serving,
+        };
+        Ok(node)
+    }
+
+    /// The tasks that end when the node is told to stop.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskGroup {
+        &self.tasks
     }
 
     /// Stops: drains, integrates what is committed, forgets every key.
@@ -130,35 +184,72 @@ impl Node {
     /// # Errors
     /// What the listener or the HSM answered at the end.
     pub async fn stop(self) -> Result<()> {
-        self.tasks.shutdown().await;
-        let served = self.serving.await.map_err(Error::internal)?;
-        self.vault.integrate().await?;
-        drop(self.vault);
-        self.keyring.seal().await?;
-        self.store_tasks.shutdown().await;
-        served
+        self.stop_within(DRAIN).await
+    }
+
+    /// Stops, giving what runs so long to end. What changes something outside runs to its end.
+    ///
+    /// # Errors
+    /// As [`Node::stop`].
+    pub async fn stop_within(self, drain: Duration) -> Result<()> {
+        let was_serving = self.life.standing().is_serving();
+        self.tasks.stop();
+        let aborts = self.serving.abort_handle();
+        let served = match tokio::time::timeout(drain, self.serving).await {
+            Ok(ended) => ended.map_err(Error::internal)?,
+            Err(_elapsed) => {
+                tracing::warn!("requests that still ran were cut off");
+                aborts.abort();
+                Ok(())
+            }
+        };
+        self.life.standing().set(State::Stopping);
+        if tokio::time::timeout(drain, self.tasks.shutdown()).await.is_err() {
+            tracing::warn!("a task did not end");
+        }
+        if tokio::time::timeout(drain, self.effects.shutdown()).await.is_err() {
+            tracing::warn!("an effect did not end; recovery takes it over at the next start");
+        }
+        if was_serving && let Err(error) = self.vault.integrate().await {
+            tracing::warn!(%error, "what is committed gets its place at the next start");
+        }
+        if was_serving && let Err(error) = self.vault.write_anchor().await {
+            tracing::warn!(%error, "the HSM keeps an older head of the log");
+        }
+        let ended = self.life.end().await;
+        drop((self.vault, self.life));
+        if tokio::time::timeout(STORE_END, self.store_tasks.shutdown()).await.is_err() {
+            tracing::warn!("the store is held by a client's stream; it ends with the process");
+        }
+        served.and(ended)
     }
 }
 
-fn installation(found: &Foundation) -> Installation {
-    let row = &found.vault;
-    Installation {
-        id: row.id,
-        trust_domain: row.trust_domain.clone(),
-        dev: row.dev,
-        origin: row.origin.clone(),
-    }
+async fn bind(listen: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(listen)
+        .await
+        .map_err(|error| Error::precondition(format!("cannot listen on {listen}: {error}")))
 }
 
-/// Issues the listener's own certificate for a key that never leaves this process.
-async fn server_identity(parts: &Ingredients, authorities: &Authorities) -> Result<ServerIdentity> {
-    let key = GeneratedKey::generate(KeyType::P256)?;
-    let now = parts.clock.now();
-    let template =
-        Template::server(key.public.clone(), parts.server_names.clone(), SERVER_CERTIFICATE)?;
-    let serial = Serial::random(parts.entropy.as_ref())?;
-    let certificate =
-        issue(parts.hsm.as_ref(), &authorities.issuing, &template, &serial, now).await?;
-    let chain = [certificate.pem(), authorities.issuing.pem()].concat();
-    ServerIdentity::from_pem(chain.as_bytes(), key.private_pem.expose(), now)
+async fn serve_http(
+    listen: SocketAddr,
+    front: http::Front,
+    tasks: &TaskGroup,
+) -> Result<SocketAddr> {
+    let listener = bind(listen).await?;
+    let address = listener.local_addr().map_err(Error::internal)?;
+    let group = tasks.clone();
+    drop(tasks.spawn(async move {
+        if let Err(error) = http::serve(listener, front, group).await {
+            tracing::error!(%error, "metrics and health are no longer served");
+        }
+    }));
+    Ok(address)
+}
+
+/// Writes the root's certificate as PEM, as the store has it.
+fn root_pem(found: &Foundation) -> String {
+    let root = found.hsm_keys.iter().find(|key| key.purpose == HsmPurpose::CaRoot);
+    let der = root.and_then(|key| key.certificate.as_deref());
+    der.map(crate::engines::pki::pem).unwrap_or_default()
 }

@@ -1,42 +1,114 @@
-//! The vault's upkeep, each part at its own pace until the node stops.
+//! A node's upkeep, each part at its own pace until the node stops.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::life::Life;
 use crate::error::{Error, Result};
+use crate::telemetry::Metrics;
 use crate::types::TaskGroup;
-use crate::vault::Vault;
 
-/// Starts every part.
-pub(super) fn start(vault: &Vault, checkpoint: Duration, tasks: &TaskGroup) {
-    let second = Duration::from_secs(1);
-    let minute = Duration::from_secs(60);
-    every(vault, tasks, "integrate", checkpoint, |vault| async move { vault.integrate().await });
-    every(
-        vault,
-        tasks,
-        "authority",
-        second / 4,
-        |vault| async move { vault.watch_authority().await },
-    );
-    every(vault, tasks, "clock", second, |vault| async move { vault.mark_clock().await });
-    every(vault, tasks, "usage", minute, |vault| async move { vault.flush_usage().await });
-    every(
-        vault,
-        tasks,
-        "refusals",
-        minute,
-        |vault| async move { vault.summarise_refusals().await },
-    );
-    every(vault, tasks, "retries", minute * 60, |vault| async move { vault.purge_retries().await });
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// When a part runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Sealed or not.
+    Always,
+    /// Only while the node serves: without keys there is nothing to do, and what was counted
+    /// meanwhile waits.
+    Serving,
 }
 
-fn every<F, R>(vault: &Vault, tasks: &TaskGroup, name: &'static str, period: Duration, run: F)
+/// Starts every part.
+pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, tasks: &TaskGroup) {
+    let every = |name, period, when, run: Round| every(life, tasks, name, period, when, run);
+    every(
+        "integrate",
+        checkpoint,
+        When::Serving,
+        round(|l| async move { l.vault().integrate().await }),
+    );
+    every(
+        "authority",
+        SECOND / 4,
+        When::Serving,
+        round(|l| async move { l.vault().watch_authority().await }),
+    );
+    every("clock", SECOND, When::Always, round(|l| async move { l.vault().mark_clock().await }));
+    every("usage", MINUTE, When::Serving, round(|l| async move { l.vault().flush_usage().await }));
+    every(
+        "refusals",
+        MINUTE,
+        When::Serving,
+        round(|l| async move { l.vault().summarise_refusals().await }),
+    );
+    every(
+        "retries",
+        MINUTE * 60,
+        When::Serving,
+        round(|l| async move { l.vault().purge_retries().await }),
+    );
+    every(
+        "anchor",
+        MINUTE * 10,
+        When::Serving,
+        round(|l| async move { l.vault().write_anchor().await }),
+    );
+    every(
+        "listener",
+        MINUTE * 60,
+        When::Serving,
+        round(|l| async move { l.renew_listener().await }),
+    );
+    let log = Arc::clone(metrics);
+    every(
+        "log metrics",
+        SECOND * 5,
+        When::Always,
+        round(move |l| measure_log(l, Arc::clone(&log))),
+    );
+    let counts = Arc::clone(metrics);
+    every(
+        "credential metrics",
+        MINUTE,
+        When::Always,
+        round(move |l| count(l, Arc::clone(&counts))),
+    );
+    watch_seal(life, tasks);
+}
+
+async fn measure_log(life: Life, metrics: Arc<Metrics>) -> Result<()> {
+    let log = life.vault().log_state().await?;
+    metrics.log(log.size, log.waiting, life.vault().now()?.since(log.signed_at));
+    Ok(())
+}
+
+async fn count(life: Life, metrics: Arc<Metrics>) -> Result<()> {
+    metrics.credentials(life.vault().credential_counts().await?);
+    Ok(())
+}
+
+type Round = Box<dyn Fn(Life) -> futures_util::future::BoxFuture<'static, Result<()>> + Send>;
+
+fn round<R>(run: impl Fn(Life) -> R + Send + 'static) -> Round
 where
-    F: Fn(Vault) -> R + Send + 'static,
-    R: Future<Output = Result<()>> + Send,
+    R: Future<Output = Result<()>> + Send + 'static,
 {
-    let (vault, group) = (vault.clone(), tasks.clone());
+    Box::new(move |life| Box::pin(run(life)))
+}
+
+fn every(
+    life: &Life,
+    tasks: &TaskGroup,
+    name: &'static str,
+    period: Duration,
+    when: When,
+    run: Round,
+) {
+    let (life, group) = (life.clone(), tasks.clone());
     drop(tasks.spawn(async move {
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -45,10 +117,32 @@ where
                 () = group.stopping() => return,
                 _ = ticks.tick() => {}
             }
-            match run(vault.clone()).await {
-                Ok(()) | Err(Error::Sealed) => {}
-                Err(error) => tracing::warn!(upkeep = name, %error, "a round of upkeep failed"),
+            if when == When::Serving && !life.standing().is_serving() {
+                continue;
             }
+            report(name, run(life.clone()).await);
         }
     }));
+}
+
+/// Obeys a seal four times a second, and at once when this node wrote it.
+fn watch_seal(life: &Life, tasks: &TaskGroup) {
+    let (life, group) = (life.clone(), tasks.clone());
+    drop(tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                () = group.stopping() => return,
+                () = life.standing().nudged() => {}
+                () = tokio::time::sleep(SECOND / 4) => {}
+            }
+            report("seal", life.obey_seal().await);
+        }
+    }));
+}
+
+fn report(name: &str, done: Result<()>) {
+    match done {
+        Ok(()) | Err(Error::Sealed) => {}
+        Err(error) => tracing::warn!(upkeep = name, %error, "a round of upkeep failed"),
+    }
 }

@@ -5,7 +5,7 @@
 //! transaction that made it true.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 
@@ -146,6 +146,23 @@ pub(super) struct Shared {
     pub(super) epoch: AtomicI64,
     /// What each lane of this process committed, so that a missing tail is noticed.
     pub(super) lanes: parking_lot::Mutex<std::collections::BTreeMap<i64, i64>>,
+    pub(super) counted: Counted,
+}
+
+/// What was committed by this process.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    pub(super) commits: AtomicU64,
+    pub(super) jobs: AtomicU64,
+    pub(super) entries: AtomicU64,
+}
+
+impl Counted {
+    fn note(&self, jobs: usize, entries: u64) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.jobs.fetch_add(u64::try_from(jobs).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.entries.fetch_add(entries, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -180,9 +197,15 @@ pub(super) struct Grouped {
     epoch: i64,
     batch: Option<[u8; 32]>,
     changes: Vec<Change>,
+    entries: u64,
 }
 
 impl Grouped {
+    fn new(jobs: usize, epoch: i64) -> Self {
+        let outcomes = Vec::with_capacity(jobs);
+        Self { outcomes, epoch, batch: None, changes: vec![], entries: 0 }
+    }
+
     pub(super) const fn has_batch(&self) -> bool {
         self.batch.is_some()
     }
@@ -201,8 +224,7 @@ pub(super) async fn run_group(
     let mut epoch = tx.epoch().await?;
     let began = epoch;
     shared.notice(epoch)?;
-    let mut grouped =
-        Grouped { outcomes: Vec::with_capacity(jobs.len()), epoch, batch: None, changes: vec![] };
+    let mut grouped = Grouped::new(jobs.len(), epoch);
     let mut entries = Vec::with_capacity(jobs.len());
     for job in jobs.iter_mut() {
         tx.set_bumped(false);
@@ -226,6 +248,7 @@ pub(super) async fn run_group(
     }
     if !entries.is_empty() {
         grouped.batch = Some(append(tx, lane, shared, &entries).await?);
+        grouped.entries = u64::try_from(entries.len()).unwrap_or(u64::MAX);
     }
     Ok(grouped)
 }
@@ -315,6 +338,7 @@ pub(super) fn settle_durable(
         shared.lanes.lock().insert(lane.id, lane.next);
         lane.next = lane.next.saturating_add(1);
     }
+    shared.counted.note(jobs.len(), grouped.entries);
     shared.epoch.fetch_max(grouped.epoch, Ordering::AcqRel);
     for change in &grouped.changes {
         tx.sealer().saw(change.table, &change.key, change.version);

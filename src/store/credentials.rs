@@ -129,3 +129,10 @@ pub async fn outdated(
                 AND state IN ('pending', 'active') ORDER BY id LIMIT $3";
     tx.select(tail, params![identity, epoch, limit]).await
 }
+
+/// Counts credentials by kind and state.
+pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, String, i64)>, StoreError> {
+    let sql = "SELECT kind, state, COUNT(*) FROM credentials GROUP BY kind, state";
+    let rows = tx.query(sql, vec![]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?, row.take()?))).collect()
+}

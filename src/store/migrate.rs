@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::params;
 use crate::store::postgres::Server;
 use crate::store::tx::Connection;
-use crate::store::{StoreError, Tx, sqlite};
+use crate::store::{Location, StoreError, Tx, sqlite};
 
 /// Every migration: its version and its text for each database.
 const MIGRATIONS: &[(i64, &str, &str)] = &[(
@@ -30,6 +30,44 @@ pub(super) async fn postgres(server: &Server) -> Result<(), StoreError> {
     let connection = server.connect().await?;
     let mut tx = Tx::new(Connection::Postgres(Box::new(connection)), Arc::default(), true);
     up(&mut tx).await
+}
+
+/// Tells the version in the store, and the one that this program knows.
+pub(super) async fn inspect(location: &Location) -> Result<(Option<i64>, i64), StoreError> {
+    let found = match location {
+        Location::Sqlite { path, .. } => {
+            let connection = Connection::Sqlite(sqlite::open(path, sqlite::Mode::Write)?);
+            sqlite::drive(version(&mut Tx::new(connection, Arc::default(), true)))?
+        }
+        Location::Postgres { url, .. } => {
+            let connection = Server::parse(url)?.connect().await?;
+            let connection = Connection::Postgres(Box::new(connection));
+            version(&mut Tx::new(connection, Arc::default(), true)).await?
+        }
+    };
+    let known = MIGRATIONS.last().map_or(0, |(version, _, _)| *version);
+    match found {
+        Some(found) if found > known => Err(StoreError::Newer { found, known }),
+        found => Ok((found, known)),
+    }
+}
+
+async fn version(tx: &mut Tx) -> Result<Option<i64>, StoreError> {
+    let table = if tx.is_postgres() {
+        "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = current_schema() \
+         AND table_name = 'schema_versions'"
+    } else {
+        "SELECT COUNT(*) FROM sqlite_schema WHERE name = 'schema_versions'"
+    };
+    tx.begin(true).await?;
+    let there: i64 = tx.query_one(table, vec![]).await?.ok_or(StoreError::Malformed)?.take()?;
+    let mut found = None;
+    if there > 0 {
+        let row = tx.query_one("SELECT MAX(version) FROM schema_versions", vec![]).await?;
+        found = row.ok_or(StoreError::Malformed)?.take()?;
+    }
+    tx.rollback().await?;
+    Ok(found)
 }
 
 async fn up(tx: &mut Tx) -> Result<(), StoreError> {

@@ -20,6 +20,7 @@ mod sqlite;
 mod tx;
 mod value;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -41,7 +42,7 @@ pub use value::{Column, Row, Value};
 const QUEUE: usize = 4_096;
 
 /// Where the state is kept.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Location {
     /// A file of our own.
     Sqlite {
@@ -59,6 +60,16 @@ pub enum Location {
         /// Write connections.
         lanes: usize,
     },
+}
+
+impl fmt::Debug for Location {
+    /// Shows no URL: a password stands in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite { path, .. } => write!(f, "Sqlite({})", path.display()),
+            Self::Postgres { lanes, .. } => write!(f, "Postgres({lanes} lanes)"),
+        }
+    }
 }
 
 /// Opens the store.
@@ -83,6 +94,7 @@ impl Store {
             node: node.to_owned(),
             epoch: AtomicI64::new(0),
             lanes: Mutex::default(),
+            counted: commit::Counted::default(),
         });
         let inner = match location {
             Location::Sqlite { path, max_mib, reserve_mib } => {
@@ -115,6 +127,17 @@ impl Store {
         };
         let reader = Reader { views: inner, sealer, shared };
         Ok((reader, Writer { jobs: sender }))
+    }
+}
+
+impl Store {
+    /// Tells the schema's version in a store, none in an empty one, and the one that this program
+    /// knows; takes the lock for writing on the way, and changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`], [`StoreError::ReadOnly`], what the database answers otherwise.
+    pub async fn schema(location: &Location) -> Result<(Option<i64>, i64), StoreError> {
+        migrate::inspect(location).await
     }
 }
 
@@ -170,11 +193,33 @@ impl Reader {
         self.shared.epoch.load(Ordering::Acquire)
     }
 
+    /// Counts what this process committed.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        let counted = &self.shared.counted;
+        Activity {
+            commits: counted.commits.load(Ordering::Relaxed),
+            jobs: counted.jobs.load(Ordering::Relaxed),
+            entries: counted.entries.load(Ordering::Relaxed),
+        }
+    }
+
     /// The last batch that this process committed on each of its lanes: (lane, sequence).
     #[must_use]
     pub fn own_lanes(&self) -> Vec<(i64, i64)> {
         self.shared.lanes.lock().iter().map(|(lane, seq)| (*lane, *seq)).collect()
     }
+}
+
+/// What this process committed since it began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Durable transactions, each one group.
+    pub commits: u64,
+    /// Jobs in them.
+    pub jobs: u64,
+    /// Entries of the record in them.
+    pub entries: u64,
 }
 
 /// Commits; held by the vault alone.

@@ -102,6 +102,13 @@ pub async fn batches_after(
         .collect()
 }
 
+/// Counts batches that have no place in the log yet.
+pub async fn waiting(tx: &mut Tx) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM record_lanes l JOIN record_batches b \
+               ON b.lane = l.lane AND b.seq > l.integrated_seq";
+    tx.query_one(sql, vec![]).await?.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Moves the head on if nobody did before.
 pub async fn advance_head(
     tx: &mut Tx,

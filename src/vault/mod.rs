@@ -11,6 +11,7 @@ mod core;
 mod decide;
 mod effect;
 mod entries;
+mod gauges;
 mod operation;
 mod page;
 mod refusals;
@@ -36,6 +37,7 @@ pub use self::core::{Installation, Parts};
 pub use anchor::Anchored;
 pub use clock::VaultClock;
 pub use decide::Decision;
+pub use gauges::LogState;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
 };

@@ -12,7 +12,7 @@ pub use certificate_reaper::CertificateReaper;
 pub use lease_reaper::LeaseReaper;
 
 use crate::error::{Error, Result};
-use crate::types::{TaskGroup, UnixMillis};
+use crate::types::{Standing, TaskGroup, UnixMillis};
 use crate::vault::Vault;
 
 /// One job that comes back.
@@ -30,10 +30,10 @@ pub trait Worker: Send + Sync + 'static {
     async fn tick(&self, now: UnixMillis) -> Result<()>;
 }
 
-/// Runs a worker until the group is told to stop. Effects under way come to their end by
-/// themselves.
-pub fn start<W: Worker>(worker: W, vault: &Vault, tasks: &TaskGroup) {
-    let (vault, group) = (vault.clone(), tasks.clone());
+/// Runs a worker while the node serves, until the group is told to stop. Effects under way come
+/// to their end by themselves.
+pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &TaskGroup) {
+    let (vault, standing, group) = (vault.clone(), standing.clone(), tasks.clone());
     drop(tasks.spawn(async move {
         let mut ticks = tokio::time::interval(W::PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,6 +41,9 @@ pub fn start<W: Worker>(worker: W, vault: &Vault, tasks: &TaskGroup) {
             tokio::select! {
                 () = group.stopping() => return,
                 _ = ticks.tick() => {}
+            }
+            if !standing.is_serving() {
+                continue;
             }
             let round = async { worker.tick(vault.now()?).await };
             let outcome = tokio::select! {

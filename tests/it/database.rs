@@ -5,6 +5,7 @@ use strongroom::proto::{
     GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest, PutConnectionRequest,
     PutDatabaseRoleRequest,
 };
+use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -30,7 +31,7 @@ async fn a_credential_reads_cannot_write_and_is_gone_when_its_lease_ends() {
         assert_eq!((lease.state.as_str(), lease.identity.as_str()), ("active", "nightly-etl"));
         assert_eq!((&lease.accessor, &lease.end_reason), (&issued.username, &String::new()));
         assert_eq!(lease.resource, "database/analytics/reader");
-        assert_eq!(w.roles(Postgres::shared()).await, [issued.username.clone()]);
+        assert_eq!(w.roles(Postgres::shared()).await, std::slice::from_ref(&issued.username));
         w.advance(601);
         w.all_over().await;
         assert_eq!(w.roles(Postgres::shared()).await, Vec::<String>::new());
@@ -224,7 +225,7 @@ async fn a_retry_finds_what_was_made_and_never_the_secret_and_may_replace_it_for
         assert!(!second.replayed && second.lease_id != first.lease_id);
         until("the first is over", async || w.lease(&first.lease_id).await.state == "revoked")
             .await;
-        assert_eq!(w.roles(Postgres::shared()).await, [second.username.clone()]);
+        assert_eq!(w.roles(Postgres::shared()).await, std::slice::from_ref(&second.username));
         log_in(&second, w.port).await.unwrap().close().await.unwrap();
         w.advance(61);
         let late = issue(&w.etl, request.clone()).await.unwrap();
@@ -259,7 +260,7 @@ async fn callers_that_hang_up_leave_a_lease_or_nothing() {
     let w = World::new(Backend::Sqlite).await;
     for wait_ms in 0..40 {
         let etl = w.etl.clone();
-        let call = tokio::task::spawn(async move { issue(&etl, ask()).await.map(drop) });
+        let call = TaskGroup::default().spawn(async move { issue(&etl, ask()).await.map(drop) });
         tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
         call.abort();
     }

@@ -131,7 +131,7 @@ async fn each_sees_its_own_leases_the_owner_those_of_its_machines_and_administra
     let own = ids(list(&w.etl, all()).await.unwrap());
     assert_eq!(own, [a.lease_id.clone(), b.lease_id.clone()], "oldest first");
     assert!(list(&carol, all()).await.unwrap().is_empty());
-    assert_eq!(ids(list(&carol, of("hers")).await.unwrap()), [c.lease_id.clone()]);
+    assert_eq!(ids(list(&carol, of("hers")).await.unwrap()), std::slice::from_ref(&c.lease_id));
     assert_eq!(ids(list(&w.admin, all()).await.unwrap()).len(), 3);
     for (channel, identity) in [(&carol, "nightly-etl"), (&carol, "nobody"), (&hers, "nightly-etl")]
     {

@@ -47,7 +47,7 @@ impl Certificate {
 
 /// Writes a certificate as PEM (RFC 7468, section 5).
 #[must_use]
-pub(super) fn pem(der: &[u8]) -> String {
+pub fn pem(der: &[u8]) -> String {
     let encoded = data_encoding::BASE64.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
     for (i, character) in encoded.chars().enumerate() {

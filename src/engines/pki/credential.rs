@@ -75,7 +75,7 @@ pub(super) fn signed(pending: &CredentialRow, certificate: &Certificate) -> Cred
 /// Makes the row of a certificate or login whose signing failed or was cut off: it has ended, and
 /// nothing is left outside.
 #[must_use]
-pub fn never_signed(pending: &CredentialRow) -> CredentialRow {
+pub(super) fn never_signed(pending: &CredentialRow) -> CredentialRow {
     CredentialRow {
         state: CredentialState::Ended,
         next_try: None,

@@ -27,7 +27,7 @@ mod template;
 
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
-pub use certificate::{Certificate, issue};
+pub use certificate::{Certificate, issue, pem};
 pub use credential::{Said, is_signed};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};

@@ -235,4 +235,8 @@ impl Hsm for Pkcs11Hsm {
             })
             .await
     }
+
+    fn stuck_threads(&self) -> usize {
+        self.workers.stuck()
+    }
 }

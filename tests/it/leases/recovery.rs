@@ -6,6 +6,7 @@ use std::time::Duration;
 use strongroom::proto::SuspendIdentityRequest;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::server::Node;
+use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -51,9 +52,10 @@ async fn an_answer_that_is_lost_on_the_way_leaves_no_role() {
         proxy.set(Wire::Whole);
         let w = World::over(backend, Postgres::shared(), proxy.port).await;
         w.issue().await.unwrap();
+        rested().await;
         proxy.set(Wire::HoldsAnswers);
         let etl = w.etl.clone();
-        let call = tokio::task::spawn(async move { issue(&etl, ask()).await });
+        let call = TaskGroup::default().spawn(async move { issue(&etl, ask()).await });
         until("the target made it", async || w.roles(Postgres::shared()).await.len() == 2).await;
         proxy.set(Wire::Cut);
         let refused = call.await.unwrap().unwrap_err();
@@ -68,12 +70,17 @@ async fn an_answer_that_is_lost_on_the_way_leaves_no_role() {
     }
 }
 
+/// The driver gives a connection back behind our back; only then is the next call sent on it.
+async fn rested() {
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
 /// Runs a node in a runtime of its own, so that it can be killed with everything it does.
 fn doomed(w: &World) -> (tokio::runtime::Runtime, Node) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut parts = w.f.parts.clone();
-    parts.node = "doomed".to_owned();
+    "doomed".clone_into(&mut parts.node);
     let node = std::thread::scope(|scope| {
         scope.spawn(|| runtime.block_on(Node::start(parts, pin())).unwrap()).join().unwrap()
     });
@@ -89,8 +96,9 @@ async fn a_node_that_dies_before_or_after_the_role_is_made_leaves_it_to_the_othe
         let login = logins::login(&w.f, "nightly-etl").await;
         let etl = w.f.connect_to(&node, &login).await;
         issue(&etl, ask()).await.unwrap();
+        rested().await;
         proxy.set(held);
-        let call = tokio::task::spawn(async move { issue(&etl, ask()).await });
+        let call = TaskGroup::default().spawn(async move { issue(&etl, ask()).await });
         until("the intent is committed", async || {
             w.leases().await.iter().any(|lease| lease.state == "pending")
         })

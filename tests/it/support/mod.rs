@@ -3,5 +3,6 @@
 pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod softhsm;
 pub(crate) mod target;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
-use strongroom::server::{First, Founding, Ingredients, Node, found};
+use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found};
 use strongroom::store::Location;
 use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
@@ -61,7 +61,7 @@ pub(crate) struct Fixture {
     pub(crate) hsm: Arc<MemoryHsm>,
     pub(crate) admin: Login,
     pub(crate) root_pem: String,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
 }
 
 /// A login: a key, a certificate.
@@ -107,6 +107,8 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy),
             grpc_listen: ([127, 0, 0, 1], 0).into(),
+            http_listen: None,
+            tls: ListenerTls::Issued { kept_in: None },
             server_names: vec!["dns:localhost".parse().unwrap()],
             checkpoint: Duration::from_millis(200),
             limits: strongroom::grpc::Settings::default(),
@@ -122,7 +124,7 @@ impl Fixture {
         let admin = Login { key_pem, certificate_pem: founded.certificate_pem };
         let node = Node::start(parts.clone(), pin()).await.unwrap();
         let root_pem = founded.root_pem;
-        Self { node: Some(node), parts, clock, hsm, admin, root_pem, dir }
+        Self { node: Some(node), parts, clock, hsm, admin, root_pem, _dir: dir }
     }
 
     /// The running node.

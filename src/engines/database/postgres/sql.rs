@@ -119,7 +119,8 @@ pub(super) fn drop_role(name: &RoleName) -> String {
 /// Tells that another transaction was faster: run it again.
 pub(super) fn is_collision(error: &TargetError) -> bool {
     // XX000 is `tuple concurrently updated` here: nothing else of these statements is internal.
-    has_state(error, &["XX000", "40001", "40P01"])
+    // 23505 comes from the catalogue, where two make the same membership at once.
+    has_state(error, &["XX000", "23505", "40001", "40P01"])
 }
 
 /// Tells that the role is there already.

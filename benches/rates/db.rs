@@ -1,0 +1,143 @@
+//! `db_creds`: a database credential, beside a fresh password, its SCRAM verifier and the same
+//! statements straight to the same PostgreSQL on as many connections.
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
+use strongroom::crypto::{base32, scram_sha_256_verifier};
+use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, IssueCredentialsRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    add_grant_request,
+};
+use strongroom::types::SecretBytes;
+
+use crate::load::{RUN, WARM, drive};
+use crate::report::{Row, row};
+use crate::vault::Vault;
+
+const CONCURRENCY: usize = 8;
+
+/// A throwaway PostgreSQL as the target.
+struct Target {
+    dir: PathBuf,
+    port: u16,
+    password: String,
+}
+
+impl Target {
+    fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("strongroom-bench-pg-").tempdir().unwrap().keep();
+        let answer = script("start", &dir);
+        let port = answer.trim().parse().expect("the script prints the port");
+        let password = std::fs::read_to_string(dir.join("password")).unwrap();
+        Self { dir, port, password: password.trim().to_owned() }
+    }
+
+    async fn connect(&self) -> PgConnection {
+        let (port, password) = (self.port, &self.password);
+        let url =
+            format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable");
+        PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap()
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        script("stop", &self.dir);
+    }
+}
+
+fn script(verb: &str, dir: &Path) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/postgres.sh");
+    let done = Command::new("sh").arg(path).arg(verb).arg(dir).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+pub(crate) async fn measure(vault: &Vault) -> Row {
+    let target = Target::start();
+    let mut setup = target.connect().await;
+    setup.execute("CREATE ROLE readers NOLOGIN; CREATE ROLE owners NOLOGIN").await.unwrap();
+    let channels = vault.channels(CONCURRENCY).await;
+    configure(&channels[0], &target).await;
+    let mut connections = Vec::new();
+    for _ in 0..CONCURRENCY {
+        connections.push(Arc::new(tokio::sync::Mutex::new(target.connect().await)));
+    }
+    let issue = |channel, _| async move {
+        let request = IssueCredentialsRequest {
+            connection: "bench".to_owned(),
+            role: "reader".to_owned(),
+            ..IssueCredentialsRequest::default()
+        };
+        DatabaseServiceClient::new(channel).issue_credentials(request).await.unwrap();
+    };
+    drive(CONCURRENCY, WARM, channels.clone(), issue).await;
+    drive(CONCURRENCY, WARM, connections.clone(), bare).await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        theirs.push(drive(CONCURRENCY, RUN, connections.clone(), bare).await);
+        ours.push(drive(CONCURRENCY, RUN, channels.clone(), issue).await);
+    }
+    let ceiling = "the same statements straight to PostgreSQL";
+    row("db_creds", CONCURRENCY, ceiling, 0.90, ours, theirs)
+}
+
+async fn configure(channel: &tonic::transport::Channel, target: &Target) {
+    let mut database = DatabaseServiceClient::new(channel.clone());
+    let connection = PutConnectionRequest {
+        name: "bench".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: i32::from(target.port),
+        database: "postgres".to_owned(),
+        username: "postgres".to_owned(),
+        password: target.password.clone(),
+        tls: "off".to_owned(),
+        ..PutConnectionRequest::default()
+    };
+    database.put_connection(connection).await.unwrap();
+    let role = PutDatabaseRoleRequest {
+        connection: "bench".to_owned(),
+        name: "reader".to_owned(),
+        member_of: vec!["readers".to_owned()],
+        owner_role: "owners".to_owned(),
+        ..PutDatabaseRoleRequest::default()
+    };
+    database.put_role(role).await.unwrap();
+    let grant = AddGrantRequest {
+        idempotency_key: "a-grant-of-credentials-for-the-bench".to_owned(),
+        subject: Some(add_grant_request::Subject::Identity("admin".to_owned())),
+        action: "database.credentials".to_owned(),
+        resource: "database/bench/reader".to_owned(),
+        reason: "bench".to_owned(),
+        ..AddGrantRequest::default()
+    };
+    GrantServiceClient::new(channel.clone()).add_grant(grant).await.unwrap();
+}
+
+/// A fresh password, its verifier and the statements.
+async fn bare(connection: Arc<tokio::sync::Mutex<PgConnection>>, task: usize) {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let mut random = [0; 48];
+    aws_lc_rs::rand::fill(&mut random).unwrap();
+    let (secret, salt) = random.split_at(32);
+    let password = SecretBytes::new(base32(secret).into_bytes());
+    let rounds = NonZeroU32::new(4_096).unwrap();
+    let verifier = scram_sha_256_verifier(&password, salt, rounds).unwrap();
+    let name = format!("bare_{task}_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let sql = format!(
+        "CREATE ROLE \"{name}\" LOGIN PASSWORD '{}' VALID UNTIL '2099-01-01T00:00:00Z' \
+         IN ROLE \"readers\"; ALTER ROLE \"{name}\" SET role TO 'readers'",
+        verifier.as_str()
+    );
+    let mut connection = connection.lock().await;
+    (*connection).execute(sqlx::raw_sql(AssertSqlSafe(sql))).await.unwrap();
+}

@@ -1,0 +1,31 @@
+//! The vault as a whole: sealing it, unsealing it, and the first administrator of `dev`.
+//!
+//! The verbs here change rows and the record; taking keys up and dropping them is the server's.
+
+mod renew;
+mod seal;
+mod unseal;
+
+pub use renew::{RenewAdministrator, Renewed};
+pub use seal::{Seal, Sealing};
+pub use unseal::{CONTROL_SOCKET, Unseal};
+
+use futures_util::FutureExt as _;
+
+use crate::error::{Error, Result};
+use crate::store::Versioned;
+use crate::store::keys::{self, SealRow};
+use crate::types::ResourceName;
+use crate::vault::{Resource, View};
+
+/// The seal as a resource, with its row.
+async fn seal_resource(view: &View) -> Result<Resource> {
+    let mut resource = Resource::named(ResourceName::join("system", &["seal"])?);
+    resource.rows.push(seal_row(view).await?.fence());
+    Ok(resource)
+}
+
+async fn seal_row(view: &View) -> Result<Versioned<SealRow>> {
+    let row = view.read(|tx| async move { Ok(keys::seal_row(tx).await?) }.boxed()).await?;
+    row.ok_or_else(|| Error::internal("the row of the seal is missing"))
+}

@@ -1,0 +1,94 @@
+//! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`. It answers nothing about
+//! identities or what the vault holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::error::{Error, Result};
+use crate::hsm::Hsm;
+use crate::telemetry::{Gauges, Metrics};
+use crate::types::{Standing, State as Serving, TaskGroup};
+use crate::vault::Vault;
+
+/// How long the store may take to answer before the node is not ready.
+const STORE: Duration = Duration::from_secs(2);
+/// How old the newest checkpoint may be while batches wait: it is signed every second.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// What the listener asks.
+#[derive(Debug, Clone)]
+pub struct Front {
+    /// The vault.
+    pub vault: Vault,
+    /// Whether it serves.
+    pub standing: Standing,
+    /// What it counted.
+    pub metrics: Arc<Metrics>,
+    /// The token.
+    pub hsm: Arc<dyn Hsm>,
+}
+
+/// Serves until the tasks are told to stop.
+///
+/// # Errors
+/// [`Error::Internal`] when the listener fails.
+pub async fn serve(listener: TcpListener, front: Front, tasks: TaskGroup) -> Result<()> {
+    let routes = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .with_state(front);
+    axum::serve(listener, routes)
+        .with_graceful_shutdown(async move { tasks.stopping().await })
+        .await
+        .map_err(Error::internal)
+}
+
+async fn metrics(State(front): State<Front>) -> Response {
+    let activity = front.vault.activity();
+    let text = front.metrics.render(&Gauges {
+        commits: activity.commits,
+        jobs: activity.jobs,
+        entries: activity.entries,
+        sealed: !front.standing.is_serving(),
+        stuck_threads: front.hsm.stuck_threads(),
+    });
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+async fn readyz(State(front): State<Front>) -> (StatusCode, String) {
+    match unready(&front).await {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// Why the node must get no requests.
+async fn unready(front: &Front) -> Option<String> {
+    match front.standing.state() {
+        Serving::Serving => {}
+        Serving::Sealed(_) => return Some("sealed".to_owned()),
+        Serving::Held(_) => return Some("held: the store waits for acceptance".to_owned()),
+        Serving::Stopping => return Some("stopping".to_owned()),
+    }
+    let now = match front.vault.now() {
+        Ok(now) => now,
+        Err(error) => return Some(error.to_string()),
+    };
+    match tokio::time::timeout(STORE, front.vault.log_state()).await {
+        Err(_elapsed) => Some("the store does not answer".to_owned()),
+        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Ok(log)) if log.waiting > 0 && now.since(log.signed_at) > STUCK => {
+            Some("the log is stuck: entries wait for a checkpoint".to_owned())
+        }
+        Ok(Ok(_)) => None,
+    }
+}

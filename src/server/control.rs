@@ -1,0 +1,182 @@
+//! The server's half of the local socket: `status`, `unseal`, `backup accept`.
+//!
+//! A Unix socket of mode 0600; who connects is asked of the kernel, and only this user and root
+//! are answered. One line each way, then it closes.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::life::{Accepted, Life, Occasion};
+use super::pin::PinMemory;
+use crate::cli::control::{MOST_LINE_BYTES, Reply, Request, State as Shown, Status};
+use crate::config::SecretSource;
+use crate::error::{Error, Result};
+use crate::keyring::FinalTry;
+use crate::types::{SecretBytes, State, TaskGroup};
+
+/// How long a client may take to say its line.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients at once; more wait.
+const CLIENTS: usize = 8;
+
+/// What the socket answers with.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) life: Life,
+    pub(super) pin: Option<SecretSource>,
+    pub(super) memory: PinMemory,
+    /// What does not change while the node runs.
+    pub(super) about: Status,
+}
+
+/// Opens the socket and serves it until the tasks are told to stop.
+///
+/// # Errors
+/// [`Error::Precondition`] when another server listens there, or it cannot be made.
+pub(super) fn serve(path: &Path, control: Control, tasks: &TaskGroup) -> Result<()> {
+    let listener = bind(path)?;
+    let (path, group, control) = (path.to_owned(), tasks.clone(), Arc::new(control));
+    drop(tasks.spawn(accept(listener, path, control, group)));
+    Ok(())
+}
+
+fn bind(path: &Path) -> Result<UnixListener> {
+    let failed = |error: &io::Error| {
+        Error::precondition(format!("the control socket {}: {error}", path.display()))
+    };
+    if let Ok(about) = path.symlink_metadata() {
+        if !about.file_type().is_socket() {
+            return Err(Error::precondition(format!(
+                "{} is in the way of the control socket",
+                path.display()
+            )));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(Error::precondition(format!(
+                "another server listens on {}",
+                path.display()
+            )));
+        }
+        std::fs::remove_file(path).map_err(|error| failed(&error))?;
+    }
+    // Nobody else gets in before the mode is set: the directory is its owner's, and who connects
+    // is asked of the kernel as well.
+    let listener = UnixListener::bind(path).map_err(|error| failed(&error))?;
+    let mode = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(path, mode).map_err(|error| failed(&error))?;
+    Ok(listener)
+}
+
+async fn accept(listener: UnixListener, path: PathBuf, control: Arc<Control>, tasks: TaskGroup) {
+    let places = Arc::new(Semaphore::new(CLIENTS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            () = tasks.stopping() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let control = Arc::clone(&control);
+                drop(tasks.spawn(async move {
+                    if let Err(error) = control.exchange(stream).await {
+                        tracing::debug!(%error, "a client of the control socket went away");
+                    }
+                    drop(place);
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the control socket accepts nobody; trying again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    // It may be gone already, with its directory.
+    drop(std::fs::remove_file(&path));
+}
+
+impl Control {
+    async fn exchange(&self, stream: UnixStream) -> io::Result<()> {
+        let peer = stream.peer_cred()?.uid();
+        let me = rustix::process::geteuid().as_raw();
+        let (from, mut to) = stream.into_split();
+        let reply = if peer == me || peer == 0 {
+            // Of the final size at once: growing would leave copies of a PIN behind.
+            let mut line = Zeroizing::new(Vec::with_capacity(MOST_LINE_BYTES));
+            let most = u64::try_from(MOST_LINE_BYTES).unwrap_or(u64::MAX);
+            let mut from = BufReader::new(from.take(most));
+            tokio::time::timeout(PATIENCE, from.read_until(b'\n', &mut line)).await??;
+            self.answer(&line).await
+        } else {
+            tracing::warn!(uid = peer, "another user asked on the control socket");
+            Reply::from(&Error::Denied("only the server's own user and root may ask".into()))
+        };
+        let mut line = serde_json::to_vec(&reply)?;
+        line.push(b'\n');
+        to.write_all(&line).await
+    }
+
+    async fn answer(&self, line: &[u8]) -> Reply {
+        let done = match Request::parse(line) {
+            Ok(Request::Status) => return Reply::Status(self.status()),
+            Ok(Request::Unseal { pin, force }) => {
+                let pin = pin.map(|pin| SecretBytes::new(pin.expose().as_bytes().to_vec()));
+                self.unseal(pin, force).await
+            }
+            Ok(Request::Accept) => self.accept().await,
+            Err(error) => Err(error),
+        };
+        match done {
+            Ok(message) => Reply::Done { message },
+            Err(error) => {
+                tracing::warn!(%error, "refused on the control socket");
+                Reply::from(&error)
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let (state, because) = match self.life.standing().state() {
+            State::Serving => (Shown::Unsealed, None),
+            State::Sealed(because) => (Shown::Sealed, Some(because)),
+            State::Held(because) => (Shown::Held, Some(because)),
+            State::Stopping => (Shown::Stopping, None),
+        };
+        Status { state, because, ..self.about.clone() }
+    }
+
+    async fn unseal(&self, given: Option<SecretBytes>, force: bool) -> Result<String> {
+        let pin = match (given, &self.pin) {
+            (Some(pin), _) => pin,
+            (None, None) => {
+                return Err(Error::precondition(
+                    "no PIN source is configured; give one with --prompt or --pin-file",
+                ));
+            }
+            (None, Some(source)) => {
+                if !force {
+                    self.memory.require_unmarked()?;
+                }
+                source.read()?
+            }
+        };
+        let final_try = if force { FinalTry::Force } else { FinalTry::Refuse };
+        self.memory.unseal(&self.life, pin, final_try, Occasion::Asked).await?;
+        Ok("the vault is unsealed".to_owned())
+    }
+
+    async fn accept(&self) -> Result<String> {
+        Ok(match self.life.accept().await? {
+            Accepted::Once => "accepted once; another administrator must accept it too".to_owned(),
+            Accepted::Wholly => "the store is accepted, and the vault serves".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! The store, the vault in it, its keys in the token, the clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::Finding;
+use crate::audit::RecordCodec;
+use crate::config::{self, Config};
+use crate::error::Error;
+use crate::hsm::{Hsm, Pkcs11Hsm};
+use crate::keyring::{FinalTry, Keyring, KeyringError};
+use crate::server::assemble;
+use crate::server::life;
+use crate::server::pin::PinMemory;
+use crate::store::keys::Foundation;
+use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, keys};
+use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup};
+
+/// How far this clock may be from the nodes' mark.
+const SKEW: Duration = Duration::from_secs(5);
+
+/// Looks at all of it, as far as it goes.
+pub(super) async fn examine(config: &Config, token: Option<Arc<Pkcs11Hsm>>) -> Vec<Finding> {
+    let location = match assemble::location(&config.store) {
+        Ok(location) => location,
+        Err(error) => {
+            let advice = "correct the password's source in [store]";
+            return vec![Finding::wrong("store", error.to_string(), advice)];
+        }
+    };
+    if let config::Store::Sqlite(sqlite) = &config.store
+        && !sqlite.path.exists()
+    {
+        let found = format!("{} is not there", sqlite.path.display());
+        return vec![Finding::warning("store", found, "`strongroom init` makes it")];
+    }
+    let mut findings = vec![schema(config, &location).await];
+    if findings.iter().any(|finding| finding.level != super::Level::Ok) {
+        return findings;
+    }
+    let (tasks, sealer) = (TaskGroup::default(), Arc::new(RowSealer::default()));
+    let codec = Arc::new(RecordCodec::default()) as Arc<dyn BatchCodec>;
+    match Store::open(&location, "doctor", Arc::clone(&sealer), codec, &tasks).await {
+        Ok((reader, writer)) => {
+            drop(writer);
+            findings.extend(inside(config, token, reader, sealer).await);
+        }
+        Err(error) => findings.push(Finding::wrong("store", error.to_string(), STORE)),
+    }
+    findings
+}
+
+/// What to do about a store that does not answer.
+const STORE: &str = "check store.url, its rights and its disk";
+
+async fn schema(config: &Config, location: &Location) -> Finding {
+    match Store::schema(location).await {
+        Ok((Some(found), known)) if found == known => {
+            Finding::ok("store", format!("{}, schema {found}", config.store))
+        }
+        Ok((Some(found), known)) => Finding::warning(
+            "store",
+            format!("{}, schema {found} of {known}", config.store),
+            "the server brings it up to date when it starts; take a backup before",
+        ),
+        Ok((None, _)) => {
+            Finding::warning("store", format!("{} is empty", config.store), "run `strongroom init`")
+        }
+        Err(StoreError::Newer { found, known }) => Finding::wrong(
+            "store",
+            format!("its schema {found} is newer than this program's {known}"),
+            "run the newer program",
+        ),
+        Err(StoreError::ReadOnly) => {
+            Finding::wrong("store", "it is read-only", "give the server's user the right to write")
+        }
+        Err(error) => Finding::wrong("store", error.to_string(), STORE),
+    }
+}
+
+async fn inside(
+    config: &Config,
+    token: Option<Arc<Pkcs11Hsm>>,
+    reader: Reader,
+    sealer: Arc<RowSealer>,
+) -> Vec<Finding> {
+    let found = match life::foundation(&reader).await {
+        Ok(found) => found,
+        Err(error) => {
+            return vec![Finding::warning("vault", error.to_string(), "run `strongroom init`")];
+        }
+    };
+    let mut findings = vec![vault(config, &found), seal(&reader).await, time(&reader).await];
+    if let Some(token) = token {
+        findings.extend(keys_in(config, token, &reader, sealer).await);
+    }
+    findings
+}
+
+fn vault(config: &Config, found: &Foundation) -> Finding {
+    let row = &found.vault;
+    if row.dev {
+        return Finding::wrong(
+            "vault",
+            "it is marked as development, for ever",
+            "`strongroom dev` serves it; found another with `strongroom init` for real use",
+        );
+    }
+    if row.trust_domain != config.vault.trust_domain || row.origin != config.record.origin {
+        return Finding::wrong(
+            "vault",
+            format!("its trust domain is {}, its log {}", row.trust_domain, row.origin),
+            "write these into the configuration: they cannot change",
+        );
+    }
+    Finding::ok("vault", format!("{}, {}", row.id, row.trust_domain))
+}
+
+async fn seal(reader: &Reader) -> Finding {
+    let read = reader.view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed());
+    match read.await {
+        Ok(false) => Finding::ok("seal", "none on record"),
+        Ok(true) => Finding::warning("seal", "on record", "`strongroom unseal` takes it off"),
+        Err(error) => Finding::wrong("seal", error.to_string(), STORE),
+    }
+}
+
+async fn time(reader: &Reader) -> Finding {
+    const CHECK: &str = "clock";
+    let read = reader.view(|tx| async move { Ok(clock::mark(tx).await?) }.boxed()).await;
+    let now = SystemClock.now();
+    match read {
+        Ok(Some((_, mark))) if mark.since(now) > SKEW => Finding::wrong(
+            CHECK,
+            format!("it is {} s behind what the nodes saw", mark.since(now).as_secs()),
+            "set the clock; run an NTP client",
+        ),
+        Ok(_) => Finding::ok(CHECK, now.to_string()),
+        Err(error) => Finding::wrong(CHECK, error.to_string(), STORE),
+    }
+}
+
+/// Logs in and follows the chain from the HSM to the rows, as a start does.
+async fn keys_in(
+    config: &Config,
+    token: Arc<Pkcs11Hsm>,
+    reader: &Reader,
+    sealer: Arc<RowSealer>,
+) -> Option<Finding> {
+    const CHECK: &str = "keys";
+    let memory = PinMemory::new(&config.server.data_dir);
+    let source = config.hsm.pin.as_ref().filter(|_| !memory.is_marked());
+    let Some(Ok(pin)) = source.map(config::SecretSource::read) else {
+        return Some(Finding::warning(
+            CHECK,
+            "not looked at: there is no PIN to log in with",
+            "`strongroom unseal` looks at them",
+        ));
+    };
+    let keyring = Keyring::new(token as Arc<dyn Hsm>, Arc::new(SystemEntropy), sealer);
+    let mut problem = None;
+    let attempt = async {
+        let done = keyring.unseal(reader, pin, FinalTry::Refuse).await;
+        done.map(drop).map_err(|error| {
+            problem = Some(advise(&error));
+            Error::from(error)
+        })
+    };
+    let done = memory.guard(attempt).await;
+    // What is learned here is forgotten here.
+    drop(keyring.seal().await);
+    Some(match (done, problem) {
+        (Ok(()), _) => Finding::ok(CHECK, "attributes, pins and rows are as they must be"),
+        (Err(_), Some((found, advice))) => Finding::wrong(CHECK, found, advice),
+        (Err(error), None) => Finding::wrong(CHECK, error.to_string(), STORE),
+    })
+}
+
+fn advise(error: &KeyringError) -> (String, &'static str) {
+    let advice = match error {
+        KeyringError::Hsm(_) => "check the token and its PIN; no wrong PIN is tried twice",
+        KeyringError::Replaced(_) => "the token is another, or was changed: find out by whom",
+        KeyringError::Unfit(_) | KeyringError::Misplaced(_) | KeyringError::Store(_) => {
+            "the store was changed by hand, or belongs to another token: find out by whom"
+        }
+        KeyringError::Sealed
+        | KeyringError::Unsealed
+        | KeyringError::NotFounded
+        | KeyringError::Exists(_)
+        | KeyringError::NoKey
+        | KeyringError::UnknownSuite(_)
+        | KeyringError::Crypto(_)
+        | KeyringError::Other(_) => "look into the server's log",
+    };
+    (error.to_string(), advice)
+}

@@ -1,0 +1,125 @@
+//! Files that the program keeps: whole or not there, and private where they hold a key.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use rustix::fs::FlockOperation;
+
+use crate::error::{Error, Result};
+
+/// Makes a directory that only its owner enters; one that is there must be so already.
+pub(super) fn private_dir(path: &Path) -> Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| failed(path, "cannot be made", &error))?;
+    let about = path.metadata().map_err(|error| failed(path, "cannot be examined", &error))?;
+    if about.permissions().mode() & 0o022 != 0 {
+        return Err(Error::precondition(format!(
+            "others may write to {}; run chmod go-w on it",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Takes a directory for this process alone, until what is returned is dropped.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = file.map_err(|error| failed(&path, "cannot be opened", &error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_held) => Err(Error::precondition(format!(
+            "another server uses {}; stop it first",
+            dir.display()
+        ))),
+    }
+}
+
+/// Replaces a file by another whole one: nobody ever sees half of it.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let write = || -> io::Result<()> {
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        create(&new, bytes, mode)?;
+        std::fs::rename(&new, path)?;
+        sync_parent(path)
+    };
+    write().map_err(|error| failed(path, "cannot be written", &error))
+}
+
+/// Writes a file that must not be there yet.
+pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let write = || create(path, bytes, mode).and_then(|()| sync_parent(path));
+    write().map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::AlreadyExists(
+            format!("{} exists; move it away or choose another directory", path.display()).into(),
+        ),
+        _ => failed(path, "cannot be written", &error),
+    })
+}
+
+/// Removes a file that may be there.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => sync_parent(path).map_err(|error| failed(path, "cannot be removed", &error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(path, "cannot be removed", &error)),
+    }
+}
+
+fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn failed(path: &Path, what: &str, error: &io::Error) -> Error {
+    Error::precondition(format!("{} {what} ({error})", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_private_and_a_new_one_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        for text in ["first", "second"] {
+            replace(&path, text.as_bytes(), 0o600).unwrap();
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
+        let taken = write_new(&path, b"third", 0o600).unwrap_err();
+        assert_eq!(taken.reason(), "ALREADY_EXISTS");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "second");
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_directory_that_others_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mine = dir.path().join("a/b");
+        private_dir(&mine).unwrap();
+        assert_eq!(mine.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        std::fs::set_permissions(&mine, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(private_dir(&mine).unwrap_err().to_string().contains("chmod"));
+    }
+}

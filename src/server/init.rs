@@ -1,0 +1,112 @@
+//! `strongroom init`: founds a vault, once.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::assemble;
+use super::files;
+use super::found::{First, Founded, Founding, found};
+use super::run::{environment, failed, in_runtime};
+use crate::cli::{Format, Global, InitArgs, Outcome, json_text, print, prompt_secret};
+use crate::config::Config;
+use crate::engines::pki::{GeneratedKey, KeyType, Request};
+use crate::error::{Error, Result};
+use crate::types::SecretBytes;
+
+/// What is handed to whoever founds.
+struct Files {
+    cert: PathBuf,
+    key: PathBuf,
+    ca: PathBuf,
+}
+
+/// Founds.
+pub(super) fn run(global: &Global, args: &InitArgs) -> Outcome {
+    let config = Config::load(&args.config).map_err(|error| failed(&error.into()))?;
+    environment(&config, None)?;
+    let pin = match &config.hsm.pin {
+        Some(source) => source.read().map_err(|error| failed(&error.into()))?,
+        None => SecretBytes::new(prompt_secret("PIN of the HSM token")?.as_bytes().to_vec()),
+    };
+    in_runtime(&config, false, async {
+        let files = Files::of(&args.out);
+        let done = begin(&config, &files, pin).await;
+        let founded = done.map_err(|error| failed(&error))?;
+        let text = match global.output {
+            Format::Human => welcome(&founded, &files, &args.config),
+            Format::Json => json_text(&json!({
+                "vault_id": founded.vault.to_string(),
+                "ca_file": files.ca,
+                "bootstrap_cert_file": files.cert,
+                "bootstrap_key_file": files.key,
+            })),
+        };
+        print(&text)
+    })
+}
+
+impl Files {
+    fn of(dir: &Path) -> Self {
+        Self {
+            cert: dir.join("bootstrap.pem"),
+            key: dir.join("bootstrap.key"),
+            ca: dir.join("ca.pem"),
+        }
+    }
+}
+
+async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Founded> {
+    for path in [&files.cert, &files.key, &files.ca] {
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::AlreadyExists(
+                format!("{} exists; choose another directory with --out", path.display()).into(),
+            ));
+        }
+    }
+    files::private_dir(&config.server.data_dir)?;
+    let _lock = files::lock(&config.server.data_dir)?;
+    let token = assemble::token(config)?;
+    let probe = token.probe().await.map_err(|error| assemble::explain(&error))?;
+    probe.require().map_err(|error| assemble::explain(&error))?;
+    let parts = assemble::ingredients(config, token)?;
+    let key = GeneratedKey::generate(KeyType::P256)?;
+    let founding = Founding {
+        trust_domain: config.vault.trust_domain.parse()?,
+        origin: config.record.origin.clone(),
+        dev: false,
+        first: First::Bootstrap(Request::of_key(key.public.clone())),
+    };
+    if let Some(out) = files.key.parent().filter(|out| !out.as_os_str().is_empty())
+        && !out.exists()
+    {
+        files::private_dir(out)?;
+    }
+    // Before the vault is there: a certificate without its key would be worth nothing.
+    files::write_new(&files.key, key.private_pem.expose(), 0o600)?;
+    let founded = match found(&parts, &founding, pin).await {
+        Ok(founded) => founded,
+        Err(error) => {
+            files::remove(&files.key)?;
+            return Err(error);
+        }
+    };
+    files::write_new(&files.cert, founded.certificate_pem.as_bytes(), 0o600)?;
+    files::write_new(&files.ca, founded.root_pem.as_bytes(), 0o644)?;
+    Ok(founded)
+}
+
+fn welcome(founded: &Founded, files: &Files, config: &Path) -> String {
+    format!(
+        "The vault {vault} is founded. Its keys are in the HSM.\n\n\
+         {cert} and {key} are the bootstrap certificate: within 24 hours it registers\n\
+         administrators and signs the first request of each, and nothing else.\n\
+         {ca} is what clients trust.\n\n\
+         Next: strongroom server --config {config}\n",
+        vault = founded.vault,
+        cert = files.cert.display(),
+        key = files.key.display(),
+        ca = files.ca.display(),
+        config = config.display(),
+    )
+}

@@ -1,0 +1,310 @@
+//! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::listener;
+use super::node::Ingredients;
+use crate::audit::RecordCodec;
+use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
+use crate::engines::system::{CONTROL_SOCKET, Unseal};
+use crate::error::{Error, Result};
+use crate::grpc::tls::{Tls, Trust};
+use crate::keyring::{FinalTry, Keyring};
+use crate::store::Reader;
+use crate::store::keys::{self, Check, Foundation};
+use crate::types::{Caller, SecretBytes, Standing, State, UnixMillis};
+use crate::vault::{Anchored, Installation, Vault};
+
+/// Why a vault is unsealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// It starts: a `seal` on record is obeyed.
+    Start,
+    /// Somebody asked on the server's own socket: a `seal` on record is taken off.
+    Asked,
+}
+
+/// What seals and unseals a node; clones share it.
+#[derive(Debug, Clone)]
+pub struct Life(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    parts: Ingredients,
+    reader: Reader,
+    codec: Arc<RecordCodec>,
+    keyring: Keyring,
+    vault: Vault,
+    authorities: AuthoritySlot,
+    tls: Arc<Tls>,
+    standing: Standing,
+    /// Seals, unseals and reloads go one after the other.
+    gate: tokio::sync::Mutex<()>,
+    listener_ends: Mutex<UnixMillis>,
+    /// Whether one administrator accepted a restored store already.
+    accepted_once: AtomicBool,
+}
+
+/// How far a restored store is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// By one administrator; another must as well.
+    Once,
+    /// It is served.
+    Wholly,
+}
+
+/// What a life is made of.
+#[derive(Debug)]
+pub(super) struct Organs {
+    pub(super) parts: Ingredients,
+    pub(super) reader: Reader,
+    pub(super) codec: Arc<RecordCodec>,
+    pub(super) keyring: Keyring,
+    pub(super) vault: Vault,
+    pub(super) authorities: AuthoritySlot,
+    pub(super) tls: Arc<Tls>,
+    pub(super) standing: Standing,
+}
+
+impl Life {
+    pub(super) fn new(organs: Organs) -> Self {
+        let Organs { parts, reader, codec, keyring, vault, authorities, tls, standing } = organs;
+        Self(Arc::new(Inner {
+            parts,
+            reader,
+            codec,
+            keyring,
+            vault,
+            authorities,
+            tls,
+            standing,
+            gate: tokio::sync::Mutex::new(()),
+            listener_ends: Mutex::new(UnixMillis(i64::MAX)),
+            accepted_once: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether the node serves.
+    #[must_use]
+    pub fn standing(&self) -> &Standing {
+        &self.0.standing
+    }
+
+    /// The vault.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
+    /// Where the authorities are while the vault is unsealed.
+    #[must_use]
+    pub fn authorities(&self) -> &AuthoritySlot {
+        &self.0.authorities
+    }
+
+    /// Unseals and serves.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`] at a start with a `seal` on record; [`Error::Precondition`] for a PIN that
+    /// the token refuses, and for a vault that is unsealed already; what HSM and store answer.
+    /// The node is as sealed as before then.
+    pub async fn unseal(
+        &self,
+        pin: SecretBytes,
+        final_try: FinalTry,
+        occasion: Occasion,
+    ) -> Result<()> {
+        let _gate = self.0.gate.lock().await;
+        if !self.0.keyring.is_sealed() {
+            return Err(Error::precondition("the vault is unsealed already"));
+        }
+        if occasion == Occasion::Start && self.seal_on_record().await? {
+            self.0.standing.set(State::Sealed(ON_RECORD.to_owned()));
+            return Err(Error::Sealed);
+        }
+        let master = self.0.keyring.unseal(&self.0.reader, pin, final_try).await?;
+        self.0.codec.set_key(Some(master.batch.clone()));
+        match self.open(occasion).await {
+            Ok(state) => {
+                self.0.standing.set(state);
+                tracing::info!(vault = %self.0.vault.installation().id, "unsealed");
+                Ok(())
+            }
+            Err(error) => {
+                self.drop_keys().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops every key and logs the HSM out.
+    ///
+    /// # Errors
+    /// What the HSM answers to the logout; the keys are gone all the same.
+    pub async fn seal(&self, because: &str) -> Result<()> {
+        let _gate = self.0.gate.lock().await;
+        self.0.standing.set(State::Sealed(because.to_owned()));
+        self.drop_keys().await;
+        tracing::warn!(because, "sealed");
+        Ok(())
+    }
+
+    /// Obeys a `seal` on record, whichever node wrote it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn obey_seal(&self) -> Result<()> {
+        if self.0.keyring.is_sealed() || !self.seal_on_record().await? {
+            return Ok(());
+        }
+        // Not while an unsealing is about to take it off.
+        let Ok(gate) = self.0.gate.try_lock() else { return Ok(()) };
+        drop(gate);
+        self.seal(ON_RECORD).await
+    }
+
+    /// Takes the listener's certificate and trust anew, for handshakes to come.
+    ///
+    /// # Errors
+    /// What is wrong with them; what served before serves on.
+    pub async fn reload_tls(&self) -> Result<()> {
+        let _gate = self.0.gate.lock().await;
+        match self.0.authorities.current() {
+            Ok(authorities) => self.show(&authorities).await,
+            Err(_sealed) => {
+                let found = foundation(&self.0.reader).await?;
+                let identity = listener::identity_while_sealed(&self.0.parts)?;
+                self.0.tls.replace(&identity, trust_unchecked(&found)?)
+            }
+        }
+    }
+
+    /// Renews the listener's certificate where it is near its end.
+    ///
+    /// # Errors
+    /// As [`Life::reload_tls`].
+    pub async fn renew_listener(&self) -> Result<()> {
+        let left = self.0.listener_ends.lock().since(self.0.parts.clock.now());
+        if left < listener::RENEW_BEFORE && !self.0.vault.is_sealed() {
+            return self.reload_tls().await;
+        }
+        Ok(())
+    }
+
+    /// Ends: nothing is let in, and every key is dropped.
+    pub(super) async fn end(&self) -> Result<()> {
+        let _gate = self.0.gate.lock().await;
+        self.0.authorities.set(None);
+        Ok(self.0.keyring.seal().await?)
+    }
+
+    async fn seal_on_record(&self) -> Result<bool> {
+        let reader = &self.0.reader;
+        reader.view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed()).await
+    }
+
+    /// Accepts a log that does not extend what the HSM keeps of it. Two must, one after the
+    /// other; of a development vault one.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when nothing waits for acceptance; what HSM and store answer.
+    pub async fn accept(&self) -> Result<Accepted> {
+        let _gate = self.0.gate.lock().await;
+        let State::Held(_) = self.0.standing.state() else {
+            return Err(Error::precondition("nothing waits for acceptance"));
+        };
+        let first = !self.0.accepted_once.swap(true, Ordering::AcqRel);
+        if first && !self.0.vault.installation().dev {
+            tracing::warn!(alarm = true, "one administrator accepts the restored store");
+            return Ok(Accepted::Once);
+        }
+        self.0.vault.accept_rollback().await?;
+        self.0.accepted_once.store(false, Ordering::Release);
+        self.0.standing.set(State::Serving);
+        tracing::warn!(alarm = true, "the restored store is accepted");
+        Ok(Accepted::Wholly)
+    }
+
+    async fn open(&self, occasion: Occasion) -> Result<State> {
+        // What the vault was built from was not verified then; it is now.
+        let found = foundation(&self.0.reader).await?;
+        if installation(&found) != *self.0.vault.installation() {
+            tracing::error!(alarm = true, "the vault's row changed while it was sealed");
+            return Err(Error::precondition("the vault's row changed; start the server again"));
+        }
+        self.0.vault.mark_clock().await?;
+        let ours: TrustDomain = found.vault.trust_domain.parse()?;
+        let hsm = self.0.parts.hsm.as_ref();
+        let authorities = Arc::new(Authorities::load(&self.0.keyring, hsm, &ours).await?);
+        self.0.authorities.set(Some(Arc::clone(&authorities)));
+        self.show(&authorities).await?;
+        let anchored = self.0.vault.check_anchor().await?;
+        if occasion == Occasion::Asked {
+            let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None, None)?;
+            self.0.vault.run(&ctx, Unseal).await?;
+        }
+        Ok(match anchored {
+            Anchored::Extends { .. } | Anchored::Unknown => State::Serving,
+            Anchored::RolledBack { kept, found } => State::Held(format!(
+                "the HSM knows a log of {} entries that this store, with {}, does not extend",
+                kept.size, found.size
+            )),
+        })
+    }
+
+    async fn show(&self, authorities: &Authorities) -> Result<()> {
+        let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
+        let identity = listener::identity(&self.0.parts, authorities).await?;
+        let trust = Trust::new(&ours, authorities.login.certificate_der(), [])?;
+        self.0.tls.replace(&identity, trust)?;
+        *self.0.listener_ends.lock() = identity.not_after();
+        Ok(())
+    }
+
+    async fn drop_keys(&self) {
+        self.0.authorities.set(None);
+        self.0.vault.forget();
+        if let Err(error) = self.0.keyring.seal().await {
+            tracing::warn!(%error, "the keys are gone, but the HSM could not be logged out");
+        }
+        self.0.codec.set_key(None);
+    }
+}
+
+/// Why a node is sealed that found a `seal` on record.
+const ON_RECORD: &str = "a seal is on record; `strongroom unseal` takes it off";
+
+/// Reads what the hierarchy hangs on, without believing it.
+pub(super) async fn foundation(reader: &Reader) -> Result<Foundation> {
+    let found = reader
+        .view(|tx| async { Ok(keys::foundation(tx, &Check::Nothing).await?) }.boxed())
+        .await?;
+    found.ok_or_else(|| Error::precondition("the store holds no vault; run `strongroom init`"))
+}
+
+/// Trusts what an unverified row names: while nothing but health is answered, to let handshakes
+/// come to their end.
+pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
+    let login = found
+        .hsm_keys
+        .iter()
+        .find(|key| key.purpose == keys::HsmPurpose::CaLogin)
+        .and_then(|key| key.certificate.as_deref());
+    let missing = || Error::precondition("the store names no login authority");
+    Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?, [])
+}
+
+pub(super) fn installation(found: &Foundation) -> Installation {
+    let row = &found.vault;
+    Installation {
+        id: row.id,
+        trust_domain: row.trust_domain.clone(),
+        dev: row.dev,
+        origin: row.origin.clone(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Metrics in the form of Prometheus. Labels are bounded: RPCs and codes, never names.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// How an RPC that the vault does not have is labelled: strangers choose no labels.
+pub const OTHER_RPC: &str = "other";
+
+/// Upper bounds of latencies, in seconds.
+const LATENCY_S: [f64; 13] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    rpc: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rpc {
+    rpc: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CredentialLabels {
+    kind: String,
+    state: String,
+}
+
+/// What a node counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    calls: Family<Call, Counter>,
+    latency: Family<Rpc, Histogram>,
+    refused_sealed: Counter,
+    commits: Counter,
+    jobs: Counter,
+    entries: Counter,
+    log_size: Gauge,
+    log_lag: Gauge,
+    checkpoint_age: Gauge<f64, AtomicU64>,
+    credentials: Family<CredentialLabels, Gauge>,
+    sealed: Gauge<i64, AtomicI64>,
+    stuck: Gauge,
+}
+
+/// What is read off elsewhere when somebody asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Gauges {
+    /// Durable transactions, each one group of commits.
+    pub commits: u64,
+    /// Operations in them.
+    pub jobs: u64,
+    /// Entries of the record in them.
+    pub entries: u64,
+    /// Whether the node does not serve.
+    pub sealed: bool,
+    /// Threads that are stuck inside the PKCS#11 module.
+    pub stuck_threads: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let latency: Family<Rpc, Histogram> =
+            Family::new_with_constructor(|| Histogram::new(LATENCY_S));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("strongroom"),
+            calls: Family::default(),
+            latency,
+            refused_sealed: Counter::default(),
+            commits: Counter::default(),
+            jobs: Counter::default(),
+            entries: Counter::default(),
+            log_size: Gauge::default(),
+            log_lag: Gauge::default(),
+            checkpoint_age: Gauge::default(),
+            credentials: Family::default(),
+            sealed: Gauge::default(),
+            stuck: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("requests", "Requests by RPC and gRPC code", self.calls.clone());
+        let help = "Time until the answer's head";
+        registry.register_with_unit("request", help, Unit::Seconds, self.latency.clone());
+        let help = "Requests refused because the vault is sealed or held";
+        registry.register("requests_refused_closed", help, self.refused_sealed.clone());
+        let help = "Durable transactions, each one group";
+        registry.register("store_commits", help, self.commits.clone());
+        registry.register("store_jobs", "Operations in all groups", self.jobs.clone());
+        registry.register("record_entries", "Entries of the record", self.entries.clone());
+        registry.register("log_size", "Entries with a place in the log", self.log_size.clone());
+        registry.register("log_lag", "Batches that wait for a place", self.log_lag.clone());
+        let help = "Age of the newest checkpoint";
+        registry.register_with_unit(
+            "log_checkpoint_age",
+            help,
+            Unit::Seconds,
+            self.checkpoint_age.clone(),
+        );
+        let help = "Leases and certificates by kind and state";
+        registry.register("credentials", help, self.credentials.clone());
+        registry.register("sealed", "1 while the vault does not serve", self.sealed.clone());
+        let help = "Threads stuck inside the PKCS#11 module, of 4";
+        registry.register("hsm_stuck_threads", help, self.stuck.clone());
+    }
+
+    /// Counts a request that was answered.
+    pub fn answered(&self, rpc: &'static str, code: &'static str, took: Duration) {
+        self.calls.get_or_create(&Call { rpc, code }).inc();
+        self.latency.get_or_create(&Rpc { rpc }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a request that was refused because the node does not serve.
+    pub fn refused(&self) {
+        self.refused_sealed.inc();
+    }
+
+    /// Takes notice of the log: entries, batches that wait, age of the checkpoint.
+    pub fn log(&self, size: i64, lag: i64, checkpoint_age: Duration) {
+        self.log_size.set(size);
+        self.log_lag.set(lag);
+        self.checkpoint_age.set(checkpoint_age.as_secs_f64());
+    }
+
+    /// Takes notice of how many credentials there are, by kind and state.
+    pub fn credentials(&self, counts: Vec<(String, String, i64)>) {
+        self.credentials.clear();
+        for (kind, state, count) in counts {
+            self.credentials.get_or_create(&CredentialLabels { kind, state }).set(count);
+        }
+    }
+
+    /// Writes everything as text.
+    #[must_use]
+    pub fn render(&self, now: &Gauges) -> String {
+        self.commits.inner().store(now.commits, Ordering::Relaxed);
+        self.jobs.inner().store(now.jobs, Ordering::Relaxed);
+        self.entries.inner().store(now.entries, Ordering::Relaxed);
+        self.sealed.set(i64::from(now.sealed));
+        self.stuck.set(i64::try_from(now.stuck_threads).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            // Writing to a string does not fail.
+            Err(_never) => "# EOF\n".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_is_shown_in_the_form_of_prometheus() {
+        let metrics = Metrics::default();
+        metrics.answered("IdentityService/WhoAmI", "OK", Duration::from_millis(3));
+        metrics.credentials(vec![("lease".into(), "active".into(), 4)]);
+        metrics.log(12, 2, Duration::from_millis(1_500));
+        let gauges = Gauges { commits: 5, jobs: 9, entries: 8, sealed: true, stuck_threads: 1 };
+        let text = metrics.render(&gauges);
+        for line in [
+            "strongroom_requests_total{rpc=\"IdentityService/WhoAmI\",code=\"OK\"} 1",
+            "strongroom_request_seconds_count{rpc=\"IdentityService/WhoAmI\"} 1",
+            "strongroom_credentials{kind=\"lease\",state=\"active\"} 4",
+            "strongroom_log_size 12",
+            "strongroom_log_checkpoint_age_seconds 1.5",
+            "strongroom_store_commits_total 5",
+            "strongroom_record_entries_total 8",
+            "strongroom_sealed 1",
+            "strongroom_hsm_stuck_threads 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

@@ -1,0 +1,49 @@
+//! What operators measure: counts and ages, nothing about anybody.
+
+use futures_util::FutureExt as _;
+
+use super::Vault;
+use crate::error::Result;
+use crate::store::{Activity, credentials, records};
+use crate::types::UnixMillis;
+
+/// How far the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// Entries that have their place.
+    pub size: i64,
+    /// Batches that wait for theirs.
+    pub waiting: i64,
+    /// When the newest checkpoint was signed; 0 before the first.
+    pub signed_at: UnixMillis,
+}
+
+impl Vault {
+    /// Counts what this process committed.
+    #[must_use]
+    pub fn activity(&self) -> Activity {
+        self.core.reader.activity()
+    }
+
+    /// Tells how far the log is.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn log_state(&self) -> Result<LogState> {
+        let read = self.core.reader.view(|tx| {
+            async move { Ok((records::head(tx).await?, records::waiting(tx).await?)) }.boxed()
+        });
+        let (head, waiting) = read.await?;
+        Ok(LogState { size: head.size, waiting, signed_at: UnixMillis(head.signed_at) })
+    }
+
+    /// Counts credentials by kind and state.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn credential_counts(&self) -> Result<Vec<(String, String, i64)>> {
+        let read =
+            self.core.reader.view(|tx| async move { Ok(credentials::counts(tx).await?) }.boxed());
+        read.await
+    }
+}

@@ -1,0 +1,77 @@
+//! `strongroom dev`, as somebody who tries it for the first time sees it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
+use crate::support::program::{as_admin, dev, program, text};
+
+#[test]
+fn dev_serves_its_administrator_and_continues_at_the_second_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = dev(dir.path());
+    let whoami = as_admin(&first, "whoami --output json");
+    assert!(whoami.status.success(), "{}", text(&whoami.stderr));
+    let whoami: Value = serde_json::from_slice(&whoami.stdout).unwrap();
+    assert_eq!(whoami["identity"], "admin");
+    assert_eq!(whoami["administrator"], true);
+    assert!(first.log().contains("SoftHSM keys are files"), "it is said plainly");
+    assert!(first.log().contains("export STRONGROOM_ADDR=https://127.0.0.1:"));
+    for (file, mode) in [("admin.key", 0o600), ("pin", 0o600), ("vault.db", 0o600)] {
+        let about = fs::metadata(dir.path().join(file)).unwrap();
+        assert_eq!(about.permissions().mode() & 0o077 & !mode, 0, "{file}");
+    }
+    assert_eq!(first.http("/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(first.http("/readyz").0, 200);
+    let metrics = first.http("/metrics").1;
+    let line = "strongroom_requests_total{rpc=\"IdentityService/WhoAmI\",code=\"OK\"} 1";
+    assert!(metrics.contains(line), "{metrics}");
+    assert!(!metrics.contains("admin"), "metrics name nobody");
+    let cert = fs::read(dir.path().join("admin.pem")).unwrap();
+
+    let beside = program().arg("dev").arg("--dir").arg(dir.path()).output().unwrap();
+    assert!(text(&beside.stderr).contains("another server"), "{}", text(&beside.stderr));
+
+    let pin = fs::read_to_string(dir.path().join("pin")).unwrap();
+    assert!(!first.log().contains(pin.trim()));
+    assert_eq!(first.stop(), Some(0));
+    let second = dev(dir.path());
+    assert!(as_admin(&second, "whoami").status.success());
+    assert_eq!(fs::read(dir.path().join("admin.pem")).unwrap(), cert, "it is not near its end");
+
+    // A certificate that is lost is issued again, for the key that is there.
+    assert_eq!(second.stop(), Some(0));
+    fs::remove_file(dir.path().join("admin.pem")).unwrap();
+    let third = dev(dir.path());
+    assert!(as_admin(&third, "whoami").status.success());
+    assert_eq!(third.stop(), Some(0));
+}
+
+#[test]
+fn sealing_refuses_everything_but_health_until_it_is_unsealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path());
+    let socket = dir.path().join("control.sock");
+    let local =
+        |line: &str| program().args(line.split(' ')).arg("--socket").arg(&socket).output().unwrap();
+    assert!(local("status").status.success());
+    let sealed = as_admin(&server, "seal --reason drill");
+    assert!(sealed.status.success(), "{}", text(&sealed.stderr));
+    let refused = as_admin(&server, "whoami");
+    assert_eq!(refused.status.code(), Some(8));
+    assert!(text(&refused.stderr).contains("SEALED"), "{}", text(&refused.stderr));
+    assert_eq!(server.http("/readyz"), (503, "sealed\n".to_owned()));
+    assert_eq!(server.http("/healthz").0, 200);
+    assert_eq!(server.stop(), Some(0));
+
+    let again = dev(dir.path());
+    assert_eq!(as_admin(&again, "whoami").status.code(), Some(8), "a restart obeys the seal");
+    let unsealed = local("unseal");
+    assert!(unsealed.status.success(), "{}", text(&unsealed.stderr));
+    assert!(as_admin(&again, "whoami").status.success());
+    assert_eq!(local("unseal").status.code(), Some(7), "there is nothing to unseal");
+    assert_eq!(again.stop(), Some(0));
+    let third = dev(dir.path());
+    assert!(as_admin(&third, "whoami").status.success(), "the seal is off the record");
+}

@@ -1,0 +1,235 @@
+//! `init`, `server` and `doctor` on a real token: what they do, and what they refuse.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::program::{Installation, PIN, Running, program, text};
+
+#[test]
+fn a_vault_is_founded_once_and_served_until_it_is_told_to_stop() {
+    let real = Installation::new();
+    let founded = real.init();
+    assert!(founded.status.success(), "{}", text(&founded.stderr));
+    let out = real.dir.path().join("out");
+    let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("bootstrap.key"), mode("bootstrap.pem")), (0o600, 0o600));
+
+    let elsewhere = real.run("init --out elsewhere");
+    assert_eq!(elsewhere.status.code(), Some(6), "{}", text(&elsewhere.stderr));
+    assert!(text(&elsewhere.stderr).contains("holds a vault already"));
+
+    let server = real.serve();
+    assert_eq!(real.state().0, "unsealed");
+    let whoami = program()
+        .arg("whoami")
+        .arg("--addr")
+        .arg(format!("https://{}", server.said("grpc_addr")))
+        .arg("--cacert")
+        .arg(out.join("ca.pem"))
+        .arg("--cert")
+        .arg(out.join("bootstrap.pem"))
+        .arg("--key")
+        .arg(out.join("bootstrap.key"))
+        .output()
+        .unwrap();
+    // The bootstrap certificate does two things, and this is neither.
+    assert_eq!(whoami.status.code(), Some(4), "{}", text(&whoami.stderr));
+
+    server.signal(Signal::HUP);
+    let log = server.log();
+    let key = fs::read_to_string(out.join("bootstrap.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    for canary in [PIN, secret] {
+        assert!(!log.contains(canary), "in the log at level trace");
+    }
+    assert_eq!(server.stop(), Some(0));
+    assert!(!real.dir.path().join("data/control.sock").exists());
+    real.serve().stop();
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_across_restarts() {
+    let real = Installation::new();
+    assert!(real.init().status.success());
+    real.set_pin("00000000");
+    for start in 0..2 {
+        let server = real.serve();
+        let (state, because) = real.state();
+        assert_eq!(state, "sealed");
+        let tried = server.log().matches("the HSM refused the PIN").count();
+        assert_eq!(tried, 1, "start {start}: {because}");
+        assert!(real.dir.path().join("data/pin-refused").exists());
+        assert_eq!(server.stop(), Some(0));
+    }
+    // The right PIN in the file is not tried by itself either: nobody said that it is right.
+    real.set_pin(PIN);
+    let server = real.serve();
+    assert_eq!(real.state().0, "sealed");
+    assert_eq!(real.local("unseal").status.code(), Some(7));
+    let forced = real.local("unseal --force");
+    assert!(forced.status.success(), "{}", text(&forced.stderr));
+    assert_eq!(real.state().0, "unsealed");
+    assert_eq!(server.stop(), Some(0));
+    let server = real.serve();
+    assert_eq!(real.state().0, "unsealed");
+    for pin in ["00000000", PIN] {
+        assert!(!server.log().contains(pin), "a PIN in the log");
+    }
+}
+
+#[test]
+fn each_bad_start_says_what_is_wrong_and_what_to_do() {
+    let real = Installation::new();
+    let server = real.run("server");
+    assert!(text(&server.stderr).contains("run `strongroom init`"), "{}", text(&server.stderr));
+    assert!(real.init().status.success());
+    for (from, to, says) in [
+        ("token_label = \"real\"", "token_label = \"other\"", "sealed"),
+        (
+            "trust_domain = \"vault.example.org\"",
+            "trust_domain = \"other.example.org\"",
+            "cannot change",
+        ),
+        ("module = \"", "module = \"/nonexistent", "/nonexistent"),
+    ] {
+        real.replace(from, to);
+        if says == "sealed" {
+            let server = real.serve();
+            assert_eq!(real.state().0, "sealed", "a token that is not there");
+            server.stop();
+        } else {
+            let refused = real.run("server");
+            assert!(!refused.status.success());
+            assert!(text(&refused.stderr).contains(says), "{}", text(&refused.stderr));
+        }
+        real.replace(to, from);
+    }
+}
+
+#[test]
+fn development_and_real_vaults_are_never_served_by_the_others_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = crate::support::program::dev(dir.path());
+    assert_eq!(dev.stop(), Some(0));
+    let real = Installation::new();
+    assert!(real.init().status.success());
+    real.serve().stop();
+
+    let ours = real.dir.path().join("data/vault.db");
+    let kept = fs::read(&ours).unwrap();
+    fs::copy(dir.path().join("vault.db"), &ours).unwrap();
+    let refused = real.run("server");
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("only `strongroom dev` serves it"));
+    fs::write(dir.path().join("vault.db"), kept).unwrap();
+    let refused = program().arg("dev").arg("--dir").arg(dir.path()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("not for development"));
+}
+
+#[test]
+fn doctor_names_what_is_wrong_and_succeeds_only_when_nothing_is() {
+    let real = Installation::new();
+    let findings = |expected: i32| -> Vec<(String, String)> {
+        let said = real.run("doctor --output json");
+        assert_eq!(said.status.code(), Some(expected), "{}", text(&said.stdout));
+        let findings: Vec<Value> = serde_json::from_slice(&said.stdout).unwrap();
+        let word = |finding: &Value, key: &str| finding[key].as_str().unwrap().to_owned();
+        for finding in findings.iter().filter(|finding| finding["level"] != "ok") {
+            assert!(!word(finding, "advice").is_empty(), "{finding}");
+        }
+        findings.iter().map(|one| (word(one, "check"), word(one, "level"))).collect()
+    };
+    let level = |found: &[(String, String)], check: &str| {
+        let found = found.iter().find(|(name, _)| name == check);
+        found.unwrap_or_else(|| panic!("{check}")).1.clone()
+    };
+    assert_eq!(level(&findings(0), "store"), "warning", "nothing is founded");
+    assert!(real.init().status.success());
+    let all = findings(0);
+    for check in ["hsm module", "hsm token", "pin source", "store", "vault", "keys", "clock", "tls"]
+    {
+        assert_eq!(level(&all, check), "ok", "{check}");
+    }
+    let data = real.dir.path().join("data");
+    let pin = real.dir.path().join("pin");
+    let set = |path: &std::path::Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(&data, 0o777);
+    assert_eq!(level(&findings(7), "data directory"), "wrong");
+    set(&data, 0o700);
+    set(&pin, 0o644);
+    assert_eq!(level(&findings(7), "pin source"), "wrong");
+    set(&pin, 0o600);
+    real.set_pin("00000000");
+    assert_eq!(level(&findings(7), "keys"), "wrong");
+    let after = findings(7);
+    assert_eq!(
+        (level(&after, "pin source").as_str(), level(&after, "keys").as_str()),
+        ("wrong", "warning"),
+        "it is not tried again"
+    );
+    fs::remove_file(data.join("pin-refused")).unwrap();
+    real.set_pin(PIN);
+    for (from, to, check) in [
+        ("token_label = \"real\"", "token_label = \"other\"", "hsm token"),
+        ("module = \"", "module = \"/nonexistent", "hsm module"),
+        ("name = \"main\"", "name = \"other\"", "vault"),
+    ] {
+        real.replace(from, to);
+        assert_eq!(level(&findings(7), check), "wrong", "{check}");
+        real.replace(to, from);
+    }
+}
+
+#[test]
+fn sighup_shows_the_new_certificate_to_new_handshakes() {
+    let real = Installation::with("tls_cert_file = \"@/tls.crt\"\ntls_key_file = \"@/tls.key\"");
+    let at = real.dir.path().to_str().unwrap().to_owned();
+    let toml = fs::read_to_string(&real.config).unwrap();
+    fs::write(&real.config, toml.replace('@', &at)).unwrap();
+    let certificate = || {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(format!("{at}/tls.crt"), made.cert.pem()).unwrap();
+        fs::write(format!("{at}/tls.key"), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().to_vec()
+    };
+    let first = certificate();
+    assert!(real.init().status.success());
+    let server = real.serve();
+    assert_eq!(shown_by(&server), first);
+    let second = certificate();
+    assert_eq!(shown_by(&server), first, "files are read when they are asked for");
+    server.signal(Signal::HUP);
+    wait(|| shown_by(&server) == second);
+    fs::write(format!("{at}/tls.key"), "no key").unwrap();
+    server.signal(Signal::HUP);
+    wait(|| server.log().contains("what served before serves on"));
+    assert_eq!(shown_by(&server), second);
+}
+
+fn wait(mut is: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is() {
+        assert!(std::time::Instant::now() < patience, "in vain");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// The certificate that a server shows, whoever signed it.
+fn shown_by(server: &Running) -> Vec<u8> {
+    let address = server.said("grpc_addr").to_owned();
+    let shown = std::process::Command::new("openssl")
+        .args(["s_client", "-connect", &address, "-tls1_3", "-alpn", "h2", "-showcerts"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let out = text(&shown.stdout);
+    let begin = out.find("-----BEGIN CERTIFICATE-----").expect("a certificate");
+    let (_, pem) = x509_parser::pem::parse_x509_pem(out[begin..].as_bytes()).unwrap();
+    pem.contents
+}
