@@ -25,19 +25,34 @@ die() {
     exit 1
 }
 
+# Shows a command as it can be typed.
+typed() {
+    local word line='  $'
+    if [[ $1 == as ]]; then
+        line="  ($2) $"
+        shift 2
+    fi
+    for word in "$@"; do
+        [[ $word != *[!a-zA-Z0-9_./:,@%+=-]* ]] || word="'$word'"
+        line+=" $word"
+    done
+    echo "$line"
+}
+
 # Shows a command and what it prints; it must succeed.
 run() {
-    printf '  $ %s\n' "$*"
+    typed "$@"
     "$@" 2>&1 | shown
 }
 
-# Runs a command that must end with a certain exit code, and shows what it says.
+# Runs a command that must end with a certain exit code, and shows what it says. What it answers is
+# kept in `said`, what it complains about in `complained`.
 must_end_with() {
     local wanted=$1 code=0
     shift
-    printf '  $ %s\n' "$*"
-    "$@" >"$home/said" 2>&1 || code=$?
-    shown <"$home/said"
+    typed "$@"
+    "$@" >"$home/said" 2>"$home/complained" || code=$?
+    cat "$home/said" "$home/complained" | shown
     [[ $code -eq $wanted ]] || die "exit code $code, and $wanted was said"
 }
 
@@ -179,6 +194,7 @@ run_pipeline() {
     step "4. The pipeline, a Python program over gRPC with mTLS, gets a credential and reads"
     printf '  $ docs/examples/pipeline.py --ttl %s --pki-role etl --out %s --hold &\n' \
         "$LEASE_S" "$home"
+    : >"$home/etl.log"
     STRONGROOM_CERT=$home/nightly-etl.crt STRONGROOM_KEY=$home/nightly-etl.key \
         "$PYTHON" docs/examples/pipeline.py --ttl "$LEASE_S" --pki-role etl --out "$home" --hold \
         >"$home/etl.log" 2>&1 &
@@ -212,7 +228,7 @@ refusal() {
     must_end_with 4 as stray-etl strongroom --output json db creds "$1"
     "$PYTHON" -c 'import json, sys
 said = json.load(open(sys.argv[1]))["error"]
-print(said["reason"], said["message"], said["hint"])' "$home/said" >"$2"
+print(said["reason"], said["message"], said["hint"])' "$home/complained" >"$2"
 }
 
 refuse_stranger() {
@@ -245,6 +261,13 @@ end_lease() {
 
 show_record() {
     step "8. The record of all of it, verified; then altered by hand"
+    # What ends by itself is in the record like everything else, a moment later.
+    local tries
+    for ((tries = 0; tries < 50; tries++)); do
+        ! strongroom audit list --action leases.revoke --outcome ok | grep -q lease_reaper || break
+        sleep 0.1
+    done
+    [[ $tries -lt 50 ]] || die "the end of the lease is not in the record"
     run strongroom audit list
     run strongroom audit checkpoint --out "$home/kept" --key-out "$home/record.key"
     run strongroom audit verify --public-key "$home/record.key" --kept "$home/kept"
@@ -262,7 +285,10 @@ show_record() {
 
     say "now a grant for stray-etl is inserted by hand, a copy of nightly-etl's"
     "$PYTHON" scripts/tamper.py grant "$home/vault/vault.db" nightly-etl stray-etl | shown
+    say "what the vault knows of stray-etl it has in memory; any change of rights makes it read anew"
+    run strongroom group create readers --purpose 'reads visits'
     local code=0
+    typed as stray-etl strongroom db creds analytics/reader
     as stray-etl strongroom db creds analytics/reader >"$home/said" 2>&1 || code=$?
     shown <"$home/said"
     [[ $code -ne 0 ]] || die "a grant that nobody gave was honoured"

@@ -39,8 +39,6 @@ def insert_grant(store, giver, taker):
     row["id"], row["subject"] = str(uuid.uuid4()), ids[taker]
     marks = ", ".join("?" * len(columns))
     store.execute(f"INSERT INTO grants ({', '.join(columns)}) VALUES ({marks})", tuple(row.values()))
-    # Its authority changed, as far as a node can see: caches are emptied.
-    store.execute("UPDATE authority SET epoch = epoch + 1")
     print(f"INSERT INTO grants …: {row['action']} on {row['resource']} for {taker}")
 
 

@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 import grpc
 import psycopg2
-from grpc_tools import protoc
 
 PROTOS = pathlib.Path(__file__).resolve().parents[2] / "proto"
 
@@ -32,8 +31,7 @@ def load_stubs(*nouns):
     with tempfile.TemporaryDirectory() as stubs:
         files = [f"strongroom/v1/{noun}.proto" for noun in (*nouns, "options")]
         flags = [f"-I{PROTOS}", f"--python_out={stubs}", f"--grpc_python_out={stubs}"]
-        if protoc.main(["protoc", *flags, *files]) != 0:
-            raise SystemExit("the protos do not compile")
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *flags, *files], check=True)
         sys.path.insert(0, stubs)
         for noun in nouns:
             messages = importlib.import_module(f"strongroom.v1.{noun}_pb2")
