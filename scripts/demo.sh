@@ -276,7 +276,7 @@ show_record() {
         --outcome ok >"$home/entries.json"
     local index
     index=$(field "$home/entries.json" 0 index)
-    say "now one byte of entry $index (the credential) is changed in the database"
+    say "now one bit of entry $index (the credential) is changed in the database"
     "$PYTHON" scripts/tamper.py entry "$home/vault/vault.db" "$index" | shown
     must_end_with 9 strongroom audit verify --public-key "$home/record.key" --output json
     [[ $(field "$home/said" fault first_entry) == "$index" ]] ||
@@ -284,7 +284,9 @@ show_record() {
     say "verification points at entry $index"
 
     say "now a grant for stray-etl is inserted by hand, a copy of nightly-etl's"
-    "$PYTHON" scripts/tamper.py grant "$home/vault/vault.db" nightly-etl stray-etl | shown
+    local forged
+    forged=$("$PYTHON" scripts/tamper.py grant "$home/vault/vault.db" nightly-etl stray-etl)
+    say "INSERT INTO grants …: $forged"
     say "what the vault knows of stray-etl it has in memory; any change of rights makes it read anew"
     run strongroom group create readers --purpose 'reads visits'
     local code=0
@@ -292,10 +294,15 @@ show_record() {
     as stray-etl strongroom db creds analytics/reader >"$home/said" 2>&1 || code=$?
     shown <"$home/said"
     [[ $code -ne 0 ]] || die "a grant that nobody gave was honoured"
-    grep 'a row is not what was sealed' "$home/vault.log" | tail -n 1 >"$home/alarm" ||
+    grep "not what was sealed.*$forged" "$home/vault.log" | tail -n 1 >"$home/alarm" ||
         die "no alarm was raised"
     say "refused, and the vault's log has the alarm:"
     shown <"$home/alarm"
+
+    say "both are put back as they were"
+    "$PYTHON" scripts/tamper.py entry "$home/vault/vault.db" "$index" >/dev/null
+    "$PYTHON" scripts/tamper.py remove "$home/vault/vault.db" "$forged"
+    run strongroom audit verify --public-key "$home/record.key" --kept "$home/kept"
 }
 
 what_to_try() {

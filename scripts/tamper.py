@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Does to a stopped or running development vault what somebody with its database could do.
 
-  tamper.py entry DATABASE INDEX     changes one byte of an entry of the record
-  tamper.py grant DATABASE FROM TO   copies the first grant of one identity to another
+  tamper.py entry DATABASE INDEX     changes one bit of an entry of the record; again, changes it back
+  tamper.py grant DATABASE FROM TO   copies the first grant of one identity to another; prints its id
+  tamper.py remove DATABASE ID       removes a grant
 
-For the demonstration: both must be found.
+For the demonstration: the first two must be found.
 """
 
 import sqlite3
@@ -39,7 +40,7 @@ def insert_grant(store, giver, taker):
     row["id"], row["subject"] = str(uuid.uuid4()), ids[taker]
     marks = ", ".join("?" * len(columns))
     store.execute(f"INSERT INTO grants ({', '.join(columns)}) VALUES ({marks})", tuple(row.values()))
-    print(f"INSERT INTO grants …: {row['action']} on {row['resource']} for {taker}")
+    print(row["id"])
 
 
 def main():
@@ -49,6 +50,8 @@ def main():
             alter_entry(store, int(rest[0]))
         elif verb == "grant":
             insert_grant(store, *rest)
+        elif verb == "remove":
+            store.execute("DELETE FROM grants WHERE id = ?", rest)
         else:
             raise SystemExit(__doc__)
 

@@ -9,8 +9,8 @@ use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
-    ListCertificatesRequest, PutCertificateRoleRequest, RemoveGrantRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
+    ListCertificatesRequest, PutCertificateRoleRequest, RemoveGrantRequest, SignCertificateRequest,
+    SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -115,8 +115,8 @@ impl Scene {
         let machine = world.f.connect(&login).await;
         let grants = grant(&world, short("grant")).await;
         let certificate = sign(&machine).await;
-        let lease = lease(&machine, 0).await;
-        let probe = lease(&world.etl, SHORT_S / 2).await;
+        let lease = issue_lease(&machine, 0).await;
+        let probe = issue_lease(&world.etl, SHORT_S / 2).await;
         Self { world, machine, certificate, lease, grants, probe }
     }
 
@@ -195,7 +195,7 @@ async fn sign(machine: &Channel) -> String {
     signed.certificate.unwrap().id
 }
 
-async fn lease(machine: &Channel, ttl_s: i64) -> String {
+async fn issue_lease(machine: &Channel, ttl_s: i64) -> String {
     let request = IssueCredentialsRequest { ttl_s, ..ask() };
     issue(machine, request).await.unwrap().lease_id
 }

@@ -114,8 +114,10 @@ fn database(method: &str, of: &Things) -> Vec<u8> {
         "PutConnection" => of.connection.encode_to_vec(),
         "ListConnections" => ListConnectionsRequest::default().encode_to_vec(),
         "PutRole" => of.role.encode_to_vec(),
-        "GetRole" => GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() }
-            .encode_to_vec(),
+        "GetRole" => {
+            GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() }
+                .encode_to_vec()
+        }
         "ListRoles" => ListDatabaseRolesRequest::default().encode_to_vec(),
         "IssueCredentials" => ask().encode_to_vec(),
         _ => unknown(method),
@@ -125,8 +127,9 @@ fn database(method: &str, of: &Things) -> Vec<u8> {
 fn leases(method: &str, of: &Things) -> Vec<u8> {
     let id = of.lease.clone();
     match method {
-        "ListLeases" => ListLeasesRequest { identity: of.machine.clone(), ..Default::default() }
-            .encode_to_vec(),
+        "ListLeases" => {
+            ListLeasesRequest { identity: of.machine.clone(), ..Default::default() }.encode_to_vec()
+        }
         "RenewLease" => RenewLeaseRequest { id, ttl_s: 0 }.encode_to_vec(),
         "RevokeLease" => RevokeLeaseRequest { id, reason: String::new() }.encode_to_vec(),
         _ => unknown(method),

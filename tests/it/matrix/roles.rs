@@ -32,10 +32,10 @@ pub(super) const ROLES: [&str; 8] = [
 
 /// A vault with all of them, and another that has just been founded.
 pub(super) struct Scene {
-    world: World,
+    _world: World,
     callers: Vec<Channel>,
     things: Things,
-    founded: Bootstrapped,
+    _founded: Bootstrapped,
     /// In the vault that has just been founded there is nothing else to speak of.
     first: Things,
 }
@@ -72,13 +72,14 @@ impl Scene {
             machine: "data-etl".into(),
             bearer: "data-etl".into(),
             lease: issue(&granted, ask()).await.unwrap().lease_id,
-            grant: world.grant("bare", |grant| AddGrantRequest {
-                resource: "database/analytics/writer".into(),
-                ..grant
-            })
-            .await
-            .unwrap()
-            .id,
+            grant: world
+                .grant("bare", |grant| AddGrantRequest {
+                    resource: "database/analytics/writer".into(),
+                    ..grant
+                })
+                .await
+                .unwrap()
+                .id,
             connection: world.connection(),
             role: world.role(),
         };
@@ -94,7 +95,7 @@ impl Scene {
             owner,
             world.admin.clone(),
         ];
-        Self { world, callers, things, founded, first }
+        Self { _world: world, callers, things, _founded: founded, first }
     }
 
     /// Sends an RPC's request as each role.
