@@ -121,7 +121,7 @@ mod tests {
         let mine = dir.path().join("a/b");
         private_dir(&mine).unwrap();
         assert_eq!(mine.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        std::fs::set_permissions(&mine, std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(&mine, Permissions::from_mode(0o777)).unwrap();
         assert!(private_dir(&mine).unwrap_err().to_string().contains("chmod"));
     }
 }
