@@ -9,6 +9,7 @@
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::indexing_slicing,
+    clippy::disallowed_methods,
     reason = "a measurement that cannot go on says so and stops"
 )]
 

@@ -97,9 +97,9 @@ impl Committer {
 
     /// Appends while the log is integrated as a node does, and until it has caught up.
     async fn run(&self, entry: &Arc<Entry>, span: Duration) -> Run {
-        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::new(AtomicBool::new(false));
         let (reader, codec) = (self.reader.clone(), Arc::clone(&self.codec));
-        let (writer, stopped) = (self.writer.clone(), Arc::clone(&stop));
+        let (writer, stopped) = (self.writer.clone(), Arc::clone(&ended));
         let integration = tokio::spawn(async move {
             loop {
                 let last = stopped.load(Ordering::Acquire);
@@ -129,7 +129,7 @@ impl Committer {
         })
         .await;
         let appended = run.rate_per_s * began.elapsed().as_secs_f64();
-        stop.store(true, Ordering::Release);
+        ended.store(true, Ordering::Release);
         integration.await.unwrap();
         run.rate_per_s = appended / began.elapsed().as_secs_f64();
         run

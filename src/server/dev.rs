@@ -75,15 +75,14 @@ pub(super) fn run(global: &Global, args: &DevArgs) -> Outcome {
 
 /// Makes the directory with SoftHSM's configuration.
 fn prepare(dir: Option<&Path>) -> Result<(PathBuf, Config)> {
-    let dir = match dir {
-        Some(dir) => std::path::absolute(dir)
-            .map_err(|error| Error::precondition(format!("{}: {error}", dir.display())))?,
-        None => {
-            let mut random = [0; 8];
-            SystemEntropy.fill(&mut random)?;
-            let name = format!("strongroom-dev-{}", data_encoding::HEXLOWER.encode(&random));
-            std::env::temp_dir().join(name)
-        }
+    let dir = if let Some(dir) = dir {
+        std::path::absolute(dir)
+            .map_err(|error| Error::precondition(format!("{}: {error}", dir.display())))?
+    } else {
+        let mut random = [0; 8];
+        SystemEntropy.fill(&mut random)?;
+        let name = format!("strongroom-dev-{}", data_encoding::HEXLOWER.encode(&random));
+        std::env::temp_dir().join(name)
     };
     files::private_dir(&dir)?;
     let config = Config::for_dev(&dir)?;

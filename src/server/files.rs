@@ -1,6 +1,6 @@
 //! Files that the program keeps: whole or not there, and private where they hold a key.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -43,9 +43,8 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     name.push(".new");
     let new = path.with_file_name(name);
     let write = || -> io::Result<()> {
-        match std::fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+        if new.symlink_metadata().is_ok() {
+            std::fs::remove_file(&new)?;
         }
         create(&new, bytes, mode)?;
         std::fs::rename(&new, path)?;
@@ -57,11 +56,12 @@ pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// Writes a file that must not be there yet.
 pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let write = || create(path, bytes, mode).and_then(|()| sync_parent(path));
-    write().map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => Error::AlreadyExists(
-            format!("{} exists; move it away or choose another directory", path.display()).into(),
-        ),
-        _ => failed(path, "cannot be written", &error),
+    write().map_err(|error| {
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return failed(path, "cannot be written", &error);
+        }
+        let advice = "exists; move it away or choose another directory";
+        Error::AlreadyExists(format!("{} {advice}", path.display()).into())
     })
 }
 
@@ -76,6 +76,8 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 
 fn create(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // Whatever the umask says: what is meant for clients must be readable.
+    file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -119,7 +121,7 @@ mod tests {
         let mine = dir.path().join("a/b");
         private_dir(&mine).unwrap();
         assert_eq!(mine.metadata().unwrap().permissions().mode() & 0o777, 0o700);
-        std::fs::set_permissions(&mine, std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::set_permissions(&mine, Permissions::from_mode(0o777)).unwrap();
         assert!(private_dir(&mine).unwrap_err().to_string().contains("chmod"));
     }
 }

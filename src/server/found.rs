@@ -10,7 +10,8 @@ use super::node::Ingredients;
 use crate::audit::{CallerFact, DecisionFact, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
 use crate::engines::pki::{
-    Authority, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain, issue,
+    Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
+    issue,
 };
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
@@ -235,23 +236,7 @@ impl FirstRows {
                 changed_by: by,
             },
             member,
-            credential: CredentialRow {
-                id: CredentialId(Id::ordered(now, entropy)?),
-                kind: CredentialKind::Login,
-                identity: id,
-                parent: None,
-                handle: Some(sha256(&certificate.der).to_vec()),
-                resource,
-                state: CredentialState::Active,
-                revocation_epoch: 1,
-                issued_at: now,
-                expires_at: certificate.not_after,
-                max_expires_at: certificate.not_after,
-                next_try: None,
-                tries: 0,
-                trouble: String::new(),
-                detail: certificate.der.clone(),
-            },
+            credential: login_row(parts, id, resource, &certificate, now)?,
             pem: certificate.pem(),
         })
     }
@@ -265,6 +250,32 @@ impl FirstRows {
         tx.insert(&self.credential).await?;
         Ok(())
     }
+}
+
+fn login_row(
+    parts: &Ingredients,
+    identity: IdentityId,
+    resource: ResourceName,
+    certificate: &Certificate,
+    now: UnixMillis,
+) -> Result<CredentialRow> {
+    Ok(CredentialRow {
+        id: CredentialId(Id::ordered(now, parts.entropy.as_ref())?),
+        kind: CredentialKind::Login,
+        identity,
+        parent: None,
+        handle: Some(sha256(&certificate.der).to_vec()),
+        resource,
+        state: CredentialState::Active,
+        revocation_epoch: 1,
+        issued_at: now,
+        expires_at: certificate.not_after,
+        max_expires_at: certificate.not_after,
+        next_try: None,
+        tries: 0,
+        trouble: String::new(),
+        detail: certificate.der.clone(),
+    })
 }
 
 fn entry(

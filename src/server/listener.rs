@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::files;
 use super::node::Ingredients;
-use crate::engines::pki::{Authorities, GeneratedKey, KeyType, Serial, Template, issue};
+use crate::engines::pki::{
+    Authorities, GeneratedKey, KeyType, Serial, SubjectName, Template, issue,
+};
 use crate::error::{Error, Result};
 use crate::grpc::tls::ServerIdentity;
 
@@ -80,7 +82,7 @@ pub(super) fn identity_while_sealed(parts: &Ingredients) -> Result<ServerIdentit
         ListenerTls::Issued { kept_in: None } => {}
     }
     tracing::info!("the listener shows a certificate that nobody trusts until it is unsealed");
-    let names: Vec<_> = parts.server_names.iter().map(|name| name.text()).collect();
+    let names: Vec<_> = parts.server_names.iter().map(SubjectName::text).collect();
     let made = rcgen::generate_simple_self_signed(names).map_err(Error::internal)?;
     let key = zeroize::Zeroizing::new(made.signing_key.serialize_pem());
     ServerIdentity::from_pem(made.cert.pem().as_bytes(), key.as_bytes(), now)

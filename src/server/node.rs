@@ -139,18 +139,13 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let grpc = bind(parts.grpc_listen).await?;
         let grpc_addr = grpc.local_addr().map_err(Error::internal)?;
-        let http_addr = match parts.http_listen {
-            Some(listen) => {
-                let front = http::Front {
-                    vault: vault.clone(),
-                    standing: standing.clone(),
-                    metrics: Arc::clone(&metrics),
-                    hsm: Arc::clone(&parts.hsm),
-                };
-                Some(serve_http(listen, front, &tasks).await?)
-            }
-            None => None,
+        let front = http::Front {
+            vault: vault.clone(),
+            standing: standing.clone(),
+            metrics: Arc::clone(&metrics),
+            hsm: Arc::clone(&parts.hsm),
         };
+        let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
         let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
@@ -232,10 +227,11 @@ async fn bind(listen: SocketAddr) -> Result<TcpListener> {
 }
 
 async fn serve_http(
-    listen: SocketAddr,
+    listen: Option<SocketAddr>,
     front: http::Front,
     tasks: &TaskGroup,
-) -> Result<SocketAddr> {
+) -> Result<Option<SocketAddr>> {
+    let Some(listen) = listen else { return Ok(None) };
     let listener = bind(listen).await?;
     let address = listener.local_addr().map_err(Error::internal)?;
     let group = tasks.clone();
@@ -244,7 +240,7 @@ async fn serve_http(
             tracing::error!(%error, "metrics and health are no longer served");
         }
     }));
-    Ok(address)
+    Ok(Some(address))
 }
 
 /// Writes the root's certificate as PEM, as the store has it.

@@ -68,6 +68,8 @@ where
     F: Future<Output = Outcome>,
 {
     let hardened = harden::harden();
+    // The store and all that stands beside it is this user's alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Unexpected, format!("no runtime: {error}")))?;

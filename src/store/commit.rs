@@ -243,7 +243,10 @@ pub(super) async fn run_group(
         grouped.outcomes.push(outcome.map(|outcome| (outcome, stood_at)));
     }
     if epoch != began {
-        tx.execute("UPDATE authority SET epoch = $1 WHERE id = 1", params![epoch]).await?;
+        let sql = "UPDATE authority SET epoch = $1 WHERE id = 1";
+        if tx.execute(sql, params![epoch]).await? != 1 {
+            return Err(StoreError::Tampered { table: "authority", id: epoch.to_string() });
+        }
         grouped.epoch = epoch;
     }
     if !entries.is_empty() {

@@ -227,9 +227,12 @@ impl Seen {
     fn remember(&mut self, table: &'static str, key: &str, version: i64, mark: u64) {
         let entry = (table, key.to_owned());
         let before = self.young.get(&entry).or_else(|| self.old.get(&entry));
-        if before.is_some_and(|(seen, _)| *seen >= version) {
-            return;
-        }
+        let (version, mark) = match before {
+            // Read again: it keeps the moment at which it was first seen, and its place among the
+            // young.
+            Some((seen, since)) if *seen >= version => (*seen, *since),
+            Some(_) | None => (version, mark),
+        };
         if self.young.len() >= Self::HALF {
             self.old = std::mem::take(&mut self.young);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 
 use parking_lot::Mutex;
 
@@ -75,6 +76,8 @@ pub(super) struct Core {
     pub(super) tasks: TaskGroup,
     pub(super) policy: Policy,
     pub(super) subjects: Subjects,
+    /// The authority epoch at which the caches were last emptied for it.
+    pub(super) watched: AtomicI64,
     pub(super) decisions: Decisions,
     pub(super) refusals: Refusals,
     pub(super) uses: Mutex<Uses>,
@@ -83,6 +86,12 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// Empties the caches: what they held may have moved.
+    pub(super) fn forget(&self) {
+        self.subjects.clear();
+        self.decisions.clear();
+    }
+
     /// The public key of checkpoints, named as the log.
     pub(super) fn log_key(&self) -> Result<VerifierKey> {
         let key = self.keyring.hsm_key(HsmPurpose::Checkpoint)?;

@@ -10,8 +10,12 @@ use super::{Resource, Subject};
 use crate::error::{Error, Result};
 use crate::policy::{CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::{Fence, RowRef};
-use crate::types::{Caller, CredentialId, RequestContext, ResourceName, Verb};
+use crate::types::{Caller, CredentialId, RequestContext, ResourceName, UnixMillis, Verb};
 
+/// How long an unmoved epoch stands for unmoved rows, in milliseconds.
+const COMPARED_MS: i64 = 1_000;
+/// No commit has this epoch.
+const NO_EPOCH: i64 = -1;
 /// Decisions kept.
 const KEPT: usize = 50_000;
 
@@ -28,13 +32,30 @@ pub struct Decision {
     rows: Arc<[RowRef]>,
     /// The authority epoch at which all of that was last known to stand.
     epoch: AtomicI64,
+    /// When its rows were last compared, Unix milliseconds.
+    compared: AtomicI64,
 }
 
 impl Decision {
     /// What the commit has to find unchanged.
+    ///
+    /// At least once a second the rows are compared whatever the epoch says, because the epoch is
+    /// a plain row: one that somebody set back must not keep a decision alive.
     #[must_use]
-    pub fn fence(&self) -> Fence {
-        Fence { epoch: self.epoch.load(Ordering::Acquire), rows: Arc::clone(&self.rows) }
+    pub fn fence(&self, now: UnixMillis) -> Fence {
+        let compared = self.compared.load(Ordering::Acquire);
+        let epoch = if now.0.saturating_sub(compared) >= COMPARED_MS {
+            self.compared.store(now.0, Ordering::Release);
+            NO_EPOCH
+        } else {
+            self.known_at()
+        };
+        Fence { epoch, rows: Arc::clone(&self.rows) }
+    }
+
+    /// The authority epoch at which it was last known to stand.
+    pub(super) fn known_at(&self) -> i64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Takes notice that all of it stood at a commit's epoch.
@@ -77,8 +98,14 @@ pub(super) fn decide(
     let epoch = subject.as_ref().map_or(epoch, |subject| subject.epoch.min(epoch));
     let rows = subject.iter().flat_map(|subject| subject.rows.iter());
     let rows = rows.chain(resources.iter().flat_map(|resource| &resource.rows)).cloned().collect();
-    let decision =
-        Arc::new(Decision { verdict, subject, resources, rows, epoch: AtomicI64::new(epoch) });
+    let decision = Arc::new(Decision {
+        verdict,
+        subject,
+        resources,
+        rows,
+        epoch: AtomicI64::new(epoch),
+        compared: AtomicI64::new(ctx.now.0),
+    });
     if let (Some(credential), [resource]) = (credential, decision.resources.as_slice()) {
         decisions.keep((credential, action, resource.name.clone()), &decision);
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::run::{Answered, Claim, Claimed};
+use super::run::{Answered, Claim, Claimed, Ready};
 use super::{Decision, EffectOperation, Note, Vault, View, WRITES};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
@@ -30,21 +30,9 @@ impl Vault {
     ) -> Result<O::Output> {
         let op = Arc::new(op);
         for _ in 0..ATTEMPTS {
-            let view = self.view(ctx).await?;
-            let decision = self.decide(&view, op.as_ref()).await?;
-            if !decision.verdict.allow {
-                match self.refuse(ctx, O::ACTION, &decision).await? {
-                    Some(refusal) => return Err(refusal),
-                    None => continue,
-                }
-            }
-            let prepared = match op.prepare(&view, &decision).await {
-                Ok(prepared) => Arc::new(prepared),
-                Err(error) => {
-                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
-                    return Err(error);
-                }
-            };
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
+            let Ready { view, decision, prepared } = ready;
+            let prepared = Arc::new(prepared);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
             let effect = Effect {
                 vault: self.clone(),
@@ -80,7 +68,10 @@ struct Effect<O: EffectOperation> {
 
 impl<O: EffectOperation> Effect<O> {
     async fn run(self) -> Answered<O::Output> {
-        match self.commit(Step::Intend(self.claim.clone()), self.decision.fence()).await {
+        match self
+            .commit(Step::Intend(self.claim.clone()), self.decision.fence(self.view.ctx.now))
+            .await
+        {
             Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
             Ok(other) => return other,
             Err(error) => return Answered::Failed(error),
@@ -90,7 +81,7 @@ impl<O: EffectOperation> Effect<O> {
             // The key is given back: nothing of this try stays, and the next one makes another.
             Err(error) => return self.give_up(error, self.claim.clone()).await,
         };
-        match self.commit(Step::Record(effect), self.decision.fence()).await {
+        match self.commit(Step::Record(effect), self.decision.fence(self.view.ctx.now)).await {
             Ok(Answered::Moved) => {
                 // Undone, its claim with it; decided again from the start.
                 let moved = Error::Conflict("what it stood on changed".into());
@@ -110,7 +101,8 @@ impl<O: EffectOperation> Effect<O> {
 
     /// Leaves the row to the worker that ends it, and answers why.
     async fn give_up(&self, error: Error, release: Option<Arc<Claim>>) -> Answered<O::Output> {
-        let fence = Fence { epoch: self.decision.fence().epoch, rows: Arc::new([]) };
+        let fence =
+            Fence { epoch: self.decision.fence(self.view.ctx.now).epoch, rows: Arc::new([]) };
         match self.commit(Step::Abandon(error.clone(), release), fence).await {
             Ok(_) => Answered::Failed(error),
             // What the store answers is not why it failed; the worker finds the row later.
@@ -201,6 +193,9 @@ impl<O: EffectOperation> Work for EffectWork<O> {
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        if matches!(self.output, Some(Reached::Made(_))) {
+            self.story.is_replay();
+        }
         Some(match (&self.step, outcome) {
             (Step::Abandon(error, _), Ok(changes)) => {
                 self.story.success = error.reason();

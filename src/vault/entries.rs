@@ -16,7 +16,7 @@ use crate::types::{Caller, RequestContext};
 /// One operation's story, told when its commit runs.
 pub(super) struct Story {
     pub(super) ctx: RequestContext,
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     action: &'static str,
     note: Note,
     /// What to call success: `OK`, or `INTENT` before an effect.
@@ -32,6 +32,13 @@ impl Story {
         note: Note,
     ) -> Self {
         Self { ctx: ctx.clone(), core: Arc::clone(&vault.core), action, note, success: "OK" }
+    }
+
+    /// Says that an earlier try did it: this one used no key and made nothing.
+    pub(super) fn is_replay(&mut self) {
+        self.success = "REPLAY";
+        self.note.keys.clear();
+        self.note.credential = None;
     }
 
     /// Encodes the entry. One that cannot be encoded fails the whole group, because nothing may
@@ -130,15 +137,16 @@ impl Vault {
         }
     }
 
-    /// Records that an allowed operation failed before its commit.
+    /// Records that an allowed operation failed before its commit; false when what it stood on
+    /// moved, so that the failure may not be answered.
     pub(super) async fn record_failure(
         &self,
         ctx: &RequestContext,
         action: &'static str,
         decision: &Arc<Decision>,
         error: &Error,
-    ) -> Result<()> {
-        self.append(ctx, action, decision, Err(error.clone())).await.map(drop)
+    ) -> Result<bool> {
+        self.append(ctx, action, decision, Err(error.clone())).await
     }
 
     /// Records that a stream begins; false when what it stood on moved.
@@ -151,7 +159,7 @@ impl Vault {
     ) -> Result<bool> {
         let mut story = Story::new(self, ctx, action, decision, Note::default());
         story.success = success;
-        self.append_story(story, decision, Ok(()), Some(decision.fence())).await
+        self.append_story(story, decision, Ok(()), Some(decision.fence(ctx.now))).await
     }
 
     /// Records how a stream ended, whatever moved meanwhile.
@@ -175,7 +183,7 @@ impl Vault {
         outcome: Result<()>,
     ) -> Result<bool> {
         let story = Story::new(self, ctx, action, decision, Note::default());
-        self.append_story(story, decision, outcome, Some(decision.fence())).await
+        self.append_story(story, decision, outcome, Some(decision.fence(ctx.now))).await
     }
 
     async fn append_story(

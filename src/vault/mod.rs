@@ -75,6 +75,7 @@ impl Vault {
             tasks,
             policy: Policy::builtin()?,
             subjects: subject::Subjects::default(),
+            watched: std::sync::atomic::AtomicI64::new(0),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
@@ -146,6 +147,7 @@ impl Vault {
         if let Some(kept) = self.core.subjects.lookup(&wanted) {
             return Ok(Some(kept));
         }
+        let emptied = self.core.subjects.emptied();
         let load = wanted.clone();
         let loaded = self
             .core
@@ -153,7 +155,7 @@ impl Vault {
             .view(move |tx| async move { Subject::load(tx, &load).await }.boxed())
             .await?;
         let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
-        self.core.subjects.keep(&subject);
+        self.core.subjects.keep(&subject, emptied);
         Ok(Some(subject))
     }
 
@@ -176,8 +178,7 @@ impl Vault {
 
     /// Empties the caches: what they held may have moved.
     pub(crate) fn forget(&self) {
-        self.core.subjects.clear();
-        self.core.decisions.clear();
+        self.core.forget();
     }
 
     /// Notes who was served and by which grants, to be written once a minute.

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::{Decision, Note, Operation, Vault, View};
+use super::{Decision, Note, Operation, Vault, Verb, View};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency};
 use crate::types::RequestContext;
@@ -24,21 +24,9 @@ impl Vault {
     pub async fn run<O: Operation>(&self, ctx: &RequestContext, op: O) -> Result<O::Output> {
         let op = Arc::new(op);
         for _ in 0..ATTEMPTS {
-            let view = self.view(ctx).await?;
-            let decision = self.decide(&view, op.as_ref()).await?;
-            if !decision.verdict.allow {
-                match self.refuse(ctx, O::ACTION, &decision).await? {
-                    Some(refusal) => return Err(refusal),
-                    None => continue,
-                }
-            }
-            let prepared = match op.prepare(&view, &decision).await {
-                Ok(prepared) => Arc::new(prepared),
-                Err(error) => {
-                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
-                    return Err(error);
-                }
-            };
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
+            let Ready { view, decision, prepared } = ready;
+            let prepared = Arc::new(prepared);
             let mut note = Note::default();
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
@@ -52,13 +40,10 @@ impl Vault {
                 output: None,
                 reply,
             };
-            match self.submit(decision.fence(), O::NEEDS, Box::new(work), answer).await? {
+            match self.submit(decision.fence(ctx.now), O::NEEDS, Box::new(work), answer).await? {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
                     self.used(ctx, &decision);
-                    if O::NEEDS.bumps {
-                        self.forget();
-                    }
                     return Ok(output);
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,
@@ -83,11 +68,35 @@ impl Vault {
         answer.await.map_err(|_dropped| Error::OutcomeUnknown)
     }
 
-    pub(super) async fn decide<V: super::Verb>(
+    /// Takes a verb up to its commit; nothing when what it stood on moved, so that it has to be
+    /// decided again.
+    pub(super) async fn ready<V: Verb>(
         &self,
-        view: &View,
+        ctx: &RequestContext,
         op: &V,
-    ) -> Result<Arc<Decision>> {
+    ) -> Result<Option<Ready<V>>> {
+        let mut view = self.view(ctx).await?;
+        let decision = self.decide(&view, op).await?;
+        // A kept decision may stand on a newer caller than the view does: what follows looks at
+        // the one whose rows the fence holds.
+        view.subject.clone_from(&decision.subject);
+        if !decision.verdict.allow {
+            let refusal = self.refuse(ctx, V::ACTION, &decision).await?;
+            return refusal.map_or(Ok(None), Err);
+        }
+        match op.prepare(&view, &decision).await {
+            Ok(prepared) => Ok(Some(Ready { view, decision, prepared })),
+            Err(error) => {
+                if self.record_failure(ctx, V::ACTION, &decision, &error).await? {
+                    return Err(error);
+                }
+                self.forget();
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) async fn decide<V: Verb>(&self, view: &View, op: &V) -> Result<Arc<Decision>> {
         let core = &self.core;
         let epoch = core.reader.epoch_seen();
         let resources = op.resources(view).await?;
@@ -102,6 +111,13 @@ impl Vault {
             epoch,
         )
     }
+}
+
+/// A verb that was decided and prepared.
+pub(super) struct Ready<V: Verb> {
+    pub(super) view: View,
+    pub(super) decision: Arc<Decision>,
+    pub(super) prepared: V::Prepared,
 }
 
 /// What became of a job, as its caller hears it.
@@ -197,10 +213,17 @@ impl<O: Operation> Work for RunWork<O> {
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        if matches!(self.output, Some(Answered::Made(_))) {
+            self.story.is_replay();
+        }
         Some(self.story.entry(&self.decision, outcome))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {
+        // Here, because a caller that went away would not.
+        if O::NEEDS.bumps {
+            self.story.core.forget();
+        }
         let answered = match settled {
             Settled::Durable { outcome: Ok(()), epoch } => match self.output {
                 Some(Answered::Done(output, _)) => Answered::Done(output, epoch),

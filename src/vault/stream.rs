@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::run::ATTEMPTS;
+use super::run::{ATTEMPTS, Ready};
 use super::{Decision, Vault, Verb, View};
 use crate::error::{Error, Result};
 use crate::types::RequestContext;
@@ -45,21 +45,8 @@ impl Vault {
         op: O,
     ) -> Result<mpsc::Receiver<Result<O::Output>>> {
         for _ in 0..ATTEMPTS {
-            let view = self.view(ctx).await?;
-            let decision = self.decide(&view, &op).await?;
-            if !decision.verdict.allow {
-                match self.refuse(ctx, O::ACTION, &decision).await? {
-                    Some(refusal) => return Err(refusal),
-                    None => continue,
-                }
-            }
-            let at = match op.prepare(&view, &decision).await {
-                Ok(at) => at,
-                Err(error) => {
-                    self.record_failure(ctx, O::ACTION, &decision, &error).await?;
-                    return Err(error);
-                }
-            };
+            let Some(ready) = self.ready(ctx, &op).await? else { continue };
+            let Ready { view, decision, prepared: at } = ready;
             if !self.record_begin(ctx, O::ACTION, &decision, BEGUN).await? {
                 self.forget();
                 continue;
@@ -72,8 +59,8 @@ impl Vault {
                 op,
                 at,
                 view,
+                epoch: decision.known_at(),
                 decision,
-                epoch: 0,
                 decided: Instant::now(),
                 items,
             };

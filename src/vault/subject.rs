@@ -213,6 +213,8 @@ pub(super) struct Subjects(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
+    /// Counts how often all of it was forgotten.
+    emptied: u64,
     by_id: HashMap<CredentialId, Arc<Subject>>,
     by_handle: HashMap<[u8; 32], CredentialId>,
 }
@@ -227,10 +229,19 @@ impl Subjects {
         kept.by_id.get(id).cloned()
     }
 
-    pub(super) fn keep(&self, subject: &Arc<Subject>) {
+    /// How often all of it was forgotten: asked before loading.
+    pub(super) fn emptied(&self) -> u64 {
+        self.0.lock().emptied
+    }
+
+    /// Keeps a subject, unless all was forgotten since its loading began.
+    pub(super) fn keep(&self, subject: &Arc<Subject>, emptied: u64) {
         let mut kept = self.0.lock();
+        if kept.emptied != emptied {
+            return;
+        }
         if kept.by_id.len() >= KEPT {
-            *kept = Kept::default();
+            kept.empty();
         }
         let id = subject.credential.row.id;
         kept.by_id.insert(id, Arc::clone(subject));
@@ -242,6 +253,14 @@ impl Subjects {
     }
 
     pub(super) fn clear(&self) {
-        *self.0.lock() = Kept::default();
+        self.0.lock().empty();
+    }
+}
+
+impl Kept {
+    fn empty(&mut self) {
+        self.by_id.clear();
+        self.by_handle.clear();
+        self.emptied = self.emptied.wrapping_add(1);
     }
 }

@@ -1,6 +1,7 @@
 //! Upkeep: a closed list, undecided, without entries, unable to write a sealed row. A round that
 //! finds nothing to do writes nothing.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -107,7 +108,7 @@ impl Vault {
     /// What the store answers.
     pub async fn watch_authority(&self) -> Result<()> {
         let epoch = self.core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
-        if epoch > self.core.reader.epoch_seen() {
+        if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
         }
         Ok(())

@@ -179,7 +179,7 @@ async fn a_signed_certificate_verifies_and_its_holder_owner_and_administrator_se
         };
         for mut client in [w.admin.clone(), w.etl.clone(), carol.clone()] {
             let listed = client.list_certificates(of_etl.clone()).await.unwrap().into_inner();
-            assert_eq!(listed.certificates, [certificate.clone()]);
+            assert_eq!(listed.certificates, std::slice::from_ref(&certificate));
         }
         let own = ListCertificatesRequest::default();
         let none = carol.clone().list_certificates(own).await.unwrap().into_inner();

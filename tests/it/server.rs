@@ -230,6 +230,6 @@ fn shown_by(server: &Running) -> Vec<u8> {
         .unwrap();
     let out = text(&shown.stdout);
     let begin = out.find("-----BEGIN CERTIFICATE-----").expect("a certificate");
-    let (_, pem) = x509_parser::pem::parse_x509_pem(out[begin..].as_bytes()).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&out.as_bytes()[begin..]).unwrap();
     pem.contents
 }

@@ -164,7 +164,6 @@ mod tests {
             Raw { action: "a b", ..Raw::default() },
             Raw { action: &long, ..Raw::default() },
             Raw { outcome: "o\u{2028}k", ..Raw::default() },
-            Raw { resource: "database", ..Raw::default() },
             Raw { resource: "database/**/x", ..Raw::default() },
             Raw { object: "7", ..Raw::default() },
             Raw { from_ms: -1, ..Raw::default() },

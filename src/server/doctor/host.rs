@@ -15,7 +15,8 @@ use crate::types::{Clock as _, SystemClock};
 pub(super) fn examine(config: &Config) -> Vec<Finding> {
     let server = &config.server;
     let mut findings = vec![data_dir(&server.data_dir), pin(config)];
-    if let Some(parent) = server.control_socket.parent() {
+    // Most often it is in the data directory, which was looked at.
+    if let Some(parent) = server.control_socket.parent().filter(|dir| **dir != server.data_dir) {
         findings.push(directory("control socket", parent));
     }
     findings.push(tls(config));

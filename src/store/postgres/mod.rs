@@ -17,9 +17,16 @@ pub(super) use lane::{Lanes, start as start_lanes};
 pub(super) type Fault = (StoreError, bool);
 
 /// How to reach the server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Server {
     options: PgConnectOptions,
+}
+
+impl std::fmt::Debug for Server {
+    /// Shows nothing: the options hold the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
 }
 
 impl Server {

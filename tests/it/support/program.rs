@@ -12,7 +12,7 @@ use strongroom::hsm::softhsm;
 use tempfile::TempDir;
 
 /// Longest that a start or an end may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The program, without anything of our own environment.
 pub(crate) fn program() -> Command {
