@@ -51,7 +51,12 @@ impl Vault {
         }
         let stored = self.stored_checkpoint(&row)?;
         let head = Head::read(&row);
-        if stored == Some(head) || !self.extend_signed(head, stored).await? {
+        let known = *self.core.signed.lock() == Some(head);
+        if stored == Some(head) && known {
+            return Ok(());
+        }
+        // One that is signed already may still be older than another that was.
+        if !self.extend_signed(head, stored).await? || stored == Some(head) {
             return Ok(());
         }
         let size = u64::try_from(head.size).map_err(Error::internal)?;
