@@ -285,7 +285,10 @@ CREATE TABLE log_head (
     size BIGINT NOT NULL,
     root BYTEA NOT NULL,
     edge BYTEA NOT NULL,
+    lanes BYTEA NOT NULL,
+    mac BYTEA NOT NULL,
     checkpoint TEXT NOT NULL,
     signed_at BIGINT NOT NULL
 );
-INSERT INTO log_head (id, size, root, edge, checkpoint, signed_at) VALUES (1, 0, '', '', '', 0);
+INSERT INTO log_head (id, size, root, edge, lanes, mac, checkpoint, signed_at)
+VALUES (1, 0, '', '', '', '', '', 0);

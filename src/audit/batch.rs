@@ -7,7 +7,9 @@ use minicbor::{Decoder, Encoder};
 use parking_lot::RwLock;
 
 use super::entry::{SideValue, read_side};
+use super::head::covered;
 use crate::crypto::{MacKey, sha256};
+use crate::store::records::HeadRow;
 use crate::store::{Batch, BatchCodec, Entry, StoreError};
 
 /// Makes and checks batches; holds the key while the vault is unsealed.
@@ -37,6 +39,28 @@ impl RecordCodec {
         let key = self.key.read();
         let key = key.as_ref().ok_or(StoreError::Sealed)?;
         Ok(key.verify(&[&hash], mac).then_some(hash))
+    }
+
+    /// Makes the MAC of the log's head.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn vouch(&self, head: &HeadRow) -> Result<[u8; 32], StoreError> {
+        let key = self.key.read();
+        Ok(key.as_ref().ok_or(StoreError::Sealed)?.tag(&[&covered(head)]))
+    }
+
+    /// Tells whether the log's head is one that a vault wrote, or that of an empty log.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn vouches(&self, head: &HeadRow) -> Result<bool, StoreError> {
+        let HeadRow { size, root, edge, lanes, mac, checkpoint: _, signed_at: _ } = head;
+        if *size == 0 && [root, edge, lanes, mac].iter().all(|part| part.is_empty()) {
+            return Ok(true);
+        }
+        let key = self.key.read();
+        Ok(key.as_ref().ok_or(StoreError::Sealed)?.verify(&[&covered(head)], mac))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Head;
+use super::{Head, RecordCodec, head};
 use crate::crypto::{CryptoError, ProofPlan, Result, TileId, TileReader, verify_consistency};
 use crate::error::Result as Answer;
 use crate::store::{Tx, records};
@@ -12,9 +12,9 @@ use crate::store::{Tx, records};
 /// A tile that is missing or damaged proves nothing: the answer is no.
 ///
 /// # Errors
-/// What the store answers.
-pub async fn extends(tx: &mut Tx, kept: &Head) -> Answer<(bool, Head)> {
-    let head = Head::read(&records::head(tx).await?);
+/// [`crate::Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+pub async fn extends(tx: &mut Tx, codec: &RecordCodec, kept: &Head) -> Answer<(bool, Head)> {
+    let head = Head::read(&head(tx, codec).await?);
     let (Ok(old), Ok(new)) = (u64::try_from(kept.size), u64::try_from(head.size)) else {
         return Ok((false, head));
     };

@@ -13,39 +13,24 @@ use super::batch::cut;
 use super::entry::ReadEntry;
 use super::extend::Tiles;
 use super::filter::Bloom;
-use crate::crypto::{self, EMPTY_ROOT, Frontier, Hash, Tile, TileEdge, TileId};
+use super::head::{Head, digest, tampered};
+use crate::crypto::{self, Frontier, Hash, Tile, TileEdge, TileId};
 use crate::error::{Error, Result};
 use crate::store::records::{self, HeadRow, LaneState, PendingBatch};
-use crate::store::{Change, Entry, Reader, Settled, StoreError, Tx, Work};
+use crate::store::{Change, Entry, OwnLane, Reader, Settled, StoreError, Tx, Work};
 
 /// Batches of one lane that one integration takes.
 const BATCHES: i64 = 512;
+/// Bytes of batches that one integration takes, unless a single one is larger.
+const BYTES: i64 = 8 << 20;
 /// Entries in a bundle, and hashes in a tile.
 const WIDTH: i64 = 256;
-
-/// The log's head: how many entries, and the root over them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
-    /// Entries in the tree.
-    pub size: i64,
-    /// Root hash.
-    pub root: Hash,
-}
-
-impl Head {
-    /// Takes it from its row; a root that is none is the empty tree's.
-    #[must_use]
-    pub fn read(row: &HeadRow) -> Self {
-        Self { size: row.size, root: row.root.as_slice().try_into().unwrap_or(EMPTY_ROOT) }
-    }
-}
 
 /// One step of the log, ready to be committed.
 #[derive(Debug)]
 pub struct Integration {
-    from: i64,
-    head: Head,
-    edge: Vec<u8>,
+    from: HeadRow,
+    to: HeadRow,
     places: Vec<(i64, i64, i64, i64)>,
     lanes: Vec<LaneState>,
     tiles: Vec<Tile>,
@@ -56,57 +41,71 @@ pub struct Integration {
 /// What one view reads.
 struct Gathered {
     head: HeadRow,
-    lanes: Vec<(LaneState, Vec<PendingBatch>)>,
+    lanes: Vec<LaneState>,
+    batches: Vec<PendingBatch>,
     tiles: HashMap<(u8, u64), Vec<u8>>,
     filter: Option<Vec<u8>>,
-    /// The first batch that this process committed and that is gone: lane and sequence.
-    gone: Option<(i64, i64)>,
 }
 
 /// Plans the next step; nothing when every batch has its place.
 ///
 /// # Errors
-/// [`Error::Denied`], with an alarm, when a batch was removed or altered.
+/// [`Error::Denied`], with an alarm, when a batch was removed or altered, or the head is none that
+/// a vault wrote.
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
+    // What this process committed before the view begins must be there.
     let own = reader.own_lanes();
-    let gathered = reader.view(|tx| gather(tx, own).boxed()).await?;
-    if let Some((lane, seq)) = gathered.gone {
-        return Err(removed(lane, seq).into());
+    let gathered = reader.view(|tx| gather(tx).boxed()).await?;
+    let Gathered { head, lanes, .. } = &gathered;
+    for (lane, own) in &own {
+        demand(lanes.iter().find(|state| state.lane == *lane), *lane, own)?;
     }
-    if gathered.lanes.is_empty() {
+    if !codec.vouches(head)? || digest(lanes) != head.lanes {
+        return Err(tampered(head).into());
+    }
+    reader.saw_placed(lanes.iter().map(|lane| (lane.lane, lane.seq)));
+    if gathered.batches.is_empty() {
         return Ok(None);
     }
-    integrate(codec, gathered).map(Some)
+    integrate(codec, gathered, &own).map(Some)
 }
 
-async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
-    let head = records::head(tx).await?;
-    let mut lanes = Vec::new();
-    for lane in records::lanes_behind(tx).await? {
-        let batches = records::batches_after(tx, lane.lane, lane.seq, BATCHES).await?;
-        lanes.push((lane, batches));
+/// Demands of a lane's row what this process committed there.
+fn demand(state: Option<&LaneState>, lane: i64, own: &OwnLane) -> Result<(), StoreError> {
+    let (seq, last) = state.map_or((0, 0), |state| (state.seq, state.last.max(state.seq)));
+    if own.batches.last_key_value().is_some_and(|(newest, _)| *newest > last) {
+        return Err(removed(lane, last.saturating_add(1)));
     }
-    // What this process committed before the view began must be there.
-    let mut gone = None;
-    for (lane, seq) in own {
-        let read = lanes.iter().find(|(state, _)| state.lane == lane);
-        let last = read.and_then(|(_, batches)| batches.last().map(|batch| batch.seq));
-        let full = read.is_some_and(|(_, batches)| {
-            i64::try_from(batches.len()).is_ok_and(|count| count >= BATCHES)
-        });
-        let last = match last {
-            Some(last) => last,
-            None => records::lane(tx, lane).await?.map_or(0, |state| state.seq),
-        };
-        if last < seq && !full {
-            gone = gone.or(Some((lane, last.saturating_add(1))));
+    match (own.batches.get(&seq), state) {
+        (Some(hash), Some(state)) if state.hash != hash => Err(removed(lane, seq)),
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+async fn gather(tx: &mut Tx) -> Result<Gathered> {
+    let head = records::head(tx).await?;
+    let lanes = records::lanes(tx).await?;
+    let behind = || lanes.iter().filter(|lane| lane.last > lane.seq);
+    let share = BYTES / i64::try_from(behind().count().max(1)).map_err(Error::internal)?;
+    let mut batches = Vec::new();
+    let mut total = 0_i64;
+    for lane in behind() {
+        if total >= BYTES {
+            break;
         }
+        let (mut last, mut bytes) = (lane.seq, 0_i64);
+        for (seq, size) in records::sizes_after(tx, lane.lane, lane.seq, BATCHES).await? {
+            if bytes > 0 && bytes.saturating_add(size) > share {
+                break;
+            }
+            (last, bytes) = (seq, bytes.saturating_add(size));
+        }
+        total = total.saturating_add(bytes);
+        batches.extend(records::batches_between(tx, lane.lane, lane.seq, last).await?);
     }
     let mut tiles = HashMap::new();
-    let filter;
-    if lanes.is_empty() {
-        filter = None;
-    } else {
+    let mut filter = None;
+    if !batches.is_empty() {
         for id in TileEdge::tiles_at(unsigned(head.size)?) {
             if let Some(bytes) = records::tile(tx, i64::from(id.level), signed(id.index)?).await? {
                 tiles.insert((id.level, id.index), bytes);
@@ -116,53 +115,62 @@ async fn gather(tx: &mut Tx, own: Vec<(i64, i64)>) -> Result<Gathered> {
         let last = records::filters_down(tx, bundle, 1).await?.into_iter().next();
         filter = last.filter(|(found, _)| *found == bundle).map(|(_, filter)| filter);
     }
-    Ok(Gathered { head, lanes, tiles, filter, gone })
+    Ok(Gathered { head, lanes, batches, tiles, filter })
 }
 
-fn integrate(codec: &RecordCodec, gathered: Gathered) -> Result<Integration> {
-    let Gathered { head, lanes, tiles, filter, gone: _ } = gathered;
+fn integrate(
+    codec: &RecordCodec,
+    gathered: Gathered,
+    own: &BTreeMap<i64, OwnLane>,
+) -> Result<Integration> {
+    let Gathered { head, mut lanes, batches, tiles, filter } = gathered;
     let hashes = head.edge.as_chunks::<32>().0.to_vec();
     let mut frontier = Frontier::from_parts(unsigned(head.size)?, hashes)?;
     if head.size > 0 && head.root != frontier.root() {
-        return Err(StoreError::Tampered { table: "log_head", id: head.size.to_string() }.into());
+        return Err(tampered(&head).into());
     }
     let mut edge = TileEdge::load(unsigned(head.size)?, &Tiles(tiles))?;
     let mut step = Integration {
-        from: head.size,
-        head: Head { size: head.size, root: [0; 32] },
-        edge: Vec::new(),
+        to: head.clone(),
+        from: head,
         places: Vec::new(),
         lanes: Vec::new(),
         tiles: Vec::new(),
         filters: BTreeMap::new(),
         settled: None,
     };
-    if head.size % WIDTH != 0 {
+    if step.from.size % WIDTH != 0 {
         // One that was removed holds everything: it must hide nothing.
         let filter = Bloom::from_stored(filter.unwrap_or_default());
-        step.filters.insert(head.size / WIDTH, filter);
+        step.filters.insert(step.from.size / WIDTH, filter);
     }
     let mut leaves = Vec::new();
-    for (mut lane, batches) in lanes {
-        for batch in batches {
-            step.take(codec, &mut lane, &batch, &mut leaves)?;
+    for lane in lanes.iter_mut().filter(|lane| lane.last > lane.seq) {
+        let (id, before) = (lane.lane, lane.seq);
+        for batch in batches.iter().filter(|batch| batch.lane == id) {
+            let committed = own.get(&id).and_then(|own| own.batches.get(&batch.seq));
+            step.take(codec, lane, batch, committed, &mut leaves)?;
         }
-        step.lanes.push(lane);
+        if lane.seq != before {
+            step.lanes.push(lane.clone());
+        }
     }
     for leaf in &leaves {
         frontier.append(*leaf)?;
     }
     step.tiles = edge.append(&leaves)?;
-    step.head.root = frontier.root();
-    step.edge = frontier.edge().concat();
+    step.to.root = frontier.root().to_vec();
+    step.to.edge = frontier.edge().concat();
+    step.to.lanes = digest(&lanes);
+    step.to.mac = codec.vouch(&step.to)?.to_vec();
     Ok(step)
 }
 
 impl Integration {
     /// The head that this step makes.
     #[must_use]
-    pub const fn head(&self) -> Head {
-        self.head
+    pub fn head(&self) -> Head {
+        Head::read(&self.to)
     }
 
     /// Asks to be told what became of it.
@@ -179,6 +187,7 @@ impl Integration {
         codec: &RecordCodec,
         lane: &mut LaneState,
         batch: &PendingBatch,
+        committed: Option<&Hash>,
         leaves: &mut Vec<Hash>,
     ) -> Result<()> {
         let next = lane.seq.saturating_add(1);
@@ -189,19 +198,21 @@ impl Integration {
         let hash = codec.check(place, &lane.hash, &batch.body, &batch.mac)?;
         let entries = cut(&batch.body)?;
         let whole = i64::try_from(entries.len()).is_ok_and(|count| count == batch.entries);
-        let Some(hash) = hash.filter(|_| whole && batch.previous == lane.hash) else {
+        let Some(hash) = hash.filter(|hash| {
+            whole && batch.previous == lane.hash && committed.is_none_or(|ours| ours == hash)
+        }) else {
             return Err(StoreError::Tampered {
                 table: "record_batches",
                 id: format!("{}/{}", batch.lane, batch.seq),
             }
             .into());
         };
-        self.places.push((self.head.size, batch.lane, batch.seq, batch.entries));
+        self.places.push((self.to.size, batch.lane, batch.seq, batch.entries));
         for entry in entries {
-            let bundle = self.head.size / WIDTH;
+            let bundle = self.to.size / WIDTH;
             self.filters.entry(bundle).or_default().add_entry(&ReadEntry::decode(entry)?);
             leaves.push(crypto::leaf_hash(entry));
-            self.head.size = self.head.size.saturating_add(1);
+            self.to.size = self.to.size.saturating_add(1);
         }
         lane.seq = batch.seq;
         lane.hash = hash.to_vec();
@@ -212,8 +223,7 @@ impl Integration {
 #[async_trait]
 impl Work for Integration {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
-        let Head { size, root } = self.head;
-        records::advance_head(tx, self.from, size, &root, self.edge.clone()).await?;
+        records::advance_head(tx, &self.from, &self.to).await?;
         for (first, lane, seq, entries) in &self.places {
             records::place(tx, *first, *lane, *seq, *entries).await?;
         }

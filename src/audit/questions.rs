@@ -6,6 +6,7 @@ use super::batch::{cut_readable, read_sides};
 use super::entry::{Field, ReadEntry, SideValue};
 use super::filter::{Bloom, Key};
 use super::names::{Named, Names};
+use super::{RecordCodec, head};
 use crate::error::Result;
 use crate::store::records;
 use crate::store::{StoreError, Tx};
@@ -136,10 +137,16 @@ pub struct Found {
 /// The page may be short, even empty, while there is more: a call looks at a bounded part.
 ///
 /// # Errors
-/// What the store answers.
-pub async fn find(tx: &mut Tx, filter: &Filter, below: i64, most: usize) -> Result<Found> {
+/// [`crate::Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+pub async fn find(
+    tx: &mut Tx,
+    codec: &RecordCodec,
+    filter: &Filter,
+    below: i64,
+    most: usize,
+) -> Result<Found> {
     let mut found = Found::default();
-    let below = below.min(records::head(tx).await?.size);
+    let below = below.min(head(tx, codec).await?.size);
     let mut opened = 0;
     let top = below.saturating_sub(1) / WIDTH;
     let mut filters = records::filters_down(tx, top, FILTERS).await?.into_iter().peekable();

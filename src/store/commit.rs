@@ -4,10 +4,12 @@
 //! lane. A group is one *batch* of the record; a job's entry stands in the batch of the
 //! transaction that made it true.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::params;
@@ -135,6 +137,8 @@ pub(super) struct Lane {
     pub(super) previous: [u8; 32],
     /// Whether its row is in the store.
     pub(super) registered: bool,
+    /// Gone with the lane.
+    alive: Arc<()>,
 }
 
 /// What every lane of a process shares.
@@ -144,9 +148,27 @@ pub(super) struct Shared {
     pub(super) node: String,
     /// The highest authority epoch seen: one that goes back is an alarm.
     pub(super) epoch: AtomicI64,
-    /// What each lane of this process committed, so that a missing tail is noticed.
-    pub(super) lanes: parking_lot::Mutex<std::collections::BTreeMap<i64, i64>>,
+    /// What each lane of this process committed, so that nothing of it goes missing.
+    pub(super) lanes: Mutex<BTreeMap<i64, OwnLane>>,
     pub(super) counted: Counted,
+}
+
+/// What this process committed on one of its lanes and did not yet see in its place, and the last
+/// batch that it did.
+#[derive(Debug, Clone)]
+pub struct OwnLane {
+    /// Hashes of batches by sequence number.
+    pub batches: BTreeMap<i64, [u8; 32]>,
+    alive: Weak<()>,
+}
+
+impl OwnLane {
+    /// Forgets what is before a batch that has its place; false when nothing more can come.
+    pub(super) fn placed(&mut self, seq: i64) -> bool {
+        self.batches = self.batches.split_off(&seq);
+        let last = self.batches.last_key_value();
+        self.alive.strong_count() > 0 || last.is_some_and(|(last, _)| *last > seq)
+    }
 }
 
 /// What was committed by this process.
@@ -185,7 +207,7 @@ impl Lane {
         aws_lc_rs::rand::fill(&mut random)
             .map_err(|_unspecified| StoreError::Failed("the random generator failed".into()))?;
         let id = i64::from_be_bytes(random) & i64::MAX;
-        Ok(Self { id, next: 1, previous: [0; 32], registered: false })
+        Ok(Self { id, next: 1, previous: [0; 32], registered: false, alive: Arc::new(()) })
     }
 }
 
@@ -338,7 +360,11 @@ pub(super) fn settle_durable(
     if let Some(hash) = grouped.batch {
         lane.registered = true;
         lane.previous = hash;
-        shared.lanes.lock().insert(lane.id, lane.next);
+        let alive = Arc::downgrade(&lane.alive);
+        let own = || OwnLane { batches: BTreeMap::new(), alive };
+        let mut lanes = shared.lanes.lock();
+        lanes.entry(lane.id).or_insert_with(own).batches.insert(lane.next, hash);
+        drop(lanes);
         lane.next = lane.next.saturating_add(1);
     }
     shared.counted.note(jobs.len(), grouped.entries);

@@ -20,6 +20,7 @@ mod sqlite;
 mod tx;
 mod value;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::error::{Error, Result};
 use crate::types::TaskGroup;
 
-pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, Settled, Work, Writes};
+pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, OwnLane, Settled, Work, Writes};
 pub use error::StoreError;
 pub use sealed::{Change, RowRef, RowSealer, SealedRow, Table, Versioned};
 pub use tx::Tx;
@@ -204,10 +205,21 @@ impl Reader {
         }
     }
 
-    /// The last batch that this process committed on each of its lanes: (lane, sequence).
+    /// What this process committed on each of its lanes, as far as it must still be seen.
     #[must_use]
-    pub fn own_lanes(&self) -> Vec<(i64, i64)> {
-        self.shared.lanes.lock().iter().map(|(lane, seq)| (*lane, *seq)).collect()
+    pub fn own_lanes(&self) -> BTreeMap<i64, OwnLane> {
+        self.shared.lanes.lock().clone()
+    }
+
+    /// Takes notice of batches that have their place for good; a lane that ended is forgotten
+    /// with its last.
+    pub fn saw_placed(&self, placed: impl IntoIterator<Item = (i64, i64)>) {
+        let mut lanes = self.shared.lanes.lock();
+        for (lane, seq) in placed {
+            if lanes.get_mut(&lane).is_some_and(|own| !own.placed(seq)) {
+                lanes.remove(&lane);
+            }
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct LaneState {
     pub seq: i64,
     /// The hash of that batch.
     pub hash: Vec<u8>,
+    /// The last sequence number that is stored; 0 when none is.
+    pub last: i64,
 }
 
 /// The log's head.
@@ -40,6 +42,10 @@ pub struct HeadRow {
     pub root: Vec<u8>,
     /// The frontier: hashes of the complete subtrees, 32 bytes each.
     pub edge: Vec<u8>,
+    /// Digest over how far each lane has its place.
+    pub lanes: Vec<u8>,
+    /// MAC over all of the above; empty before the first step.
+    pub mac: Vec<u8>,
     /// The newest signed checkpoint; empty before the first.
     pub checkpoint: String,
     /// When it was signed, Unix milliseconds.
@@ -48,46 +54,61 @@ pub struct HeadRow {
 
 /// Reads the head.
 pub async fn head(tx: &mut Tx) -> Result<HeadRow, StoreError> {
-    let sql = "SELECT size, root, edge, checkpoint, signed_at FROM log_head WHERE id = 1";
+    let sql = "SELECT size, root, edge, lanes, mac, checkpoint, signed_at FROM log_head \
+               WHERE id = 1";
     let mut row = tx.query_one(sql, vec![]).await?.ok_or(StoreError::Malformed)?;
     Ok(HeadRow {
         size: row.take()?,
         root: row.take()?,
         edge: row.take()?,
+        lanes: row.take()?,
+        mac: row.take()?,
         checkpoint: row.take()?,
         signed_at: row.take()?,
     })
 }
 
-/// Lists lanes that have batches without a place.
-pub async fn lanes_behind(tx: &mut Tx) -> Result<Vec<LaneState>, StoreError> {
-    let sql = "SELECT lane, integrated_seq, integrated_hash FROM record_lanes l WHERE EXISTS \
-               (SELECT 1 FROM record_batches b WHERE b.lane = l.lane AND b.seq > l.integrated_seq) \
-               ORDER BY lane";
+/// Lists every lane, in order.
+pub async fn lanes(tx: &mut Tx) -> Result<Vec<LaneState>, StoreError> {
+    let sql = "SELECT lane, integrated_seq, integrated_hash, \
+               COALESCE((SELECT MAX(b.seq) FROM record_batches b WHERE b.lane = l.lane), 0) \
+               FROM record_lanes l ORDER BY lane";
     let rows = tx.query(sql, vec![]).await?;
     rows.into_iter()
-        .map(|mut row| Ok(LaneState { lane: row.take()?, seq: row.take()?, hash: row.take()? }))
+        .map(|mut row| {
+            Ok(LaneState {
+                lane: row.take()?,
+                seq: row.take()?,
+                hash: row.take()?,
+                last: row.take()?,
+            })
+        })
         .collect()
 }
 
-/// Finds one lane.
-pub async fn lane(tx: &mut Tx, lane: i64) -> Result<Option<LaneState>, StoreError> {
-    let sql = "SELECT lane, integrated_seq, integrated_hash FROM record_lanes WHERE lane = $1";
-    let row = tx.query_one(sql, params![lane]).await?;
-    row.map(|mut row| Ok(LaneState { lane: row.take()?, seq: row.take()?, hash: row.take()? }))
-        .transpose()
-}
-
-/// Lists the next batches of a lane, in order.
-pub async fn batches_after(
+/// Lists the next batches of a lane, in order: sequence number and bytes of the body.
+pub async fn sizes_after(
     tx: &mut Tx,
     lane: i64,
     seq: i64,
     limit: i64,
-) -> Result<Vec<PendingBatch>, StoreError> {
-    let sql = "SELECT lane, seq, entries, previous, mac, body FROM record_batches \
+) -> Result<Vec<(i64, i64)>, StoreError> {
+    let sql = "SELECT seq, CAST(LENGTH(body) AS BIGINT) FROM record_batches \
                WHERE lane = $1 AND seq > $2 ORDER BY seq LIMIT $3";
     let rows = tx.query(sql, params![lane, seq, limit]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
+/// Reads the batches of a lane after one up to, and with, another, in order.
+pub async fn batches_between(
+    tx: &mut Tx,
+    lane: i64,
+    after: i64,
+    last: i64,
+) -> Result<Vec<PendingBatch>, StoreError> {
+    let sql = "SELECT lane, seq, entries, previous, mac, body FROM record_batches \
+               WHERE lane = $1 AND seq > $2 AND seq <= $3 ORDER BY seq";
+    let rows = tx.query(sql, params![lane, after, last]).await?;
     rows.into_iter()
         .map(|mut row| {
             Ok(PendingBatch {
@@ -109,31 +130,29 @@ pub async fn waiting(tx: &mut Tx) -> Result<i64, StoreError> {
     tx.query_one(sql, vec![]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Moves the head on if nobody did before.
-pub async fn advance_head(
-    tx: &mut Tx,
-    from: i64,
-    size: i64,
-    root: &[u8; 32],
-    edge: Vec<u8>,
-) -> Result<(), StoreError> {
-    let sql = "UPDATE log_head SET size = $1, root = $2, edge = $3 WHERE id = 1 AND size = $4";
-    match tx.execute(sql, params![size, *root, edge, from]).await? {
+/// Moves the head on if nobody did before; its checkpoint stays.
+pub async fn advance_head(tx: &mut Tx, from: &HeadRow, to: &HeadRow) -> Result<(), StoreError> {
+    let sql = "UPDATE log_head SET size = $1, root = $2, edge = $3, lanes = $4, mac = $5 \
+               WHERE id = 1 AND size = $6 AND mac = $7";
+    let HeadRow { size, root, edge, lanes, mac, checkpoint: _, signed_at: _ } = to.clone();
+    let values = params![size, root, edge, lanes, mac, from.size, from.mac.clone()];
+    match tx.execute(sql, values).await? {
         1 => Ok(()),
         _ => Err(StoreError::Stale),
     }
 }
 
-/// Stores the signed checkpoint of a head that is still the newest, or was.
+/// Stores a signed checkpoint in place of the one that its head was seen to extend; nothing when
+/// another node was first.
 pub async fn store_checkpoint(
     tx: &mut Tx,
-    size: i64,
-    checkpoint: &str,
+    before: String,
+    checkpoint: String,
     at: i64,
 ) -> Result<(), StoreError> {
-    let sql = "UPDATE log_head SET checkpoint = $1, signed_at = $2 WHERE id = 1 AND size >= $3 \
-               AND signed_at <= $2";
-    tx.execute(sql, params![checkpoint.to_owned(), at, size]).await.map(drop)
+    let sql =
+        "UPDATE log_head SET checkpoint = $1, signed_at = $2 WHERE id = 1 AND checkpoint = $3";
+    tx.execute(sql, params![checkpoint, at, before]).await.map(drop)
 }
 
 /// Gives a batch its place.

@@ -3,13 +3,17 @@
 //! [`Vault::check_anchor`] asks whether the stored log extends what the HSM keeps, before anything
 //! is served; a log that does not is served only after [`Vault::accept_rollback`].
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 
 use super::Vault;
 use crate::audit::{self, DecisionFact, Field, Head};
+use crate::crypto::Checkpoint;
 use crate::error::{Error, Result};
 use crate::keyring;
 use crate::store::StoreError;
+use crate::store::records::HeadRow;
 
 /// What the HSM's head says about the stored log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +41,30 @@ impl Vault {
     /// [`Error::Sealed`]; what HSM and store answer. A log that was rolled back is no error but an
     /// answer.
     pub async fn check_anchor(&self) -> Result<Anchored> {
-        let Some(kept) = self.core.keyring.read_head().await? else {
-            return Ok(Anchored::Unknown);
+        let anchor = match self.core.keyring.read_head().await? {
+            Some(kept) => {
+                let size = i64::try_from(kept.size).map_err(Error::internal)?;
+                Some(Head { size, root: kept.root })
+            }
+            None => None,
         };
-        let kept =
-            Head { size: i64::try_from(kept.size).map_err(Error::internal)?, root: kept.root };
-        let (extends, found) = self.extends(kept).await?;
-        if extends {
-            return Ok(Anchored::Extends { kept });
+        let stored = self.stored_checkpoint(&self.head_row().await?)?;
+        for kept in [anchor, stored].into_iter().flatten() {
+            let (extends, found) = self.extends(kept).await?;
+            // Nothing that does not extend it is signed, whatever is decided now.
+            self.note_signed(kept);
+            if !extends {
+                let (kept_size, found_size) = (kept.size, found.size);
+                tracing::error!(
+                    alarm = true,
+                    kept = kept_size,
+                    found = found_size,
+                    "the log does not extend the head that was kept of it"
+                );
+                return Ok(Anchored::RolledBack { kept, found });
+            }
         }
-        tracing::error!(
-            alarm = true,
-            kept = kept.size,
-            found = found.size,
-            "the log does not extend the head that the HSM keeps"
-        );
-        Ok(Anchored::RolledBack { kept, found })
+        Ok(anchor.map_or(Anchored::Unknown, |kept| Anchored::Extends { kept }))
     }
 
     /// Writes the newest head into the HSM, if it moved. One that the log does not extend stays.
@@ -60,8 +72,10 @@ impl Vault {
     /// # Errors
     /// [`Error::Denied`] for a log that was rolled back; what HSM and store answer.
     pub async fn write_anchor(&self) -> Result<()> {
+        let anchored = self.check_anchor().await?;
+        // Taken last, so that a node that shares the token has little time to be further.
         let newest = self.head().await?;
-        match self.check_anchor().await? {
+        match anchored {
             Anchored::Extends { kept } if kept.size >= newest.size => Ok(()),
             Anchored::Unknown | Anchored::Extends { .. } => self.keep(newest).await,
             Anchored::RolledBack { kept, .. } => Err(rolled_back(kept)),
@@ -81,21 +95,25 @@ impl Vault {
         let by = DecisionFact { allowed: true, reason: "accepted", by: "local".to_owned() };
         let private = vec![(Field::Detail, detail)];
         self.own_entry("system.accept-rollback", by, "OK", private).await?;
+        // What was signed of the other log must not keep this one from being signed.
+        let before = self.head_row().await?.checkpoint;
+        self.store_checkpoint(before, String::new(), self.core.clock.now()?).await?;
         *self.core.signed.lock() = None;
         self.keep(found).await
     }
 
-    /// Takes notice of a head that is about to be signed: this node signs nothing that does not
-    /// extend what it signed before. False when the log has moved on meanwhile.
+    /// Takes notice of a head that is about to be signed: nothing is signed that does not extend
+    /// what this node signed or saw signed before, and the stored checkpoint. False when the log
+    /// has moved on meanwhile.
     ///
     /// # Errors
     /// [`Error::Denied`], with an alarm, when the head went back or is another tree's.
-    pub(super) async fn extend_signed(&self, head: Head) -> Result<bool> {
+    pub(super) async fn extend_signed(&self, head: Head, stored: Option<Head>) -> Result<bool> {
         let signed = *self.core.signed.lock();
-        if let Some(signed) = signed {
-            let (extends, found) = self.extends(signed).await?;
+        for before in [signed, stored].into_iter().flatten() {
+            let (extends, found) = self.extends(before).await?;
             if !extends {
-                return Err(rolled_back(signed));
+                return Err(rolled_back(before));
             }
             if found != head {
                 return Ok(false);
@@ -105,9 +123,45 @@ impl Vault {
         Ok(true)
     }
 
+    fn note_signed(&self, head: Head) {
+        let mut signed = self.core.signed.lock();
+        if signed.is_none_or(|signed| signed.size < head.size) {
+            *signed = Some(head);
+        }
+    }
+
+    /// The head that the stored checkpoint speaks of; none when it is not signed by this vault.
+    pub(super) fn stored_checkpoint(&self, row: &HeadRow) -> Result<Option<Head>> {
+        if row.checkpoint.is_empty() {
+            return Ok(None);
+        }
+        match Checkpoint::open(&row.checkpoint, &self.log_key()?) {
+            Ok(Checkpoint { size, root, .. }) => {
+                Ok(Some(Head { size: i64::try_from(size).map_err(Error::internal)?, root }))
+            }
+            Err(error) => {
+                tracing::error!(%error, alarm = true, "the stored checkpoint does not verify");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The head's row, as a vault wrote it.
+    pub(super) async fn head_row(&self) -> Result<HeadRow> {
+        let codec = Arc::clone(&self.core.codec);
+        let view = self
+            .core
+            .reader
+            .view(move |tx| async move { Ok(audit::head(tx, &codec).await?) }.boxed());
+        view.await
+    }
+
     async fn extends(&self, kept: Head) -> Result<(bool, Head)> {
-        let view =
-            self.core.reader.view(move |tx| async move { audit::extends(tx, &kept).await }.boxed());
+        let codec = Arc::clone(&self.core.codec);
+        let view = self
+            .core
+            .reader
+            .view(move |tx| async move { audit::extends(tx, &codec, &kept).await }.boxed());
         view.await
     }
 

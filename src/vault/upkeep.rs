@@ -46,27 +46,37 @@ impl Vault {
 
     /// Signs the newest head, if its checkpoint is older. The head is stored before it is signed.
     async fn checkpoint(&self) -> Result<()> {
-        let head =
-            self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
-        let origin = &self.core.identity.origin;
-        let root: [u8; 32] = match head.root.as_slice().try_into() {
-            Ok(root) if head.size > 0 => root,
-            Ok(_) | Err(_) => return Ok(()),
-        };
+        let row = self.head_row().await?;
+        if row.size == 0 {
+            return Ok(());
+        }
+        let stored = self.stored_checkpoint(&row)?;
+        let head = Head::read(&row);
+        let known = *self.core.signed.lock() == Some(head);
+        if stored == Some(head) && known {
+            return Ok(());
+        }
+        // One that is signed already may still be older than another that was.
+        if !self.extend_signed(head, stored).await? || stored == Some(head) {
+            return Ok(());
+        }
         let size = u64::try_from(head.size).map_err(Error::internal)?;
-        let body = note_body(origin, size, &root)?;
-        if head.checkpoint.starts_with(&body) {
-            return Ok(());
-        }
-        if !self.extend_signed(Head { size: head.size, root }).await? {
-            return Ok(());
-        }
+        let body = note_body(&self.core.identity.origin, size, &head.root)?;
         let key = self.log_key()?;
         let (signature, _) = self.core.keyring.sign_checkpoint(&body).await?;
         let note = sign_note(&body, &key, &signature)?;
         let at = self.core.clock.now()?;
+        self.store_checkpoint(row.checkpoint, note, at).await
+    }
+
+    pub(super) async fn store_checkpoint(
+        &self,
+        before: String,
+        note: String,
+        at: UnixMillis,
+    ) -> Result<()> {
         self.write(move |tx| {
-            async move { Ok(records::store_checkpoint(tx, head.size, &note, at.0).await?) }.boxed()
+            async move { Ok(records::store_checkpoint(tx, before, note, at.0).await?) }.boxed()
         })
         .await
     }
@@ -82,11 +92,9 @@ impl Vault {
     /// The log's newest head.
     ///
     /// # Errors
-    /// What the store answers.
+    /// [`Error::Denied`], with an alarm, for one that no vault wrote; what the store answers.
     pub async fn head(&self) -> Result<Head> {
-        let head =
-            self.core.reader.view(|tx| async { Ok(records::head(tx).await?) }.boxed()).await?;
-        Ok(Head::read(&head))
+        Ok(Head::read(&self.head_row().await?))
     }
 
     /// Reads the clocks' mark, and moves it on where this node has something to show for it.

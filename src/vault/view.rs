@@ -6,6 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::Subject;
 use super::core::Core;
+use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
@@ -92,6 +93,12 @@ impl View {
     /// [`Error::Sealed`].
     pub fn log_key(&self) -> Result<VerifierKey> {
         self.core.log_key()
+    }
+
+    /// What vouches for the log's head.
+    #[must_use]
+    pub fn record(&self) -> Arc<RecordCodec> {
+        Arc::clone(&self.core.codec)
     }
 
     /// Randomness.

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use super::{Question, log};
 use crate::audit::{self, Shown};
 use crate::error::{Error, Result};
-use crate::store::{Needs, Tx, records};
+use crate::store::{Needs, Tx};
 use crate::types::RequestContext;
 use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
 
@@ -51,11 +51,11 @@ impl Verb for List {
         };
         let most = usize::try_from(page.size).map_err(Error::internal)?;
         let filter = self.question.filter(view).await?;
+        let codec = view.record();
         let found = view
             .read(move |tx| {
                 async move {
-                    let size = records::head(tx).await?.size;
-                    audit::find(tx, &filter, below.unwrap_or(size).min(size), most).await
+                    audit::find(tx, &codec, &filter, below.unwrap_or(i64::MAX), most).await
                 }
                 .boxed()
             })

@@ -6,7 +6,6 @@ use futures_util::FutureExt as _;
 use super::{Question, log};
 use crate::audit::{self, Filter, Shown};
 use crate::error::{Error, Result};
-use crate::store::records;
 use crate::vault::{Decision, Resource, StreamOperation, Verb, View};
 
 /// Entries looked at in one step.
@@ -59,14 +58,15 @@ impl Verb for Tail {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Cursor> {
         let filter = self.question.filter(view).await?;
         let (last, asked) = (self.last, filter.clone());
+        let codec = view.record();
         let (mut first, next) = view
             .read(move |tx| {
                 async move {
-                    let size = records::head(tx).await?.size;
+                    let size = audit::head(tx, &codec).await?.size;
                     let first = match last {
                         0 => Vec::new(),
                         // What one look finds: a bounded part of the log.
-                        most => audit::find(tx, &asked, size, most).await?.entries,
+                        most => audit::find(tx, &codec, &asked, size, most).await?.entries,
                     };
                     Ok((first, size))
                 }
@@ -86,10 +86,11 @@ impl StreamOperation for Tail {
         }
         let from = at.next;
         let filter = at.filter.clone();
+        let codec = view.record();
         let (size, reached, found) = view
             .read(move |tx| {
                 async move {
-                    let size = records::head(tx).await?.size;
+                    let size = audit::head(tx, &codec).await?.size;
                     let mut from = from;
                     // A step that fits nothing is followed by the next, a bounded number of times.
                     for _ in 0..STEPS {

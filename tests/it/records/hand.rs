@@ -89,12 +89,17 @@ impl Hand {
     pub(super) async fn head(&self) -> String {
         let (root, edge) =
             (self.bytes("root", "log_head").await, self.bytes("edge", "log_head").await);
+        let (lanes, mac) =
+            (self.bytes("lanes", "log_head").await, self.bytes("mac", "log_head").await);
         let size = &self.ask("SELECT '' || size FROM log_head").await[0];
         let note = &self.ask("SELECT checkpoint FROM log_head").await[0];
         format!(
-            "UPDATE log_head SET size = {size}, root = {}, edge = {}, checkpoint = '{note}'",
+            "UPDATE log_head SET size = {size}, root = {}, edge = {}, lanes = {}, mac = {}, \
+             checkpoint = '{note}'",
             self.literal(&root),
-            self.literal(&edge)
+            self.literal(&edge),
+            self.literal(&lanes),
+            self.literal(&mac)
         )
     }
 }

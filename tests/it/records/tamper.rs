@@ -1,11 +1,14 @@
 //! What somebody does who can write to the database, and what verification says to it.
 
 use strongroom::error::Error;
+use strongroom::proto::ListEntriesRequest;
+use strongroom::server::Node;
 use strongroom::vault::Anchored;
+use tonic::Code;
 
 use super::hand::{Hand, Place};
-use super::{Audited, calls, quiet};
-use crate::support::node::{BACKENDS, Fixture};
+use super::{Audited, calls, client, quiet};
+use crate::support::node::{BACKENDS, Fixture, pin};
 
 /// One act: statements, statements that undo it, the first wrong entry, the last.
 struct Act {
@@ -208,7 +211,8 @@ async fn a_batch_altered_or_removed_before_it_has_its_place_stops_the_log() {
 async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accepted() {
     for backend in BACKENDS {
         let mut f: Fixture = quiet(backend).await;
-        assert_eq!(f.node().vault.check_anchor().await, Ok(Anchored::Unknown));
+        let kept = f.node().vault.check_anchor().await;
+        assert!(matches!(kept, Ok(Anchored::Unknown | Anchored::Extends { .. })), "{kept:?}");
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
@@ -236,5 +240,135 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         f.node().vault.accept_rollback().await.unwrap();
         let seen = f.node().vault.check_anchor().await;
         assert_eq!(seen, Ok(Anchored::Extends { kept: found }));
+    }
+}
+
+/// A log of so many entries by hand: the true ones and an invented one, consistent in itself.
+async fn forge(hand: &Hand) {
+    let places = hand.places().await;
+    let last = places.last().unwrap();
+    let size = last.first + last.entries;
+    assert!(size < 256, "one tile");
+    let body = hand.bytes("body", &format!("record_batches WHERE {}", row(*last))).await;
+    let leaf = &body[2..2 + usize::from(u16::from_be_bytes([body[0], body[1]]))];
+    let tile = hand.bytes("hashes", "log_tiles WHERE level = 0 AND tile = 0").await;
+    let mut leaves: Vec<[u8; 32]> = tile.as_chunks::<32>().0.to_vec();
+    leaves.push(strongroom::crypto::leaf_hash(leaf));
+    let mut tree = strongroom::crypto::Frontier::from_parts(0, Vec::new()).unwrap();
+    for leaf in &leaves {
+        tree.append(*leaf).unwrap();
+    }
+    let invented = [&u16::try_from(leaf.len()).unwrap().to_be_bytes()[..], leaf].concat();
+    let nothing = hand.literal(&[0; 32]);
+    let sql = [
+        format!(
+            "INSERT INTO record_batches (lane, seq, entries, previous, mac, body) \
+             VALUES (77, 1, 1, {nothing}, {nothing}, {})",
+            hand.literal(&invented)
+        ),
+        format!(
+            "INSERT INTO record_lanes (lane, node, integrated_seq, integrated_hash) \
+             VALUES (77, 'node', 1, {nothing})"
+        ),
+        format!("INSERT INTO log_places (first, lane, seq, entries) VALUES ({size}, 77, 1, 1)"),
+        format!(
+            "UPDATE log_tiles SET hashes = {} WHERE level = 0 AND tile = 0",
+            hand.literal(&leaves.concat())
+        ),
+        format!(
+            "UPDATE log_head SET size = {}, root = {}, edge = {}",
+            size + 1,
+            hand.literal(&tree.root()),
+            hand.literal(&tree.edge().concat())
+        ),
+    ];
+    hand.run(&sql.join(";")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_forged_in_every_table_is_not_signed_and_not_shown() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        calls(&f, 3).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let note = hand.ask("SELECT checkpoint FROM log_head").await;
+        forge(&hand).await;
+        let refused = f.node().vault.integrate().await;
+        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
+        assert!(matches!(f.node().vault.check_anchor().await, Err(Error::Denied(_))));
+        let asked = ListEntriesRequest { page_size: 3, ..Default::default() };
+        let refused = client(&f).await.list_entries(asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
+    for (backend, anchored) in BACKENDS.into_iter().flat_map(|b| [(b, false), (b, true)]) {
+        let mut f = quiet(backend).await;
+        calls(&f, 2).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let mut old = vec![hand.head().await];
+        for lane in hand.ask("SELECT '' || lane FROM record_lanes").await {
+            let row = format!("record_lanes WHERE lane = {lane}");
+            let hash = hand.bytes("integrated_hash", &row).await;
+            let seq = hand.ask(&format!("SELECT '' || integrated_seq FROM {row}")).await.remove(0);
+            old.push(format!(
+                "UPDATE record_lanes SET integrated_seq = {seq}, integrated_hash = {} \
+                 WHERE lane = {lane}",
+                hand.literal(&hash)
+            ));
+        }
+        old.push("DELETE FROM log_places WHERE first >= (SELECT size FROM log_head)".into());
+        old.push(
+            "DELETE FROM record_batches WHERE NOT EXISTS (SELECT 1 FROM log_places p \
+             WHERE p.lane = record_batches.lane AND p.seq = record_batches.seq)"
+                .into(),
+        );
+        calls(&f, 2).await;
+        f.node().vault.integrate().await.unwrap();
+        let kept = f.node().vault.head().await.unwrap();
+        if !anchored {
+            // The HSM learns nothing, but what was signed stays.
+            f.node().life.seal("tests").await.unwrap();
+            let end = old[0].find(", checkpoint").unwrap();
+            old[0].truncate(end);
+        }
+        f.node.take().unwrap().stop().await.unwrap();
+        hand.run(&old.join(";")).await;
+        let note = hand.ask("SELECT checkpoint FROM log_head").await;
+        f.node = Some(Node::start(f.parts.clone(), pin()).await.unwrap());
+        match f.node().vault.check_anchor().await.unwrap() {
+            Anchored::RolledBack { kept: found, .. } => assert!(found.size >= kept.size),
+            other @ (Anchored::Extends { .. } | Anchored::Unknown) => panic!("{other:?}"),
+        }
+        let refused = f.node().vault.integrate().await;
+        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
+        f.node().vault.accept_rollback().await.unwrap();
+        f.node().vault.integrate().await.unwrap();
+        assert_ne!(hand.ask("SELECT checkpoint FROM log_head").await, note, "accepted");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_the_vault_did_not_sign_is_replaced() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        calls(&f, 2).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let good = hand.ask("SELECT checkpoint FROM log_head").await.remove(0);
+        let (text, _) = good.split_once("\n\n").unwrap();
+        for bogus in [format!("{text}\n\n\u{2014} x AAAAAAAA\n"), "nothing".to_owned()] {
+            hand.run(&format!("UPDATE log_head SET checkpoint = '{bogus}'")).await;
+            f.node().vault.integrate().await.unwrap();
+            let now = hand.ask("SELECT checkpoint FROM log_head").await.remove(0);
+            assert!(now.starts_with(&format!("{text}\n\n")), "{now}");
+            assert_ne!(now, bogus);
+        }
     }
 }

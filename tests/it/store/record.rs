@@ -286,6 +286,76 @@ async fn a_tail_removed_after_it_had_its_place_is_found_while_the_node_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lane_moved_on_by_hand_is_found_by_its_node_and_by_another() {
+    for place in Place::both().await {
+        let node = place.node().await;
+        record(&node, &mut Dice(5), 3).await;
+        integrate(&node).await;
+        for _ in 0..3 {
+            record(&node, &mut Dice(5), 1).await;
+        }
+        // The hash of what is deleted stands in the batch after it.
+        let hidden = "(SELECT MAX(seq) - 1 FROM record_batches)";
+        let next = "(SELECT previous FROM record_batches ORDER BY seq DESC LIMIT 1)";
+        place
+            .by_hand(&format!(
+                "UPDATE record_lanes SET integrated_hash = {next}, integrated_seq = {hidden}; \
+                 DELETE FROM record_batches WHERE seq = {hidden}"
+            ))
+            .await;
+        let other = place.node().await;
+        for node in [node, other] {
+            let answer = audit::plan(&node.reader, &node.codec).await;
+            assert!(matches!(answer, Err(Error::Denied(_))), "{answer:?}");
+            node.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_step_takes_a_bounded_number_of_bytes_and_what_has_its_place_is_forgotten() {
+    for place in Place::both().await {
+        let node = place.node().await;
+        let mut dice = Dice(8);
+        for _ in 0..6 {
+            record(&node, &mut dice, 1).await;
+        }
+        for _ in 0..180 {
+            let needs = Needs { writes: Writes::Nothing, bumps: false, urgent: false };
+            let work = Box::new(Record(Entry { leaf: large_leaf(), side: Vec::new() }));
+            node.writer.submit(Job { fence: None, needs, work }).await.unwrap();
+            flush(&node).await;
+        }
+        let (first, settled) = step(&node).await.unwrap().unwrap();
+        assert!(matches!(settled, Settled::Durable { outcome: Ok(()), .. }));
+        assert!((100..186).contains(&first.size), "{first:?}");
+        assert_eq!(integrate(&node).await.size, 186);
+        assert_eq!(node.reader.own_lanes().values().next().unwrap().batches.len(), 1);
+        node.close().await;
+    }
+}
+
+/// An entry of about 60,000 bytes.
+fn large_leaf() -> Vec<u8> {
+    let action = "a".repeat(60_000);
+    let facts = EntryFacts {
+        at: UnixMillis(1),
+        request: RequestId(id(1)),
+        caller: CallerFact::System("lease_reaper"),
+        action: &action,
+        resources: vec![],
+        decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
+        outcome: "OK",
+        keys: vec![],
+        duration_us: 1,
+        changes: &[],
+        credential: None,
+        private: vec![],
+    };
+    facts.encode(&SystemEntropy).unwrap().leaf
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn erased_side_values_leave_entries_that_verify() {
     for place in Place::both().await {
         let node = place.node().await;
@@ -353,10 +423,12 @@ fn naive(filter: &Filter, entries: &[LogEntry]) -> Vec<i64> {
 async fn ask(node: &Node, filter: &Filter, from: i64, most: usize) -> Vec<i64> {
     let (mut below, mut answer) = (Some(from), Vec::new());
     while let Some(next) = below {
-        let filter = filter.clone();
+        let (filter, codec) = (filter.clone(), Arc::clone(&node.codec));
         let found = node
             .reader
-            .view(move |tx| async move { audit::find(tx, &filter, next, most).await }.boxed())
+            .view(move |tx| {
+                async move { audit::find(tx, &codec, &filter, next, most).await }.boxed()
+            })
             .await
             .unwrap();
         assert!(found.entries.len() <= most);
