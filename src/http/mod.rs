@@ -19,7 +19,7 @@ use crate::vault::Vault;
 
 /// How long the store may take to answer before the node is not ready.
 const STORE: Duration = Duration::from_secs(2);
-/// How old the newest checkpoint may be while batches wait: it is signed every second.
+/// How long batches may wait without the log growing: it is integrated every second.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// What the listener asks.
@@ -79,14 +79,13 @@ async fn unready(front: &Front) -> Option<String> {
         Serving::Held(_) => return Some("held: the store waits for acceptance".to_owned()),
         Serving::Stopping => return Some("stopping".to_owned()),
     }
-    let now = match front.vault.now() {
-        Ok(now) => now,
-        Err(error) => return Some(error.to_string()),
-    };
+    if let Err(error) = front.vault.now() {
+        return Some(error.to_string());
+    }
     match tokio::time::timeout(STORE, front.vault.log_state()).await {
         Err(_elapsed) => Some("the store does not answer".to_owned()),
         Ok(Err(error)) => Some(error.to_string()),
-        Ok(Ok(log)) if log.waiting > 0 && now.since(log.signed_at) > STUCK => {
+        Ok(Ok(log)) if log.waiting > 0 && front.metrics.log_waits() > STUCK => {
             Some("the log is stuck: entries wait for a checkpoint".to_owned())
         }
         Ok(Ok(_)) => None,

@@ -1,7 +1,9 @@
 //! Metrics in the form of Prometheus. Labels are bounded: RPCs and codes, never names.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -51,6 +53,8 @@ pub struct Metrics {
     credentials: Family<CredentialLabels, Gauge>,
     sealed: Gauge<i64, AtomicI64>,
     stuck: Gauge,
+    /// The log's size since batches wait, and since when it has not grown.
+    waits: Mutex<Option<(i64, Instant)>>,
 }
 
 /// What is read off elsewhere when somebody asks.
@@ -86,6 +90,7 @@ impl Default for Metrics {
             credentials: Family::default(),
             sealed: Gauge::default(),
             stuck: Gauge::default(),
+            waits: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -133,9 +138,21 @@ impl Metrics {
 
     /// Takes notice of the log: entries, batches that wait, age of the checkpoint.
     pub fn log(&self, size: i64, lag: i64, checkpoint_age: Duration) {
+        let mut waits = self.waits.lock();
+        *waits = match *waits {
+            _ if lag == 0 => None,
+            Some((before, since)) if before == size => Some((before, since)),
+            Some(_) | None => Some((size, Instant::now())),
+        };
         self.log_size.set(size);
         self.log_lag.set(lag);
         self.checkpoint_age.set(checkpoint_age.as_secs_f64());
+    }
+
+    /// Tells for how long batches have waited without the log growing.
+    #[must_use]
+    pub fn log_waits(&self) -> Duration {
+        self.waits.lock().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     /// Takes notice of how many credentials there are, by kind and state.
