@@ -65,8 +65,14 @@ pub struct Founded {
 /// Founds a vault in an empty store.
 ///
 /// # Errors
-/// [`Error::AlreadyExists`] when the store holds one; what HSM and store answer.
+/// [`Error::AlreadyExists`] when the store holds one; [`Error::Precondition`] for an administrator
+/// made by hand outside development; what HSM and store answer.
 pub async fn found(parts: &Ingredients, founding: &Founding, pin: SecretBytes) -> Result<Founded> {
+    if !founding.dev && matches!(founding.first, First::Administrator(_)) {
+        return Err(Error::precondition(
+            "only a development vault is founded with an administrator; others with a bootstrap",
+        ));
+    }
     let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
     let tasks = TaskGroup::default();
     let batches = Arc::clone(&codec) as Arc<dyn crate::store::BatchCodec>;
