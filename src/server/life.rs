@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::listener;
+use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use crate::audit::RecordCodec;
 use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
@@ -266,10 +266,23 @@ impl Life {
 
     async fn show(&self, authorities: &Authorities) -> Result<()> {
         let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
-        let identity = listener::identity(&self.0.parts, authorities).await?;
+        let Inner { parts, vault, authorities: slot, .. } = &*self.0;
+        let (identity, ends) = match listener::identity(parts, vault, slot).await {
+            Ok(identity) => {
+                let ends = identity.not_after();
+                (identity, ends)
+            }
+            // Files are the operator's to mend. What we sign is recorded first, and a store that
+            // takes no record must not keep the vault sealed; renewing tries again.
+            Err(error) if matches!(parts.tls, ListenerTls::Issued { .. }) => {
+                tracing::warn!(%error, "the listener's certificate could not be issued");
+                (listener::identity_while_sealed(parts)?, UnixMillis(0))
+            }
+            Err(error) => return Err(error),
+        };
         let trust = Trust::new(&ours, authorities.login.certificate_der(), [])?;
         self.0.tls.replace(&identity, trust)?;
-        *self.0.listener_ends.lock() = identity.not_after();
+        *self.0.listener_ends.lock() = ends;
         Ok(())
     }
 
