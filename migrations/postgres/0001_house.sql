@@ -1,3 +1,9 @@
+-- One row: which store this is. A founding that a crash cut off is resumed in this store alone.
+CREATE TABLE store_id (
+    id TEXT PRIMARY KEY
+);
+INSERT INTO store_id (id) SELECT gen_random_uuid()::text;
+
 -- The vault itself: one sealed row. Its `dev` mark is for ever.
 CREATE TABLE vault (
     id TEXT PRIMARY KEY,

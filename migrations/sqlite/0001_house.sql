@@ -1,3 +1,10 @@
+-- One row: which store this is. A founding that a crash cut off is resumed in this store alone.
+CREATE TABLE store_id (
+    id TEXT PRIMARY KEY
+);
+INSERT INTO store_id (id) SELECT lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-' || hex(randomblob(2)) || '-'
+    || hex(randomblob(2)) || '-' || hex(randomblob(6)));
+
 -- The vault itself: one sealed row. Its `dev` mark is for ever.
 CREATE TABLE vault (
     id TEXT PRIMARY KEY,

@@ -9,6 +9,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("certificate_reaper", "pki.sign"),
     ("control_socket", "system.unseal"),
+    ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
 ];
 

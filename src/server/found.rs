@@ -15,7 +15,7 @@ use crate::engines::pki::{
 };
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::keyring::{Genesis, Keyring, OnFound};
+use crate::keyring::{Genesis, Keyring, KeyringError, OnFound};
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{GroupRow, IdentityRow, MemberRow};
 use crate::store::keys::{self, Check, HsmPurpose, VaultRow};
@@ -65,25 +65,70 @@ pub struct Founded {
 /// Founds a vault in an empty store.
 ///
 /// # Errors
-/// [`Error::AlreadyExists`] when the store holds one; what HSM and store answer.
+/// [`Error::AlreadyExists`] when the store holds one; [`Error::Precondition`] for an administrator
+/// made by hand outside development; what HSM and store answer.
 pub async fn found(parts: &Ingredients, founding: &Founding, pin: SecretBytes) -> Result<Founded> {
+    if !founding.dev && matches!(founding.first, First::Administrator(_)) {
+        return Err(Error::precondition(
+            "only a development vault is founded with an administrator; others with a bootstrap",
+        ));
+    }
     let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
     let tasks = TaskGroup::default();
     let batches = Arc::clone(&codec) as Arc<dyn crate::store::BatchCodec>;
     let (reader, writer) =
         Store::open(&parts.location, &parts.node, Arc::clone(&sealer), batches, &tasks).await?;
     let there = reader
-        .view(|tx| Box::pin(async { Ok(keys::foundation(tx, &Check::Nothing).await?) }))
+        .view(|tx| {
+            Box::pin(async {
+                let found = keys::foundation(tx, &Check::Nothing).await?;
+                Ok((found.is_some(), keys::store_id(tx).await?))
+            })
+        })
         .await?;
-    if there.is_some() {
+    let (false, store) = there else {
         return Err(Error::AlreadyExists("the store holds a vault already".into()));
-    }
+    };
     let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
-    let done = commit(parts, founding, &keyring, &codec, &writer, pin).await;
+    let done = async {
+        let genesis = begin(parts, founding, &keyring, VaultId(store), pin).await?;
+        commit(parts, founding, &keyring, &codec, &writer, genesis).await
+    };
+    let done = done.await;
     drop((reader, writer));
     keyring.seal().await?;
     tasks.shutdown().await;
     done
+}
+
+/// Makes the vault's keys. A vault has its store's id, so that keys which a founding left in the
+/// token are taken over by the store that it was begun in, and by no other: two vaults would sign
+/// with one key. Keys that may not be taken over stay behind unused, and the vault gets a new id.
+async fn begin(
+    parts: &Ingredients,
+    founding: &Founding,
+    keyring: &Keyring,
+    store: VaultId,
+    pin: SecretBytes,
+) -> Result<(VaultId, Genesis)> {
+    let now = parts.clock.now();
+    let vault = VaultRow {
+        id: store,
+        trust_domain: founding.trust_domain.as_str().to_owned(),
+        dev: founding.dev,
+        origin: founding.origin.clone(),
+        created_at: now,
+        restore_epoch: 0,
+    };
+    match keyring.create(vault.clone(), pin.clone(), OnFound::Resume).await {
+        Err(KeyringError::Exists(label)) => {
+            tracing::warn!(label, "a founding left keys in the token; they stay unused");
+        }
+        done => return Ok((store, done?)),
+    }
+    let id = VaultId(Id::ordered(now, parts.entropy.as_ref())?);
+    let genesis = keyring.create(VaultRow { id, ..vault }, pin, OnFound::Refuse).await?;
+    Ok((id, genesis))
 }
 
 async fn commit(
@@ -92,22 +137,9 @@ async fn commit(
     keyring: &Keyring,
     codec: &RecordCodec,
     writer: &Writer,
-    pin: SecretBytes,
+    (id, mut genesis): (VaultId, Genesis),
 ) -> Result<Founded> {
     let now = parts.clock.now();
-    let id = match keyring.pending(pin.clone()).await? {
-        Some(interrupted) => interrupted,
-        None => VaultId(Id::ordered(now, parts.entropy.as_ref())?),
-    };
-    let vault = VaultRow {
-        id,
-        trust_domain: founding.trust_domain.as_str().to_owned(),
-        dev: founding.dev,
-        origin: founding.origin.clone(),
-        created_at: now,
-        restore_epoch: 0,
-    };
-    let mut genesis = keyring.create(vault, pin, OnFound::Resume).await?;
     codec.set_key(Some(genesis.keys.batch.clone()));
     let made = make_authorities(parts, founding, keyring, id, now).await?;
     for (purpose, authority) in &made {
@@ -173,6 +205,16 @@ struct FirstRows {
     pem: String,
 }
 
+impl First {
+    /// What it is, what it is called, and its key.
+    pub(super) const fn parts(&self) -> (Kind, &'static str, &Request) {
+        match self {
+            Self::Administrator(request) => (Kind::Human, "admin", request),
+            Self::Bootstrap(request) => (Kind::Bootstrap, "bootstrap", request),
+        }
+    }
+}
+
 impl FirstRows {
     async fn make(
         parts: &Ingredients,
@@ -180,10 +222,7 @@ impl FirstRows {
         login: &Authority,
         now: UnixMillis,
     ) -> Result<Self> {
-        let (kind, name, request) = match &founding.first {
-            First::Administrator(request) => (Kind::Human, "admin", request),
-            First::Bootstrap(request) => (Kind::Bootstrap, "bootstrap", request),
-        };
+        let (kind, name, request) = founding.first.parts();
         let entropy = parts.entropy.as_ref();
         let name: IdentityName = name.parse()?;
         let id = IdentityId(Id::ordered(now, entropy)?);

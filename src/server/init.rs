@@ -1,16 +1,20 @@
 //! `strongroom init`: founds a vault, once.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rcgen::PublicKeyData as _;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::assemble;
 use super::files;
 use super::found::{First, Founded, Founding, found};
+use super::recall::recall;
 use super::run::{environment, failed, in_runtime};
 use crate::cli::{Format, Global, InitArgs, Outcome, json_text, print, prompt_secret};
 use crate::config::Config;
-use crate::engines::pki::{GeneratedKey, KeyType, Request};
+use crate::engines::pki::{GeneratedKey, KeyType, PublicKey, Request};
 use crate::error::{Error, Result};
 use crate::types::SecretBytes;
 
@@ -57,8 +61,9 @@ impl Files {
 }
 
 async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Founded> {
+    let interrupted = exists(&files.key) && !exists(&files.cert);
     for path in [&files.cert, &files.key, &files.ca] {
-        if path.symlink_metadata().is_ok() {
+        if exists(path) && !interrupted {
             return Err(Error::AlreadyExists(
                 format!("{} exists; choose another directory with --out", path.display()).into(),
             ));
@@ -70,30 +75,58 @@ async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Found
     let probe = token.probe().await.map_err(|error| assemble::explain(&error))?;
     probe.require().map_err(|error| assemble::explain(&error))?;
     let parts = assemble::ingredients(config, token)?;
-    let key = GeneratedKey::generate(KeyType::P256)?;
-    let founding = Founding {
-        trust_domain: config.vault.trust_domain.parse()?,
-        origin: config.record.origin.clone(),
-        dev: false,
-        first: First::Bootstrap(Request::of_key(key.public.clone())),
-    };
     if let Some(out) = files.key.parent().filter(|out| !out.as_os_str().is_empty())
         && !out.exists()
     {
         files::private_dir(out)?;
     }
-    // Before the vault is there: a certificate without its key would be worth nothing.
-    files::write_new(&files.key, key.private_pem.expose(), 0o600)?;
-    let founded = match found(&parts, &founding, pin).await {
-        Ok(founded) => founded,
-        Err(error) => {
+    let key = if interrupted { kept_key(&files.key)? } else { new_key(&files.key)? };
+    let founding = Founding {
+        trust_domain: config.vault.trust_domain.parse()?,
+        origin: config.record.origin.clone(),
+        dev: false,
+        first: First::Bootstrap(Request::of_key(key)),
+    };
+    let founded = match found(&parts, &founding, pin.clone()).await {
+        Err(Error::AlreadyExists(_)) if interrupted => recall(&parts, &founding, pin).await?,
+        // Nothing was founded for this key. After any other error something may have been.
+        Err(error @ Error::AlreadyExists(_)) => {
             files::remove(&files.key)?;
             return Err(error);
         }
+        done => done?,
     };
-    files::write_new(&files.cert, founded.certificate_pem.as_bytes(), 0o600)?;
-    files::write_new(&files.ca, founded.root_pem.as_bytes(), 0o644)?;
+    // The certificate last: with it, all of it is there.
+    files::replace(&files.ca, founded.root_pem.as_bytes(), 0o644)?;
+    files::replace(&files.cert, founded.certificate_pem.as_bytes(), 0o600)?;
     Ok(founded)
+}
+
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Makes the key, before the vault is there: a certificate without its key would be worth nothing.
+fn new_key(path: &Path) -> Result<PublicKey> {
+    let key = GeneratedKey::generate(KeyType::P256)?;
+    files::write_new(path, key.private_pem.expose(), 0o600)?;
+    Ok(key.public)
+}
+
+/// Takes the key of an `init` that did not come to its end.
+fn kept_key(path: &Path) -> Result<PublicKey> {
+    let unfit = |why: &str| {
+        let path = path.display();
+        Error::precondition(format!("{path} {why}; choose another directory with --out"))
+    };
+    let about = path.symlink_metadata().map_err(|_error| unfit("cannot be examined"))?;
+    if !about.is_file() || about.permissions().mode() & 0o077 != 0 {
+        return Err(unfit("is there already, and not its owner's alone"));
+    }
+    let text = std::fs::read_to_string(path).map_err(|_error| unfit("cannot be read"))?;
+    let pair = rcgen::KeyPair::from_pem(&Zeroizing::new(text))
+        .map_err(|_error| unfit("is there already, and holds no key"))?;
+    PublicKey::from_spki(&pair.subject_public_key_info())
 }
 
 fn welcome(founded: &Founded, files: &Files, config: &Path) -> String {

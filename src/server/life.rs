@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::listener;
+use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use crate::audit::RecordCodec;
 use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
@@ -148,9 +148,7 @@ impl Life {
     /// What the HSM answers to the logout; the keys are gone all the same.
     pub async fn seal(&self, because: &str) -> Result<()> {
         let _gate = self.0.gate.lock().await;
-        self.0.standing.set(State::Sealed(because.to_owned()));
-        self.drop_keys().await;
-        tracing::warn!(because, "sealed");
+        self.seal_gated(because).await;
         Ok(())
     }
 
@@ -162,10 +160,12 @@ impl Life {
         if self.0.keyring.is_sealed() || !self.seal_on_record().await? {
             return Ok(());
         }
-        // Not while an unsealing is about to take it off.
-        let Ok(gate) = self.0.gate.try_lock() else { return Ok(()) };
-        drop(gate);
-        self.seal(ON_RECORD).await
+        // Not while an unsealing is about to take it off, and not for what one took off since.
+        let Ok(_gate) = self.0.gate.try_lock() else { return Ok(()) };
+        if !self.0.keyring.is_sealed() && self.seal_on_record().await? {
+            self.seal_gated(ON_RECORD).await;
+        }
+        Ok(())
     }
 
     /// Takes the listener's certificate and trust anew, for handshakes to come.
@@ -177,7 +177,7 @@ impl Life {
         match self.0.authorities.current() {
             Ok(authorities) => self.show(&authorities).await,
             Err(_sealed) => {
-                let found = foundation(&self.0.reader).await?;
+                let found = foundation(&self.0.reader, Check::Nothing).await?;
                 let identity = listener::identity_while_sealed(&self.0.parts)?;
                 self.0.tls.replace(&identity, trust_unchecked(&found)?)
             }
@@ -201,6 +201,13 @@ impl Life {
         let _gate = self.0.gate.lock().await;
         self.0.authorities.set(None);
         Ok(self.0.keyring.seal().await?)
+    }
+
+    /// Seals for whoever holds the gate.
+    async fn seal_gated(&self, because: &str) {
+        self.0.standing.set(State::Sealed(because.to_owned()));
+        self.drop_keys().await;
+        tracing::warn!(because, "sealed");
     }
 
     async fn seal_on_record(&self) -> Result<bool> {
@@ -231,8 +238,8 @@ impl Life {
     }
 
     async fn open(&self, occasion: Occasion) -> Result<State> {
-        // What the vault was built from was not verified then; it is now.
-        let found = foundation(&self.0.reader).await?;
+        // What the vault was built from was not verified then; this is.
+        let found = foundation(&self.0.reader, Check::InForce).await?;
         if installation(&found) != *self.0.vault.installation() {
             tracing::error!(alarm = true, "the vault's row changed while it was sealed");
             return Err(Error::precondition("the vault's row changed; start the server again"));
@@ -259,10 +266,23 @@ impl Life {
 
     async fn show(&self, authorities: &Authorities) -> Result<()> {
         let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
-        let identity = listener::identity(&self.0.parts, authorities).await?;
+        let Inner { parts, vault, authorities: slot, .. } = &*self.0;
+        let (identity, ends) = match listener::identity(parts, vault, slot).await {
+            Ok(identity) => {
+                let ends = identity.not_after();
+                (identity, ends)
+            }
+            // Files are the operator's to mend. What we sign is recorded first, and a store that
+            // takes no record must not keep the vault sealed; renewing tries again.
+            Err(error) if matches!(parts.tls, ListenerTls::Issued { .. }) => {
+                tracing::warn!(%error, "the listener's certificate could not be issued");
+                (listener::identity_while_sealed(parts)?, UnixMillis(0))
+            }
+            Err(error) => return Err(error),
+        };
         let trust = Trust::new(&ours, authorities.login.certificate_der(), [])?;
         self.0.tls.replace(&identity, trust)?;
-        *self.0.listener_ends.lock() = identity.not_after();
+        *self.0.listener_ends.lock() = ends;
         Ok(())
     }
 
@@ -279,10 +299,10 @@ impl Life {
 /// Why a node is sealed that found a `seal` on record.
 const ON_RECORD: &str = "a seal is on record; `strongroom unseal` takes it off";
 
-/// Reads what the hierarchy hangs on, without believing it.
-pub(super) async fn foundation(reader: &Reader) -> Result<Foundation> {
+/// Reads what the hierarchy hangs on; with [`Check::Nothing`] nothing of it may be believed.
+pub(super) async fn foundation(reader: &Reader, check: Check) -> Result<Foundation> {
     let found = reader
-        .view(|tx| async { Ok(keys::foundation(tx, &Check::Nothing).await?) }.boxed())
+        .view(move |tx| async move { Ok(keys::foundation(tx, &check).await?) }.boxed())
         .await?;
     found.ok_or_else(|| Error::precondition("the store holds no vault; run `strongroom init`"))
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::files;
 use super::node::Ingredients;
-use crate::engines::pki::{
-    Authorities, GeneratedKey, KeyType, Serial, SubjectName, Template, issue,
-};
+use crate::engines::pki::{AuthoritySlot, GeneratedKey, KeyType, SubjectName};
+use crate::engines::system::{IssueListener, LISTENER};
 use crate::error::{Error, Result};
 use crate::grpc::tls::ServerIdentity;
+use crate::types::Caller;
+use crate::vault::Vault;
 
 /// How long a certificate of our own lives.
 const LIFE: Duration = Duration::from_hours(30 * 24);
@@ -39,7 +40,8 @@ pub enum ListenerTls {
 /// Takes the configured files, or issues a certificate for a key that never leaves this machine.
 pub(super) async fn identity(
     parts: &Ingredients,
-    authorities: &Authorities,
+    vault: &Vault,
+    authorities: &AuthoritySlot,
 ) -> Result<ServerIdentity> {
     let now = parts.clock.now();
     let kept_in = match &parts.tls {
@@ -49,11 +51,15 @@ pub(super) async fn identity(
         ListenerTls::Issued { kept_in } => kept_in,
     };
     let key = GeneratedKey::generate(KeyType::P256)?;
-    let template = Template::server(key.public.clone(), parts.server_names.clone(), LIFE)?;
-    let serial = Serial::random(parts.entropy.as_ref())?;
-    let hsm = parts.hsm.as_ref();
-    let certificate = issue(hsm, &authorities.issuing, &template, &serial, now).await?;
-    let chain = [certificate.pem(), authorities.issuing.pem()].concat();
+    let order = IssueListener {
+        authorities: authorities.clone(),
+        key: key.public.clone(),
+        names: parts.server_names.clone(),
+        ttl: LIFE,
+    };
+    let ctx = vault.context(Caller::System(LISTENER), None, None)?;
+    let certificate = vault.run_effect(&ctx, order).await?;
+    let chain = [certificate.pem(), authorities.current()?.issuing.pem()].concat();
     if let Some(dir) = kept_in {
         let (cert_file, key_file) = kept(dir);
         files::replace(&key_file, key.private_pem.expose(), 0o600)?;

@@ -11,6 +11,7 @@ mod life;
 mod listener;
 mod node;
 mod pin;
+mod recall;
 mod run;
 mod serve;
 mod upkeep;

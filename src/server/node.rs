@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::grpc::tls::Tls;
 use crate::hsm::Hsm;
 use crate::keyring::{FinalTry, Keyring};
-use crate::store::keys::{Foundation, HsmPurpose};
+use crate::store::keys::{Check, Foundation, HsmPurpose};
 use crate::store::{BatchCodec, Location, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
@@ -105,7 +105,7 @@ impl Node {
         let (reader, writer) =
             Store::open(&parts.location, &parts.node, Arc::clone(&sealer), batches, &store_tasks)
                 .await?;
-        let found = life::foundation(&reader).await?;
+        let found = life::foundation(&reader, Check::Nothing).await?;
         let root_pem = root_pem(&found);
         let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
         let vault = Vault::new(Parts {

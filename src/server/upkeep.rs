@@ -59,7 +59,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
     );
     every(
         "listener",
-        MINUTE * 60,
+        MINUTE * 10,
         When::Serving,
         round(|l| async move { l.renew_listener().await }),
     );

@@ -280,6 +280,15 @@ fn only<T>(rows: Vec<T>) -> Result<Option<T>, StoreError> {
     if rows.next().is_some() { Err(StoreError::Malformed) } else { Ok(first) }
 }
 
+/// Tells which store this is: random, made with the schema, the same for ever.
+///
+/// # Errors
+/// [`StoreError::Malformed`] where there is not one row with an id.
+pub async fn store_id(tx: &mut Tx) -> Result<Id, StoreError> {
+    let rows = tx.query("SELECT id FROM store_id LIMIT 2", vec![]).await?;
+    only(rows)?.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Tells whether a founded vault has to stay sealed, before the row's MAC can be checked: only
 /// one row that says otherwise says otherwise, so that deleting it unseals nothing.
 pub async fn seal_on_record(tx: &mut Tx) -> Result<bool, StoreError> {

@@ -14,6 +14,7 @@ mod cli_verify;
 mod config;
 mod database;
 mod dev;
+mod founding;
 mod grants;
 mod groups;
 mod harden;

@@ -1,11 +1,14 @@
-//! The vault as a whole: sealing it, unsealing it, and the first administrator of `dev`.
+//! The vault as a whole: sealing it, unsealing it, its listener's certificate, and the first
+//! administrator of `dev`.
 //!
 //! The verbs here change rows and the record; taking keys up and dropping them is the server's.
 
+mod listener;
 mod renew;
 mod seal;
 mod unseal;
 
+pub use listener::{IssueListener, LISTENER, PreparedListener};
 pub use renew::{RenewAdministrator, Renewed};
 pub use seal::{Seal, Sealing};
 pub use unseal::{CONTROL_SOCKET, Unseal};

@@ -14,7 +14,7 @@ use crate::keyring::{FinalTry, Keyring, KeyringError};
 use crate::server::assemble;
 use crate::server::life;
 use crate::server::pin::PinMemory;
-use crate::store::keys::Foundation;
+use crate::store::keys::{Check, Foundation};
 use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, keys};
 use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup};
 
@@ -86,7 +86,7 @@ async fn inside(
     reader: Reader,
     sealer: Arc<RowSealer>,
 ) -> Vec<Finding> {
-    let found = match life::foundation(&reader).await {
+    let found = match life::foundation(&reader, Check::Nothing).await {
         Ok(found) => found,
         Err(error) => {
             return vec![Finding::warning("vault", error.to_string(), "run `strongroom init`")];
