@@ -68,3 +68,14 @@ pub async fn has_login(tx: &mut Tx, identity: IdentityId) -> Result<bool, StoreE
                 AND (handle IS NOT NULL OR state IN ('pending', 'active')) LIMIT 1";
     Ok(tx.lookup_where::<CredentialRow>(tail, params![identity]).await?.is_some())
 }
+
+/// Finds the login certificate in force that lasts longest, of those of one revocation epoch.
+pub async fn lasting_login(
+    tx: &mut Tx,
+    identity: IdentityId,
+    epoch: i64,
+) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE identity = $1 AND kind = 'login' AND state = 'active' \
+                AND revocation_epoch = $2 ORDER BY expires_at DESC LIMIT 1";
+    tx.lookup_where(tail, params![identity, epoch]).await
+}

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 
 use super::certificate::pem;
 use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
-use super::mint::{cap, made_before};
+use super::mint::{Made, cap, made_before};
 use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -104,6 +104,10 @@ impl IssueLogin {
         view.read(move |tx| async move { Bearer::load(tx, &name).await }.boxed()).await
     }
 
+    fn resource(&self) -> Result<ResourceName> {
+        ResourceName::join("identities", &[self.name.as_str()])
+    }
+
     fn ttl(&self, view: &View, decision: &Decision, bearer: &IdentityRow) -> Result<Duration> {
         let ttl = self.ttl.unwrap_or(self.limits.usual);
         if ttl > self.limits.most {
@@ -114,6 +118,10 @@ impl IssueLogin {
         }
         Ok(cap(view, decision, ttl, bearer.expires_at))
     }
+}
+
+fn unknown() -> Error {
+    Error::not_found("there is no such identity")
 }
 
 impl Bearer {
@@ -176,7 +184,7 @@ impl Verb for IssueLogin {
     type Output = LoginIssued;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let name = ResourceName::join("identities", &[self.name.as_str()])?;
+        let name = self.resource()?;
         Ok(vec![match self.bearer(view).await? {
             Some(bearer) => bearer.resource(view, name),
             None => Resource::named(name),
@@ -184,8 +192,7 @@ impl Verb for IssueLogin {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<PreparedLogin> {
-        let missing = || Error::not_found("there is no such identity");
-        let bearer = self.bearer(view).await?.ok_or_else(missing)?;
+        let bearer = self.bearer(view).await?.ok_or_else(unknown)?;
         bearer.check(view)?;
         let authorities = self.authorities.current()?;
         let Versioned { row, version } = &bearer.identity;
@@ -232,7 +239,13 @@ impl Verb for IssueLogin {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<LoginIssued> {
-        let row = made_before(view, made).await?;
+        let bearer = self.bearer(view).await?.ok_or_else(unknown)?;
+        let theirs = Made {
+            kind: CredentialKind::Login,
+            identity: bearer.identity.row.id,
+            resource: self.resource()?,
+        };
+        let row = made_before(view, made, theirs).await?;
         let chain_pem = self.authorities.current()?.login.pem();
         Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
     }

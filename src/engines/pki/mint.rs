@@ -26,7 +26,8 @@ use crate::store::Tx;
 use crate::store::credentials::CredentialRow;
 use crate::store::keys::HsmPurpose;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, RequestContext, SecretBytes, Segment, UnixMillis,
+    CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
+    SecretBytes, Segment, UnixMillis,
 };
 use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View};
 
@@ -206,9 +207,11 @@ impl<S: Source> Verb for Mint<S> {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Issued> {
-        let row = made_before(view, made).await?;
-        let authorities = self.order.authorities.current()?;
         let holder = &view.subject()?.identity.row;
+        let resource = role_resource(&self.order.role)?;
+        let mine = Made { kind: CredentialKind::Certificate, identity: holder.id, resource };
+        let row = made_before(view, made, mine).await?;
+        let authorities = self.order.authorities.current()?;
         Ok(Issued {
             said: Said::of_row(&row)?,
             standing: Standing::of(&row, holder.revocation_epoch, view.now()),
@@ -273,10 +276,16 @@ impl<S: Source> EffectOperation for Mint<S> {
         Ok(())
     }
 
-    async fn supersede(&self, _: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
         let id: CredentialId = made.parse()?;
+        let caller = ctx.authenticated().ok_or_else(nothing_made)?;
+        let mine = Made {
+            kind: CredentialKind::Certificate,
+            identity: caller.identity,
+            resource: role_resource(&self.order.role)?,
+        };
         let found = tx.lookup::<CredentialRow>(&id).await?;
-        let found = found.ok_or_else(|| Error::internal("a retry names no certificate"))?;
+        let found = found.filter(|it| mine.is(&it.row)).ok_or_else(nothing_made)?;
         if found.row.state == CredentialState::Ended {
             return Ok(());
         }
@@ -302,13 +311,34 @@ pub(super) fn cap(
     end.map_or(ttl, |end| ttl.min(end.since(view.now())))
 }
 
+/// What an earlier try of a call can have made, and nothing else: the row that names it is not
+/// sealed, so whoever writes to the database chooses the name.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) kind: CredentialKind,
+    pub(super) identity: IdentityId,
+    pub(super) resource: ResourceName,
+}
+
+impl Made {
+    /// Tells whether a credential is what the call makes.
+    fn is(&self, row: &CredentialRow) -> bool {
+        row.kind == self.kind && row.identity == self.identity && row.resource == self.resource
+    }
+}
+
+fn nothing_made() -> Error {
+    Error::internal("a retry names nothing that its call made")
+}
+
 /// Finds what an earlier try made, or says why there is nothing.
-pub(super) async fn made_before(view: &View, made: &str) -> Result<CredentialRow> {
+pub(super) async fn made_before(view: &View, made: &str, what: Made) -> Result<CredentialRow> {
     let id: CredentialId = made.parse()?;
     let found = view
         .read(move |tx| async move { Ok(tx.lookup::<CredentialRow>(&id).await?) }.boxed())
         .await?
-        .ok_or_else(|| Error::internal("a retry names no certificate"))?;
+        .filter(|found| what.is(&found.row))
+        .ok_or_else(nothing_made)?;
     match found.row.state {
         CredentialState::Pending => {
             Err(Error::unavailable("the first call with this key is still being signed; retry"))
