@@ -111,6 +111,7 @@ impl Scene {
 }
 
 /// How the page writes a code.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the codes are tonic's")]
 fn word(code: Code) -> String {
     match code {
         Code::Ok => "ok".to_owned(),

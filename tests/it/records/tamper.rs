@@ -13,13 +13,13 @@ use crate::support::node::{BACKENDS, Fixture, pin};
 /// One act: statements, statements that undo it, the first wrong entry, the last.
 struct Act {
     name: &'static str,
-    act: String,
+    done: String,
     undo: String,
     names: Option<(i64, i64)>,
 }
 
-fn act(name: &'static str, act: String, undo: String, first: i64) -> Act {
-    Act { name, act, undo, names: Some((first, first)) }
+fn act(name: &'static str, done: String, undo: String, first: i64) -> Act {
+    Act { name, done, undo, names: Some((first, first)) }
 }
 
 /// An update of one column of bytes, and its undoing.
@@ -87,10 +87,10 @@ async fn acts(hand: &Hand, a: Place, b: Place, size: i64) -> Vec<Act> {
     acts.push(act("a tile altered", done, undone, a.first));
     let (done, undone) = edit(hand, "log_tiles", "hashes", tile, |tile| tile.truncate(at)).await;
     let names = Some((0, size - 1));
-    acts.push(Act { name: "a tile cut off", act: done, undo: undone, names });
+    acts.push(Act { name: "a tile cut off", done, undo: undone, names });
     let (done, undone) = edit(hand, "log_head", "root", "id = 1", |root| root[0] ^= 1).await;
     // The checkpoint is what was signed; the head beside it is the vault's own note.
-    acts.push(Act { name: "the head altered", act: done, undo: undone, names: None });
+    acts.push(Act { name: "the head altered", done, undo: undone, names: None });
     acts
 }
 
@@ -109,7 +109,7 @@ async fn verification_names_the_first_wrong_entry_whatever_was_done_to_the_store
             hand.places().await.into_iter().filter(|place| place.entries == 1).collect();
         let (a, b) = (places[places.len() - 4], places[places.len() - 2]);
         for act in acts(&hand, a, b, size).await {
-            hand.run(&act.act).await;
+            hand.run(&act.done).await;
             let (code, finding) = audited.verify(&[]).await;
             let fault = &finding["fault"];
             match act.names {
