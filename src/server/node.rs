@@ -205,6 +205,12 @@ impl Node {
         if tokio::time::timeout(drain, self.effects.shutdown()).await.is_err() {
             tracing::warn!("an effect did not end; recovery takes it over at the next start");
         }
+        if was_serving && let Err(error) = self.vault.summarise_refusals().await {
+            tracing::warn!(%error, "what was refused in the last minute is not on the record");
+        }
+        if was_serving && let Err(error) = self.vault.flush_usage().await {
+            tracing::warn!(%error, "what was used in the last minute is not noted");
+        }
         if was_serving && let Err(error) = self.vault.integrate().await {
             tracing::warn!(%error, "what is committed gets its place at the next start");
         }

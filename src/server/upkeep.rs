@@ -47,7 +47,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
     );
     every(
         "retries",
-        MINUTE * 60,
+        MINUTE,
         When::Serving,
         round(|l| async move { l.vault().purge_retries().await }),
     );

@@ -1,8 +1,13 @@
 //! Which object an idempotency key made: for 24 h, and no answer with it.
 
+use std::time::Duration;
+
 use crate::params;
 use crate::store::{StoreError, Tx};
 use crate::types::UnixMillis;
+
+/// How long a key is kept.
+pub const KEPT: Duration = Duration::from_hours(24);
 
 /// What an earlier try with the same key made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +20,7 @@ pub struct Earlier {
     pub at: UnixMillis,
 }
 
-/// Claims a key in one statement, or finds who did before.
+/// Claims a key, or finds who did before; one that is over is free again.
 pub async fn claim(
     tx: &mut Tx,
     id: &str,
@@ -32,7 +37,15 @@ pub async fn claim(
     let sql = "SELECT request, object, at FROM idempotency WHERE id = $1";
     let row = tx.query_one(sql, params![id.to_owned()]).await?;
     let mut row = row.ok_or(StoreError::Stale)?;
-    Ok(Some(Earlier { request: row.take()?, object: row.take()?, at: row.take()? }))
+    let earlier = Earlier { request: row.take()?, object: row.take()?, at: row.take()? };
+    if now.since(earlier.at) <= KEPT {
+        return Ok(Some(earlier));
+    }
+    let sql = "UPDATE idempotency SET request = $1, object = $2, at = $3 \
+               WHERE id = $4 AND object = $5 AND at = $6";
+    let params =
+        params![*request, object.to_owned(), now, id.to_owned(), earlier.object, earlier.at];
+    if tx.execute(sql, params).await? == 1 { Ok(None) } else { Err(StoreError::Stale) }
 }
 
 /// Says that a key's object was replaced by another; the key's age does not change.

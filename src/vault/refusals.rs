@@ -66,15 +66,37 @@ impl Refusals {
         taken
     }
 
+    /// Gives back what was taken of known identities and could not be recorded.
+    pub(super) fn put_back_known(&self, taken: Vec<(IdentityId, &'static str, u64)>, now: Instant) {
+        let mut known = self.known.lock();
+        for (identity, action, count) in taken {
+            let fresh = || Window { began: now, count: 0, summarised: BTreeMap::new() };
+            let window = known.entry(identity).or_insert_with(fresh);
+            let counted = window.summarised.entry(action).or_default();
+            *counted = counted.saturating_add(count);
+        }
+    }
+
     /// Counts a caller that is nobody we know.
     pub(super) fn stranger(&self, reason: &'static str, source: Option<IpAddr>) {
+        self.count_strangers(reason, prefix(source), 1);
+    }
+
+    /// Gives back what was taken of strangers and could not be recorded.
+    pub(super) fn put_back_strangers(&self, taken: Vec<(&'static str, String, u64)>) {
+        for (reason, source, count) in taken {
+            self.count_strangers(reason, source, count);
+        }
+    }
+
+    fn count_strangers(&self, reason: &'static str, source: String, calls: u64) {
         let mut strangers = self.strangers.lock();
-        let mut key = (reason, prefix(source));
+        let mut key = (reason, source);
         if strangers.len() >= KEPT && !strangers.contains_key(&key) {
             "elsewhere".clone_into(&mut key.1);
         }
         let count = strangers.entry(key).or_default();
-        *count = count.saturating_add(1);
+        *count = count.saturating_add(calls);
     }
 
     /// Takes what was counted of strangers: reason, source prefix, how often.
@@ -121,6 +143,11 @@ mod tests {
         for host in 1..=200 {
             refusals.stranger("no_credential", Some([10, 0, 0, host].into()));
         }
-        assert_eq!(refusals.take_strangers(), [("no_credential", "10.0.0.0/24".to_owned(), 200)]);
+        let taken = refusals.take_strangers();
+        assert_eq!(taken, [("no_credential", "10.0.0.0/24".to_owned(), 200)]);
+        // What could not be recorded is counted on.
+        refusals.put_back_strangers(taken);
+        refusals.stranger("no_credential", Some([10, 0, 0, 1].into()));
+        assert_eq!(refusals.take_strangers(), [("no_credential", "10.0.0.0/24".to_owned(), 201)]);
     }
 }

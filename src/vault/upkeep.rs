@@ -2,7 +2,6 @@
 //! finds nothing to do writes nothing.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -18,8 +17,8 @@ use crate::store::{
 };
 use crate::types::{Id, RequestId, UnixMillis};
 
-/// How long an idempotency key is kept.
-const RETRIES_KEPT: Duration = Duration::from_hours(24);
+/// Purges of idempotency keys in one round, a thousand each.
+const PURGES: usize = 100;
 /// Steps of the log in one round: bounds a round, not the log.
 const STEPS: usize = 64;
 
@@ -151,42 +150,56 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn purge_retries(&self) -> Result<()> {
-        let kept = i64::try_from(RETRIES_KEPT.as_millis()).map_err(Error::internal)?;
+        let kept = i64::try_from(idempotency::KEPT.as_millis()).map_err(Error::internal)?;
         let before = UnixMillis(self.core.clock.now()?.0.saturating_sub(kept));
-        let due = self
-            .core
-            .reader
-            .view(move |tx| async move { Ok(idempotency::has_older(tx, before).await?) }.boxed())
-            .await?;
-        if !due {
-            return Ok(());
-        }
-        self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed()).await
-    }
-
-    /// Records what was refused too often, or to nobody we know, for an entry each.
-    ///
-    /// # Errors
-    /// What the store answers; what was counted is then lost but for the log.
-    pub async fn summarise_refusals(&self) -> Result<()> {
-        let strangers = self.core.refusals.take_strangers();
-        for (reason, source, count) in strangers {
-            let private = vec![(Field::Source, source), (Field::Detail, format!("{count} calls"))];
-            self.summary("system.strangers", reason, private).await?;
-        }
-        for (identity, action, count) in self.core.refusals.take_known() {
-            let detail = format!("{count} more refusals of {action} to {identity}");
-            self.summary("system.refusals", "denied", vec![(Field::Detail, detail)]).await?;
+        for _ in 0..PURGES {
+            let due = self
+                .core
+                .reader
+                .view(move |tx| {
+                    async move { Ok(idempotency::has_older(tx, before).await?) }.boxed()
+                })
+                .await?;
+            if !due {
+                break;
+            }
+            self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed())
+                .await?;
         }
         Ok(())
+    }
+
+    /// Records what was refused too often, or to nobody we know, for an entry each: one entry of
+    /// either kind, with what was counted most by name and the rest together.
+    ///
+    /// # Errors
+    /// What the store answers; what was counted is kept for the next round, and may be told twice
+    /// where nobody knows whether the entry is in the store.
+    pub async fn summarise_refusals(&self) -> Result<()> {
+        let strangers = self.core.refusals.take_strangers();
+        let lines = strangers.iter().map(|(reason, source, n)| (*n, format!("{source} {reason}")));
+        let told = self.summary("system.strangers", "strangers", tell(lines.collect())).await;
+        if let Err(error) = told {
+            self.core.refusals.put_back_strangers(strangers);
+            return Err(error);
+        }
+        let known = self.core.refusals.take_known();
+        let lines = known.iter().map(|(identity, action, n)| (*n, format!("{identity} {action}")));
+        let told = self.summary("system.refusals", "denied", tell(lines.collect())).await;
+        if told.is_err() {
+            self.core.refusals.put_back_known(known, self.core.clock.monotonic());
+        }
+        told
     }
 
     async fn summary(
         &self,
         action: &'static str,
         reason: &'static str,
-        private: Vec<(Field, String)>,
+        detail: Option<String>,
     ) -> Result<()> {
+        let Some(detail) = detail else { return Ok(()) };
+        let private = vec![(Field::Detail, detail)];
         let decision = DecisionFact { allowed: false, reason, by: "summary".to_owned() };
         self.own_entry(action, decision, "DENIED", private).await
     }
@@ -240,6 +253,24 @@ impl Vault {
     async fn upkeep(&self, work: Box<dyn Work>) -> Result<(), StoreError> {
         self.core.writer.submit(Job { fence: None, needs: WRITES, work }).await
     }
+}
+
+/// Lines of a summary; what is beyond is counted together.
+const LINES: usize = 32;
+
+/// Tells what was counted, the most first; none when nothing was.
+fn tell(mut counted: Vec<(u64, String)>) -> Option<String> {
+    if counted.is_empty() {
+        return None;
+    }
+    counted.sort_unstable_by(|one, other| other.cmp(one));
+    let rest = counted.split_off(counted.len().min(LINES));
+    let mut lines: Vec<_> = counted.into_iter().map(|(n, what)| format!("{what}: {n}")).collect();
+    if !rest.is_empty() {
+        let calls = rest.iter().fold(0_u64, |sum, (n, _)| sum.saturating_add(*n));
+        lines.push(format!("{} others: {calls}", rest.len()));
+    }
+    Some(lines.join("; "))
 }
 
 type Running<'a> = futures_util::future::BoxFuture<'a, Result<()>>;

@@ -86,8 +86,8 @@ pub struct PreparedLogin {
     template: Template,
     authorities: Arc<Authorities>,
     key: KeyUse,
-    /// Set for the bootstrap certificate: of two first logins one wins, by this row.
-    first: Option<(i64, IdentityRow)>,
+    /// Whether it may be the bearer's first login certificate alone.
+    first: bool,
 }
 
 /// An identity, with what a decision about its login stands on.
@@ -195,7 +195,7 @@ impl Verb for IssueLogin {
         let bearer = self.bearer(view).await?.ok_or_else(unknown)?;
         bearer.check(view)?;
         let authorities = self.authorities.current()?;
-        let Versioned { row, version } = &bearer.identity;
+        let row = &bearer.identity.row;
         let spiffe = SpiffeId {
             trust_domain: authorities.login.trust_domain().clone(),
             kind: row.kind,
@@ -216,11 +216,7 @@ impl Verb for IssueLogin {
             not_after,
         }
         .pending(view)?;
-        let bootstrap = view.subject()?.identity.row.kind == Kind::Bootstrap;
-        let first = bootstrap.then(|| {
-            let authority_rev = row.authority_rev.saturating_add(1);
-            (*version, IdentityRow { authority_rev, ..row.clone() })
-        });
+        let first = view.subject()?.identity.row.kind == Kind::Bootstrap;
         let key = signing_key(view, HsmPurpose::CaLogin)?;
         Ok(PreparedLogin { pending, serial, template, authorities, key, first })
     }
@@ -262,8 +258,11 @@ impl EffectOperation for IssueLogin {
         prepared: &PreparedLogin,
         _: &Decision,
     ) -> Result<()> {
-        if let Some((version, row)) = &prepared.first {
-            tx.update(*version, row).await?;
+        // Every login takes the lock: that there is none yet is a fact without a row of its own.
+        let bearer = prepared.pending.identity;
+        identities::hold_identity(tx, bearer).await?;
+        if prepared.first && rows::has_login(tx, bearer).await? {
+            return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
         tx.insert(&prepared.pending).await?;
         Ok(())
