@@ -118,7 +118,7 @@ fn run_into(wrapper: &[&str], place: &Place) -> (Vec<u64>, Option<String>) {
 async fn a_write_that_fails_acknowledges_nothing() {
     let place = Place::sqlite();
     // Files of the process may not grow beyond a limit; the signal for it is ignored.
-    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 600; exec \"$0\" \"$@\""];
+    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""];
     let (kept, lost) = run_into(&limited, &place);
     assert!(!kept.is_empty());
     let lost = lost.expect("the limit was met");
