@@ -189,6 +189,8 @@ impl Node {
     pub async fn stop_within(self, drain: Duration) -> Result<()> {
         let was_serving = self.life.standing().is_serving();
         self.tasks.stop();
+        // Streams end when they are told; effects do not listen and run to their end.
+        self.effects.stop();
         let aborts = self.serving.abort_handle();
         let served = match tokio::time::timeout(drain, self.serving).await {
             Ok(ended) => ended.map_err(Error::internal)?,
