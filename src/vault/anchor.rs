@@ -92,7 +92,7 @@ impl Vault {
             return Err(Error::precondition("the log extends what the HSM keeps of it"));
         };
         let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
-        let by = DecisionFact { allowed: true, reason: "accepted", by: "local".to_owned() };
+        let by = DecisionFact { allowed: true, reason: "accepted", by: "local".into() };
         let private = vec![(Field::Detail, detail)];
         self.own_entry("system.accept-rollback", by, "OK", private).await?;
         // What was signed of the other log must not keep this one from being signed.
