@@ -177,5 +177,5 @@ async fn handshake(
             return None;
         }
     };
-    Some(Connection { stream, peer: PeerInfo { address, certificate } })
+    Some(Connection::new(stream, PeerInfo { address, certificate }))
 }
