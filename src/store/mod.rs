@@ -177,13 +177,13 @@ impl Reader {
                 answer.await.map_err(|_dropped| Error::unavailable("the store did not answer"))?
             }
             Views::Postgres(pool) => {
-                let begun = pool
-                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await
-                    .map_err(|error| postgres::fault(&error).0)?;
-                let connection = tx::Connection::View(Box::new(begun));
-                let mut tx = Tx::new(connection, Arc::clone(&self.sealer), false);
-                view(&mut tx).await
+                let viewed = async {
+                    let begun = tx::Connection::View(Box::new(postgres::begin_view(pool).await?));
+                    view(&mut Tx::new(begun, Arc::clone(&self.sealer), false)).await
+                };
+                // The network may swallow everything without ending a connection.
+                let silent = |_elapsed| Err(Error::unavailable("the store fell silent"));
+                tokio::time::timeout(postgres::VIEW, viewed).await.unwrap_or_else(silent)
             }
         }
     }

@@ -101,10 +101,27 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn mark_clock(&self) -> Result<()> {
+        let next = self.read_clock().await?;
+        self.advance_clock(next).await
+    }
+
+    /// Reads the clocks' mark, and answers what this node should move it to, if at all.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn read_clock(&self) -> Result<Option<UnixMillis>> {
         let stored =
             self.core.reader.view(|tx| async { Ok(clock::mark(tx).await?) }.boxed()).await?;
         let active = self.core.clock.was_active();
-        let Some(at) = self.core.clock.notice(stored).filter(|_| active) else { return Ok(()) };
+        Ok(self.core.clock.notice(stored).filter(|_| active))
+    }
+
+    /// Moves the clocks' mark on, if it has to move.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn advance_clock(&self, next: Option<UnixMillis>) -> Result<()> {
+        let Some(at) = next else { return Ok(()) };
         let node = self.core.clock.node().to_owned();
         self.write(move |tx| async move { Ok(clock::advance(tx, &node, at).await?) }.boxed()).await
     }

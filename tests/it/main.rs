@@ -28,6 +28,7 @@ mod pki;
 mod records;
 mod seal;
 mod server;
+mod silence;
 mod store;
 mod support;
 mod tidy;
