@@ -42,6 +42,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         }),
     );
     every("clock", SECOND, When::Always, round(mark_clock));
+    every("lanes", MINUTE, When::Serving, round(|l| async move { l.vault().retire_lanes().await }));
     every("usage", MINUTE, When::Serving, round(|l| async move { l.vault().flush_usage().await }));
     every(
         "refusals",

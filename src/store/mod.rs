@@ -211,6 +211,12 @@ impl Reader {
         self.shared.lanes.lock().clone()
     }
 
+    /// Tells whether this process writes, or wrote a while ago, to a lane.
+    #[must_use]
+    pub fn owns_lane(&self, lane: i64) -> bool {
+        self.shared.lanes.lock().contains_key(&lane)
+    }
+
     /// Takes notice of batches that have their place for good; a lane that ended is forgotten
     /// with its last.
     pub fn saw_placed(&self, placed: impl IntoIterator<Item = (i64, i64)>) {

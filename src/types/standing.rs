@@ -83,10 +83,10 @@ impl Standing {
     #[must_use]
     pub fn state(&self) -> State {
         let now = self.0.now.read();
-        match &now.state {
-            State::Serving if !now.hears() => State::Unheard,
-            state => state.clone(),
+        if now.state == State::Serving && !now.hears() {
+            return State::Unheard;
         }
+        now.state.clone()
     }
 
     /// Tells whether the node serves.

@@ -21,6 +21,8 @@ pub(super) struct Story {
     note: Note,
     /// What to call success: `OK`, or `INTENT` before an effect.
     pub(super) success: &'static str,
+    /// Whether it is told in a summary instead of an entry of its own.
+    silent: bool,
 }
 
 impl Story {
@@ -31,7 +33,8 @@ impl Story {
         _: &Decision,
         note: Note,
     ) -> Self {
-        Self { ctx: ctx.clone(), core: Arc::clone(&vault.core), action, note, success: "OK" }
+        let core = Arc::clone(&vault.core);
+        Self { ctx: ctx.clone(), core, action, note, success: "OK", silent: false }
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
@@ -124,12 +127,14 @@ impl Vault {
     ) -> Result<Option<Error>> {
         let refusal = decision.verdict.reason.refusal(action);
         let identity = ctx.authenticated().map(|caller| caller.identity);
-        if let Some(identity) = identity
-            && !self.core.refusals.records(identity, action, self.core.clock.monotonic())
-        {
-            return Ok(Some(refusal));
-        }
-        if self.append(ctx, action, decision, Err(refusal.clone())).await? {
+        let counted = identity.is_some_and(|identity| {
+            !self.core.refusals.records(identity, action, self.core.clock.monotonic())
+        });
+        let mut story = Story::new(self, ctx, action, decision, Note::default());
+        // It waits for a group like any other: how long it took to look must not show.
+        story.silent = counted;
+        let outcome = Err(refusal.clone());
+        if self.append_story(story, decision, outcome, Some(decision.fence(ctx.now))).await? {
             Ok(Some(refusal))
         } else {
             self.forget();
@@ -220,7 +225,8 @@ impl Work for Append {
 
     fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
         let none: &[Change] = &[];
-        Some(self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none)))
+        let tell = || self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none));
+        (!self.story.silent).then(tell)
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

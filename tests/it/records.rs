@@ -2,6 +2,7 @@
 
 mod hand;
 mod tamper;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
