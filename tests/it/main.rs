@@ -8,6 +8,7 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod attacks;
 mod authorities;
 mod cli;
 mod cli_verify;

@@ -1,6 +1,5 @@
 //! The record through the socket and the program: questions, streams, and independent readers.
 
-mod hand;
 mod tamper;
 mod upkeep;
 

@@ -6,8 +6,8 @@ use strongroom::server::Node;
 use strongroom::vault::Anchored;
 use tonic::Code;
 
-use super::hand::{Hand, Place};
 use super::{Audited, calls, client, quiet};
+use crate::support::hand::{Hand, Place};
 use crate::support::node::{BACKENDS, Fixture, pin};
 
 /// One act: statements, statements that undo it, the first wrong entry, the last.

@@ -16,8 +16,8 @@ use strongroom::vault::Anchored;
 use tokio::sync::oneshot;
 use tonic::Code;
 
-use super::hand::Hand;
 use super::{calls, client, list, quiet};
+use crate::support::hand::Hand;
 use crate::support::logins::{fingerprint, machine};
 use crate::support::node::{BACKENDS, Backend, pin};
 
@@ -252,7 +252,7 @@ async fn a_stream_whose_caller_goes_away_at_its_beginning_has_an_end_on_the_reco
         outcome: outcome.to_owned(),
         ..EntryFilter::default()
     };
-    let began = Instant::now();
+    let since = Instant::now();
     loop {
         vault.integrate().await.unwrap();
         let begun = list(&mut client, told("BEGUN")).await.len();
@@ -260,7 +260,7 @@ async fn a_stream_whose_caller_goes_away_at_its_beginning_has_an_end_on_the_reco
         if begun > 0 && begun == ended {
             break;
         }
-        assert!(began.elapsed() < Duration::from_secs(10), "{begun} begun, {ended} ended");
+        assert!(since.elapsed() < Duration::from_secs(10), "{begun} begun, {ended} ended");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
