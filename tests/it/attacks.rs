@@ -178,6 +178,8 @@ async fn an_authority_epoch_set_back_keeps_nobody_alive_for_more_than_a_second()
     let hand = Hand::new(&f.parts.location);
     register(&f, "carol", "human", "").await;
     let carol = f.connect_to(&other, &login(&f, "carol").await).await;
+    // All that moved before is noticed: from here on the other node keeps her.
+    other.vault.watch_authority().await.unwrap();
     assert_eq!(knock(&carol).await, Code::Ok);
     let epoch = hand.ask("SELECT '' || epoch FROM authority").await.remove(0);
     // A trigger swallows the step, so that the other node has nothing to notice.
