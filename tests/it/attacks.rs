@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use strongroom::Result;
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
@@ -20,6 +19,7 @@ use strongroom::proto::{
 use strongroom::store::{Needs, Tx};
 use strongroom::types::{Caller, RequestContext, ResourceName};
 use strongroom::vault::{Decision, Operation, READS, Resource, Vault, Verb, View};
+use strongroom::{Error, Result};
 use tokio::sync::Notify;
 use tonic::Code;
 use tonic::transport::Channel;
@@ -194,6 +194,24 @@ async fn an_authority_epoch_set_back_keeps_nobody_alive_for_more_than_a_second()
     f.clock.advance(Duration::from_secs(2));
     assert_eq!(knock(&carol).await, Code::Unauthenticated);
     drop(carol);
+    other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_node_forgets_a_suspended_caller_whom_it_kept() {
+    let f = Fixture::on(Backend::Postgres).await;
+    let other = f.second_node().await;
+    register(&f, "carol", "human", "").await;
+    let carol = login(&f, "carol").await;
+    let found = fingerprint(&carol.certificate_pem);
+    other.vault.watch_authority().await.unwrap();
+    other.vault.authenticate_certificate(found, |_| true).await.unwrap();
+    suspend(&f, "carol").await.unwrap();
+    // Its own commits tell the node the new epoch before its watcher looks.
+    assert_eq!(knock(&f.connect_to(&other, &f.admin).await).await, Code::Ok);
+    other.vault.watch_authority().await.unwrap();
+    let refused = other.vault.authenticate_certificate(found, |_| true).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated(_))), "{refused:?}");
     other.stop().await.unwrap();
 }
 

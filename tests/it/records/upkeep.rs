@@ -9,7 +9,7 @@ use strongroom::engines::records::{Question, Raw, Tail};
 use strongroom::error::Error;
 use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
-use strongroom::proto::{EntryFilter, GetIdentityRequest};
+use strongroom::proto::{EntryFilter, GetIdentityRequest, WhoAmIRequest};
 use strongroom::server::{Accepted, Ingredients, Node};
 use strongroom::types::{Caller, SecretBytes, State};
 use strongroom::vault::Anchored;
@@ -39,7 +39,7 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
         assert!(because.contains("none that this vault wrote"), "{because}");
         let channel = f.connect_to(&node, &f.admin).await;
         let refused = IdentityServiceClient::new(channel.clone())
-            .who_am_i(strongroom::proto::WhoAmIRequest {})
+            .who_am_i(WhoAmIRequest {})
             .await
             .unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
@@ -136,6 +136,31 @@ async fn lanes_whose_connection_is_gone_pass_out_of_sight_and_nothing_else_does(
             hand.run(&set(from)).await;
         }
         f.node().vault.integrate().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_another_node_may_still_write_to_stays_in_sight() {
+    let f = quiet(Backend::Postgres).await;
+    let other = f.second_node().await;
+    let mut client = IdentityServiceClient::new(f.connect_to(&other, &f.admin).await);
+    client.who_am_i(WhoAmIRequest {}).await.unwrap();
+    f.node().vault.integrate().await.unwrap();
+    let hand = Hand::new(&f.parts.location);
+    let theirs = "SELECT '' || lane FROM record_lanes l WHERE node = 'b' AND ended = 0 AND \
+                  EXISTS (SELECT 1 FROM record_batches b WHERE b.lane = l.lane)";
+    let before = hand.ask(theirs).await;
+    assert!(!before.is_empty());
+    f.node().vault.retire_lanes().await.unwrap();
+    assert_eq!(hand.ask(theirs).await, before, "its connection lives");
+    drop(client);
+    other.stop().await.unwrap();
+    let began = Instant::now();
+    while !hand.ask(theirs).await.is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        f.node().vault.integrate().await.unwrap();
+        f.node().vault.retire_lanes().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
