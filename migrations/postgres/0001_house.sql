@@ -251,8 +251,10 @@ CREATE TABLE record_lanes (
     lane BIGINT PRIMARY KEY,
     node TEXT NOT NULL,
     integrated_seq BIGINT NOT NULL,
-    integrated_hash BYTEA NOT NULL
+    integrated_hash BYTEA NOT NULL,
+    ended BIGINT NOT NULL DEFAULT 0
 );
+CREATE INDEX record_lanes_open ON record_lanes (lane) WHERE ended = 0;
 CREATE TABLE record_batches (
     lane BIGINT NOT NULL,
     seq BIGINT NOT NULL,
@@ -284,7 +286,8 @@ CREATE TABLE log_tiles (
 );
 CREATE TABLE log_filters (
     bundle BIGINT PRIMARY KEY,
-    filter BYTEA NOT NULL
+    filter BYTEA NOT NULL,
+    mac BYTEA NOT NULL
 );
 CREATE TABLE log_head (
     id BIGINT PRIMARY KEY,

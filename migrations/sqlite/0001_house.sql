@@ -252,8 +252,10 @@ CREATE TABLE record_lanes (
     lane BIGINT PRIMARY KEY,
     node TEXT NOT NULL,
     integrated_seq BIGINT NOT NULL,
-    integrated_hash BLOB NOT NULL
+    integrated_hash BLOB NOT NULL,
+    ended BIGINT NOT NULL DEFAULT 0
 );
+CREATE INDEX record_lanes_open ON record_lanes (lane) WHERE ended = 0;
 CREATE TABLE record_batches (
     lane BIGINT NOT NULL,
     seq BIGINT NOT NULL,
@@ -285,7 +287,8 @@ CREATE TABLE log_tiles (
 );
 CREATE TABLE log_filters (
     bundle BIGINT PRIMARY KEY,
-    filter BLOB NOT NULL
+    filter BLOB NOT NULL,
+    mac BLOB NOT NULL
 );
 CREATE TABLE log_head (
     id BIGINT PRIMARY KEY,

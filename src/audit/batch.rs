@@ -41,13 +41,30 @@ impl RecordCodec {
         Ok(key.verify(&[&hash], mac).then_some(hash))
     }
 
+    /// Makes a MAC of what stands beside the batches; the input begins with what it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn vouch_for(&self, input: &[u8]) -> Result<[u8; 32], StoreError> {
+        let key = self.key.read();
+        Ok(key.as_ref().ok_or(StoreError::Sealed)?.tag(&[input]))
+    }
+
+    /// Tells whether a vault made the MAC.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn vouches_for(&self, input: &[u8], mac: &[u8]) -> Result<bool, StoreError> {
+        let key = self.key.read();
+        Ok(key.as_ref().ok_or(StoreError::Sealed)?.verify(&[input], mac))
+    }
+
     /// Makes the MAC of the log's head.
     ///
     /// # Errors
     /// [`StoreError::Sealed`] without the key.
     pub(super) fn vouch(&self, head: &HeadRow) -> Result<[u8; 32], StoreError> {
-        let key = self.key.read();
-        Ok(key.as_ref().ok_or(StoreError::Sealed)?.tag(&[&covered(head)]))
+        self.vouch_for(&covered(head))
     }
 
     /// Tells whether the log's head is one that a vault wrote, or that of an empty log.
@@ -59,8 +76,7 @@ impl RecordCodec {
         if *size == 0 && [root, edge, lanes, mac].iter().all(|part| part.is_empty()) {
             return Ok(true);
         }
-        let key = self.key.read();
-        Ok(key.as_ref().ok_or(StoreError::Sealed)?.verify(&[&covered(head)], mac))
+        self.vouches_for(&covered(head), mac)
     }
 }
 

@@ -1,10 +1,14 @@
 //! One small Bloom filter a bundle of 256 entries: which bundles a question has to open.
 //!
 //! An index row per entry would cost more than the entry. Seven keys an entry in 16,384 bits with
-//! four probes let through about one wrong bundle in thirty.
+//! four probes let through about one wrong bundle in thirty. Each carries a MAC, so that nobody who
+//! can write to the store alone hides an entry from questions.
 
+use super::RecordCodec;
 use super::entry::ReadEntry;
-use crate::crypto::sha256;
+use crate::crypto::{TILE_WIDTH, sha256};
+use crate::store::StoreError;
+use crate::store::records::FilterRow;
 
 /// Bytes of a filter.
 const BYTES: usize = 2_048;
@@ -33,13 +37,39 @@ impl Default for Bloom {
 }
 
 impl Bloom {
-    /// Takes a stored filter; one of another size holds everything.
-    pub(super) fn from_stored(bytes: Vec<u8>) -> Self {
-        Self(if bytes.len() == BYTES { bytes } else { vec![0xff; BYTES] })
+    /// Takes the stored filter of so many entries of a bundle. One that no vault made for them, or
+    /// that was removed, holds everything: it must hide nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn open(
+        codec: &RecordCodec,
+        bundle: i64,
+        entries: i64,
+        stored: Option<FilterRow>,
+    ) -> Result<Self, StoreError> {
+        if let Some(FilterRow { filter, mac, .. }) = stored
+            && filter.len() == BYTES
+            && codec.vouches_for(&covered(bundle, entries, &filter), &mac)?
+        {
+            return Ok(Self(filter));
+        }
+        tracing::error!(alarm = true, bundle, "the filter of a bundle is none that a vault made");
+        Ok(Self(vec![0xff; BYTES]))
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// Makes its row, for so many entries of the bundle.
+    ///
+    /// # Errors
+    /// [`StoreError::Sealed`] without the key.
+    pub(super) fn to_row(
+        &self,
+        codec: &RecordCodec,
+        bundle: i64,
+        entries: i64,
+    ) -> Result<FilterRow, StoreError> {
+        let mac = codec.vouch_for(&covered(bundle, entries, &self.0))?.to_vec();
+        Ok(FilterRow { bundle, filter: self.0.clone(), mac })
     }
 
     /// Adds everything that an entry can be asked for by.
@@ -69,6 +99,21 @@ impl Bloom {
     pub(super) fn may_hold(&self, key: Key<'_>) -> bool {
         probes(key).all(|(byte, bit)| self.0.get(byte).is_some_and(|byte| byte & bit != 0))
     }
+}
+
+/// How many entries of a bundle are in a log of so many.
+pub(super) fn entries_in(bundle: i64, size: i64) -> i64 {
+    let width = i64::from(TILE_WIDTH);
+    size.saturating_sub(bundle.saturating_mul(width)).clamp(0, width)
+}
+
+/// What a filter's MAC covers: every part has a fixed length but the last.
+fn covered(bundle: i64, entries: i64, filter: &[u8]) -> Vec<u8> {
+    let mut input = b"strongroom filter 1\0".to_vec();
+    input.extend_from_slice(&bundle.to_be_bytes());
+    input.extend_from_slice(&entries.to_be_bytes());
+    input.extend_from_slice(filter);
+    input
 }
 
 fn probes(key: Key<'_>) -> impl Iterator<Item = (usize, u8)> {

@@ -3,7 +3,7 @@
 //! Its row carries a MAC, so that nobody who can write to the store alone has a head signed.
 
 use super::RecordCodec;
-use crate::crypto::{EMPTY_ROOT, Hash, sha256};
+use crate::crypto::{EMPTY_ROOT, Frontier, Hash, sha256};
 use crate::store::records::{self, HeadRow, LaneState};
 use crate::store::{StoreError, Tx};
 
@@ -29,8 +29,35 @@ impl Head {
 /// # Errors
 /// [`StoreError::Tampered`] when none did; [`StoreError::Sealed`] without the key.
 pub async fn head(tx: &mut Tx, codec: &RecordCodec) -> Result<HeadRow, StoreError> {
+    let (row, vouched) = seen_head(tx, codec).await?;
+    if vouched { Ok(row) } else { Err(tampered(&row)) }
+}
+
+/// Reads the head's row, and whether a vault wrote it.
+///
+/// # Errors
+/// [`StoreError::Sealed`] without the key; what the store answers.
+pub async fn seen_head(tx: &mut Tx, codec: &RecordCodec) -> Result<(HeadRow, bool), StoreError> {
     let row = records::head(tx).await?;
-    if codec.vouches(&row)? { Ok(row) } else { Err(tampered(&row)) }
+    let vouched = codec.vouches(&row)?;
+    Ok((row, vouched))
+}
+
+/// Vouches for the head and the lanes as they stand, for whoever accepted them.
+///
+/// # Errors
+/// [`StoreError::Tampered`] where the root is not the frontier's: there is no tree to go on with.
+pub async fn vouch_anew(tx: &mut Tx, codec: &RecordCodec) -> Result<(), StoreError> {
+    let from = records::head(tx).await?;
+    let size = u64::try_from(from.size).map_err(|_negative| tampered(&from))?;
+    let frontier = Frontier::from_parts(size, from.edge.as_chunks::<32>().0.to_vec());
+    if size > 0 && frontier.map_err(|_unfit| tampered(&from))?.root() != *from.root {
+        return Err(tampered(&from));
+    }
+    let lanes = digest(&records::lanes(tx).await?);
+    let mut to = HeadRow { lanes, ..from.clone() };
+    to.mac = codec.vouch(&to)?.to_vec();
+    records::advance_head(tx, &from, &to).await
 }
 
 /// That the head's row is none that a vault wrote, or stands on other lanes.

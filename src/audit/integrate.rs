@@ -12,11 +12,11 @@ use super::RecordCodec;
 use super::batch::cut;
 use super::entry::ReadEntry;
 use super::extend::Tiles;
-use super::filter::Bloom;
+use super::filter::{Bloom, entries_in};
 use super::head::{Head, digest, tampered};
 use crate::crypto::{self, Frontier, Hash, Tile, TileEdge, TileId};
 use crate::error::{Error, Result};
-use crate::store::records::{self, HeadRow, LaneState, PendingBatch};
+use crate::store::records::{self, FilterRow, HeadRow, LaneState, PendingBatch};
 use crate::store::{Change, Entry, OwnLane, Reader, Settled, StoreError, Tx, Work};
 
 /// Batches of one lane that one integration takes.
@@ -34,7 +34,7 @@ pub struct Integration {
     places: Vec<(i64, i64, i64, i64)>,
     lanes: Vec<LaneState>,
     tiles: Vec<Tile>,
-    filters: BTreeMap<i64, Bloom>,
+    filters: Vec<FilterRow>,
     settled: Option<tokio::sync::oneshot::Sender<Settled>>,
 }
 
@@ -42,9 +42,11 @@ pub struct Integration {
 struct Gathered {
     head: HeadRow,
     lanes: Vec<LaneState>,
+    /// Lanes of this process that passed out of sight.
+    ended: Vec<LaneState>,
     batches: Vec<PendingBatch>,
     tiles: HashMap<(u8, u64), Vec<u8>>,
-    filter: Option<Vec<u8>>,
+    filter: Option<FilterRow>,
 }
 
 /// Plans the next step; nothing when every batch has its place.
@@ -55,15 +57,17 @@ struct Gathered {
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
     // What this process committed before the view begins must be there.
     let own = reader.own_lanes();
-    let gathered = reader.view(|tx| gather(tx).boxed()).await?;
-    let Gathered { head, lanes, .. } = &gathered;
+    let ours: Vec<_> = own.keys().copied().collect();
+    let gathered = reader.view(move |tx| gather(tx, ours).boxed()).await?;
+    let Gathered { head, lanes, ended, .. } = &gathered;
+    let known = || lanes.iter().chain(ended);
     for (lane, own) in &own {
-        demand(lanes.iter().find(|state| state.lane == *lane), *lane, own)?;
+        demand(known().find(|state| state.lane == *lane), *lane, own)?;
     }
     if !codec.vouches(head)? || digest(lanes) != head.lanes {
         return Err(tampered(head).into());
     }
-    reader.saw_placed(lanes.iter().map(|lane| (lane.lane, lane.seq)));
+    reader.saw_placed(known().map(|lane| (lane.lane, lane.seq)));
     if gathered.batches.is_empty() {
         return Ok(None);
     }
@@ -82,9 +86,13 @@ fn demand(state: Option<&LaneState>, lane: i64, own: &OwnLane) -> Result<(), Sto
     }
 }
 
-async fn gather(tx: &mut Tx) -> Result<Gathered> {
+async fn gather(tx: &mut Tx, own: Vec<i64>) -> Result<Gathered> {
     let head = records::head(tx).await?;
     let lanes = records::lanes(tx).await?;
+    let mut ended = Vec::new();
+    for lane in own.into_iter().filter(|own| lanes.iter().all(|state| state.lane != *own)) {
+        ended.extend(records::ended_lane(tx, lane).await?);
+    }
     let behind = || lanes.iter().filter(|lane| lane.last > lane.seq);
     let share = BYTES / i64::try_from(behind().count().max(1)).map_err(Error::internal)?;
     let mut batches = Vec::new();
@@ -113,9 +121,9 @@ async fn gather(tx: &mut Tx) -> Result<Gathered> {
         }
         let bundle = head.size / WIDTH;
         let last = records::filters_down(tx, bundle, 1).await?.into_iter().next();
-        filter = last.filter(|(found, _)| *found == bundle).map(|(_, filter)| filter);
+        filter = last.filter(|found| found.bundle == bundle);
     }
-    Ok(Gathered { head, lanes, batches, tiles, filter })
+    Ok(Gathered { head, lanes, ended, batches, tiles, filter })
 }
 
 fn integrate(
@@ -123,7 +131,7 @@ fn integrate(
     gathered: Gathered,
     own: &BTreeMap<i64, OwnLane>,
 ) -> Result<Integration> {
-    let Gathered { head, mut lanes, batches, tiles, filter } = gathered;
+    let Gathered { head, mut lanes, ended: _, batches, tiles, filter } = gathered;
     let hashes = head.edge.as_chunks::<32>().0.to_vec();
     let mut frontier = Frontier::from_parts(unsigned(head.size)?, hashes)?;
     if head.size > 0 && head.root != frontier.root() {
@@ -136,20 +144,20 @@ fn integrate(
         places: Vec::new(),
         lanes: Vec::new(),
         tiles: Vec::new(),
-        filters: BTreeMap::new(),
+        filters: Vec::new(),
         settled: None,
     };
-    if step.from.size % WIDTH != 0 {
-        // One that was removed holds everything: it must hide nothing.
-        let filter = Bloom::from_stored(filter.unwrap_or_default());
-        step.filters.insert(step.from.size / WIDTH, filter);
+    let mut filters = BTreeMap::new();
+    let (bundle, begun) = (step.from.size / WIDTH, step.from.size % WIDTH);
+    if begun != 0 {
+        filters.insert(bundle, Bloom::open(codec, bundle, begun, filter)?);
     }
     let mut leaves = Vec::new();
     for lane in lanes.iter_mut().filter(|lane| lane.last > lane.seq) {
         let (id, before) = (lane.lane, lane.seq);
         for batch in batches.iter().filter(|batch| batch.lane == id) {
             let committed = own.get(&id).and_then(|own| own.batches.get(&batch.seq));
-            step.take(codec, lane, batch, committed, &mut leaves)?;
+            step.take(codec, lane, batch, committed, &mut leaves, &mut filters)?;
         }
         if lane.seq != before {
             step.lanes.push(lane.clone());
@@ -159,6 +167,10 @@ fn integrate(
         frontier.append(*leaf)?;
     }
     step.tiles = edge.append(&leaves)?;
+    for (bundle, filter) in filters {
+        let entries = entries_in(bundle, step.to.size);
+        step.filters.push(filter.to_row(codec, bundle, entries)?);
+    }
     step.to.root = frontier.root().to_vec();
     step.to.edge = frontier.edge().concat();
     step.to.lanes = digest(&lanes);
@@ -189,6 +201,7 @@ impl Integration {
         batch: &PendingBatch,
         committed: Option<&Hash>,
         leaves: &mut Vec<Hash>,
+        filters: &mut BTreeMap<i64, Bloom>,
     ) -> Result<()> {
         let next = lane.seq.saturating_add(1);
         if batch.seq != next {
@@ -210,7 +223,7 @@ impl Integration {
         self.places.push((self.to.size, batch.lane, batch.seq, batch.entries));
         for entry in entries {
             let bundle = self.to.size / WIDTH;
-            self.filters.entry(bundle).or_default().add_entry(&ReadEntry::decode(entry)?);
+            filters.entry(bundle).or_default().add_entry(&ReadEntry::decode(entry)?);
             leaves.push(crypto::leaf_hash(entry));
             self.to.size = self.to.size.saturating_add(1);
         }
@@ -234,8 +247,8 @@ impl Work for Integration {
             let TileId { level, index, .. } = tile.id;
             records::put_tile(tx, i64::from(level), signed(index)?, tile.bytes.clone()).await?;
         }
-        for (bundle, filter) in &self.filters {
-            records::put_filter(tx, *bundle, filter.as_bytes().to_vec()).await?;
+        for filter in &self.filters {
+            records::put_filter(tx, filter).await?;
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod head;
 mod integrate;
 mod names;
 mod questions;
+mod retire;
 #[cfg(test)]
 mod vectors;
 
@@ -22,7 +23,8 @@ pub use entry::{
     CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
 };
 pub use extend::extends;
-pub use head::{Head, head};
+pub use head::{Head, head, seen_head, vouch_anew};
 pub use integrate::{Integration, plan};
 pub use names::{Named, Names};
 pub use questions::{Ended, Filter, Found, LogEntry, Shown, entries_of, find};
+pub use retire::{Retirement, retire};

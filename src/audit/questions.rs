@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::batch::{cut_readable, read_sides};
 use super::entry::{Field, ReadEntry, SideValue};
-use super::filter::{Bloom, Key};
+use super::filter::{Bloom, Key, entries_in};
 use super::names::{Named, Names};
 use super::{RecordCodec, head};
 use crate::error::Result;
@@ -146,16 +146,16 @@ pub async fn find(
     most: usize,
 ) -> Result<Found> {
     let mut found = Found::default();
-    let below = below.min(head(tx, codec).await?.size);
+    let size = head(tx, codec).await?.size;
+    let below = below.min(size);
     let mut opened = 0;
     let top = below.saturating_sub(1) / WIDTH;
     let mut filters = records::filters_down(tx, top, FILTERS).await?.into_iter().peekable();
     let mut reached = below;
     for bundle in (top.saturating_sub(FILTERS - 1).max(0)..=top).rev() {
         let first = bundle.saturating_mul(WIDTH);
-        // A filter that was removed hides nothing.
-        let stored = filters.next_if(|(found, _)| *found == bundle).map(|(_, stored)| stored);
-        if filter.may_be_in(&Bloom::from_stored(stored.unwrap_or_default())) {
+        let stored = filters.next_if(|found| found.bundle == bundle);
+        if filter.may_be_in(&Bloom::open(codec, bundle, entries_in(bundle, size), stored)?) {
             if opened == BUNDLES {
                 found.below = Some(reached);
                 return Ok(found);

@@ -134,6 +134,8 @@ pub enum State {
     Sealed,
     /// It waits for administrators to accept a restored store.
     Held,
+    /// It does not hear from its store.
+    Unheard,
     /// It finishes what runs, and ends.
     Stopping,
 }
@@ -146,6 +148,7 @@ impl State {
             Self::Unsealed => "unsealed",
             Self::Sealed => "sealed",
             Self::Held => "held",
+            Self::Unheard => "unheard",
             Self::Stopping => "stopping",
         }
     }

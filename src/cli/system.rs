@@ -67,6 +67,10 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
         State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed")),
         State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance")
             .hint("administrators look at the store, then run `strongroom backup accept`")),
+        State::Unheard => {
+            Err(Failure::new(Exit::Unavailable, "the server does not hear from its store")
+                .hint("look at the store, the network and `strongroom doctor`"))
+        }
         State::Stopping => Err(Failure::from_reason("UNAVAILABLE", "the vault is stopping")),
     }
 }

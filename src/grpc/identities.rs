@@ -153,9 +153,7 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
     let (row, credential) = (&subject.identity.row, &subject.credential.row);
     let method = ctx.authenticated().map(|caller| caller.method.as_str()).unwrap_or_default();
     let mut permissions: Vec<_> = subject
-        .grants
-        .values()
-        .flatten()
+        .all_grants()
         .map(|held| Permission {
             action: held.row.action.clone(),
             resource: held.row.resource.to_string(),

@@ -77,6 +77,7 @@ async fn unready(front: &Front) -> Option<String> {
         Serving::Serving => {}
         Serving::Sealed(_) => return Some("sealed".to_owned()),
         Serving::Held(_) => return Some("held: the store waits for acceptance".to_owned()),
+        Serving::Unheard => return Some("the store does not answer".to_owned()),
         Serving::Stopping => return Some("stopping".to_owned()),
     }
     if let Err(error) = front.vault.now() {

@@ -148,6 +148,7 @@ impl Control {
             State::Serving => (Shown::Unsealed, None),
             State::Sealed(because) => (Shown::Sealed, Some(because)),
             State::Held(because) => (Shown::Held, Some(because)),
+            State::Unheard => (Shown::Unheard, None),
             State::Stopping => (Shown::Stopping, None),
         };
         Status { state, because, ..self.about.clone() }

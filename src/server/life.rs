@@ -261,6 +261,10 @@ impl Life {
                 "the HSM knows a log of {} entries that this store, with {}, does not extend",
                 kept.size, found.size
             )),
+            Anchored::Altered { found } => State::Held(format!(
+                "the head of the log, of {} entries, is none that this vault wrote",
+                found.size
+            )),
         })
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::life::Life;
 use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
-use crate::types::TaskGroup;
+use crate::types::{News, TaskGroup};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -17,7 +17,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 enum When {
     /// Sealed or not.
     Always,
-    /// Only while the node serves: without keys there is nothing to do, and what was counted
+    /// Only while the node serves, or would if it heard from its store: without keys there is nothing to do, and what was counted
     /// meanwhile waits.
     Serving,
 }
@@ -35,9 +35,14 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         "authority",
         SECOND / 4,
         When::Serving,
-        round(|l| async move { l.vault().watch_authority().await }),
+        round(|l| async move {
+            l.vault().watch_authority().await?;
+            l.standing().heard(News::Authority);
+            Ok(())
+        }),
     );
-    every("clock", SECOND, When::Always, round(|l| async move { l.vault().mark_clock().await }));
+    every("clock", SECOND, When::Always, round(mark_clock));
+    every("lanes", MINUTE, When::Serving, round(|l| async move { l.vault().retire_lanes().await }));
     every("usage", MINUTE, When::Serving, round(|l| async move { l.vault().flush_usage().await }));
     every(
         "refusals",
@@ -80,6 +85,13 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
     watch_seal(life, tasks);
 }
 
+async fn mark_clock(life: Life) -> Result<()> {
+    let next = life.vault().read_clock().await?;
+    // A store that is full still tells the time.
+    life.standing().heard(News::Clock);
+    life.vault().advance_clock(next).await
+}
+
 async fn measure_log(life: Life, metrics: Arc<Metrics>) -> Result<()> {
     let log = life.vault().log_state().await?;
     metrics.log(log.size, log.waiting, life.vault().now()?.since(log.signed_at));
@@ -117,7 +129,7 @@ fn every(
                 () = group.stopping() => return,
                 _ = ticks.tick() => {}
             }
-            if when == When::Serving && !life.standing().is_serving() {
+            if when == When::Serving && !life.standing().is_open() {
                 continue;
             }
             report(name, run(life.clone()).await);
@@ -135,7 +147,11 @@ fn watch_seal(life: &Life, tasks: &TaskGroup) {
                 () = life.standing().nudged() => {}
                 () = tokio::time::sleep(SECOND / 4) => {}
             }
-            report("seal", life.obey_seal().await);
+            let obeyed = life.obey_seal().await;
+            if obeyed.is_ok() {
+                life.standing().heard(News::Seal);
+            }
+            report("seal", obeyed);
         }
     }));
 }

@@ -185,6 +185,16 @@ pub async fn memberships(
     tx.select("WHERE identity_id = $1 AND active = 1 ORDER BY id", params![identity]).await
 }
 
+/// Lists the groups that an identity is said to be in, by id; only [`memberships`] vouch for that.
+pub async fn groups_of(
+    tx: &mut Tx,
+    identity: IdentityId,
+) -> Result<Vec<Versioned<GroupRow>>, StoreError> {
+    let tail = "WHERE id IN (SELECT group_id FROM members WHERE identity_id = $1 AND active = 1) \
+                ORDER BY id";
+    tx.select(tail, params![identity]).await
+}
+
 /// Lists the members of a group by the name of the identity.
 pub async fn members_after(
     tx: &mut Tx,

@@ -183,13 +183,13 @@ impl Reader {
                 answer.await.map_err(|_dropped| Error::unavailable("the store did not answer"))?
             }
             Views::Postgres(pool) => {
-                let begun = pool
-                    .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await
-                    .map_err(|error| postgres::fault(&error).0)?;
-                let connection = tx::Connection::View(Box::new(begun));
-                let mut tx = Tx::new(connection, Arc::clone(&self.sealer), false);
-                view(&mut tx).await
+                let viewed = async {
+                    let begun = tx::Connection::View(Box::new(postgres::begin_view(pool).await?));
+                    view(&mut Tx::new(begun, Arc::clone(&self.sealer), false)).await
+                };
+                // The network may swallow everything without ending a connection.
+                let silent = |_elapsed| Err(Error::unavailable("the store fell silent"));
+                tokio::time::timeout(postgres::VIEW, viewed).await.unwrap_or_else(silent)
             }
         }
     }
@@ -215,6 +215,12 @@ impl Reader {
     #[must_use]
     pub fn own_lanes(&self) -> BTreeMap<i64, OwnLane> {
         self.shared.lanes.lock().clone()
+    }
+
+    /// Tells whether this process writes, or wrote a while ago, to a lane.
+    #[must_use]
+    pub fn owns_lane(&self, lane: i64) -> bool {
+        self.shared.lanes.lock().contains_key(&lane)
     }
 
     /// Takes notice of batches that have their place for good; a lane that ended is forgotten

@@ -68,11 +68,11 @@ pub async fn head(tx: &mut Tx) -> Result<HeadRow, StoreError> {
     })
 }
 
-/// Lists every lane, in order.
+/// Lists every lane that did not pass out of sight, in order.
 pub async fn lanes(tx: &mut Tx) -> Result<Vec<LaneState>, StoreError> {
     let sql = "SELECT lane, integrated_seq, integrated_hash, \
                COALESCE((SELECT MAX(b.seq) FROM record_batches b WHERE b.lane = l.lane), 0) \
-               FROM record_lanes l ORDER BY lane";
+               FROM record_lanes l WHERE ended = 0 ORDER BY lane";
     let rows = tx.query(sql, vec![]).await?;
     rows.into_iter()
         .map(|mut row| {
@@ -84,6 +84,42 @@ pub async fn lanes(tx: &mut Tx) -> Result<Vec<LaneState>, StoreError> {
             })
         })
         .collect()
+}
+
+/// Reads a lane that passed out of sight: what is stored of it beyond its place counts for nothing.
+pub async fn ended_lane(tx: &mut Tx, lane: i64) -> Result<Option<LaneState>, StoreError> {
+    let sql = "SELECT integrated_seq, integrated_hash FROM record_lanes \
+               WHERE lane = $1 AND ended <> 0";
+    let row = tx.query_one(sql, params![lane]).await?;
+    row.map(|mut row| {
+        let seq = row.take()?;
+        Ok(LaneState { lane, seq, hash: row.take()?, last: seq })
+    })
+    .transpose()
+}
+
+/// Tells whether no connection writes to a lane any more. On PostgreSQL each holds a lock on its
+/// lane as long as it lives; on SQLite there is one writer, which knows its own.
+pub async fn is_left(tx: &mut Tx, lane: i64) -> Result<bool, StoreError> {
+    if !tx.is_postgres() {
+        return Ok(true);
+    }
+    let sql = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND database = \
+               (SELECT oid FROM pg_database WHERE datname = current_database()) \
+               AND classid::bigint = CAST($1 AS BIGINT) >> 32 \
+               AND objid::bigint = CAST($1 AS BIGINT) & 4294967295";
+    Ok(tx.query_one(sql, params![lane]).await?.is_none())
+}
+
+/// Lets a lane pass out of sight, if all that is stored of it has its place.
+pub async fn end_lane(tx: &mut Tx, lane: &LaneState) -> Result<(), StoreError> {
+    let sql = "UPDATE record_lanes SET ended = 1 \
+               WHERE lane = $1 AND ended = 0 AND integrated_seq = $2 AND NOT EXISTS \
+               (SELECT 1 FROM record_batches b WHERE b.lane = $1 AND b.seq > $2)";
+    match tx.execute(sql, params![lane.lane, lane.seq]).await? {
+        1 => Ok(()),
+        _ => Err(StoreError::Stale),
+    }
 }
 
 /// Lists the next batches of a lane, in order: sequence number and bytes of the body.
@@ -126,7 +162,7 @@ pub async fn batches_between(
 /// Counts batches that have no place in the log yet.
 pub async fn waiting(tx: &mut Tx) -> Result<i64, StoreError> {
     let sql = "SELECT COUNT(*) FROM record_lanes l JOIN record_batches b \
-               ON b.lane = l.lane AND b.seq > l.integrated_seq";
+               ON b.lane = l.lane AND b.seq > l.integrated_seq WHERE l.ended = 0";
     tx.query_one(sql, vec![]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
@@ -192,11 +228,23 @@ pub async fn tile(tx: &mut Tx, level: i64, tile: i64) -> Result<Option<Vec<u8>>,
     row.map(|mut row| row.take()).transpose()
 }
 
+/// The filter of a bundle.
+#[derive(Debug, Clone)]
+pub struct FilterRow {
+    /// The bundle.
+    pub bundle: i64,
+    /// The filter's bits.
+    pub filter: Vec<u8>,
+    /// Its MAC.
+    pub mac: Vec<u8>,
+}
+
 /// Writes the filter of a bundle.
-pub async fn put_filter(tx: &mut Tx, bundle: i64, filter: Vec<u8>) -> Result<(), StoreError> {
-    let sql = "INSERT INTO log_filters (bundle, filter) VALUES ($1, $2) \
-               ON CONFLICT (bundle) DO UPDATE SET filter = excluded.filter";
-    tx.execute(sql, params![bundle, filter]).await.map(drop)
+pub async fn put_filter(tx: &mut Tx, row: &FilterRow) -> Result<(), StoreError> {
+    let sql = "INSERT INTO log_filters (bundle, filter, mac) VALUES ($1, $2, $3) \
+               ON CONFLICT (bundle) DO UPDATE SET filter = excluded.filter, mac = excluded.mac";
+    let FilterRow { bundle, filter, mac } = row.clone();
+    tx.execute(sql, params![bundle, filter, mac]).await.map(drop)
 }
 
 /// Lists filters downwards from a bundle.
@@ -204,11 +252,13 @@ pub async fn filters_down(
     tx: &mut Tx,
     from: i64,
     limit: i64,
-) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
-    let sql = "SELECT bundle, filter FROM log_filters WHERE bundle <= $1 \
+) -> Result<Vec<FilterRow>, StoreError> {
+    let sql = "SELECT bundle, filter, mac FROM log_filters WHERE bundle <= $1 \
                ORDER BY bundle DESC LIMIT $2";
     let rows = tx.query(sql, params![from, limit]).await?;
-    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+    rows.into_iter()
+        .map(|mut row| Ok(FilterRow { bundle: row.take()?, filter: row.take()?, mac: row.take()? }))
+        .collect()
 }
 
 /// A batch with its place, read for its entries.

@@ -217,8 +217,16 @@ pub(super) fn change(table: &'static str, key: String, version: i64, input: &[u8
 /// is full. What falls out is still protected by its MAC.
 #[derive(Debug, Default)]
 struct Seen {
-    young: HashMap<(&'static str, String), (i64, u64)>,
-    old: HashMap<(&'static str, String), (i64, u64)>,
+    young: HashMap<(&'static str, String), Sight>,
+    old: HashMap<(&'static str, String), Sight>,
+}
+
+/// The newest version of a row, when it was first seen, and the one that was seen before it.
+#[derive(Debug, Clone, Copy)]
+struct Sight {
+    version: i64,
+    mark: u64,
+    before: Option<(i64, u64)>,
 }
 
 impl Seen {
@@ -226,24 +234,28 @@ impl Seen {
 
     fn remember(&mut self, table: &'static str, key: &str, version: i64, mark: u64) {
         let entry = (table, key.to_owned());
-        let before = self.young.get(&entry).or_else(|| self.old.get(&entry));
-        let (version, mark) = match before {
+        let known = self.young.get(&entry).or_else(|| self.old.get(&entry));
+        let sight = match known {
             // Read again: it keeps the moment at which it was first seen, and its place among the
             // young.
-            Some((seen, since)) if *seen >= version => (*seen, *since),
-            Some(_) | None => (version, mark),
+            Some(known) if known.version >= version => *known,
+            Some(known) => Sight { version, mark, before: Some((known.version, known.mark)) },
+            None => Sight { version, mark, before: None },
         };
         if self.young.len() >= Self::HALF {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(entry, (version, mark));
+        self.young.insert(entry, sight);
     }
 
-    /// The newest version that was seen up to a moment: a snapshot taken before may be older.
+    /// The newest version that was seen up to a moment: a snapshot taken before may be older, but
+    /// not older than the version before.
     fn newest(&self, table: &'static str, key: &str, since: u64) -> Option<i64> {
         let entry = (table, key.to_owned());
-        let (version, mark) = self.young.get(&entry).or_else(|| self.old.get(&entry))?;
-        (*mark <= since).then_some(*version)
+        let sight = self.young.get(&entry).or_else(|| self.old.get(&entry))?;
+        let seen = [Some((sight.version, sight.mark)), sight.before];
+        let seen = seen.into_iter().flatten().find(|(_, mark)| *mark <= since);
+        seen.map(|(version, _)| version)
     }
 }
 
@@ -286,4 +298,25 @@ macro_rules! sealed_row {
             }
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_newer_than_the_snapshot_hides_none_that_is_older() {
+        let mut seen = Seen::default();
+        seen.remember("grants", "1", 4, 10);
+        seen.remember("grants", "1", 7, 20);
+        assert_eq!(seen.newest("grants", "1", 25), Some(7));
+        // A snapshot from between the two may not know the newer, but must know the older.
+        assert_eq!(seen.newest("grants", "1", 15), Some(4));
+        assert_eq!(seen.newest("grants", "1", 5), None);
+        // Seen again, neither gets a later moment.
+        seen.remember("grants", "1", 7, 30);
+        seen.remember("grants", "1", 4, 31);
+        assert_eq!(seen.newest("grants", "1", 20), Some(7));
+        assert_eq!(seen.newest("grants", "1", 19), Some(4));
+    }
 }

@@ -12,8 +12,8 @@ use std::sync::Arc;
 pub(super) enum Connection {
     Sqlite(rusqlite::Connection),
     Postgres(Box<sqlx::PgConnection>),
-    /// A view from the pool; rolled back by itself when it is dropped half way.
-    View(Box<sqlx::Transaction<'static, sqlx::Postgres>>),
+    /// A view from the pool, which rolls it back when it gets the connection again.
+    View(Box<sqlx::pool::PoolConnection<sqlx::Postgres>>),
 }
 
 /// A transaction. Its futures never wait on SQLite, so the writer's thread drives them to the end.

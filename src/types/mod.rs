@@ -23,6 +23,6 @@ pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId
 pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, Tier};
 pub use name::{IdentityName, ResourceName, Segment};
 pub use pattern::ResourcePattern;
-pub use standing::{Standing, State};
+pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
 pub use verbs::{VERBS, Verb};

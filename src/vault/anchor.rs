@@ -11,9 +11,12 @@ use super::Vault;
 use crate::audit::{self, DecisionFact, Field, Head};
 use crate::crypto::Checkpoint;
 use crate::error::{Error, Result};
-use crate::keyring;
+use crate::keyring::{self, HeadKept};
 use crate::store::StoreError;
 use crate::store::records::HeadRow;
+
+/// Times that a head is written in one round, where it keeps moving.
+const REWRITES: usize = 8;
 
 /// What the HSM's head says about the stored log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,11 @@ pub enum Anchored {
     RolledBack {
         /// What the HSM keeps.
         kept: Head,
+        /// What the store says.
+        found: Head,
+    },
+    /// The log's head is none that a vault wrote.
+    Altered {
         /// What the store says.
         found: Head,
     },
@@ -48,7 +56,12 @@ impl Vault {
             }
             None => None,
         };
-        let stored = self.stored_checkpoint(&self.head_row().await?)?;
+        let (row, vouched) = self.seen_head().await?;
+        if !vouched {
+            tracing::error!(alarm = true, "the log's head is none that a vault wrote");
+            return Ok(Anchored::Altered { found: Head::read(&row) });
+        }
+        let stored = self.stored_checkpoint(&row)?;
         for kept in [anchor, stored].into_iter().flatten() {
             let (extends, found) = self.extends(kept).await?;
             // Nothing that does not extend it is signed, whatever is decided now.
@@ -70,16 +83,26 @@ impl Vault {
     /// Writes the newest head into the HSM, if it moved. One that the log does not extend stays.
     ///
     /// # Errors
-    /// [`Error::Denied`] for a log that was rolled back; what HSM and store answer.
+    /// [`Error::Denied`] for a log that was rolled back or altered; what HSM and store answer.
     pub async fn write_anchor(&self) -> Result<()> {
-        let anchored = self.check_anchor().await?;
-        // Taken last, so that a node that shares the token has little time to be further.
-        let newest = self.head().await?;
-        match anchored {
-            Anchored::Extends { kept } if kept.size >= newest.size => Ok(()),
-            Anchored::Unknown | Anchored::Extends { .. } => self.keep(newest).await,
-            Anchored::RolledBack { kept, .. } => Err(rolled_back(kept)),
+        // A node that shares the token may have written a newer head between our looking and our
+        // writing. That head was in the store before: whoever writes last looks again and sees it.
+        for _ in 0..REWRITES {
+            let anchored = self.check_anchor().await?;
+            let newest = self.head().await?;
+            match anchored {
+                Anchored::Extends { kept } if kept.size >= newest.size => break,
+                Anchored::Unknown | Anchored::Extends { .. } => {
+                    if self.keep(newest).await? == HeadKept::Nowhere {
+                        break;
+                    }
+                }
+                Anchored::RolledBack { kept: head, .. } | Anchored::Altered { found: head } => {
+                    return Err(rolled_back(head));
+                }
+            }
         }
+        Ok(())
     }
 
     /// Accepts the log as it is: records that, and gives the HSM its head. Who may say so, and how
@@ -88,18 +111,32 @@ impl Vault {
     /// # Errors
     /// [`Error::Precondition`] when there is nothing to accept; what HSM and store answer.
     pub async fn accept_rollback(&self) -> Result<()> {
-        let Anchored::RolledBack { kept, found } = self.check_anchor().await? else {
-            return Err(Error::precondition("the log extends what the HSM keeps of it"));
+        let (detail, found, altered) = match self.check_anchor().await? {
+            Anchored::RolledBack { kept, found } => {
+                let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
+                (detail, found, false)
+            }
+            Anchored::Altered { found } => {
+                (format!("altered head, found: {} entries", found.size), found, true)
+            }
+            Anchored::Extends { .. } | Anchored::Unknown => {
+                return Err(Error::precondition("the log extends what the HSM keeps of it"));
+            }
         };
-        let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
         let by = DecisionFact { allowed: true, reason: "accepted", by: "local".into() };
         let private = vec![(Field::Detail, detail)];
         self.own_entry("system.accept-rollback", by, "OK", private).await?;
+        if altered {
+            let codec = Arc::clone(&self.core.codec);
+            let vouched = self
+                .write(move |tx| async move { Ok(audit::vouch_anew(tx, &codec).await?) }.boxed());
+            vouched.await?;
+        }
         // What was signed of the other log must not keep this one from being signed.
         let before = self.head_row().await?.checkpoint;
         self.store_checkpoint(before, String::new(), self.core.clock.now()?).await?;
         *self.core.signed.lock() = None;
-        self.keep(found).await
+        self.keep(found).await.map(drop)
     }
 
     /// Takes notice of a head that is about to be signed: nothing is signed that does not extend
@@ -146,6 +183,16 @@ impl Vault {
         }
     }
 
+    /// The head's row, and whether a vault wrote it.
+    async fn seen_head(&self) -> Result<(HeadRow, bool)> {
+        let codec = Arc::clone(&self.core.codec);
+        let view = self
+            .core
+            .reader
+            .view(move |tx| async move { Ok(audit::seen_head(tx, &codec).await?) }.boxed());
+        view.await
+    }
+
     /// The head's row, as a vault wrote it.
     pub(super) async fn head_row(&self) -> Result<HeadRow> {
         let codec = Arc::clone(&self.core.codec);
@@ -165,10 +212,9 @@ impl Vault {
         view.await
     }
 
-    async fn keep(&self, head: Head) -> Result<()> {
+    async fn keep(&self, head: Head) -> Result<HeadKept> {
         let size = u64::try_from(head.size).map_err(Error::internal)?;
-        self.core.keyring.write_head(&keyring::Head { size, root: head.root }).await?;
-        Ok(())
+        Ok(self.core.keyring.write_head(&keyring::Head { size, root: head.root }).await?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every request shares.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -57,10 +58,43 @@ pub struct Parts {
 }
 
 /// Who and what was used since this was last written; statistics, lost with the process.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Uses {
     pub(super) identities: HashMap<IdentityId, UnixMillis>,
     pub(super) grants: HashMap<GrantId, UnixMillis>,
+}
+
+impl Uses {
+    /// Takes so many notes at most; none when there are none.
+    pub(super) fn split_off(&mut self, most: usize) -> Option<Self> {
+        let identities = take(&mut self.identities, most);
+        let grants = take(&mut self.grants, most.saturating_sub(identities.len()));
+        let some = Self { identities, grants };
+        (some != Self::default()).then_some(some)
+    }
+
+    /// Gives back notes that were not written; a newer one stays.
+    pub(super) fn put_back(&mut self, other: Self) {
+        for (identity, at) in other.identities {
+            self.identities.entry(identity).or_insert(at);
+        }
+        for (grant, at) in other.grants {
+            self.grants.entry(grant).or_insert(at);
+        }
+    }
+}
+
+fn take<K: Copy + Eq + Hash>(
+    from: &mut HashMap<K, UnixMillis>,
+    most: usize,
+) -> HashMap<K, UnixMillis> {
+    let mut room = most;
+    from.extract_if(|_, _| {
+        let fits = room > 0;
+        room = room.saturating_sub(1);
+        fits
+    })
+    .collect()
 }
 
 #[derive(Debug)]
@@ -99,5 +133,42 @@ impl Core {
             .public_key_spki
             .ok_or_else(|| Error::internal("a checkpoint key without a public key"))?;
         Ok(VerifierKey::from_spki(&self.identity.origin, &spki)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Id;
+
+    #[test]
+    fn notes_of_use_are_written_in_parts_and_what_is_put_back_undoes_nothing_newer() {
+        let identity = |n: u16| {
+            IdentityId(Id::from_bytes(
+                [[0; 14].as_slice(), &n.to_be_bytes()].concat().try_into().unwrap(),
+            ))
+        };
+        let grant = |n| GrantId(identity(n).0);
+        let mut uses = Uses {
+            identities: (0..700).map(|n| (identity(n), UnixMillis(1))).collect(),
+            grants: (0..400).map(|n| (grant(n), UnixMillis(1))).collect(),
+        };
+        let all = uses.clone();
+        let mut parts = Vec::new();
+        while let Some(part) = uses.split_off(500) {
+            parts.push(part);
+        }
+        let sizes: Vec<_> =
+            parts.iter().map(|part| part.identities.len() + part.grants.len()).collect();
+        assert_eq!(sizes, [500, 500, 100]);
+        for part in parts {
+            uses.put_back(part);
+        }
+        assert_eq!(uses, all);
+        uses.put_back(Uses {
+            identities: HashMap::from([(identity(3), UnixMillis(0))]),
+            grants: HashMap::new(),
+        });
+        assert_eq!(uses, all);
     }
 }

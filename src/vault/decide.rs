@@ -172,7 +172,8 @@ impl Decisions {
 
     fn keep(&self, key: Key, decision: &Arc<Decision>) {
         // A refusal is decided anew each time, so that a new grant is seen at once.
-        if !decision.verdict.allow || decision.verdict.depends_on_source {
+        let large = decision.subject.as_ref().is_some_and(|subject| subject.is_large());
+        if !decision.verdict.allow || decision.verdict.depends_on_source || large {
             return;
         }
         let mut kept = self.0.lock();

@@ -24,6 +24,8 @@ pub(super) struct Story {
     credential: Option<CredentialId>,
     /// What to call success: `OK`, or `INTENT` before an effect.
     pub(super) success: &'static str,
+    /// Whether it is told in a summary instead of an entry of its own.
+    silent: bool,
 }
 
 impl Story {
@@ -50,7 +52,8 @@ impl Story {
             private: private(ctx, decision, noted),
         };
         let draft = facts.draft(core.entropy.as_ref())?;
-        Ok(Self { ctx: ctx.clone(), core, draft, keys, credential, success: "OK" })
+        let ctx = ctx.clone();
+        Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent: false })
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
@@ -140,12 +143,14 @@ impl Vault {
     ) -> Result<Option<Error>> {
         let refusal = decision.verdict.reason.refusal(action);
         let identity = ctx.authenticated().map(|caller| caller.identity);
-        if let Some(identity) = identity
-            && !self.core.refusals.records(identity, action, self.core.clock.monotonic())
-        {
-            return Ok(Some(refusal));
-        }
-        if self.append(ctx, action, decision, Err(refusal.clone())).await? {
+        let counted = identity.is_some_and(|identity| {
+            !self.core.refusals.records(identity, action, self.core.clock.monotonic())
+        });
+        let mut story = Story::new(self, ctx, action, decision, Note::default())?;
+        // It waits for a group like any other: how long it took to look must not show.
+        story.silent = counted;
+        let outcome = Err(refusal.clone());
+        if self.append_story(story, outcome, Some(decision.fence(ctx.now))).await? {
             Ok(Some(refusal))
         } else {
             self.forget();
@@ -234,7 +239,8 @@ impl Work for Append {
 
     fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
         let none: &[Change] = &[];
-        Some(self.story.entry(self.outcome.as_ref().map(|()| none)))
+        let tell = || self.story.entry(self.outcome.as_ref().map(|()| none));
+        (!self.story.silent).then(tell)
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

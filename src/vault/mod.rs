@@ -148,14 +148,17 @@ impl Vault {
             return Ok(Some(kept));
         }
         let emptied = self.core.subjects.emptied();
-        let load = wanted.clone();
+        let (load, core) = (wanted.clone(), Arc::clone(&self.core));
         let loaded = self
             .core
             .reader
-            .view(move |tx| async move { Subject::load(tx, &load).await }.boxed())
+            .view(move |tx| async move { Subject::load(tx, &load, &core.subjects).await }.boxed())
             .await?;
         let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
-        self.core.subjects.keep(&subject, emptied);
+        if !self.core.subjects.keep(&subject, emptied) {
+            // They hold the subjects that were forgotten to make room.
+            self.core.decisions.clear();
+        }
         Ok(Some(subject))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::run::{ATTEMPTS, Ready};
@@ -44,19 +44,15 @@ impl Vault {
         ctx: &RequestContext,
         op: O,
     ) -> Result<mpsc::Receiver<Result<O::Output>>> {
+        let op = Arc::new(op);
         for _ in 0..ATTEMPTS {
-            let Some(ready) = self.ready(ctx, &op).await? else { continue };
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
             let Ready { view, decision, prepared: at } = ready;
-            if !self.record_begin(ctx, O::ACTION, &decision, BEGUN).await? {
-                self.forget();
-                continue;
-            }
-            self.used(ctx, &decision);
             let (items, receiver) = mpsc::channel(AHEAD);
             let stream = Streaming {
                 vault: self.clone(),
                 ctx: ctx.clone(),
-                op,
+                op: Arc::clone(&op),
                 at,
                 view,
                 epoch: decision.known_at(),
@@ -64,8 +60,14 @@ impl Vault {
                 decided: Instant::now(),
                 items,
             };
-            drop(self.core.tasks.spawn(stream.run()));
-            return Ok(receiver);
+            // Its beginning is recorded by whoever records its end: a caller that goes away in
+            // between would leave the one without the other.
+            let (reply, begun) = oneshot::channel();
+            drop(self.core.tasks.spawn(stream.run(reply)));
+            if begun.await.map_err(|_dropped| Error::OutcomeUnknown)?? {
+                return Ok(receiver);
+            }
+            self.forget();
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
     }
@@ -74,7 +76,7 @@ impl Vault {
 struct Streaming<O: StreamOperation> {
     vault: Vault,
     ctx: RequestContext,
-    op: O,
+    op: Arc<O>,
     at: O::Prepared,
     view: View,
     decision: Arc<Decision>,
@@ -85,8 +87,23 @@ struct Streaming<O: StreamOperation> {
 }
 
 impl<O: StreamOperation> Streaming<O> {
-    async fn run(mut self) {
-        let ended = self.follow().await;
+    /// Records the beginning, tells whether it stands, follows, and records the end.
+    async fn run(mut self, reply: oneshot::Sender<Result<bool>>) {
+        let begun = self.vault.record_begin(&self.ctx, O::ACTION, &self.decision, BEGUN).await;
+        let ended = match begun {
+            Ok(false) => return drop(reply.send(Ok(false))),
+            Ok(true) => {
+                self.vault.used(&self.ctx, &self.decision);
+                drop(reply.send(Ok(true)));
+                self.follow().await
+            }
+            // It may be on the record all the same.
+            Err(Error::OutcomeUnknown) => {
+                drop(reply.send(Err(Error::OutcomeUnknown)));
+                Err(Error::OutcomeUnknown)
+            }
+            Err(error) => return drop(reply.send(Err(error))),
+        };
         if let Err(error) = &ended {
             // A reader that takes nothing is not waited for.
             drop(self.items.send_timeout(Err(error.clone()), PERIOD).await);
@@ -145,7 +162,7 @@ impl<O: StreamOperation> Streaming<O> {
         }
         self.ctx.now = core.clock.now()?;
         self.view = self.vault.view(&self.ctx).await?;
-        self.decision = self.vault.decide(&self.view, &self.op).await?;
+        self.decision = self.vault.decide(&self.view, self.op.as_ref()).await?;
         self.decided = Instant::now();
         let verdict = &self.decision.verdict;
         if verdict.allow { Ok(()) } else { Err(verdict.reason.refusal(O::ACTION)) }

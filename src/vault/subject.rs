@@ -12,8 +12,8 @@ use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, IdentityId, IdentityState,
-    UnixMillis,
+    AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId,
+    IdentityState, UnixMillis,
 };
 
 /// The built-in group whose active humans administer.
@@ -22,6 +22,8 @@ pub const ADMINISTRATORS: &str = "administrators";
 pub const GRANTS: i64 = 10_000;
 /// Subjects kept.
 const KEPT: usize = 20_000;
+/// Grants and memberships kept, of all subjects together.
+const WEIGHT: usize = 200_000;
 
 /// A credential with its identity, owner, groups and grants, as of one snapshot.
 #[derive(Debug)]
@@ -34,14 +36,37 @@ pub struct Subject {
     pub owner: Versioned<IdentityRow>,
     /// The groups it is in.
     pub groups: Vec<Versioned<GroupRow>>,
-    /// Its grants and its groups', by action.
-    pub grants: HashMap<String, Vec<HeldGrant>>,
+    /// Its grants and its groups'.
+    held: Vec<Arc<Held>>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The authority epoch of the snapshot.
     pub epoch: i64,
     /// Every sealed row above that decisions stand on.
     pub rows: Vec<RowRef>,
+}
+
+/// What one identity or group holds, shared by all who hold it.
+#[derive(Debug)]
+struct Held {
+    holder: Id,
+    /// Of the holder's row, which every change of its grants moves.
+    version: i64,
+    by_action: HashMap<String, Vec<HeldGrant>>,
+    count: usize,
+}
+
+impl Held {
+    async fn load(tx: &mut Tx, holder: Id, version: i64) -> Result<Self> {
+        let mut by_action: HashMap<String, Vec<HeldGrant>> = HashMap::new();
+        let grants = identities::grants_of(tx, holder, GRANTS).await?;
+        let count = grants.len();
+        for grant in grants {
+            let held = HeldGrant::read(grant.row)?;
+            by_action.entry(held.row.action.clone()).or_default().push(held);
+        }
+        Ok(Self { holder, version, by_action, count })
+    }
 }
 
 /// A grant with its conditions read.
@@ -56,8 +81,8 @@ pub struct HeldGrant {
 }
 
 impl Subject {
-    /// Loads it by its credential's handle or id.
-    pub(super) async fn load(tx: &mut Tx, by: &Wanted) -> Result<Option<Self>> {
+    /// Loads it by its credential's handle or id, sharing what is kept of its holders.
+    pub(super) async fn load(tx: &mut Tx, by: &Wanted, kept: &Subjects) -> Result<Option<Self>> {
         let credential = match by {
             Wanted::Handle(handle) => credentials::by_handle(tx, handle).await?,
             Wanted::Id(id) => tx.lookup::<CredentialRow>(id).await?,
@@ -71,24 +96,30 @@ impl Subject {
         } else {
             tx.lookup::<IdentityRow>(&identity.row.owner).await?.ok_or_else(missing)?
         };
-        let mut groups = Vec::new();
+        let mut named: HashMap<GroupId, Versioned<GroupRow>> =
+            identities::groups_of(tx, identity.row.id)
+                .await?
+                .into_iter()
+                .map(|group| (group.row.id, group))
+                .collect();
+        let mut groups = Vec::with_capacity(named.len());
         for member in identities::memberships(tx, identity.row.id).await? {
-            let group = tx.lookup::<GroupRow>(&member.row.group_id).await?;
+            let group = named.remove(&member.row.group_id);
             groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
         }
-        let mut grants: HashMap<String, Vec<HeldGrant>> = HashMap::new();
-        let holders = groups.iter().map(|group| group.row.id.0);
-        for holder in std::iter::once(identity.row.id.0).chain(holders.collect::<Vec<_>>()) {
-            for grant in identities::grants_of(tx, holder, GRANTS).await? {
-                let held = HeldGrant::read(grant.row)?;
-                grants.entry(held.row.action.clone()).or_default().push(held);
-            }
+        let mut held = Vec::with_capacity(groups.len().saturating_add(1));
+        let own = std::iter::once((identity.row.id.0, identity.version));
+        for (holder, version) in own.chain(groups.iter().map(|g| (g.row.id.0, g.version))) {
+            held.push(match kept.held(holder, version) {
+                Some(held) => held,
+                None => Arc::new(Held::load(tx, holder, version).await?),
+            });
         }
         let mut rows = vec![credential.fence(), identity.fence(), owner.fence()];
         rows.extend(groups.iter().map(Versioned::fence));
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let epoch = tx.epoch().await?;
-        Ok(Some(Self { credential, identity, owner, groups, grants, labels, epoch, rows }))
+        Ok(Some(Self { credential, identity, owner, groups, held, labels, epoch, rows }))
     }
 
     /// Tells whether the credential is accepted at a moment.
@@ -150,8 +181,22 @@ impl Subject {
     /// The grants for one action, as facts.
     #[must_use]
     pub fn grant_facts(&self, action: &str) -> Vec<GrantFacts<'_>> {
-        let held = self.grants.get(action).map_or(&[][..], Vec::as_slice);
-        held.iter().map(HeldGrant::facts).collect()
+        self.grants(action).map(HeldGrant::facts).collect()
+    }
+
+    /// The grants for one action, its own and its groups'.
+    pub fn grants(&self, action: &str) -> impl Iterator<Item = &HeldGrant> {
+        self.held.iter().filter_map(move |held| held.by_action.get(action)).flatten()
+    }
+
+    /// Its grants and its groups', for whatever action.
+    pub fn all_grants(&self) -> impl Iterator<Item = &HeldGrant> {
+        self.held.iter().flat_map(|held| held.by_action.values()).flatten()
+    }
+
+    /// Tells whether it is too large to be kept.
+    pub(super) fn is_large(&self) -> bool {
+        weight(&self.held) > WEIGHT
     }
 }
 
@@ -217,6 +262,8 @@ struct Kept {
     emptied: u64,
     by_id: HashMap<CredentialId, Arc<Subject>>,
     by_handle: HashMap<[u8; 32], CredentialId>,
+    holders: HashMap<Id, Arc<Held>>,
+    weight: usize,
 }
 
 impl Subjects {
@@ -229,20 +276,25 @@ impl Subjects {
         kept.by_id.get(id).cloned()
     }
 
+    /// What an identity or group holds, if that is kept as of this version of its row.
+    fn held(&self, holder: Id, version: i64) -> Option<Arc<Held>> {
+        let kept = self.0.lock();
+        kept.holders.get(&holder).filter(|held| held.version == version).cloned()
+    }
+
     /// How often all of it was forgotten: asked before loading.
     pub(super) fn emptied(&self) -> u64 {
         self.0.lock().emptied
     }
 
-    /// Keeps a subject, unless all was forgotten since its loading began.
-    pub(super) fn keep(&self, subject: &Arc<Subject>, emptied: u64) {
+    /// Keeps a subject, unless all was forgotten since its loading began. False when all was
+    /// forgotten to make room.
+    pub(super) fn keep(&self, subject: &Arc<Subject>, emptied: u64) -> bool {
         let mut kept = self.0.lock();
-        if kept.emptied != emptied {
-            return;
+        if kept.emptied != emptied || subject.is_large() {
+            return true;
         }
-        if kept.by_id.len() >= KEPT {
-            kept.empty();
-        }
+        let had_room = kept.admit(&subject.held);
         let id = subject.credential.row.id;
         kept.by_id.insert(id, Arc::clone(subject));
         if let Some(handle) = subject.credential.row.handle.as_deref()
@@ -250,6 +302,7 @@ impl Subjects {
         {
             kept.by_handle.insert(handle, id);
         }
+        had_room
     }
 
     pub(super) fn clear(&self) {
@@ -258,9 +311,72 @@ impl Subjects {
 }
 
 impl Kept {
+    /// Makes room for what a subject holds and counts it, each holder's once. False when all was
+    /// forgotten for it.
+    fn admit(&mut self, held: &[Arc<Held>]) -> bool {
+        let shared = |one: &&Arc<Held>| {
+            !self.holders.get(&one.holder).is_some_and(|kept| Arc::ptr_eq(kept, one))
+        };
+        let grants = held.iter().filter(shared).map(|held| held.count).sum::<usize>();
+        let added = grants.saturating_add(held.len());
+        let has_room = self.by_id.len() < KEPT && self.weight.saturating_add(added) <= WEIGHT;
+        if !has_room {
+            self.empty();
+        }
+        self.weight = self.weight.saturating_add(if has_room { added } else { weight(held) });
+        self.holders.extend(held.iter().map(|held| (held.holder, Arc::clone(held))));
+        has_room
+    }
+
     fn empty(&mut self) {
         self.by_id.clear();
         self.by_handle.clear();
+        self.holders.clear();
+        self.weight = 0;
         self.emptied = self.emptied.wrapping_add(1);
+    }
+}
+
+/// What a subject weighs by itself: its grants, and its place in each holder.
+fn weight(held: &[Arc<Held>]) -> usize {
+    held.iter().map(|held| held.count).sum::<usize>().saturating_add(held.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(holder: u8, version: i64, count: usize) -> Arc<Held> {
+        let holder = Id::from_bytes([holder; 16]);
+        Arc::new(Held { holder, version, by_action: HashMap::new(), count })
+    }
+
+    #[test]
+    fn what_a_group_holds_is_kept_once_however_many_are_in_it() {
+        let subjects = Subjects::default();
+        let group = held(1, 7, 1_000);
+        for member in 2..=250 {
+            let mut kept = subjects.0.lock();
+            assert!(kept.admit(&[held(member, 1, 3), Arc::clone(&group)]));
+        }
+        assert_eq!(subjects.0.lock().weight, 1_000 + 249 * (3 + 2));
+        let found = subjects.held(group.holder, 7).unwrap();
+        assert!(Arc::ptr_eq(&found, &group));
+        assert!(subjects.held(group.holder, 8).is_none(), "its grants may have changed");
+    }
+
+    #[test]
+    fn all_is_forgotten_before_too_much_is_kept() {
+        let mut kept = Kept::default();
+        for holder in 0..3 {
+            assert!(kept.admit(&[held(holder, 1, 60_000)]));
+        }
+        let before = kept.emptied;
+        assert!(!kept.admit(&[held(3, 1, 60_000)]));
+        assert_ne!(kept.emptied, before);
+        assert_eq!((kept.weight, kept.holders.len()), (60_001, 1));
+        // A holder whose grants changed is counted anew: who loaded the old ones may hold them.
+        assert!(kept.admit(&[held(3, 2, 60_000)]));
+        assert_eq!(kept.weight, 120_002);
     }
 }

@@ -19,6 +19,8 @@ use crate::types::{Id, RequestId, UnixMillis};
 
 /// Purges of idempotency keys in one round, a thousand each.
 const PURGES: usize = 100;
+/// Notes of use in one job: many at once would hold up the group that they share.
+const USES: usize = 500;
 /// Steps of the log in one round: bounds a round, not the log.
 const STEPS: usize = 64;
 
@@ -41,6 +43,21 @@ impl Vault {
             }
         }
         self.checkpoint().await
+    }
+
+    /// Lets lanes pass out of the log's sight that nobody writes to any more.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+    pub async fn retire_lanes(&self) -> Result<()> {
+        let Some(step) = audit::retire(&self.core.reader, &self.core.codec).await? else {
+            return Ok(());
+        };
+        match self.write(|tx| async move { Ok(step.commit(tx).await?) }.boxed()).await {
+            // The log moved on meanwhile: the next round looks again.
+            Err(Error::Conflict(_)) => Ok(()),
+            done => done,
+        }
     }
 
     /// Signs the newest head, if its checkpoint is older. The head is stored before it is signed.
@@ -101,10 +118,27 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn mark_clock(&self) -> Result<()> {
+        let next = self.read_clock().await?;
+        self.advance_clock(next).await
+    }
+
+    /// Reads the clocks' mark, and answers what this node should move it to, if at all.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn read_clock(&self) -> Result<Option<UnixMillis>> {
         let stored =
             self.core.reader.view(|tx| async { Ok(clock::mark(tx).await?) }.boxed()).await?;
         let active = self.core.clock.was_active();
-        let Some(at) = self.core.clock.notice(stored).filter(|_| active) else { return Ok(()) };
+        Ok(self.core.clock.notice(stored).filter(|_| active))
+    }
+
+    /// Moves the clocks' mark on, if it has to move.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn advance_clock(&self, next: Option<UnixMillis>) -> Result<()> {
+        let Some(at) = next else { return Ok(()) };
         let node = self.core.clock.node().to_owned();
         self.write(move |tx| async move { Ok(clock::advance(tx, &node, at).await?) }.boxed()).await
     }
@@ -124,25 +158,31 @@ impl Vault {
     /// Writes when identities and grants were last used.
     ///
     /// # Errors
-    /// What the store answers.
+    /// What the store answers; what was not written is kept for the next round.
     pub async fn flush_usage(&self) -> Result<()> {
-        let uses = std::mem::take(&mut *self.core.uses.lock());
-        if uses.identities.is_empty() && uses.grants.is_empty() {
-            return Ok(());
-        }
-        self.write(move |tx| {
-            async move {
-                for (identity, at) in uses.identities {
-                    identities::note_identity_use(tx, identity, at).await?;
+        let mut left = std::mem::take(&mut *self.core.uses.lock());
+        while let Some(some) = left.split_off(USES) {
+            let noted = some.clone();
+            let written = self.write(move |tx| {
+                async move {
+                    for (identity, at) in noted.identities {
+                        identities::note_identity_use(tx, identity, at).await?;
+                    }
+                    for (grant, at) in noted.grants {
+                        identities::note_grant_use(tx, grant, at).await?;
+                    }
+                    Ok(())
                 }
-                for (grant, at) in uses.grants {
-                    identities::note_grant_use(tx, grant, at).await?;
-                }
-                Ok(())
+                .boxed()
+            });
+            if let Err(error) = written.await {
+                let mut uses = self.core.uses.lock();
+                uses.put_back(some);
+                uses.put_back(left);
+                return Err(error);
             }
-            .boxed()
-        })
-        .await
+        }
+        Ok(())
     }
 
     /// Forgets idempotency keys that are over.
@@ -227,7 +267,7 @@ impl Vault {
     }
 
     /// Runs statements of upkeep.
-    async fn write<F>(&self, run: F) -> Result<()>
+    pub(super) async fn write<F>(&self, run: F) -> Result<()>
     where
         F: for<'a> FnOnce(&'a mut Tx) -> Running<'a> + Send + 'static,
     {

@@ -8,6 +8,7 @@
     reason = "a test that panics has failed, which is its job"
 )]
 
+mod attacks;
 mod authorities;
 mod cli;
 mod cli_verify;
@@ -28,6 +29,7 @@ mod pki;
 mod records;
 mod seal;
 mod server;
+mod silence;
 mod store;
 mod support;
 mod tidy;

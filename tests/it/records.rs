@@ -1,7 +1,7 @@
 //! The record through the socket and the program: questions, streams, and independent readers.
 
-mod hand;
 mod tamper;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -24,8 +24,7 @@ impl Limits {
             Basis::Grants(grants) => grants.as_slice(),
             Basis::Rule(_) => &[],
         };
-        let held = subject.grants.get(ACTION).map_or(&[][..], Vec::as_slice);
-        let ends = held.iter().filter(|held| grants.contains(&held.row.id));
+        let ends = subject.grants(ACTION).filter(|held| grants.contains(&held.row.id));
         let ends = ends.filter_map(|held| held.row.expires_at);
         Self { end: ends.chain(subject.identity.row.expires_at).min() }
     }
@@ -36,9 +35,8 @@ impl Limits {
     /// [`Error::Denied`] when no grant in force covers what the lease was issued for.
     pub(in crate::engines) fn of_lease(view: &View, lease: &CredentialRow) -> Result<Self> {
         let subject = view.subject()?;
-        let held = subject.grants.get(ACTION).map_or(&[][..], Vec::as_slice);
         let mut best: Option<Option<UnixMillis>> = None;
-        for grant in held.iter().filter(|grant| covers(grant, view, &lease.resource)) {
+        for grant in subject.grants(ACTION).filter(|grant| covers(grant, view, &lease.resource)) {
             let facts = grant.facts();
             let life = facts.conditions.max_ttl_s;
             let life = life.map(|s| lease.issued_at.plus(Duration::from_secs(s))).transpose()?;

@@ -142,8 +142,12 @@ async fn heard<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result
 
 async fn connect(lanes: &Lanes) -> Result<(Tx, Lane), StoreError> {
     let connection = lanes.server.connect().await?;
-    let tx = Tx::new(Connection::Postgres(Box::new(connection)), Arc::clone(&lanes.sealer), true);
-    Ok((tx, Lane::new()?))
+    let connection = Connection::Postgres(Box::new(connection));
+    let mut tx = Tx::new(connection, Arc::clone(&lanes.sealer), true);
+    let lane = Lane::new()?;
+    // Held as long as the connection lives: it says to every node that the lane is in use.
+    heard(tx.query("SELECT pg_advisory_lock($1)::text", params![lane.id])).await?;
+    Ok((tx, lane))
 }
 
 fn jitter(attempt: u32) -> Result<Duration, StoreError> {

@@ -6,12 +6,18 @@ mod value;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row as _};
 
 use crate::store::{Row, StoreError, Value};
 
 pub(super) use lane::{Lanes, start as start_lanes};
+
+/// Longest that a view takes, with getting a connection for it.
+pub(super) const VIEW: Duration = Duration::from_secs(10);
+/// Longest that opening a connection takes, and getting one ready for the next view.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// An answer of the database, and whether the transaction is over.
 pub(super) type Fault = (StoreError, bool);
@@ -41,11 +47,14 @@ impl Server {
 
     /// Opens one connection, refusing a server that loses what it acknowledged.
     pub(super) async fn connect(&self) -> Result<PgConnection, StoreError> {
+        tokio::time::timeout(CONNECT, self.connect_and_check())
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("connecting took too long".into())))
+    }
+
+    async fn connect_and_check(&self) -> Result<PgConnection, StoreError> {
         let mut connection =
-            tokio::time::timeout(Duration::from_secs(5), PgConnection::connect_with(&self.options))
-                .await
-                .map_err(|_elapsed| StoreError::Unavailable("connecting took too long".into()))?
-                .map_err(|error| fault(&error).0)?;
+            PgConnection::connect_with(&self.options).await.map_err(|error| fault(&error).0)?;
         for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
             let rows = query(
                 &mut connection,
@@ -67,8 +76,26 @@ impl Server {
     pub(super) fn pool(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(8)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(CONNECT)
+            .after_release(|connection, _| Box::pin(ended(connection)))
             .connect_lazy_with(self.options.clone())
+    }
+}
+
+/// Begins a view: on one snapshot, unable to write, each statement bounded by the server too.
+pub(super) async fn begin_view(pool: &PgPool) -> Result<PoolConnection<Postgres>, StoreError> {
+    let mut connection = pool.acquire().await.map_err(|error| fault(&error).0)?;
+    let begin =
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = '8s'";
+    execute(&mut connection, begin, vec![]).await.map_err(|(error, _)| error)?;
+    Ok(connection)
+}
+
+/// Ends a view that came to its end or was given up; a connection that does not answer is closed.
+async fn ended(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(CONNECT, connection.execute("ROLLBACK")).await {
+        Ok(done) => done.map(|_| true),
+        Err(_elapsed) => Err(sqlx::Error::PoolTimedOut),
     }
 }
 

@@ -169,3 +169,34 @@ async fn the_bootstrap_certificate_signs_one_first_login_of_a_human_it_registere
     drop(bootstrap);
     node.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_login_is_issued_while_rights_change_around_it() {
+    let f = Fixture::new().await;
+    let (_dir, node, bootstrap) = bootstrapped(&f).await;
+    let create = |name: String| {
+        let mut client = IdentityServiceClient::new(bootstrap.clone());
+        let request = CreateIdentityRequest {
+            name,
+            kind: "human".to_owned(),
+            purpose: "administers".to_owned(),
+            tier: "high".to_owned(),
+            ..CreateIdentityRequest::default()
+        };
+        async move { client.create_identity(request).await.unwrap() }
+    };
+    create("erin".to_owned()).await;
+    // Each registration moves the authority epoch, and so asks what the login stood on.
+    let busy = async {
+        for nth in 0.. {
+            create(format!("human{nth}")).await;
+        }
+    };
+    let login = tokio::select! {
+        login = login_over(bootstrap.clone(), "erin") => login.unwrap(),
+        () = busy => unreachable!(),
+    };
+    assert_eq!(who(connect(&node, &login).await).await.unwrap(), "erin");
+    drop(bootstrap);
+    node.stop().await.unwrap();
+}

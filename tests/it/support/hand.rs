@@ -6,24 +6,24 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use strongroom::store::Location;
 
 /// A hand in the database.
-pub(super) struct Hand(Location);
+pub(crate) struct Hand(Location);
 
 /// Where a batch stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) first: i64,
-    pub(super) lane: i64,
-    pub(super) seq: i64,
-    pub(super) entries: i64,
+pub(crate) struct Place {
+    pub(crate) first: i64,
+    pub(crate) lane: i64,
+    pub(crate) seq: i64,
+    pub(crate) entries: i64,
 }
 
 impl Hand {
-    pub(super) fn new(location: &Location) -> Self {
+    pub(crate) fn new(location: &Location) -> Self {
         Self(location.clone())
     }
 
     /// Runs statements.
-    pub(super) async fn run(&self, sql: &str) {
+    pub(crate) async fn run(&self, sql: &str) {
         match &self.0 {
             Location::Sqlite { path, .. } => {
                 let store = rusqlite::Connection::open(path).unwrap();
@@ -38,7 +38,7 @@ impl Hand {
     }
 
     /// Asks for texts.
-    pub(super) async fn ask(&self, sql: &str) -> Vec<String> {
+    pub(crate) async fn ask(&self, sql: &str) -> Vec<String> {
         match &self.0 {
             Location::Sqlite { path, .. } => {
                 let store = rusqlite::Connection::open(path).unwrap();
@@ -55,7 +55,7 @@ impl Hand {
     }
 
     /// Reads one value of bytes; `rest` begins with the table.
-    pub(super) async fn bytes(&self, column: &str, rest: &str) -> Vec<u8> {
+    pub(crate) async fn bytes(&self, column: &str, rest: &str) -> Vec<u8> {
         let hex = match &self.0 {
             Location::Sqlite { .. } => format!("hex({column})"),
             Location::Postgres { .. } => format!("encode({column}, 'hex')"),
@@ -65,7 +65,7 @@ impl Hand {
     }
 
     /// Writes bytes as the store's own literal.
-    pub(super) fn literal(&self, bytes: &[u8]) -> String {
+    pub(crate) fn literal(&self, bytes: &[u8]) -> String {
         let hex = strongroom::crypto::hex(bytes);
         match &self.0 {
             Location::Sqlite { .. } => format!("X'{hex}'"),
@@ -74,7 +74,7 @@ impl Hand {
     }
 
     /// Every batch that has its place, in the log's order.
-    pub(super) async fn places(&self) -> Vec<Place> {
+    pub(crate) async fn places(&self) -> Vec<Place> {
         let sql = "SELECT first || ' ' || lane || ' ' || seq || ' ' || entries FROM log_places \
                    ORDER BY first";
         let places = self.ask(sql).await;
@@ -86,7 +86,7 @@ impl Hand {
     }
 
     /// The log's head, as statements that put it back.
-    pub(super) async fn head(&self) -> String {
+    pub(crate) async fn head(&self) -> String {
         let (root, edge) =
             (self.bytes("root", "log_head").await, self.bytes("edge", "log_head").await);
         let (lanes, mac) =
