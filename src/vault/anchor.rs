@@ -70,7 +70,7 @@ impl Vault {
     /// Writes the newest head into the HSM, if it moved. One that the log does not extend stays.
     ///
     /// # Errors
-    /// [`Error::Denied`] for a log that was rolled back; what HSM and store answer.
+    /// [`Error::Tampered`] for a log that was rolled back; what HSM and store answer.
     pub async fn write_anchor(&self) -> Result<()> {
         let anchored = self.check_anchor().await?;
         // Taken last, so that a node that shares the token has little time to be further.
@@ -107,7 +107,7 @@ impl Vault {
     /// has moved on meanwhile.
     ///
     /// # Errors
-    /// [`Error::Denied`], with an alarm, when the head went back or is another tree's.
+    /// [`Error::Tampered`], with an alarm, when the head went back or is another tree's.
     pub(super) async fn extend_signed(&self, head: Head, stored: Option<Head>) -> Result<bool> {
         let signed = *self.core.signed.lock();
         for before in [signed, stored].into_iter().flatten() {

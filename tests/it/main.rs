@@ -14,6 +14,7 @@ mod cli_verify;
 mod config;
 mod database;
 mod dev;
+mod forged;
 mod founding;
 mod grants;
 mod groups;
