@@ -1,6 +1,7 @@
 //! The record through the socket and the program: questions, streams, and independent readers.
 
 mod hand;
+mod large;
 mod tamper;
 
 use std::collections::HashMap;
