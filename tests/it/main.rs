@@ -9,6 +9,7 @@
 )]
 
 mod authorities;
+mod bad_input;
 mod cli;
 mod cli_verify;
 mod config;
@@ -31,6 +32,7 @@ mod seal;
 mod server;
 mod store;
 mod support;
+mod surroundings;
 mod tidy;
 mod tlog;
 mod tls;
