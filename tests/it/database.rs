@@ -67,6 +67,9 @@ async fn a_connection_is_tested_before_it_is_kept_and_its_password_goes_nowhere_
         (Code::InvalidArgument, PutConnectionRequest { host: "localhost".into(), ..kept.clone() }),
         (Code::InvalidArgument, PutConnectionRequest { tls: "verify-full".into(), ..kept.clone() }),
         (Code::InvalidArgument, PutConnectionRequest { tls: "prefer".into(), ..w.connection() }),
+        // The target has no TLS, which is on unless it is turned off by name.
+        (Code::Unavailable, PutConnectionRequest { tls: String::new(), ..w.connection() }),
+        (Code::Unavailable, PutConnectionRequest { tls: "verify-full".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { engine: "mysql".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { host: "a'b".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { database: "d\0".into(), ..w.connection() }),

@@ -49,6 +49,8 @@ async fn variables_of_postgresql_decide_nothing_about_a_target() {
     for line in [
         format!("{connect} --ca-file {}", path("target.pem")),
         "db role put analytics/reader --member-of reader --owner-role owner".to_owned(),
+        "db role remove analytics/reader".to_owned(),
+        "db remove analytics".to_owned(),
     ] {
         let done = as_admin(&server, &line);
         assert!(done.status.success(), "{line}: {}{}", text(&done.stderr), server.log());
