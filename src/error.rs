@@ -52,6 +52,18 @@ pub enum Error {
     /// The deadline passed.
     #[error("the deadline passed")]
     Deadline,
+    /// Call the operator at once: a stored row is not what was sealed, which is an alarm. The log
+    /// names it; whoever was not allowed to look hears no more.
+    #[error("a stored row that this needs is not what was sealed, which is an alarm")]
+    Tampered {
+        /// The table.
+        table: &'static str,
+        /// The row's key, as the database holds it.
+        id: String,
+    },
+    /// The same, told by [`Error::told`] to whoever was allowed to look.
+    #[error("{0}")]
+    TamperedRow(Message),
     /// Call the operator: an invariant is broken. The cause is in the log.
     #[error("internal error; the operator finds the cause in the log by the request id")]
     Internal,
@@ -74,8 +86,21 @@ impl Error {
             Self::Sealed => "SEALED",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::Deadline => "DEADLINE",
+            Self::Tampered { .. } | Self::TamperedRow(_) => "TAMPERED",
             Self::Internal => "INTERNAL",
         }
+    }
+
+    /// Names the row that is not what was sealed, to a caller that a decision let through.
+    #[must_use]
+    pub fn told(self) -> Self {
+        let Self::Tampered { table, id } = self else { return self };
+        // Whoever put the row there chose its key as well.
+        let plain = id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_graphic());
+        let id = if plain { id.as_str() } else { "with a key that is none" };
+        Self::TamperedRow(
+            format!("row {id} of table {table} is not what was sealed, which is an alarm").into(),
+        )
     }
 
     /// Makes [`Error::Invalid`].

@@ -12,7 +12,7 @@ use crate::store::{Tx, records};
 /// A tile that is missing or damaged proves nothing: the answer is no.
 ///
 /// # Errors
-/// [`crate::Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+/// [`crate::Error::Tampered`], with an alarm, for a head that no vault wrote; what the store answers.
 pub async fn extends(tx: &mut Tx, codec: &RecordCodec, kept: &Head) -> Answer<(bool, Head)> {
     let head = Head::read(&head(tx, codec).await?);
     let (Ok(old), Ok(new)) = (u64::try_from(kept.size), u64::try_from(head.size)) else {

@@ -52,7 +52,7 @@ struct Gathered {
 /// Plans the next step; nothing when every batch has its place.
 ///
 /// # Errors
-/// [`Error::Denied`], with an alarm, when a batch was removed or altered, or the head is none that
+/// [`Error::Tampered`], with an alarm, when a batch was removed or altered, or the head is none that
 /// a vault wrote.
 pub async fn plan(reader: &Reader, codec: &RecordCodec) -> Result<Option<Integration>> {
     // What this process committed before the view begins must be there.

@@ -137,7 +137,7 @@ pub struct Found {
 /// The page may be short, even empty, while there is more: a call looks at a bounded part.
 ///
 /// # Errors
-/// [`crate::Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+/// [`crate::Error::Tampered`], with an alarm, for a head that no vault wrote; what the store answers.
 pub async fn find(
     tx: &mut Tx,
     codec: &RecordCodec,

@@ -16,6 +16,7 @@ use crate::proto::database_service_client::DatabaseServiceClient as Client;
 use crate::proto::{
     Connection, DatabaseRole, GetDatabaseRoleRequest, ListConnectionsRequest,
     ListDatabaseRolesRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    RemoveConnectionRequest, RemoveDatabaseRoleRequest,
 };
 
 /// `strongroom db …`
@@ -28,6 +29,11 @@ pub enum DatabaseCommand {
         /// How many at most.
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
+    },
+    /// Remove a connection that no role and no lease uses; its password is forgotten
+    Remove {
+        /// Its name.
+        name: String,
     },
     /// Configure what credentials may do
     #[command(subcommand)]
@@ -60,9 +66,13 @@ pub struct Connect {
     /// How the database is spoken to; `off` sends secrets in the clear.
     #[arg(long, value_parser = PossibleValuesParser::new(["verify-full", "off"]))]
     tls: Option<String>,
-    /// The authorities that the database's certificate may come from, a PEM file.
+    /// The authorities that the database's certificate may come from beside the public ones, a PEM
+    /// file.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// How many sessions a node of the vault opens there at once, at most; 10 by default.
+    #[arg(long, value_name = "N")]
+    max_connections: Option<i32>,
     /// Take the rest from a connection as `db list --output json` prints it; `-` for standard
     /// input. Flags win.
     #[arg(long, value_name = "FILE")]
@@ -76,6 +86,11 @@ pub enum RoleCommand {
     Put(Box<PutRole>),
     /// Show one role
     Show {
+        /// Its name, CONNECTION/ROLE.
+        name: RoleName,
+    },
+    /// Remove a role; credentials that were made live on to their end
+    Remove {
         /// Its name, CONNECTION/ROLE.
         name: RoleName,
     },
@@ -149,6 +164,8 @@ pub(super) async fn run(session: &Session, command: &DatabaseCommand) -> Outcome
     match command {
         DatabaseCommand::Connect(args) => connect(session, args).await,
         DatabaseCommand::List { limit } => list(session, *limit).await,
+        DatabaseCommand::Remove { name } => remove(session, name).await,
+        DatabaseCommand::Role(RoleCommand::Remove { name }) => remove_role(session, name).await,
         DatabaseCommand::Role(RoleCommand::Put(args)) => put_role(session, args).await,
         DatabaseCommand::Role(RoleCommand::Show { name }) => {
             let (connection, name) = (name.connection.clone(), name.role.clone());
@@ -181,6 +198,7 @@ async fn connect(session: &Session, args: &Connect) -> Outcome {
         password: password.map(|password| password.to_string()).unwrap_or_default(),
         tls: args.tls.clone().unwrap_or(was.tls),
         ca_pem: ca_pem.map_or(was.ca_pem, |pem| pem.to_string()),
+        max_connections: args.max_connections.unwrap_or(was.max_connections),
     };
     let stored = session
         .call(request, async |wire, request| Client::new(wire).put_connection(request).await)
@@ -211,6 +229,19 @@ async fn list(session: &Session, limit: usize) -> Outcome {
             connection.tls.clone(),
             time(connection.tested_at_ms),
         ]
+    })
+}
+
+async fn remove(session: &Session, name: &str) -> Outcome {
+    let request = RemoveConnectionRequest { name: name.to_owned() };
+    // Once: a repetition would not find what the first try had removed.
+    let removed = session
+        .call_once(request, async |wire, request| {
+            Client::new(wire).remove_connection(request).await
+        })
+        .await?;
+    show(session.format, &must(removed.connection)?, |connection| {
+        format!("removed:\n{}", connection_text(connection))
     })
 }
 
@@ -259,6 +290,15 @@ async fn put_role(session: &Session, args: &PutRole) -> Outcome {
     show(session.format, &must(stored.role)?, |role| put_text(stored.changed, &role_text(role)))
 }
 
+async fn remove_role(session: &Session, name: &RoleName) -> Outcome {
+    let (connection, name) = (name.connection.clone(), name.role.clone());
+    let request = RemoveDatabaseRoleRequest { connection, name };
+    let removed = session
+        .call_once(request, async |wire, request| Client::new(wire).remove_role(request).await)
+        .await?;
+    show(session.format, &must(removed.role)?, |role| format!("removed:\n{}", role_text(role)))
+}
+
 async fn list_roles(session: &Session, connection: &str, limit: usize) -> Outcome {
     let listed = collect(limit, async |page_size, page_token| {
         let connection = connection.to_owned();
@@ -296,6 +336,7 @@ fn connection_text(connection: &Connection) -> String {
         ("username", connection.username.clone()),
         ("tls", connection.tls.clone()),
         ("authorities", ca.into()),
+        ("sessions", format!("{} at most", connection.max_connections)),
         ("server", connection.server_version.clone()),
         ("tested", time(connection.tested_at_ms)),
         ("configured", by(connection.created_at_ms, &connection.created_by)),

@@ -11,10 +11,9 @@ use tonic::Code;
 
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{fields, show};
-use super::records::checkpoint;
+use super::records::{checkpoint, client};
 use super::session::Session;
 use crate::crypto::{Checkpoint, TILE_WIDTH, TileId, TilePath, VerifierKey};
-use crate::proto::record_service_client::RecordServiceClient as Client;
 use crate::proto::{ReadLogRequest, ReadLogResponse};
 
 /// Where the parts of the record come from.
@@ -91,7 +90,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
 async fn fetch(session: &Session, path: TilePath) -> Outcome<Option<ReadLogResponse>> {
     let request = ReadLogRequest { path: path.to_string() };
     let answer = session
-        .call(request, async |wire, request| match Client::new(wire).read_log(request).await {
+        .call(request, async |wire, request| match client(wire).read_log(request).await {
             Ok(part) => Ok(part.map(Some)),
             Err(status) if status.code() == Code::NotFound => Ok(tonic::Response::new(None)),
             Err(status) => Err(status),

@@ -226,7 +226,7 @@ const fn exit_of(code: Code) -> Exit {
 fn exit_of_reason(reason: &str) -> Exit {
     match reason {
         "UNAUTHENTICATED" => Exit::Unauthenticated,
-        "DENIED" => Exit::Denied,
+        "DENIED" | "TAMPERED" => Exit::Denied,
         "NOT_FOUND" => Exit::NotFound,
         "ALREADY_EXISTS" | "CONFLICT" => Exit::Conflict,
         "INVALID" | "PRECONDITION" => Exit::Invalid,
@@ -270,6 +270,10 @@ fn hint_of(reason: &str) -> Option<&'static str> {
         "DENIED" => {
             "`strongroom whoami` shows what you may do; for more, ask an administrator for a \
              grant: `strongroom actions` names the actions"
+        }
+        "TAMPERED" => {
+            "call the operator: somebody wrote to the vault's database by hand; the log has the \
+             alarm, and docs/operating.md says what to do"
         }
         "NOT_FOUND" => "check the name; the noun's `list` shows what there is",
         "ALREADY_EXISTS" => "choose another name, or `show` what is there",
@@ -360,6 +364,8 @@ mod tests {
             Error::Sealed,
             Error::OutcomeUnknown,
             Error::Deadline,
+            Error::Tampered { table: "grants", id: "x".into() },
+            Error::TamperedRow("x".into()),
             Error::Internal,
         ] {
             assert!(hint_of(error.reason()).is_some(), "{error:?}");

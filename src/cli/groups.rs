@@ -5,11 +5,12 @@ use serde_json::json;
 
 use super::failure::Outcome;
 use super::identities::by;
-use super::output::{fields, note, show, table, time};
+use super::output::{fields, note, show, show_list, table, time};
 use super::session::{Session, collect, idempotency_key, must};
 use crate::proto::group_service_client::GroupServiceClient as Client;
 use crate::proto::{
-    AddMemberRequest, CreateGroupRequest, GetGroupRequest, Group, Member, RemoveMemberRequest,
+    AddMemberRequest, CreateGroupRequest, GetGroupRequest, Group, ListGroupsRequest, Member,
+    RemoveMemberRequest,
 };
 
 /// `strongroom group …`
@@ -28,6 +29,12 @@ pub enum GroupCommand {
         /// Its name.
         name: String,
         /// How many members at most.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+    },
+    /// List groups
+    List {
+        /// How many at most.
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
     },
@@ -51,6 +58,7 @@ pub(super) async fn run(session: &Session, command: &GroupCommand) -> Outcome {
     match command {
         GroupCommand::Create { name, purpose } => create(session, name, purpose).await,
         GroupCommand::Show { name, limit } => show_group(session, name, *limit).await,
+        GroupCommand::List { limit } => list(session, *limit).await,
         GroupCommand::Add(args) => add(session, args).await,
         GroupCommand::Remove(args) => remove(session, args).await,
     }
@@ -91,6 +99,21 @@ async fn show_group(session: &Session, name: &str, limit: usize) -> Outcome {
         note("there are more; raise --limit to see them");
     }
     Ok(())
+}
+
+async fn list(session: &Session, limit: usize) -> Outcome {
+    let listed = collect(limit, async |page_size, page_token| {
+        let request = ListGroupsRequest { page_size, page_token };
+        let page = session
+            .call(request, async |wire, request| Client::new(wire).list_groups(request).await)
+            .await?;
+        Ok((page.groups, page.next_page_token))
+    })
+    .await?;
+    show_list(session.format, &listed, ["NAME", "PURPOSE", "CREATED"], |group| {
+        let created = by(group.created_at_ms, &group.created_by);
+        [group.name.clone(), group.purpose.clone(), created]
+    })
 }
 
 async fn add(session: &Session, args: &Membership) -> Outcome {

@@ -18,7 +18,8 @@ use crate::proto::pki_service_client::PkiServiceClient as Client;
 use crate::proto::{
     Certificate, CertificateRole, GetAuthoritiesRequest, GetCertificateRoleRequest,
     IssueCertificateRequest, IssueCertificateResponse, ListCertificateRolesRequest,
-    ListCertificatesRequest, PutCertificateRoleRequest, SignCertificateRequest, SubjectNames,
+    ListCertificatesRequest, PutCertificateRoleRequest, RemoveCertificateRoleRequest,
+    SignCertificateRequest, SubjectNames,
 };
 
 const KEY_TYPES: [&str; 4] = ["p256", "p384", "ed25519", "rsa"];
@@ -48,6 +49,11 @@ pub enum RoleCommand {
     Put(Box<PutRole>),
     /// Show one role
     Show {
+        /// Its name.
+        name: String,
+    },
+    /// Remove a role; certificates that were signed live on to their end
+    Remove {
         /// Its name.
         name: String,
     },
@@ -196,6 +202,18 @@ pub(super) async fn run(session: &Session, command: &PkiCommand) -> Outcome {
                 .call(request, async |wire, request| Client::new(wire).get_role(request).await)
                 .await?;
             show(session.format, &must(found.role)?, role_text)
+        }
+        PkiCommand::Role(RoleCommand::Remove { name }) => {
+            let request = RemoveCertificateRoleRequest { name: name.clone() };
+            // Once: a repetition would not find what the first try had removed.
+            let removed = session
+                .call_once(request, async |wire, request| {
+                    Client::new(wire).remove_role(request).await
+                })
+                .await?;
+            show(session.format, &must(removed.role)?, |role| {
+                format!("removed:\n{}", role_text(role))
+            })
         }
         PkiCommand::Role(RoleCommand::List { limit }) => list_roles(session, *limit).await,
         PkiCommand::Issue(args) => issue(session, args).await,

@@ -12,10 +12,10 @@ use super::files::write_public;
 use super::output::{
     Format, escape, escape_lines, fields, json_line, note, print, show, show_list, time,
 };
-use super::session::{Session, collect};
+use super::session::{Session, Wire, collect};
 use super::span::Span;
 use super::verify::{VerifyArgs, verify};
-use crate::proto::record_service_client::RecordServiceClient as Client;
+use crate::proto::record_service_client::RecordServiceClient;
 use crate::proto::{
     Entry, EntryFilter, GetCheckpointRequest, GetCheckpointResponse, ListEntriesRequest,
     TailEntriesRequest,
@@ -114,6 +114,14 @@ pub struct Tail {
     last: i32,
 }
 
+/// Bytes of an answer at most: 256 entries of 64 KiB in a bundle, and the names beside them.
+const ANSWER_BYTES: usize = 64 << 20;
+
+/// A client that takes a whole bundle.
+pub(super) fn client(wire: Wire) -> RecordServiceClient<Wire> {
+    RecordServiceClient::new(wire).max_decoding_message_size(ANSWER_BYTES)
+}
+
 /// Runs `strongroom audit …`. Verifying an export needs no vault, and so no connection.
 pub(super) async fn run(global: &Global, command: &RecordCommand) -> Outcome {
     match command {
@@ -145,7 +153,7 @@ pub(super) async fn run(global: &Global, command: &RecordCommand) -> Outcome {
 pub(super) async fn checkpoint(session: &Session) -> Outcome<GetCheckpointResponse> {
     session
         .call(GetCheckpointRequest {}, async |wire, request| {
-            Client::new(wire).get_checkpoint(request).await
+            client(wire).get_checkpoint(request).await
         })
         .await
 }
@@ -155,7 +163,7 @@ async fn list(session: &Session, args: &List) -> Outcome {
     let listed = collect(args.limit, async |page_size, page_token| {
         let request = ListEntriesRequest { page_size, page_token, filter: Some(filter.clone()) };
         let page = session
-            .call(request, async |wire, request| Client::new(wire).list_entries(request).await)
+            .call(request, async |wire, request| client(wire).list_entries(request).await)
             .await?;
         Ok((page.entries, page.next_page_token))
     })
@@ -166,7 +174,7 @@ async fn list(session: &Session, args: &List) -> Outcome {
 async fn tail(session: &Session, args: &Tail) -> Outcome {
     let filter = Some(args.filter.message());
     let request = Request::new(TailEntriesRequest { filter, last: args.last });
-    let mut stream = Client::new(session.wire()).tail_entries(request).await?.into_inner();
+    let mut stream = client(session.wire()).tail_entries(request).await?.into_inner();
     while let Some(answer) = stream.message().await? {
         let Some(entry) = answer.entry else { continue };
         match session.format {

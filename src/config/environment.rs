@@ -20,6 +20,14 @@ impl Environment {
     }
 }
 
+/// Names the variables of this process that PostgreSQL's clients take settings from (`PGHOST`,
+/// `PGOPTIONS`, `PGSSLCERT`, …): the driver does too, and none of them is a setting of ours.
+#[must_use]
+pub fn of_postgres() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.as_encoded_bytes().starts_with(b"PG")).collect()
+}
+
 /// Looks a variable of this process up, for the PKCS#11 module; never a setting.
 #[must_use]
 pub fn lookup(name: &str) -> Option<OsString> {

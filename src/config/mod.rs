@@ -25,7 +25,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-pub use environment::{Environment, lookup as variable};
+pub use environment::{Environment, lookup as variable, of_postgres};
 pub use fault::ConfigError;
 pub use hsm::{Hsm, TokenName};
 pub use limits::Limits;

@@ -10,7 +10,7 @@ use crate::engines::database::postgres::{ConnectionDefinition, Tls};
 use crate::engines::database::template::{OnRevoke, RoleDefinition, SCRAM_ITERATIONS, Statement};
 use crate::engines::database::{
     Connection, Credential, Databases, GetRole, IssueCredentials, ListConnections, ListRoles,
-    PutConnection, PutRole, Role,
+    PutConnection, PutRole, RemoveConnection, RemoveRole, Role,
 };
 use crate::error::{Error, Result};
 use crate::proto;
@@ -20,6 +20,8 @@ use crate::proto::{
     IssueCredentialsResponse, ListConnectionsRequest, ListConnectionsResponse,
     ListDatabaseRolesRequest, ListDatabaseRolesResponse, PutConnectionRequest,
     PutConnectionResponse, PutDatabaseRoleRequest, PutDatabaseRoleResponse,
+    RemoveConnectionRequest, RemoveConnectionResponse, RemoveDatabaseRoleRequest,
+    RemoveDatabaseRoleResponse,
 };
 use crate::types::{SecretBytes, Segment};
 use crate::vault::RetryKey;
@@ -62,6 +64,16 @@ impl DatabaseService for DatabaseRpc {
         Ok(Response::new(ListConnectionsResponse { connections, next_page_token }))
     }
 
+    async fn remove_connection(
+        &self,
+        request: Request<RemoveConnectionRequest>,
+    ) -> Result<Response<RemoveConnectionResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = RemoveConnection { name: Gate::answer(&ctx, request.name.parse())? };
+        let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RemoveConnectionResponse { connection: Some(show_connection(was)) }))
+    }
+
     async fn put_role(
         &self,
         request: Request<PutDatabaseRoleRequest>,
@@ -101,6 +113,18 @@ impl DatabaseService for DatabaseRpc {
         Ok(Response::new(ListDatabaseRolesResponse { roles, next_page_token }))
     }
 
+    async fn remove_role(
+        &self,
+        request: Request<RemoveDatabaseRoleRequest>,
+    ) -> Result<Response<RemoveDatabaseRoleResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let named = segments(&request.connection, &request.name);
+        let (connection, name) = Gate::answer(&ctx, named)?;
+        let op = RemoveRole { databases: self.databases.clone(), connection, name };
+        let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RemoveDatabaseRoleResponse { role: Some(show_role(was)) }))
+    }
+
     async fn issue_credentials(
         &self,
         request: Request<IssueCredentialsRequest>,
@@ -125,6 +149,11 @@ fn put_connection(databases: Databases, request: PutConnectionRequest) -> Result
         0 => DEFAULT_PORT,
         port => u16::try_from(port).map_err(|_range| Error::invalid("port is 1 to 65535"))?,
     };
+    let max_connections = match u32::try_from(request.max_connections) {
+        Ok(0) => MAX_CONNECTIONS,
+        Ok(most) => most,
+        Err(_range) => return Err(Error::invalid("max_connections is 1 to 64")),
+    };
     let password = SecretBytes::new(request.password.into_bytes());
     let printable = password.expose().iter().all(|byte| (b' '..=b'~').contains(byte));
     if !printable || password.len_bytes() > 1_024 {
@@ -140,7 +169,7 @@ fn put_connection(databases: Databases, request: PutConnectionRequest) -> Result
             username: request.username,
             tls,
             ca_pem: Some(request.ca_pem).filter(|pem| !pem.is_empty()),
-            max_connections: MAX_CONNECTIONS,
+            max_connections,
         },
         password: (password.len_bytes() > 0).then_some(password),
     })
@@ -222,6 +251,8 @@ fn show_connection(shown: Connection) -> proto::Connection {
         created_by,
         changed_at_ms: row.changed_at.0,
         changed_by,
+        // Between 1 and 64, as the definition was checked.
+        max_connections: i32::try_from(settings.max_connections).unwrap_or_default(),
     }
 }
 

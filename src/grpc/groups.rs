@@ -5,13 +5,14 @@ use tonic::{Request, Response, Status};
 use super::accept::Gate;
 use super::fields::retry;
 use crate::engines::groups::{
-    AddMember, CreateGroup, DescribedGroup, DescribedMember, RemoveMember, ShowGroup,
+    AddMember, CreateGroup, DescribedGroup, DescribedMember, ListGroups, RemoveMember, ShowGroup,
 };
 use crate::error::Error;
 use crate::proto::group_service_server::GroupService;
 use crate::proto::{
     AddMemberRequest, AddMemberResponse, CreateGroupRequest, CreateGroupResponse, GetGroupRequest,
-    GetGroupResponse, Group, Member, RemoveMemberRequest, RemoveMemberResponse,
+    GetGroupResponse, Group, ListGroupsRequest, ListGroupsResponse, Member, RemoveMemberRequest,
+    RemoveMemberResponse,
 };
 
 /// Serves groups.
@@ -43,6 +44,17 @@ impl GroupService for Groups {
             members: page.members.into_iter().map(member).collect(),
             next_page_token: page.next,
         }))
+    }
+
+    async fn list_groups(
+        &self,
+        request: Request<ListGroupsRequest>,
+    ) -> Result<Response<ListGroupsResponse>, Status> {
+        let (ctx, ListGroupsRequest { page_size, page_token }) = self.0.accept(request).await?;
+        let op = ListGroups { page_size, page_token };
+        let (groups, next_page_token) = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
+        let groups = groups.into_iter().map(group).collect();
+        Ok(Response::new(ListGroupsResponse { groups, next_page_token }))
     }
 
     async fn add_member(

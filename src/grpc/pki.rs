@@ -12,8 +12,8 @@ use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
     Anchors, Authority, CertificateRole, Issued, KeyType, KeyUse, ListCertificates, ListRoles,
-    Listed, Mint, NewKey, Order, Profile, PutRole, Request as Csr, Roles, Said, ShowAuthorities,
-    ShowRole, Standing, SubjectName, Usage, WildcardNames,
+    Listed, Mint, NewKey, Order, Profile, PutRole, RemoveRole, Request as Csr, Roles, Said,
+    ShowAuthorities, ShowRole, Standing, SubjectName, Usage, WildcardNames,
 };
 use crate::error::{Error, Result};
 use crate::proto::pki_service_server::PkiService;
@@ -22,8 +22,8 @@ use crate::proto::{
     GetAuthoritiesResponse, GetCertificateRoleRequest, GetCertificateRoleResponse,
     IssueCertificateRequest, IssueCertificateResponse, ListCertificateRolesRequest,
     ListCertificateRolesResponse, ListCertificatesRequest, ListCertificatesResponse,
-    PutCertificateRoleRequest, PutCertificateRoleResponse, SignCertificateRequest,
-    SignCertificateResponse, SubjectNames,
+    PutCertificateRoleRequest, PutCertificateRoleResponse, RemoveCertificateRoleRequest,
+    RemoveCertificateRoleResponse, SignCertificateRequest, SignCertificateResponse, SubjectNames,
 };
 use crate::store::credentials::CredentialRow;
 use crate::vault::RetryKey;
@@ -112,6 +112,17 @@ impl PkiService for Pki {
         let roles = roles.iter().map(role_proto).collect::<Result<_>>();
         let roles = Gate::answer(&ctx, roles)?;
         Ok(Response::new(ListCertificateRolesResponse { roles, next_page_token }))
+    }
+
+    async fn remove_role(
+        &self,
+        request: Request<RemoveCertificateRoleRequest>,
+    ) -> Result<Response<RemoveCertificateRoleResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let name = Gate::answer(&ctx, request.name.parse())?;
+        let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, RemoveRole { name }).await)?;
+        let role = Some(Gate::answer(&ctx, role_proto(&was))?);
+        Ok(Response::new(RemoveCertificateRoleResponse { role }))
     }
 
     async fn issue_certificate(

@@ -35,7 +35,7 @@ const fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
         Error::Unauthenticated(_) => Code::Unauthenticated,
-        Error::Denied(_) => Code::PermissionDenied,
+        Error::Denied(_) | Error::Tampered { .. } | Error::TamperedRow(_) => Code::PermissionDenied,
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict(_) => Code::Aborted,

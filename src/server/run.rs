@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use super::{dev, doctor, init, serve};
 use crate::cli::{Exit, Failure, Global, Outcome, ServerCommand};
@@ -16,12 +16,12 @@ use crate::telemetry;
 /// Runs a server's command to its end and says how the program ends.
 #[must_use]
 pub fn run(global: &Global, command: &ServerCommand) -> ExitCode {
-    let done = match command {
+    let done = without_postgres().and_then(|()| match command {
         ServerCommand::Dev(args) => dev::run(global, args),
         ServerCommand::Init(args) => init::run(global, args),
         ServerCommand::Server(args) => serve::run(args),
         ServerCommand::Doctor(args) => doctor::run(global, args),
-    };
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -36,6 +36,24 @@ pub fn run(global: &Global, command: &ServerCommand) -> ExitCode {
 /// Says how a server's command ends for an error.
 pub(super) fn failed(error: &Error) -> Failure {
     Failure::from_reason(error.reason(), error.to_string())
+}
+
+/// Runs this program again without the variables from which the driver of PostgreSQL would take
+/// settings that nobody configured. Comes back only when there are none.
+fn without_postgres() -> Outcome {
+    let names = config::of_postgres();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let unable = |error: std::io::Error| {
+        Failure::new(Exit::Unexpected, format!("cannot leave PG* variables out: {error}"))
+    };
+    let mut command = Command::new(std::env::current_exe().map_err(unable)?);
+    command.args(std::env::args_os().skip(1));
+    for name in names {
+        command.env_remove(name);
+    }
+    Err(unable(command.exec()))
 }
 
 /// Runs this program again where the PKCS#11 module needs another environment: a process cannot

@@ -89,6 +89,17 @@ pub async fn leases_after(
     tx.select(tail, params![identity, state, ended, after.to_owned(), limit]).await
 }
 
+/// Finds a lease that has not ended on what is below a resource; `below` ends with a slash.
+pub async fn lease_below(
+    tx: &mut Tx,
+    below: &str,
+) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
+    let tail = "WHERE kind = 'lease' AND state <> 'ended' \
+                AND substr(resource, 1, CAST($1 AS INTEGER)) = $2 LIMIT 1";
+    let length = i64::try_from(below.len()).map_err(|_huge| StoreError::Malformed)?;
+    tx.lookup_where(tail, params![length, below.to_owned()]).await
+}
+
 /// Lists leases in force whose identity is not: suspended, contained since, or over.
 ///
 /// The identities' own seals are not looked at here: what is found is looked at again.

@@ -19,6 +19,8 @@ sealed_row! {
         pub owner: IdentityId,
         /// The account that it goes to.
         pub target: ObjectId,
+        /// Whether it stands; one that was removed is taken up again when it is configured anew.
+        pub active: bool,
         /// When it was configured.
         pub created_at: UnixMillis,
         /// By whom.
@@ -62,6 +64,8 @@ sealed_row! {
         pub connection: ObjectId,
         /// What it gives, as JSON.
         pub definition: String,
+        /// Whether it stands, as of a connection.
+        pub active: bool,
         /// When it was configured.
         pub created_at: UnixMillis,
         /// By whom.
@@ -78,6 +82,14 @@ pub async fn connection_named(
     tx: &mut Tx,
     name: &Segment,
 ) -> Result<Option<Versioned<ConnectionRow>>, StoreError> {
+    Ok(connection_ever(tx, name).await?.filter(|found| found.row.active))
+}
+
+/// Finds a connection by its name, removed or not.
+pub async fn connection_ever(
+    tx: &mut Tx,
+    name: &Segment,
+) -> Result<Option<Versioned<ConnectionRow>>, StoreError> {
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
@@ -87,7 +99,7 @@ pub async fn connections_after(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<ConnectionRow>>, StoreError> {
-    let tail = "WHERE name > $1 ORDER BY name LIMIT $2";
+    let tail = "WHERE name > $1 AND active = 1 ORDER BY name LIMIT $2";
     tx.select(tail, params![after.to_owned(), limit]).await
 }
 
@@ -105,6 +117,14 @@ pub async fn role_named(
     tx: &mut Tx,
     name: &ResourceName,
 ) -> Result<Option<Versioned<RoleRow>>, StoreError> {
+    Ok(role_ever(tx, name).await?.filter(|found| found.row.active))
+}
+
+/// Finds a role by its name, removed or not.
+pub async fn role_ever(
+    tx: &mut Tx,
+    name: &ResourceName,
+) -> Result<Option<Versioned<RoleRow>>, StoreError> {
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
@@ -115,7 +135,8 @@ pub async fn roles_after(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<RoleRow>>, StoreError> {
-    let tail = "WHERE name > $1 AND ($2 = '' OR connection = $2) ORDER BY name LIMIT $3";
+    let tail = "WHERE name > $1 AND active = 1 AND ($2 = '' OR connection = $2) \
+                ORDER BY name LIMIT $3";
     let connection = connection.map(|connection| connection.to_string()).unwrap_or_default();
     tx.select(tail, params![after.to_owned(), connection, limit]).await
 }

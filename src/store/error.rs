@@ -74,7 +74,7 @@ impl From<StoreError> for Error {
             StoreError::Stale => Self::Conflict("somebody else changed it first".into()),
             StoreError::Tampered { table, id } => {
                 tracing::error!(table, id, alarm = true, "a row is not what was sealed");
-                Self::Denied("a row that this decision needs is not what was sealed".into())
+                Self::Tampered { table, id }
             }
             StoreError::Sealed => Self::Sealed,
             StoreError::OutcomeUnknown => Self::OutcomeUnknown,

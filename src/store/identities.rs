@@ -168,6 +168,16 @@ pub async fn group_named(
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
+/// Lists groups by name.
+pub async fn groups_after(
+    tx: &mut Tx,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Versioned<GroupRow>>, StoreError> {
+    let tail = "WHERE name > $1 ORDER BY name LIMIT $2";
+    tx.select(tail, params![after.to_owned(), limit]).await
+}
+
 /// Finds the membership of an identity in a group, present or past.
 pub async fn member(
     tx: &mut Tx,

@@ -15,6 +15,8 @@ sealed_row! {
         pub name: Segment,
         /// What its certificates may say, as JSON.
         pub profile: String,
+        /// Whether it stands; one that was removed is taken up again when it is configured anew.
+        pub active: bool,
         /// When it was configured.
         pub created_at: UnixMillis,
         /// By whom.
@@ -31,6 +33,14 @@ pub async fn role_named(
     tx: &mut Tx,
     name: &Segment,
 ) -> Result<Option<Versioned<PkiRoleRow>>, StoreError> {
+    Ok(role_ever(tx, name).await?.filter(|found| found.row.active))
+}
+
+/// Finds a role by its name, removed or not.
+pub async fn role_ever(
+    tx: &mut Tx,
+    name: &Segment,
+) -> Result<Option<Versioned<PkiRoleRow>>, StoreError> {
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
@@ -40,7 +50,8 @@ pub async fn roles_after(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<PkiRoleRow>>, StoreError> {
-    tx.select("WHERE name > $1 ORDER BY name LIMIT $2", params![after.to_owned(), limit]).await
+    let tail = "WHERE name > $1 AND active = 1 ORDER BY name LIMIT $2";
+    tx.select(tail, params![after.to_owned(), limit]).await
 }
 
 /// Lists certificates by id, which is by age: of one identity or of all, of one role or of all.

@@ -83,7 +83,7 @@ impl Vault {
     /// Writes the newest head into the HSM, if it moved. One that the log does not extend stays.
     ///
     /// # Errors
-    /// [`Error::Denied`] for a log that was rolled back or altered; what HSM and store answer.
+    /// [`Error::Tampered`] for a log that was rolled back or altered; what HSM and store answer.
     pub async fn write_anchor(&self) -> Result<()> {
         // A node that shares the token may have written a newer head between our looking and our
         // writing. That head was in the store before: whoever writes last looks again and sees it.
@@ -144,7 +144,7 @@ impl Vault {
     /// has moved on meanwhile.
     ///
     /// # Errors
-    /// [`Error::Denied`], with an alarm, when the head went back or is another tree's.
+    /// [`Error::Tampered`], with an alarm, when the head went back or is another tree's.
     pub(super) async fn extend_signed(&self, head: Head, stored: Option<Head>) -> Result<bool> {
         let signed = *self.core.signed.lock();
         for before in [signed, stored].into_iter().flatten() {

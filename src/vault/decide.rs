@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::{Resource, Subject};
 use crate::error::{Error, Result};
-use crate::policy::{CallerFacts, Facts, Policy, ResourceFacts, Verdict};
+use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::{Fence, RowRef};
 use crate::types::{Caller, CredentialId, RequestContext, ResourceName, UnixMillis, Verb};
 
@@ -69,6 +69,19 @@ impl Decision {
     /// [`Error::Internal`] when there is none, which deciding excludes.
     pub fn resource(&self) -> Result<&Resource> {
         self.resources.first().ok_or_else(|| Error::internal("a decision on nothing"))
+    }
+
+    /// When what is issued for an action ends at the latest: with its caller, and with the grants
+    /// that this decision stood on.
+    #[must_use]
+    pub fn end(&self, action: &str) -> Option<UnixMillis> {
+        let subject = self.subject.as_ref()?;
+        let grants = match &self.verdict.by {
+            Basis::Grants(grants) => grants.as_slice(),
+            Basis::Rule(_) => &[],
+        };
+        let ends = subject.grants(action).filter(|held| grants.contains(&held.row.id));
+        ends.filter_map(|held| held.row.expires_at).chain(subject.identity.row.expires_at).min()
     }
 
     /// Caps a time to live by the obligations.

@@ -76,7 +76,7 @@ impl Vault {
         op: &V,
     ) -> Result<Option<Ready<V>>> {
         let mut view = self.view(ctx).await?;
-        let decision = self.decide(&view, op).await?;
+        let decision = self.decide(&view, op).await.map_err(|error| view.tells(error))?;
         // A kept decision may stand on a newer caller than the view does: what follows looks at
         // the one whose rows the fence holds.
         view.subject.clone_from(&decision.subject);
@@ -87,6 +87,7 @@ impl Vault {
         match op.prepare(&view, &decision).await {
             Ok(prepared) => Ok(Some(Ready { view, decision, prepared })),
             Err(error) => {
+                let error = error.told();
                 if self.record_failure(ctx, V::ACTION, &decision, &error).await? {
                     return Err(error);
                 }

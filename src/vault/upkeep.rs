@@ -28,7 +28,7 @@ impl Vault {
     /// Gives every committed batch its place in the log, and signs the head if it moved.
     ///
     /// # Errors
-    /// [`Error::Denied`], with an alarm, when a batch was removed or altered.
+    /// [`Error::Tampered`], with an alarm, when a batch was removed or altered.
     pub async fn integrate(&self) -> Result<()> {
         for _ in 0..STEPS {
             let Some(step) = audit::plan(&self.core.reader, &self.core.codec).await? else { break };
@@ -108,7 +108,7 @@ impl Vault {
     /// The log's newest head.
     ///
     /// # Errors
-    /// [`Error::Denied`], with an alarm, for one that no vault wrote; what the store answers.
+    /// [`Error::Tampered`], with an alarm, for one that no vault wrote; what the store answers.
     pub async fn head(&self) -> Result<Head> {
         Ok(Head::read(&self.head_row().await?))
     }

@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 use strongroom::proto::{
     GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest,
+    PutDatabaseRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest, RevokeLeaseRequest,
 };
 use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
@@ -67,6 +67,9 @@ async fn a_connection_is_tested_before_it_is_kept_and_its_password_goes_nowhere_
         (Code::InvalidArgument, PutConnectionRequest { host: "localhost".into(), ..kept.clone() }),
         (Code::InvalidArgument, PutConnectionRequest { tls: "verify-full".into(), ..kept.clone() }),
         (Code::InvalidArgument, PutConnectionRequest { tls: "prefer".into(), ..w.connection() }),
+        // The target has no TLS, which is on unless it is turned off by name.
+        (Code::Unavailable, PutConnectionRequest { tls: String::new(), ..w.connection() }),
+        (Code::Unavailable, PutConnectionRequest { tls: "verify-full".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { engine: "mysql".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { host: "a'b".into(), ..w.connection() }),
         (Code::InvalidArgument, PutConnectionRequest { database: "d\0".into(), ..w.connection() }),
@@ -307,4 +310,65 @@ async fn leases_end_where_they_were_made_when_the_connection_goes_elsewhere() {
     w.all_over().await;
     assert!(w.roles(&elsewhere).await.is_empty());
     assert!(w.roles(Postgres::shared()).await.is_empty(), "ended at the old account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_removed_only_when_nothing_uses_it_and_its_password_is_forgotten() {
+    for backend in BACKENDS {
+        let w = World::new(backend).await;
+        let mut client = w.database_client();
+        let issued = w.issue().await.unwrap();
+        let connection = || RemoveConnectionRequest { name: "analytics".into() };
+        let role =
+            || RemoveDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() };
+        let told = client.remove_connection(connection()).await.unwrap_err();
+        assert_eq!(
+            (told.code(), told.message().contains("roles")),
+            (Code::FailedPrecondition, true)
+        );
+
+        let was = client.remove_role(role()).await.unwrap().into_inner().role.unwrap();
+        assert_eq!((was.name.as_str(), was.member_of.len()), ("reader", 1));
+        assert_eq!(client.remove_role(role()).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(w.issue().await.unwrap_err().code(), Code::NotFound);
+        let get = GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() };
+        assert_eq!(client.get_role(get).await.unwrap_err().code(), Code::NotFound);
+        let listed = client.list_roles(ListDatabaseRolesRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().roles, []);
+        assert_eq!(w.lease(&issued.lease_id).await.state, "active", "it goes on to its own end");
+
+        let told = client.remove_connection(connection()).await.unwrap_err();
+        assert_eq!(told.code(), Code::FailedPrecondition);
+        assert!(told.message().contains("leases"), "{told}");
+        let revoke = RevokeLeaseRequest { id: issued.lease_id.clone(), reason: String::new() };
+        w.lease_client().revoke_lease(revoke).await.unwrap();
+        assert!(w.roles(Postgres::shared()).await.is_empty(), "ended after its role was removed");
+
+        let was = client.remove_connection(connection()).await.unwrap().into_inner();
+        let was = was.connection.unwrap();
+        assert_eq!((was.name.as_str(), was.max_connections), ("analytics", 10));
+        assert_eq!(
+            client.remove_connection(connection()).await.unwrap_err().code(),
+            Code::NotFound
+        );
+        let listed = client.list_connections(ListConnectionsRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().connections, []);
+        assert_eq!(client.put_role(w.role()).await.unwrap_err().code(), Code::NotFound);
+        let kept = PutConnectionRequest { password: String::new(), ..w.connection() };
+        let told = client.put_connection(kept).await.unwrap_err();
+        assert_eq!(told.code(), Code::InvalidArgument, "its password was forgotten: {told}");
+
+        let more = PutConnectionRequest { max_connections: 3, ..w.connection() };
+        let again = client.put_connection(more).await.unwrap().into_inner();
+        let (changed, again) = (again.changed, again.connection.unwrap());
+        assert!(changed);
+        assert_eq!((again.id, again.max_connections), (was.id, 3));
+        assert!(client.put_role(w.role()).await.unwrap().into_inner().changed);
+        w.issue().await.unwrap();
+        for max_connections in [-1, 65] {
+            let wrong = PutConnectionRequest { max_connections, ..w.connection() };
+            let told = client.put_connection(wrong).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{max_connections}");
+        }
+    }
 }

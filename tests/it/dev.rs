@@ -75,3 +75,25 @@ fn sealing_refuses_everything_but_health_until_it_is_unsealed() {
     let third = dev(dir.path());
     assert!(as_admin(&third, "whoami").status.success(), "the seal is off the record");
 }
+
+#[test]
+fn groups_are_listed_and_a_role_is_removed_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path());
+    let run = |line: &str| {
+        let output = as_admin(&server, line);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        (output.status.code(), said)
+    };
+    let (code, said) = run("group list");
+    assert_eq!((code, said.contains("administrators")), (Some(0), true), "{said}");
+    assert_eq!(run("pki role put web --dns a.example").0, Some(0));
+    let (code, said) = run("pki role remove web");
+    assert_eq!((code, said.starts_with("removed:")), (Some(0), true), "{said}");
+    let (code, said) = run("pki role remove web");
+    assert_eq!((code, said.contains("role list")), (Some(5), true), "{said}");
+    let (code, said) = run("pki role list --output json");
+    assert_eq!((code, said.trim()), (Some(0), "[]"));
+    assert_eq!(run("db remove nothing").0, Some(5));
+    assert_eq!(run("db role remove nothing/reader").0, Some(5));
+}

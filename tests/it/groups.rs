@@ -4,7 +4,7 @@ use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
     AddMemberRequest, CreateGroupRequest, GetGroupRequest, GetIdentityRequest, Group,
-    RemoveMemberRequest, WhoAmIRequest,
+    ListGroupsRequest, RemoveMemberRequest, WhoAmIRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -63,6 +63,32 @@ async fn members_come_and_go_and_are_paged_by_name() {
         assert_eq!(second.members[0].identity, "erin");
         assert_eq!((second.members.len(), second.next_page_token.as_str()), (1, ""));
         assert_eq!(second.group, Some(team));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_listed_by_name_page_by_page() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let mut client = admin(&f).await;
+        let team = create(&mut client, group("team")).await.unwrap();
+        create(&mut client, group("readers")).await.unwrap();
+        let (mut names, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListGroupsRequest { page_size: 2, page_token };
+            let page = client.list_groups(request).await.unwrap().into_inner();
+            assert!(page.groups.len() <= 2);
+            names.extend(page.groups.into_iter().map(|group| (group.name.clone(), group)));
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        let found: Vec<_> = names.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(found, ["administrators", "readers", "team"]);
+        assert_eq!(names[2].1, team);
+        let bad = ListGroupsRequest { page_token: "x".into(), ..Default::default() };
+        assert_eq!(client.list_groups(bad).await.unwrap_err().code(), Code::InvalidArgument);
     }
 }
 

@@ -10,11 +10,13 @@
 
 mod attacks;
 mod authorities;
+mod bad_input;
 mod cli;
 mod cli_verify;
 mod config;
 mod database;
 mod dev;
+mod forged;
 mod founding;
 mod grants;
 mod groups;
@@ -32,6 +34,7 @@ mod server;
 mod silence;
 mod store;
 mod support;
+mod surroundings;
 mod tidy;
 mod tlog;
 mod tls;

@@ -4,7 +4,7 @@
 
 mod requests;
 mod roles;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

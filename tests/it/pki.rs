@@ -12,7 +12,8 @@ use strongroom::proto::{
     AddGrantRequest, Certificate, Conditions, CreateIdentityRequest, GetAuthoritiesRequest,
     GetCertificateRoleRequest, IssueCertificateRequest, IssueLoginCertificateRequest,
     ListCertificateRolesRequest, ListCertificatesRequest, PutCertificateRoleRequest,
-    SignCertificateRequest, SignCertificateResponse, SubjectNames, SuspendIdentityRequest,
+    RemoveCertificateRoleRequest, SignCertificateRequest, SignCertificateResponse, SubjectNames,
+    SuspendIdentityRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -123,7 +124,8 @@ impl World {
 
     /// Everything that was ever begun.
     async fn all(&self) -> Vec<Certificate> {
-        let all = ListCertificatesRequest::default();
+        let all =
+            ListCertificatesRequest { page_size: 1_000, ..ListCertificatesRequest::default() };
         self.admin.clone().list_certificates(all).await.unwrap().into_inner().certificates
     }
 
@@ -223,6 +225,34 @@ async fn a_made_key_is_handed_out_once_and_a_retry_may_replace_it() {
         w.f.clock.advance(std::time::Duration::from_secs(61));
         assert!(issue(replaced).await.unwrap().replayed, "too late to replace");
         assert_eq!(w.all().await.len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_role_signs_nothing_more_on_any_node_and_may_be_put_again() {
+    for backend in BACKENDS {
+        let mut w = World::on(backend).await;
+        let (_, csr_pem) = csr();
+        w.sign(&csr_pem).await.unwrap();
+        let other = w.f.second_node().await;
+        let mut at_other = Client::new(w.f.connect_to(&other, &w.f.admin).await);
+        let web_role = || RemoveCertificateRoleRequest { name: "web".to_owned() };
+        let was = at_other.remove_role(web_role()).await.unwrap().into_inner().role.unwrap();
+        assert_eq!(was.allowed_dns, web().allowed_dns);
+        assert_eq!(w.sign(&csr_pem).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(w.admin.remove_role(web_role()).await.unwrap_err().code(), Code::NotFound);
+        let get = GetCertificateRoleRequest { name: "web".to_owned() };
+        assert_eq!(w.admin.get_role(get.clone()).await.unwrap_err().code(), Code::NotFound);
+        let listed = w.admin.list_roles(ListCertificateRolesRequest::default()).await.unwrap();
+        assert_eq!(listed.into_inner().roles, []);
+        assert_eq!(w.all().await[0].state, "active", "what was signed lives on");
+        assert!(w.admin.put_role(web()).await.unwrap().into_inner().changed);
+        let again = w.admin.get_role(get).await.unwrap().into_inner().role.unwrap();
+        assert_eq!(again.id, was.id, "ids never change");
+        assert!(again.created_at_ms >= was.created_at_ms);
+        w.sign(&csr_pem).await.unwrap();
+        drop(at_other);
+        drop(other);
     }
 }
 

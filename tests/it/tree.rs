@@ -9,8 +9,9 @@ use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
-    ListCertificatesRequest, PutCertificateRoleRequest, RemoveGrantRequest, SignCertificateRequest,
-    SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
+    ListCertificatesRequest, PutCertificateRoleRequest, RemoveCertificateRoleRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, SignCertificateRequest, SubjectNames,
+    SuspendIdentityRequest, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -131,6 +132,14 @@ impl Scene {
                     let request = RemoveGrantRequest { id: id.clone(), reason: String::new() };
                     client.remove_grant(request).await.unwrap();
                 }
+            }
+            ("role", "removal") => {
+                let (connection, name) = ("analytics".to_owned(), "reader".to_owned());
+                let request = RemoveDatabaseRoleRequest { connection, name };
+                self.world.database_client().remove_role(request).await.unwrap();
+                let request = RemoveCertificateRoleRequest { name: "etl".to_owned() };
+                let mut client = PkiServiceClient::new(self.world.admin.clone());
+                client.remove_role(request).await.unwrap();
             }
             (_, "expiry") => {}
             (parent, way) => panic!("play here how a {parent} ends by {way}"),

@@ -1,17 +1,15 @@
 //! Connections: where credentials are made, and the account that makes them.
 
-use std::collections::HashMap;
-
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::postgres::ConnectionDefinition;
 use super::target::DatabaseTarget as _;
 use super::targets::{Databases, password, place, settings};
+use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::keyring::{KeyUse, SealedValue};
 use crate::store::database::{self, ConnectionRow, TargetRow};
-use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{Id, ObjectId, RequestContext, ResourceName, SecretBytes, Segment};
@@ -32,6 +30,21 @@ pub struct Connection {
     pub created_by: String,
     /// The name of who last changed it.
     pub changed_by: String,
+}
+
+impl Connection {
+    /// Reads what belongs to a row.
+    pub(super) async fn read(tx: &mut Tx, names: &mut Names, row: ConnectionRow) -> Result<Self> {
+        let target = tx.lookup::<TargetRow>(&row.target).await?;
+        let target = target.ok_or_else(|| Error::internal("a connection without account"))?.row;
+        Ok(Self {
+            settings: settings(&target)?,
+            created_by: names.actor(tx, &row.created_by).await?,
+            changed_by: names.actor(tx, &row.changed_by).await?,
+            row,
+            target,
+        })
+    }
 }
 
 /// Configures a connection, after a test.
@@ -67,14 +80,7 @@ impl Verb for PutConnection {
     type Output = (Connection, bool);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let name = ResourceName::join("database", &[self.name.as_str()])?;
-        Ok(vec![match find(view, &self.name).await? {
-            Some((row, _)) => {
-                let resource = Resource::named(name).with_row(row.row.id.0, &row);
-                Resource { owner: Some(row.row.owner), ..resource }
-            }
-            None => Resource::named(name),
-        }])
+        Ok(vec![resource(view, &self.name).await?])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Put> {
@@ -92,6 +98,8 @@ impl Verb for PutConnection {
         }
         let mut used = Vec::new();
         let stored = match &target {
+            // The password was forgotten when the connection was removed.
+            Some(row) if row.row.password.is_empty() => None,
             Some(row) => {
                 let opened = password(view, row).await?;
                 used.extend(opened.used);
@@ -107,7 +115,8 @@ impl Verb for PutConnection {
 
         let unchanged = match (&found, &target) {
             (Some(found), Some(target)) => {
-                found.row.target == target.row.id
+                found.row.active
+                    && found.row.target == target.row.id
                     && settings(&target.row)? == self.settings
                     && stored.as_ref() == Some(password)
             }
@@ -183,12 +192,16 @@ impl PutConnection {
         };
         let (actor, now) = (view.actor(), view.now());
         let connection = match found {
-            Some(found) => ConnectionRow { target, ..found.row.clone() },
-            None => ConnectionRow {
-                id: ObjectId(Id::random(view.entropy())?),
+            Some(found) if found.row.active => ConnectionRow { target, ..found.row.clone() },
+            removed => ConnectionRow {
+                id: match removed {
+                    Some(removed) => removed.row.id,
+                    None => ObjectId(Id::random(view.entropy())?),
+                },
                 name: self.name.clone(),
                 owner: view.identity()?,
                 target,
+                active: true,
                 created_at: now,
                 created_by: actor.clone(),
                 changed_at: now,
@@ -291,21 +304,27 @@ async fn list(tx: &mut Tx, after: &str, size: i64) -> Result<Vec<Connection>> {
     let mut names = Names::default();
     let mut listed = Vec::new();
     for row in database::connections_after(tx, after, size.saturating_add(1)).await? {
-        let row = row.row;
-        let target = tx.lookup::<TargetRow>(&row.target).await?;
-        let target = target.ok_or_else(|| Error::internal("a connection without account"))?.row;
-        listed.push(Connection {
-            settings: settings(&target)?,
-            created_by: names.of(tx, &row.created_by).await?,
-            changed_by: names.of(tx, &row.changed_by).await?,
-            row,
-            target,
-        });
+        listed.push(Connection::read(tx, &mut names, row.row).await?);
     }
     Ok(listed)
 }
 
-/// Finds a connection with every account that it went to.
+/// A connection as a decision sees it, whether it exists or not.
+pub(super) async fn resource(view: &View, name: &Segment) -> Result<Resource> {
+    let resource = Resource::named(ResourceName::join("database", &[name.as_str()])?);
+    let name = name.clone();
+    let found = view
+        .read(move |tx| async move { Ok(database::connection_named(tx, &name).await?) }.boxed())
+        .await?;
+    Ok(match found {
+        Some(found) => {
+            Resource { owner: Some(found.row.owner), ..resource.with_row(found.row.id.0, &found) }
+        }
+        None => resource,
+    })
+}
+
+/// Finds a connection, removed or not, with every account that it went to.
 async fn find(
     view: &View,
     name: &Segment,
@@ -313,7 +332,7 @@ async fn find(
     let name = name.clone();
     view.read(move |tx| {
         async move {
-            let Some(row) = database::connection_named(tx, &name).await? else { return Ok(None) };
+            let Some(row) = database::connection_ever(tx, &name).await? else { return Ok(None) };
             let targets = database::targets_of(tx, row.row.id).await?;
             Ok(Some((row, targets)))
         }
@@ -333,26 +352,9 @@ async fn names(view: &View, row: &ConnectionRow, unchanged: bool) -> Result<(Str
     view.read(move |tx| {
         async move {
             let mut names = Names::default();
-            Ok((names.of(tx, &created).await?, names.of(tx, &changed).await?))
+            Ok((names.actor(tx, &created).await?, names.actor(tx, &changed).await?))
         }
         .boxed()
     })
     .await
-}
-
-/// Names of actors, each looked up once.
-#[derive(Debug, Default)]
-pub(in crate::engines) struct Names(HashMap<String, String>);
-
-impl Names {
-    /// Names an identity by its id; a worker's name stands for itself.
-    pub(in crate::engines) async fn of(&mut self, tx: &mut Tx, actor: &str) -> Result<String> {
-        if let Some(name) = self.0.get(actor) {
-            return Ok(name.clone());
-        }
-        let row = tx.lookup::<IdentityRow>(&actor).await?;
-        let name = row.map_or_else(|| actor.to_owned(), |row| row.row.name.to_string());
-        self.0.insert(actor.to_owned(), name.clone());
-        Ok(name)
-    }
 }

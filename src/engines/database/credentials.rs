@@ -113,7 +113,7 @@ impl IssueCredentials {
             }
             Err(_negative) => return Err(Error::invalid("ttl_s must not be negative")),
         };
-        let limits = Limits::of_decision(subject, decision);
+        let limits = Limits::of_decision(decision);
         let detail = LeaseDetail::new(
             known.target.row.id,
             name,

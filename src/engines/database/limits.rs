@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::policy::Basis;
 use crate::store::credentials::CredentialRow;
 use crate::types::{ResourceName, UnixMillis};
-use crate::vault::{Decision, HeldGrant, Subject, View};
+use crate::vault::{Decision, HeldGrant, View};
 
 const ACTION: &str = super::credentials::ACTION;
 
@@ -18,15 +17,9 @@ pub(in crate::engines) struct Limits {
 }
 
 impl Limits {
-    /// Gathers the ends of the identity and of the grants that a decision stood on.
-    pub(super) fn of_decision(subject: &Subject, decision: &Decision) -> Self {
-        let grants = match &decision.verdict.by {
-            Basis::Grants(grants) => grants.as_slice(),
-            Basis::Rule(_) => &[],
-        };
-        let ends = subject.grants(ACTION).filter(|held| grants.contains(&held.row.id));
-        let ends = ends.filter_map(|held| held.row.expires_at);
-        Self { end: ends.chain(subject.identity.row.expires_at).min() }
+    /// Takes the ends of the identity and of the grants that a decision stood on.
+    pub(super) fn of_decision(decision: &Decision) -> Self {
+        Self { end: decision.end(ACTION) }
     }
 
     /// Gathers them anew for a lease that is to live on: its holder must still hold the right.

@@ -8,6 +8,7 @@ mod credentials;
 pub(in crate::engines) mod limits;
 pub mod names;
 pub mod postgres;
+mod remove;
 mod roles;
 mod statement;
 pub mod target;
@@ -16,5 +17,6 @@ pub mod template;
 
 pub use connections::{Connection, ListConnections, PutConnection};
 pub use credentials::{Credential, IssueCredentials};
+pub use remove::{RemoveConnection, RemoveRole};
 pub use roles::{GetRole, ListRoles, PutRole, Role};
 pub use targets::Databases;

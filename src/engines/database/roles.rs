@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::connections::Names;
 use super::target::DatabaseTarget as _;
 use super::targets::{Databases, role_name};
 use super::template::RoleDefinition;
+use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
@@ -30,11 +30,11 @@ pub struct Role {
 }
 
 impl Role {
-    async fn of(tx: &mut Tx, names: &mut Names, row: RoleRow) -> Result<Self> {
+    pub(super) async fn of(tx: &mut Tx, names: &mut Names, row: RoleRow) -> Result<Self> {
         Ok(Self {
             definition: serde_json::from_str(&row.definition).map_err(Error::internal)?,
-            created_by: names.of(tx, &row.created_by).await?,
-            changed_by: names.of(tx, &row.changed_by).await?,
+            created_by: names.actor(tx, &row.created_by).await?,
+            changed_by: names.actor(tx, &row.changed_by).await?,
             row,
         })
     }
@@ -84,7 +84,7 @@ impl Verb for PutRole {
                 };
                 let target = tx.lookup::<TargetRow>(&connection.row.target).await?;
                 let target = target.ok_or_else(|| Error::internal("no account"))?;
-                Ok(Some((connection, target, database::role_named(tx, &wanted).await?)))
+                Ok(Some((connection, target, database::role_ever(tx, &wanted).await?)))
             }
             .boxed()
         });
@@ -94,18 +94,22 @@ impl Verb for PutRole {
         let (pool, used) = self.databases.pool(view, &target).await?;
         pool.check_role(&self.definition).await?;
         let new = match &found {
-            Some(found) if found.row.definition == definition => None,
-            Some(found) => Some(RoleRow {
+            Some(found) if found.row.active && found.row.definition == definition => None,
+            Some(found) if found.row.active => Some(RoleRow {
                 definition,
                 changed_at: view.now(),
                 changed_by: view.actor(),
                 ..found.row.clone()
             }),
-            None => Some(RoleRow {
-                id: ObjectId(Id::random(view.entropy())?),
+            removed => Some(RoleRow {
+                id: match removed {
+                    Some(removed) => removed.row.id,
+                    None => ObjectId(Id::random(view.entropy())?),
+                },
                 name,
                 connection: connection.row.id,
                 definition,
+                active: true,
                 created_at: view.now(),
                 created_by: view.actor(),
                 changed_at: view.now(),
@@ -172,7 +176,7 @@ impl Verb for GetRole {
         view.read(move |tx| {
             async move {
                 let row = database::role_named(tx, &name).await?;
-                let row = row.ok_or_else(|| Error::not_found("there is no such role"))?;
+                let row = row.ok_or_else(no_such_role)?;
                 Role::of(tx, &mut Names::default(), row.row).await
             }
             .boxed()
@@ -258,6 +262,11 @@ impl Operation for ListRoles {
     ) -> Result<Self::Output> {
         Ok(prepared.clone())
     }
+}
+
+/// Answers an allowed caller that there is no such role.
+pub(super) fn no_such_role() -> Error {
+    Error::not_found("there is no such role; `strongroom db role list` shows them")
 }
 
 /// A role as a decision sees it, whether it exists or not.

@@ -47,6 +47,15 @@ impl DescribedGroup {
     /// Reads the group with an id.
     pub(super) async fn find(tx: &mut Tx, names: &mut Names, id: GroupId) -> Result<Self> {
         let group = tx.lookup::<GroupRow>(&id).await?.ok_or_else(unknown)?;
+        Self::read(tx, names, group).await
+    }
+
+    /// Reads what belongs to a row.
+    pub(super) async fn read(
+        tx: &mut Tx,
+        names: &mut Names,
+        group: Versioned<GroupRow>,
+    ) -> Result<Self> {
         Ok(Self {
             created_by: names.actor(tx, &group.row.created_by).await?,
             changed_by: names.actor(tx, &group.row.changed_by).await?,

@@ -168,7 +168,7 @@ impl<S: Source> Verb for Mint<S> {
         let ours = authorities.issuing.trust_domain();
         let mut template = role.profile.check(&request, &[], *ttl, ours)?;
         let holder = &view.subject()?.identity.row;
-        template.ttl = cap(view, decision, template.ttl, holder.expires_at);
+        template.ttl = cap(view, decision, template.ttl, decision.end(S::ACTION));
         let not_after = last_second(view.now(), template.ttl)?;
         if not_after > authorities.issuing.not_after() {
             return Err(Error::precondition("the issuing authority ends before the certificate"));
@@ -300,7 +300,7 @@ impl<S: Source> EffectOperation for Mint<S> {
     }
 }
 
-/// Caps a time to live by the decision's obligations and by the end of whose certificate it is.
+/// Caps a time to live by the decision's obligations and by an end that it may not pass.
 pub(super) fn cap(
     view: &View,
     decision: &Decision,

@@ -38,6 +38,6 @@ pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
 pub use recover::RecoverSigning;
-pub use roles::{CertificateRole, ListRoles, Put, PutRole, RolePage, Roles, ShowRole};
+pub use roles::{CertificateRole, ListRoles, Put, PutRole, RemoveRole, RolePage, Roles, ShowRole};
 pub use spiffe::{SpiffeId, TrustDomain};
 pub use template::{LOGIN_TTL, Serial, Template};

@@ -15,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::store::pki::{self as rows, PkiRoleRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
 use crate::types::{RequestContext, ResourceName, Segment};
-use crate::vault::{Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View};
+use crate::vault::{
+    CONTAINS, Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View,
+};
 
 /// Names that stand for something else among the resources of this noun.
 const RESERVED: [&str; 3] = ["authorities", "certificates", "roles"];
@@ -139,11 +141,18 @@ impl Verb for PutRole {
         let changed_by = view.subject()?.identity.row.name.to_string();
         let profile = self.profile.clone();
         let text = serde_json::to_string(&profile).map_err(Error::internal)?;
-        let Some((was, created_by)) = stored(view, &self.name).await? else {
+        let stored = stored(view, &self.name).await?;
+        let replaces = stored.as_ref().map(|(was, _)| was.version);
+        let removed = stored.as_ref().map(|(was, _)| was.row.id);
+        let Some((was, created_by)) = stored.filter(|(was, _)| was.row.active) else {
             let row = PkiRoleRow {
-                id: view.new_id()?,
+                id: match removed {
+                    Some(id) => id,
+                    None => view.new_id()?,
+                },
                 name: self.name.clone(),
                 profile: text,
+                active: true,
                 created_at: now,
                 created_by: by.clone(),
                 changed_at: now,
@@ -151,9 +160,8 @@ impl Verb for PutRole {
             };
             let created_by = changed_by.clone();
             let role = CertificateRole { row, profile, created_by, changed_by };
-            return Ok(Planned { put: Put { role, changed: true }, replaces: None });
+            return Ok(Planned { put: Put { role, changed: true }, replaces });
         };
-        let replaces = Some(was.version);
         if read(&was.row)? == profile {
             let role = shown(view, was.row).await?;
             return Ok(Planned { put: Put { role, changed: false }, replaces });
@@ -208,8 +216,8 @@ impl Verb for ShowRole {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<CertificateRole> {
-        let (row, _) = stored(view, &self.name).await?.ok_or_else(no_such_role)?;
-        shown(view, row.row).await
+        let found = stored(view, &self.name).await?.filter(|(found, _)| found.row.active);
+        shown(view, found.ok_or_else(no_such_role)?.0.row).await
     }
 }
 
@@ -225,6 +233,48 @@ impl Operation for ShowRole {
         _: &Decision,
     ) -> Result<CertificateRole> {
         Ok(role.clone())
+    }
+}
+
+/// Removes a role; what was signed under it lives on to its own end.
+#[derive(Debug)]
+pub struct RemoveRole {
+    /// Its name.
+    pub name: Segment,
+}
+
+#[async_trait]
+impl Verb for RemoveRole {
+    const ACTION: &'static str = "pki.remove-role";
+    type Prepared = Versioned<PkiRoleRow>;
+    type Output = CertificateRole;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![one(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Versioned<PkiRoleRow>> {
+        let found = stored(view, &self.name).await?.filter(|(found, _)| found.row.active);
+        Ok(found.ok_or_else(no_such_role)?.0)
+    }
+}
+
+#[async_trait]
+impl Operation for RemoveRole {
+    const NEEDS: Needs = CONTAINS;
+
+    /// Answers the role as it was.
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        Versioned { row, version }: &Versioned<PkiRoleRow>,
+        _: &Decision,
+    ) -> Result<CertificateRole> {
+        let (changed_at, changed_by) = (ctx.now, ctx.actor());
+        let ended = PkiRoleRow { active: false, changed_at, changed_by, ..row.clone() };
+        tx.update(*version, &ended).await?;
+        named(tx, &mut Names::default(), row.clone()).await
     }
 }
 
@@ -289,17 +339,17 @@ impl Operation for ListRoles {
 async fn one(view: &View, name: &Segment) -> Result<Resource> {
     let resource = Resource::named(role_resource(name)?);
     Ok(match stored(view, name).await? {
-        Some((row, _)) => resource.with_row(row.row.id, &row),
-        None => resource,
+        Some((row, _)) if row.row.active => resource.with_row(row.row.id, &row),
+        Some(_) | None => resource,
     })
 }
 
-/// Reads a role and the name of who configured it.
+/// Reads a role, removed or not, and the name of who configured it.
 async fn stored(view: &View, name: &Segment) -> Result<Option<(Versioned<PkiRoleRow>, String)>> {
     let name = name.clone();
     view.read(move |tx| {
         async move {
-            let Some(row) = rows::role_named(tx, &name).await? else { return Ok(None) };
+            let Some(row) = rows::role_ever(tx, &name).await? else { return Ok(None) };
             let created_by = Names::default().actor(tx, &row.row.created_by).await?;
             Ok(Some((row, created_by)))
         }

@@ -6,9 +6,10 @@ use strongroom::proto::{
     GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
     GetGroupRequest, GetIdentityRequest, IssueCertificateRequest, IssueLoginCertificateRequest,
     ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
-    ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest, ListIdentitiesRequest,
-    ListLeasesRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    ReadLogRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
+    ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest, ListGroupsRequest,
+    ListIdentitiesRequest, ListLeasesRequest, PutCertificateRoleRequest, PutConnectionRequest,
+    PutDatabaseRoleRequest, ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
     ResumeIdentityRequest, RevokeLeaseRequest, SealRequest, SignCertificateRequest, SubjectNames,
     SuspendIdentityRequest, TailEntriesRequest, WhoAmIRequest, add_grant_request,
 };
@@ -32,6 +33,8 @@ pub(super) struct Things {
 
 const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
+/// What nothing else speaks of, and may be removed: a connection and roles.
+pub(super) const SPARE: &str = "spare";
 
 /// Makes the encoded request of an RPC.
 pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
@@ -85,6 +88,7 @@ fn groups(method: &str) -> Vec<u8> {
         }
         .encode_to_vec(),
         "GetGroup" => GetGroupRequest { name: group, ..Default::default() }.encode_to_vec(),
+        "ListGroups" => ListGroupsRequest::default().encode_to_vec(),
         "AddMember" => AddMemberRequest { group, identity }.encode_to_vec(),
         "RemoveMember" => RemoveMemberRequest { group, identity }.encode_to_vec(),
         _ => unknown(method),
@@ -113,6 +117,11 @@ fn database(method: &str, of: &Things) -> Vec<u8> {
     match method {
         "PutConnection" => of.connection.encode_to_vec(),
         "ListConnections" => ListConnectionsRequest::default().encode_to_vec(),
+        "RemoveConnection" => RemoveConnectionRequest { name: SPARE.into() }.encode_to_vec(),
+        "RemoveRole" => {
+            RemoveDatabaseRoleRequest { connection: "analytics".into(), name: SPARE.into() }
+                .encode_to_vec()
+        }
         "PutRole" => of.role.encode_to_vec(),
         "GetRole" => {
             GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() }
@@ -150,6 +159,7 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
     let names = Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() });
     match method {
         "PutRole" => certificate_role().encode_to_vec(),
+        "RemoveRole" => RemoveCertificateRoleRequest { name: SPARE.into() }.encode_to_vec(),
         "GetRole" => GetCertificateRoleRequest { name }.encode_to_vec(),
         "ListRoles" => ListCertificateRolesRequest::default().encode_to_vec(),
         "IssueCertificate" => {

@@ -6,13 +6,16 @@ use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
-use strongroom::proto::{AddGrantRequest, SuspendIdentityRequest};
+use strongroom::proto::{
+    AddGrantRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    SuspendIdentityRequest,
+};
 use strongroom::server::{First, Founding, Ingredients, Node, found};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::requests::{Things, certificate_role, request};
+use super::requests::{SPARE, Things, certificate_role, request};
 use super::wire::call;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Login, TRUST_DOMAIN, csr, location, pin};
@@ -54,7 +57,18 @@ impl Scene {
         register(f, "data-etl", "pipeline", "carol").await;
         let login = crate::support::logins::login(f, "data-etl").await;
         let granted = f.connect(&login).await;
-        PkiServiceClient::new(world.admin.clone()).put_role(certificate_role()).await.unwrap();
+        let spare = || SPARE.to_owned();
+        let mut pki = PkiServiceClient::new(world.admin.clone());
+        for role in
+            [certificate_role(), PutCertificateRoleRequest { name: spare(), ..certificate_role() }]
+        {
+            pki.put_role(role).await.unwrap();
+        }
+        let mut database = world.database_client();
+        let connection = PutConnectionRequest { name: spare(), ..world.connection() };
+        database.put_connection(connection).await.unwrap();
+        let role = PutDatabaseRoleRequest { name: spare(), ..world.role() };
+        database.put_role(role).await.unwrap();
         world.grant("data-etl", |grant| grant).await.unwrap();
         for action in ["pki.sign", "pki.issue"] {
             let resource = "pki/etl".to_owned();

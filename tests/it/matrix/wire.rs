@@ -8,17 +8,17 @@ use tonic::{Code, Request, Status};
 
 /// Sends an encoded message; the code of the answer, of a stream's first message.
 pub(super) async fn call(channel: Channel, rpc: &str, message: Vec<u8>) -> Code {
+    send(channel, rpc, message).await.map_or_else(|status| status.code(), |()| Code::Ok)
+}
+
+/// Sends an encoded message; what is answered to it.
+pub(crate) async fn send(channel: Channel, rpc: &str, message: Vec<u8>) -> Result<(), Status> {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.unwrap();
     let path: PathAndQuery = format!("/strongroom.v1.{rpc}").parse().unwrap();
     // On the wire a single answer is a stream of one message.
-    match client.server_streaming(Request::new(message), path, Bytes).await {
-        Err(status) => status.code(),
-        Ok(answer) => match answer.into_inner().message().await {
-            Ok(_) => Code::Ok,
-            Err(status) => status.code(),
-        },
-    }
+    let answer = client.server_streaming(Request::new(message), path, Bytes).await?;
+    answer.into_inner().message().await.map(drop)
 }
 
 struct Bytes;

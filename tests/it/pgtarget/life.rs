@@ -188,6 +188,12 @@ async fn tls_is_verified_against_the_ca_and_the_host_name() {
     assert!(test(&named).await.is_ok());
     let alias = ConnectionDefinition { host: "0.0.0.0".into(), ..connection.clone() };
     assert_eq!(test(&alias).await, handshake);
+    // A server without TLS is not talked to in clear either, unless that is asked for by name.
+    let plain = definition(Postgres::shared(), "postgres");
+    for ca_pem in [None, connection.ca_pem.clone()] {
+        let plain = ConnectionDefinition { tls: Tls::Verify, ca_pem, ..plain.clone() };
+        assert_eq!(test(&plain).await, handshake);
+    }
     // A server that refuses clear connections is not talked to in clear.
     let clear = ConnectionDefinition { tls: Tls::Off, ca_pem: None, ..connection };
     assert!(

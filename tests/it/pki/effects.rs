@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use strongroom::hsm::memory::MemoryFault;
-use strongroom::proto::SignCertificateRequest;
+use strongroom::proto::{Certificate, SignCertificateRequest};
+use tokio::task::JoinSet;
 use tonic::Code;
 
-use super::{World, order};
+use super::{Client, World, grant, login_over, order, register, suspend};
 use crate::support::node::{BACKENDS, Backend, csr};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,4 +74,48 @@ async fn a_certificate_is_expired_after_its_last_second() {
     assert_eq!(w.all().await[0].state, "active");
     w.f.clock.advance(Duration::from_secs(602));
     assert_eq!(w.all().await[0].state, "expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_that_races_with_signing_leaves_no_certificate_in_force_on_two_nodes_either() {
+    for (backend, rounds) in [(Backend::Sqlite, 40), (Backend::Postgres, 60)] {
+        let w = World::on(backend).await;
+        let second = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(w.f.second_node().await),
+        };
+        let (mut made, mut refused) = (0, 0);
+        for round in 0..rounds {
+            let name = format!("racer-{round}");
+            register(&w.f, &name, "pipeline", "carol").await;
+            grant(&w.f, &name, "pki.sign", "pki/web", 0).await;
+            let login = login_over(w.f.connect(&w.f.admin).await, &name).await.unwrap();
+            let here = w.f.connect(&login).await;
+            let there = match &second {
+                Some(node) => w.f.connect_to(node, &login).await,
+                None => here.clone(),
+            };
+            let (_, csr_pem) = csr();
+            let mut calls = JoinSet::new();
+            for channel in [here.clone(), there.clone(), here, there] {
+                let request = order(&csr_pem);
+                calls.spawn(async move { Client::new(channel).sign_certificate(request).await });
+            }
+            tokio::time::sleep(Duration::from_millis(round % 20)).await;
+            suspend(&w.f, &name).await;
+            for call in calls.join_all().await {
+                if call.is_ok() { made += 1 } else { refused += 1 }
+            }
+        }
+        assert!(made > 0 && refused > 0, "some were first, some were not: {made}, {refused}");
+        let in_force = |all: Vec<Certificate>| -> Vec<Certificate> {
+            all.into_iter().filter(|one| ["pending", "active"].contains(&&*one.state)).collect()
+        };
+        let all = w.all().await;
+        assert!(all.len() >= made, "{} of {made}", all.len());
+        assert_eq!(in_force(all), []);
+        if let Some(node) = second {
+            node.stop().await.unwrap();
+        }
+    }
 }

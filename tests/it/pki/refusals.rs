@@ -1,8 +1,10 @@
 //! What a role, a grant or a request does not allow is refused and leaves no row.
 
+use strongroom::proto::add_grant_request::Subject;
+use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::{
-    IssueCertificateRequest, ListCertificateRolesRequest, PutCertificateRoleRequest,
-    SignCertificateRequest, SubjectNames,
+    AddGrantRequest, IssueCertificateRequest, ListCertificateRolesRequest,
+    PutCertificateRoleRequest, SignCertificateRequest, SubjectNames,
 };
 use tonic::Code;
 
@@ -169,6 +171,48 @@ async fn only_a_grant_on_this_role_signs_and_its_limit_caps_the_time() {
     let signed = signed.certificate.unwrap();
     let life = signed.expires_at_ms - signed.created_at_ms;
     assert!((599_000..=600_000).contains(&life), "{life}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_ends_with_the_grant_that_allowed_it_whatever_was_asked_for() {
+    let w = World::on(Backend::Sqlite).await;
+    let mut brief = Client::new(enrol(&w.f, "brief", "service", "carol").await);
+    let mut grants = GrantServiceClient::new(w.f.connect(&w.f.admin).await);
+    let mut ends = Vec::new();
+    for action in ["pki.sign", "pki.issue"] {
+        let with = AddGrantRequest {
+            subject: Some(Subject::Identity("brief".to_owned())),
+            action: action.to_owned(),
+            resource: "pki/web".to_owned(),
+            ttl_s: 900,
+            ..AddGrantRequest::default()
+        };
+        let grant = grants.add_grant(with).await.unwrap().into_inner().grant.unwrap();
+        ends.push(grant.expires_at_ms);
+    }
+    // The role would allow more, asked for or not.
+    for ttl_s in [0, 1_800] {
+        let request = SignCertificateRequest { ttl_s, ..order(&csr().1) };
+        let signed = brief.sign_certificate(request).await.unwrap().into_inner();
+        let request = IssueCertificateRequest {
+            role: "web".to_owned(),
+            names: order("").names,
+            ttl_s,
+            ..IssueCertificateRequest::default()
+        };
+        let issued = brief.issue_certificate(request).await.unwrap().into_inner();
+        let made = [
+            (signed.certificate, signed.certificate_pem),
+            (issued.certificate, issued.certificate_pem),
+        ];
+        for ((certificate, certificate_pem), end) in made.into_iter().zip(&ends) {
+            let said = certificate.unwrap().expires_at_ms;
+            assert!((end - 2_000..=*end).contains(&said), "{said}, not {end}");
+            let pem = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).unwrap().1;
+            let not_after = pem.parse_x509().unwrap().validity().not_after.timestamp();
+            assert_eq!(not_after * 1_000, said, "the certificate says so itself");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -197,7 +197,10 @@ async fn a_batch_altered_or_removed_before_it_has_its_place_stops_the_log() {
             ] {
                 hand.run(&act).await;
                 let refused = f.node().vault.integrate().await;
-                assert!(matches!(refused, Err(Error::Denied(_))), "{nth}: {act}: {refused:?}");
+                assert!(
+                    matches!(refused, Err(Error::Tampered { .. })),
+                    "{nth}: {act}: {refused:?}"
+                );
                 assert_eq!(f.node().vault.head().await.unwrap().size, size);
                 hand.run(&undo).await;
             }
@@ -241,7 +244,7 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         let seen = f.node().vault.check_anchor().await;
         assert_eq!(seen, Ok(Anchored::RolledBack { kept, found }));
         let refused = f.node().vault.write_anchor().await;
-        assert!(matches!(refused, Err(Error::Denied(_))), "the HSM keeps what it has");
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "the HSM keeps what it has");
         f.node().vault.accept_rollback().await.unwrap();
         let seen = f.node().vault.check_anchor().await;
         assert_eq!(seen, Ok(Anchored::Extends { kept: found }));
@@ -300,7 +303,7 @@ async fn a_log_forged_in_every_table_is_not_signed_and_not_shown() {
         let note = hand.ask("SELECT checkpoint FROM log_head").await;
         forge(&hand).await;
         let refused = f.node().vault.integrate().await;
-        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
         let seen = f.node().vault.check_anchor().await;
         assert!(matches!(seen, Ok(Anchored::Altered { .. })), "{seen:?}");
@@ -354,7 +357,7 @@ async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
             }
         }
         let refused = f.node().vault.integrate().await;
-        assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
         f.node().vault.accept_rollback().await.unwrap();
         f.node().vault.integrate().await.unwrap();

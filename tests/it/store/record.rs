@@ -238,7 +238,7 @@ async fn a_batch_removed_altered_or_swapped_is_found_and_named() {
             place.by_hand(edit).await;
             let logs = Logs::default();
             let answer = logs.during(audit::plan(&node.reader, &node.codec)).await;
-            assert!(matches!(answer, Err(Error::Denied(_))), "{what}: {answer:?}");
+            assert!(matches!(answer, Err(Error::Tampered { .. })), "{what}: {answer:?}");
             assert!(logs.text().contains(&format!("{lane}/{at}")), "{what}: {}", logs.text());
             node.close().await;
         }
@@ -281,7 +281,7 @@ async fn a_tail_removed_after_it_had_its_place_is_found_while_the_node_lives() {
         integrate(&node).await;
         place.by_hand("DELETE FROM record_batches; DELETE FROM record_lanes").await;
         let answer = audit::plan(&node.reader, &node.codec).await;
-        assert!(matches!(answer, Err(Error::Denied(_))), "{answer:?}");
+        assert!(matches!(answer, Err(Error::Tampered { .. })), "{answer:?}");
         node.close().await;
     }
 }
@@ -307,7 +307,7 @@ async fn a_lane_moved_on_by_hand_is_found_by_its_node_and_by_another() {
         let other = place.node().await;
         for node in [node, other] {
             let answer = audit::plan(&node.reader, &node.codec).await;
-            assert!(matches!(answer, Err(Error::Denied(_))), "{answer:?}");
+            assert!(matches!(answer, Err(Error::Tampered { .. })), "{answer:?}");
             node.close().await;
         }
     }

@@ -7,7 +7,7 @@ use super::*;
 
 /// A refusal that reaches the caller of a view.
 fn is_tampered<T: std::fmt::Debug>(answer: &Result<T>) -> bool {
-    matches!(answer, Err(Error::Denied(message)) if message.contains("not what was sealed"))
+    matches!(answer, Err(Error::Tampered { table: "identities", .. }))
 }
 
 /// What the store itself answers to a lookup.
@@ -91,7 +91,7 @@ async fn an_older_row_put_back_is_refused_by_the_node_that_saw_the_newer() {
                 async move { Ok(tx.lookup::<IdentityRow>(&id(1)).await.map(drop)?) }.boxed()
             }))
             .await;
-        assert!(matches!(settled, Settled::Durable { outcome: Err(Error::Denied(_)), .. }));
+        assert!(matches!(settled, Settled::Durable { outcome: Err(Error::Tampered { .. }), .. }));
         node.close().await;
     }
 }

@@ -262,6 +262,12 @@ fn texts(row: &PgRow) -> Result<Vec<String>> {
         .collect()
 }
 
+/// Logs why a handshake failed: an operator cannot mend a certificate without knowing what is wrong.
+fn untrusted(cause: &dyn fmt::Display) -> TargetError {
+    tracing::warn!(%cause, "the TLS handshake with a target failed");
+    TargetError::Unreachable(Outage::Tls)
+}
+
 /// Sorts the driver's errors by what the caller does next; the cause goes to the log without the
 /// statement.
 fn fault(step: Step, error: &sqlx::Error) -> TargetError {
@@ -280,10 +286,10 @@ fn fault(step: Step, error: &sqlx::Error) -> TargetError {
     if let sqlx::Error::Io(cause) = error {
         // A failed handshake comes as invalid data, from rustls through the socket.
         let handshake = step == Step::Login && cause.kind() == std::io::ErrorKind::InvalidData;
-        return TargetError::Unreachable(if handshake { Outage::Tls } else { broken });
+        return if handshake { untrusted(cause) } else { TargetError::Unreachable(broken) };
     }
-    if matches!(error, sqlx::Error::Tls(_)) {
-        return TargetError::Unreachable(Outage::Tls);
+    if let sqlx::Error::Tls(cause) = error {
+        return untrusted(cause);
     }
     let waiting = matches!(
         error,

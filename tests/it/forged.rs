@@ -1,0 +1,158 @@
+//! Rows edited or inserted by hand, met by lists and shows at the real socket: refused as an alarm
+//! that names the row to whoever may look, and says nothing of it to others.
+
+use prost::Message as _;
+use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, ErrorInfo, GetCertificateRoleRequest, GetDatabaseRoleRequest, GetGrantRequest,
+    GetGroupRequest, GetIdentityRequest, PutCertificateRoleRequest, RpcStatus,
+    SignCertificateRequest, SubjectNames,
+};
+use strongroom::store::Location;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::matrix::wire::send;
+use crate::support::logins::human;
+use crate::support::node::{Backend, csr};
+use crate::support::target::World;
+
+/// A hand in the embedded store.
+fn by_hand(w: &World, sql: &str) {
+    store(w).execute_batch(sql).expect(sql);
+}
+
+fn look(w: &World, sql: &str) -> String {
+    store(w).query_row(sql, [], |row| row.get(0)).expect(sql)
+}
+
+fn store(w: &World) -> rusqlite::Connection {
+    let Location::Sqlite { path, .. } = &w.f.parts.location else { panic!("not embedded") };
+    let store = rusqlite::Connection::open(path).unwrap();
+    store.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+    store
+}
+
+fn reason(status: &Status) -> String {
+    let details = RpcStatus::decode(status.details()).unwrap().details;
+    ErrorInfo::decode(details[0].value.as_slice()).unwrap().reason
+}
+
+/// A vault with at least one row in every table that is listed or shown.
+async fn world() -> World {
+    let w = World::new(Backend::Sqlite).await;
+    w.issue().await.unwrap();
+    let role = PutCertificateRoleRequest {
+        name: "etl".into(),
+        allowed_dns: vec!["etl.test".into()],
+        ..Default::default()
+    };
+    PkiServiceClient::new(w.admin.clone()).put_role(role).await.unwrap();
+    let sign =
+        |grant| AddGrantRequest { action: "pki.sign".into(), resource: "pki/etl".into(), ..grant };
+    w.grant("nightly-etl", sign).await.unwrap();
+    let request = SignCertificateRequest {
+        role: "etl".into(),
+        csr_pem: csr().1,
+        names: Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() }),
+        ..Default::default()
+    };
+    PkiServiceClient::new(w.etl.clone()).sign_certificate(request).await.unwrap();
+    w
+}
+
+async fn refused(caller: &Channel, rpc: &str, message: &[u8]) -> Status {
+    let refused = send(caller.clone(), rpc, message.to_vec()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{rpc}: {refused}");
+    refused
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_or_a_show_over_an_edited_row_is_an_alarm_that_names_it() {
+    let w = world().await;
+    let name = || "etl".to_owned();
+    let group = GetGroupRequest { name: "administrators".into(), ..Default::default() };
+    let role = GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() };
+    let etl = GetIdentityRequest { name: "nightly-etl".into() };
+    let grant = GetGrantRequest { id: look(&w, "SELECT id FROM grants ORDER BY id LIMIT 1") };
+    let certificate_role = GetCertificateRoleRequest { name: name() };
+    let (all, lists) = (Vec::new(), "ORDER BY id LIMIT 1");
+    for (table, column, which, rpc, message) in [
+        ("grants", "changed_at", lists, "GrantService/ListGrants", all.clone()),
+        ("grants", "changed_at", lists, "GrantService/GetGrant", grant.encode_to_vec()),
+        (
+            "identities",
+            "changed_at",
+            "WHERE name = 'nightly-etl'",
+            "IdentityService/ListIdentities",
+            all.clone(),
+        ),
+        (
+            "identities",
+            "changed_at",
+            "WHERE name = 'nightly-etl'",
+            "IdentityService/GetIdentity",
+            etl.encode_to_vec(),
+        ),
+        ("groups", "changed_at", lists, "GroupService/GetGroup", group.encode_to_vec()),
+        ("members", "changed_at", lists, "GroupService/GetGroup", group.encode_to_vec()),
+        ("db_connections", "changed_at", lists, "DatabaseService/ListConnections", all.clone()),
+        ("db_targets", "tested_at", lists, "DatabaseService/ListConnections", all.clone()),
+        ("db_roles", "changed_at", lists, "DatabaseService/ListRoles", all.clone()),
+        ("db_roles", "changed_at", lists, "DatabaseService/GetRole", role.encode_to_vec()),
+        ("pki_roles", "changed_at", lists, "PkiService/ListRoles", all.clone()),
+        ("pki_roles", "changed_at", lists, "PkiService/GetRole", certificate_role.encode_to_vec()),
+        (
+            "credentials",
+            "issued_at",
+            "WHERE kind = 'certificate'",
+            "PkiService/ListCertificates",
+            all.clone(),
+        ),
+        ("credentials", "issued_at", "WHERE kind = 'lease'", "LeaseService/ListLeases", all),
+    ] {
+        let id = look(&w, &format!("SELECT id FROM {table} {which}"));
+        by_hand(&w, &format!("UPDATE {table} SET {column} = {column} + 1 WHERE id = '{id}'"));
+        let alarm = refused(&w.admin, rpc, &message).await;
+        by_hand(&w, &format!("UPDATE {table} SET {column} = {column} - 1 WHERE id = '{id}'"));
+        assert_eq!(reason(&alarm), "TAMPERED", "{rpc} {table}");
+        let named = format!("row {id} of table {table} is not what was sealed");
+        assert!(alarm.message().starts_with(&named), "{rpc} {table}: {alarm}");
+        assert!(alarm.message().contains("alarm"), "{alarm}");
+        send(w.admin.clone(), rpc, message).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_grant_is_named_to_an_administrator_and_to_nobody_else() {
+    let w = World::new(Backend::Sqlite).await;
+    let dave = human(&w.f, "dave").await;
+    let columns = "subject, subject_is_group, action, resource, conditions, reason, ticket, \
+                   expires_at, active, created_at, created_by, changed_at, changed_by, \
+                   row_version, seal_version, mac";
+    for id in ["ffffffff-0000-7000-8000-0000000000ff", "zz\u{1b}[2J"] {
+        by_hand(
+            &w,
+            &format!(
+                "INSERT INTO grants (id, {columns}) SELECT '{id}', {columns} FROM grants LIMIT 1"
+            ),
+        );
+        let alarm = refused(&w.admin, "GrantService/ListGrants", &[]).await;
+        assert_eq!(reason(&alarm), "TAMPERED");
+        let named = id.chars().all(|c| c.is_ascii_graphic());
+        assert_eq!(alarm.message().contains(id), named, "{alarm}");
+        assert!(alarm.message().contains("of table grants"), "{alarm}");
+        let get = GetGrantRequest { id: id.to_owned() }.encode_to_vec();
+        if named {
+            let alarm = refused(&w.admin, "GrantService/GetGrant", &get).await;
+            assert!(alarm.message().contains(id), "{alarm}");
+            let veiled = refused(&dave, "GrantService/GetGrant", &get).await;
+            assert!(!veiled.message().contains(id), "{veiled}");
+            assert!(!veiled.message().contains("grants"), "{veiled}");
+        }
+        let veiled = refused(&dave, "GrantService/ListGrants", &[]).await;
+        assert_eq!(reason(&veiled), "DENIED", "{veiled}");
+        by_hand(&w, &format!("DELETE FROM grants WHERE id = '{id}'"));
+        send(w.admin.clone(), "GrantService/ListGrants", Vec::new()).await.unwrap();
+    }
+}
