@@ -164,7 +164,7 @@ CREATE TABLE credentials (
     kind TEXT NOT NULL,
     identity TEXT NOT NULL,
     parent TEXT,
-    handle BYTEA UNIQUE,
+    handle BYTEA,
     resource TEXT NOT NULL,
     state TEXT NOT NULL,
     revocation_epoch BIGINT NOT NULL,
@@ -181,7 +181,9 @@ CREATE TABLE credentials (
 );
 CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
 CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
-CREATE INDEX credentials_in_force ON credentials (kind, identity) WHERE state IN ('pending', 'active');
+-- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
+CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
+CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection
 -- is sent elsewhere, because leases that were made there end there.
@@ -265,12 +267,7 @@ CREATE TABLE record_batches (
     previous BYTEA NOT NULL,
     mac BYTEA NOT NULL,
     body BYTEA NOT NULL,
-    PRIMARY KEY (lane, seq)
-);
-CREATE TABLE record_sides (
-    lane BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    body BYTEA NOT NULL,
+    side BYTEA,
     PRIMARY KEY (lane, seq)
 );
 

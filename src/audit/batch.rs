@@ -165,7 +165,7 @@ pub(super) fn cut_readable(body: &[u8]) -> Vec<&[u8]> {
     entries
 }
 
-/// Reads a side row: the private values of each entry of the batch.
+/// Reads a side: the private values of each entry of the batch.
 pub(super) fn read_sides(body: &[u8]) -> Result<Vec<Vec<SideValue>>, StoreError> {
     let mut decoder = Decoder::new(body);
     let mut read = || -> Result<_, minicbor::decode::Error> {

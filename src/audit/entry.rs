@@ -2,7 +2,7 @@
 //!
 //! A map with small integer keys in ascending order. Identities and resources appear as ids.
 //! Names, addresses and reasons appear as HMAC-SHA-256 under a fresh salt of 128 bits; the value
-//! and its salt stand in the side row, so that erasing them leaves the log whole. Secrets never
+//! and its salt stand in the batch's side, so that erasing them leaves the log whole. Secrets never
 //! appear, not even hashed.
 
 use std::borrow::Cow;
@@ -151,7 +151,7 @@ impl Field {
     }
 }
 
-/// A private value as the side row holds it.
+/// A private value as the batch's side holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SideValue {
     /// What it is.
@@ -181,7 +181,7 @@ impl EntryFacts<'_> {
     /// [`Error::Internal`] when it is larger than an entry may be, or randomness fails.
     pub fn draft(&self, entropy: &dyn Entropy) -> Result<Draft> {
         let mut salts = vec![0; SALT_BYTES.saturating_mul(self.private.len())];
-        entropy.fill(&mut salts)?;
+        entropy.fill_public(&mut salts)?;
         let mut head = Encoder::new(Vec::with_capacity(192));
         let mut tail = Encoder::new(Vec::with_capacity(192));
         let mut side = Encoder::new(Vec::with_capacity(128));

@@ -51,7 +51,7 @@ pub struct Needs {
 pub struct Entry {
     /// The bytes of the leaf.
     pub leaf: Vec<u8>,
-    /// Values and salts that may have to be erased, encoded for the side row.
+    /// Values and salts that may have to be erased, encoded for the batch's side.
     pub side: Vec<u8>,
 }
 
@@ -333,19 +333,14 @@ async fn append(
     }
     let batch = shared.codec.batch(lane.id, lane.next, &lane.previous, entries)?;
     let count = i64::try_from(entries.len()).map_err(|_large| StoreError::Malformed)?;
+    // In the batch's own row, not in one beside it, which would cost each commit two pages more.
+    let side = Some(batch.side).filter(|side| !side.is_empty());
     tx.execute(
-        "INSERT INTO record_batches (lane, seq, entries, previous, mac, body) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-        params![lane.id, lane.next, count, lane.previous, batch.mac, batch.body],
+        "INSERT INTO record_batches (lane, seq, entries, previous, mac, body, side) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        params![lane.id, lane.next, count, lane.previous, batch.mac, batch.body, side],
     )
     .await?;
-    if !batch.side.is_empty() {
-        tx.execute(
-            "INSERT INTO record_sides (lane, seq, body) VALUES ($1, $2, $3)",
-            params![lane.id, lane.next, batch.side],
-        )
-        .await?;
-    }
     Ok(batch.hash)
 }
 

@@ -43,12 +43,12 @@ sealed_row! {
     }
 }
 
-/// Finds a credential by its handle.
+/// Finds a credential that is presented, a login certificate, by its handle.
 pub async fn by_handle(
     tx: &mut Tx,
     handle: &[u8],
 ) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
-    tx.lookup_where("WHERE handle = $1", params![handle.to_vec()]).await
+    tx.lookup_where("WHERE handle = $1 AND kind = 'login'", params![handle.to_vec()]).await
 }
 
 /// Lists what a worker has to look at: intents that a crash left, ends, tries that failed.
@@ -81,12 +81,14 @@ pub async fn leases_after(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let tail = "WHERE kind = 'lease' AND ($1 = '' OR identity = $1) AND ($2 = '' OR state = $2) \
-                AND ($3 = 1 OR state <> 'ended') AND id > $4 ORDER BY id LIMIT $5";
+    let open = if filter.ended || filter.state.is_some() { "" } else { "AND state <> 'ended' " };
+    let tail = format!(
+        "WHERE kind = 'lease' AND ($1 = '' OR identity = $1) AND ($2 = '' OR state = $2) \
+         AND id > $3 {open}ORDER BY id LIMIT $4"
+    );
     let identity = filter.identity.map(|identity| identity.to_string()).unwrap_or_default();
     let state = filter.state.map(CredentialState::as_str).unwrap_or_default().to_owned();
-    let ended = filter.ended || filter.state.is_some();
-    tx.select(tail, params![identity, state, ended, after.to_owned(), limit]).await
+    tx.select(&tail, params![identity, state, after.to_owned(), limit]).await
 }
 
 /// Finds a lease that has not ended on what is below a resource; `below` ends with a slash.
@@ -108,7 +110,7 @@ pub async fn leases_without_right(
     now: UnixMillis,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let tail = "WHERE kind = 'lease' AND state = 'active' AND EXISTS \
+    let tail = "WHERE kind = 'lease' AND state <> 'ended' AND state = 'active' AND EXISTS \
                 (SELECT 1 FROM identities i WHERE i.id = credentials.identity \
                 AND (i.revocation_epoch > credentials.revocation_epoch OR i.state <> 'active' \
                 OR (i.expires_at IS NOT NULL AND i.expires_at <= $1))) ORDER BY id LIMIT $2";

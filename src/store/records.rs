@@ -274,9 +274,8 @@ pub struct PlacedBatch {
 
 /// Reads the batches that hold the entries from `from` up to, and not including, `to`.
 pub async fn placed(tx: &mut Tx, from: i64, to: i64) -> Result<Vec<PlacedBatch>, StoreError> {
-    let sql = "SELECT p.first, b.body, s.body FROM log_places p \
+    let sql = "SELECT p.first, b.body, b.side FROM log_places p \
                JOIN record_batches b ON b.lane = p.lane AND b.seq = p.seq \
-               LEFT JOIN record_sides s ON s.lane = p.lane AND s.seq = p.seq \
                WHERE p.first < $2 AND p.first >= \
                COALESCE((SELECT MAX(first) FROM log_places WHERE first <= $1), 0) \
                ORDER BY p.first";

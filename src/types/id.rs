@@ -19,7 +19,7 @@ impl Id {
     /// [`Error::Internal`] when the generator fails.
     pub fn ordered(now: UnixMillis, entropy: &dyn Entropy) -> Result<Self> {
         let mut random = [0; 10];
-        entropy.fill(&mut random)?;
+        entropy.fill_public(&mut random)?;
         let ms = u64::try_from(now.0).unwrap_or(0);
         Ok(Self(Builder::from_unix_timestamp_millis(ms, &random).into_uuid()))
     }

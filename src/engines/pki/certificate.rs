@@ -49,14 +49,19 @@ impl Certificate {
 #[must_use]
 pub fn pem(der: &[u8]) -> String {
     let encoded = data_encoding::BASE64.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for (i, character) in encoded.chars().enumerate() {
-        if i > 0 && i % 64 == 0 {
-            pem.push('\n');
-        }
-        pem.push(character);
+    let mut pem = String::with_capacity(encoded.len().saturating_add(encoded.len() / 64 + 64));
+    pem.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = encoded.as_str();
+    while let Some((line, after)) = rest.split_at_checked(64) {
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
     }
-    pem.push_str("\n-----END CERTIFICATE-----\n");
+    if !rest.is_empty() {
+        pem.push_str(rest);
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
     pem
 }
 

@@ -17,6 +17,9 @@ use crate::store::{Job, RowSealer, StoreError, Tx};
 /// Jobs in one group: enough for every stream of a few connections, few enough to fit a batch.
 const GROUP: usize = 256;
 
+/// The nice value that the thread asks for.
+const PRIORITY: i32 = -10;
+
 /// How the file may grow.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Settings {
@@ -60,6 +63,11 @@ struct Open {
 
 impl Writer {
     fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
+        // Everybody waits for this thread, which mostly waits for the disk: where it may, it goes
+        // before the others. Where it may not (no `RLIMIT_NICE`), it is as slow as they are.
+        if let Err(denied) = rustix::process::setpriority_process(None, PRIORITY) {
+            tracing::debug!(%denied, "the store's writer has no priority of its own");
+        }
         let mut jobs = Vec::with_capacity(GROUP);
         while let Some(job) = waiting.blocking_recv() {
             jobs.push(job);

@@ -77,9 +77,9 @@ async fn acts(hand: &Hand, a: Place, b: Place, size: i64) -> Vec<Act> {
         let at = side.windows(5).position(|window| window == b"admin").unwrap();
         side[at + 3] = b'1';
     };
-    let (done, undone) = edit(hand, "record_sides", "body", &ra, rename).await;
+    let (done, undone) = edit(hand, "record_batches", "side", &ra, rename).await;
     acts.push(act("a name altered", done, undone, a.first));
-    let (done, undone) = edit(hand, "record_sides", "body", &ra, |side| side[0] = 0xff).await;
+    let (done, undone) = edit(hand, "record_batches", "side", &ra, |side| side[0] = 0xff).await;
     acts.push(act("names made unreadable", done, undone, a.first));
     let at = usize::try_from(a.first).unwrap() * 32;
     let tile = "level = 0 AND tile = 0";
