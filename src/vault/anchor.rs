@@ -8,12 +8,13 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::Vault;
-use crate::audit::{self, DecisionFact, Field, Head};
+use crate::audit::{self, CallerFact, DecisionFact, Field, Head};
 use crate::crypto::Checkpoint;
 use crate::error::{Error, Result};
 use crate::keyring;
 use crate::store::StoreError;
 use crate::store::records::HeadRow;
+use crate::types::{CredentialId, IdentityId, IdentityName};
 
 /// What the HSM's head says about the stored log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,17 @@ pub enum Anchored {
         /// What the store says.
         found: Head,
     },
+}
+
+/// An administrator who accepts a log that was rolled back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approver {
+    /// Who it is.
+    pub identity: IdentityId,
+    /// The login whose key signed.
+    pub credential: CredentialId,
+    /// What it is called.
+    pub name: IdentityName,
 }
 
 impl Vault {
@@ -82,24 +94,37 @@ impl Vault {
         }
     }
 
-    /// Accepts the log as it is: records that, and gives the HSM its head. Who may say so, and how
-    /// many must, is for the caller to know.
+    /// Accepts the log as it is: records who did, and gives the HSM its head. Who may say so, and
+    /// how many must, is for the caller to know.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when there is nothing to accept; what HSM and store answer.
-    pub async fn accept_rollback(&self) -> Result<()> {
-        let Anchored::RolledBack { kept, found } = self.check_anchor().await? else {
-            return Err(Error::precondition("the log extends what the HSM keeps of it"));
-        };
-        let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
-        let by = DecisionFact { allowed: true, reason: "accepted", by: "local".to_owned() };
-        let private = vec![(Field::Detail, detail)];
-        self.own_entry("system.accept-rollback", by, "OK", private).await?;
+    /// [`Error::Precondition`] when nobody accepts it, there is nothing to accept, or another
+    /// rollback than the one that was accepted; what HSM and store answer.
+    pub async fn accept_rollback(&self, kept: Head, found: Head, by: &[Approver]) -> Result<()> {
+        if by.is_empty() || self.check_anchor().await? != (Anchored::RolledBack { kept, found }) {
+            return Err(Error::precondition("the log is not the one that was accepted"));
+        }
+        for approver in by {
+            self.enter_acceptance(approver, kept, found).await?;
+        }
         // What was signed of the other log must not keep this one from being signed.
         let before = self.head_row().await?.checkpoint;
         self.store_checkpoint(before, String::new(), self.core.clock.now()?).await?;
         *self.core.signed.lock() = None;
         self.keep(found).await
+    }
+
+    async fn enter_acceptance(&self, by: &Approver, kept: Head, found: Head) -> Result<()> {
+        let caller = CallerFact::Identity {
+            identity: by.identity,
+            credential: by.credential,
+            method: "signature",
+        };
+        let rule = "administrator".to_owned();
+        let decision = DecisionFact { allowed: true, reason: "accepted", by: rule };
+        let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
+        let private = vec![(Field::Identity, by.name.to_string()), (Field::Detail, detail)];
+        self.enter(caller, "system.accept-rollback", decision, "OK", private).await
     }
 
     /// Takes notice of a head that is about to be signed: nothing is signed that does not extend

@@ -34,7 +34,7 @@ use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
-pub use anchor::Anchored;
+pub use anchor::{Anchored, Approver};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;

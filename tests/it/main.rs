@@ -18,6 +18,7 @@ mod founding;
 mod grants;
 mod groups;
 mod harden;
+mod held;
 mod hsm;
 mod identities;
 mod keyring;
