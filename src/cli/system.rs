@@ -72,11 +72,11 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
     show(format, &status, table)?;
     match status.state {
         State::Unsealed => Ok(()),
-        State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed")),
-        State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance").hint(
-            "two administrators look at the store, then each runs `strongroom backup accept`",
-        )),
-        State::Stopping => Err(Failure::from_reason("UNAVAILABLE", "the vault is stopping")),
+        State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed").told()),
+        State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance")
+            .hint("two administrators look at the store, then each runs `strongroom backup accept`")
+            .told()),
+        State::Stopping => Err(Failure::from_reason("UNAVAILABLE", "the vault is stopping").told()),
     }
 }
 

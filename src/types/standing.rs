@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 
@@ -26,13 +25,13 @@ pub struct Standing(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    state: RwLock<State>,
+    state: watch::Sender<State>,
     look: Notify,
 }
 
 impl Default for Standing {
     fn default() -> Self {
-        let state = RwLock::new(State::Sealed("it starts".to_owned()));
+        let (state, _) = watch::channel(State::Sealed("it starts".to_owned()));
         Self(Arc::new(Inner { state, look: Notify::new() }))
     }
 }
@@ -41,19 +40,19 @@ impl Standing {
     /// Shows the state.
     #[must_use]
     pub fn state(&self) -> State {
-        self.0.state.read().clone()
+        self.0.state.borrow().clone()
     }
 
     /// Tells whether the node serves.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        *self.0.state.read() == State::Serving
+        *self.0.state.borrow() == State::Serving
     }
 
     /// Why a request other than health is refused; nothing while the node serves.
     #[must_use]
     pub fn refusal(&self) -> Option<Error> {
-        match &*self.0.state.read() {
+        match &*self.0.state.borrow() {
             State::Serving => None,
             State::Sealed(_) => Some(Error::Sealed),
             State::Held(_) => Some(Error::unavailable(
@@ -65,10 +64,19 @@ impl Standing {
 
     /// Changes the state; a node that stops never comes back.
     pub fn set(&self, state: State) {
-        let mut now = self.0.state.write();
-        if *now != State::Stopping {
-            *now = state;
-        }
+        self.0.state.send_if_modified(|now| {
+            let changes = *now != State::Stopping && *now != state;
+            if changes {
+                *now = state;
+            }
+            changes
+        });
+    }
+
+    /// Follows the state as it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.0.state.subscribe()
     }
 
     /// Asks whoever watches the seal to look at once.

@@ -39,7 +39,8 @@ pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;
 pub use operation::{
-    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
+    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, TAKES_BACK,
+    Verb, WRITES,
 };
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;

@@ -138,11 +138,11 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
 fn a_signature_counts_for_the_very_rollback_that_it_names() {
     let held = Held::new();
     let shown = held.exchange(&json!({ "command": "rollback" }));
-    let head = |key: &str| LogHead {
+    let read = |key: &str| LogHead {
         size: shown[key]["size"].as_i64().unwrap(),
         root: shown[key]["root"].as_str().unwrap().to_owned(),
     };
-    let (kept, found) = (head("kept"), head("found"));
+    let (kept, found) = (read("kept"), read("found"));
     assert!(kept.size > found.size);
     let vault_id = shown["vault_id"].as_str().unwrap().to_owned();
     let right = Rollback { vault_id, kept, found };

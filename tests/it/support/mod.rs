@@ -1,5 +1,6 @@
 //! What several suites need.
 
+pub(crate) mod job;
 pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
