@@ -4,6 +4,11 @@
 //! `tests/it/tidy.rs` holds them to it. This library exists so that tests start several nodes in
 //! one process; the program is `main.rs`.
 
+/// Entries, answers and jobs are made on one thread and dropped on another, hundreds of thousands a
+/// second: the system's allocator takes its locks for that, this one does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod audit;
 pub mod auth;
 pub mod cli;

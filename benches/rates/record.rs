@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use strongroom::audit::{CallerFact, DecisionFact, EntryFacts, Field, RecordCodec, plan};
+use strongroom::audit::{CallerFact, DecisionFact, Ending, EntryFacts, Field, RecordCodec, plan};
 use strongroom::crypto::MacKey;
 use strongroom::error::{Error, Result};
 use strongroom::store::{
@@ -58,22 +58,17 @@ fn entry() -> Entry {
         },
         action: "identities.whoami",
         resources: vec![strongroom::audit::ResourceFact {
-            noun: "identities".to_owned(),
+            noun: "identities".into(),
             id: Some(id),
         }],
-        decision: DecisionFact { allowed: true, reason: "allowed", by: "whoami".to_owned() },
-        outcome: "OK",
-        keys: vec![],
-        duration_us: 900,
-        changes: &[],
-        credential: None,
+        decision: DecisionFact { allowed: true, reason: "allowed", by: "whoami".into() },
         private: vec![
-            (Field::Identity, "nightly-etl".to_owned()),
-            (Field::Resource, "identities/nightly-etl".to_owned()),
-            (Field::Source, "127.0.0.1".to_owned()),
+            (Field::Identity, "nightly-etl".into()),
+            (Field::Resource, "identities/nightly-etl".into()),
+            (Field::Source, "127.0.0.1".into()),
         ],
     };
-    facts.encode(&SystemEntropy).unwrap()
+    facts.encode(&Ending::plain("OK"), &SystemEntropy).unwrap()
 }
 
 struct Committer {

@@ -5,6 +5,8 @@
 //! and its salt stand in the side row, so that erasing them leaves the log whole. Secrets never
 //! appear, not even hashed.
 
+use std::borrow::Cow;
+
 use minicbor::{Decoder, Encoder};
 
 use crate::crypto::hmac_sha256;
@@ -19,8 +21,10 @@ const FORMAT: u8 = 1;
 const ENTRY_BYTES: usize = 65_535;
 /// Bytes of a salt.
 const SALT_BYTES: usize = 16;
+/// Room for an ending without changes, in bytes.
+const ENDING_BYTES: usize = 96;
 
-/// Everything that an entry says.
+/// What an entry says that is known before the operation runs.
 #[derive(Debug, Clone)]
 pub struct EntryFacts<'a> {
     /// When the request was decided.
@@ -32,21 +36,45 @@ pub struct EntryFacts<'a> {
     /// What was asked for.
     pub action: &'a str,
     /// On what.
-    pub resources: Vec<ResourceFact>,
+    pub resources: Vec<ResourceFact<'a>>,
     /// What was decided, and by which grant or rule.
     pub decision: DecisionFact<'a>,
+    /// What may have to be erased.
+    pub private: Vec<(Field, Cow<'a, str>)>,
+}
+
+/// What an entry says of how the operation came out.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'a> {
     /// `OK`, or the reason of the error.
     pub outcome: &'a str,
     /// Keys used.
-    pub keys: Vec<KeyUse>,
+    pub keys: &'a [KeyUse],
     /// How long it took up to the commit, in microseconds.
     pub duration_us: u64,
     /// Sealed rows changed.
     pub changes: &'a [Change],
     /// The credential that was issued, renewed or ended.
     pub credential: Option<CredentialId>,
-    /// What may have to be erased.
-    pub private: Vec<(Field, String)>,
+}
+
+impl<'a> Ending<'a> {
+    /// An ending of which nothing is to be said but its outcome.
+    #[must_use]
+    pub const fn plain(outcome: &'a str) -> Self {
+        Self { outcome, keys: &[], duration_us: 0, changes: &[], credential: None }
+    }
+}
+
+/// An entry of which all is encoded but its ending: hashed and encoded where the caller waits, so
+/// that the one thread that commits only joins bytes.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// What stands before the ending.
+    head: Vec<u8>,
+    /// What follows it.
+    tail: Vec<u8>,
+    side: Vec<u8>,
 }
 
 /// Who asked.
@@ -67,9 +95,9 @@ pub enum CallerFact {
 
 /// A thing that was touched: its noun, and its id where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourceFact {
+pub struct ResourceFact<'a> {
     /// The noun.
-    pub noun: String,
+    pub noun: Cow<'a, str>,
     /// The id of its row; none for what has none or does not exist.
     pub id: Option<Id>,
 }
@@ -82,7 +110,7 @@ pub struct DecisionFact<'a> {
     /// Why.
     pub reason: &'a str,
     /// The grant's id or the rule's name.
-    pub by: String,
+    pub by: Cow<'a, str>,
 }
 
 /// What a private value is.
@@ -138,40 +166,45 @@ impl SideValue {
     /// Computes the commitment that the entry holds.
     #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
-        hmac_sha256(&self.salt, &[self.field.as_str().as_bytes(), &[0], self.value.as_bytes()])
+        commitment(&self.salt, self.field, &self.value)
     }
 }
 
+fn commitment(salt: &[u8], field: Field, value: &str) -> [u8; 32] {
+    hmac_sha256(salt, &[field.as_str().as_bytes(), &[0], value.as_bytes()])
+}
+
 impl EntryFacts<'_> {
-    /// Encodes the entry and what stands beside it.
+    /// Encodes what is known, and what stands beside it.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the entry would be larger than 65,535 bytes, or randomness fails.
-    pub fn encode(&self, entropy: &dyn Entropy) -> Result<Entry> {
-        let mut salts = vec![0; SALT_BYTES * self.private.len()];
+    /// [`Error::Internal`] when it is larger than an entry may be, or randomness fails.
+    pub fn draft(&self, entropy: &dyn Entropy) -> Result<Draft> {
+        let mut salts = vec![0; SALT_BYTES.saturating_mul(self.private.len())];
         entropy.fill(&mut salts)?;
-        let values: Vec<_> = self
-            .private
-            .iter()
-            .zip(salts.as_chunks::<SALT_BYTES>().0)
-            .map(|((field, value), salt)| SideValue {
-                field: *field,
-                salt: *salt,
-                value: value.clone(),
-            })
-            .collect();
-        let mut leaf = Encoder::new(Vec::with_capacity(384));
-        self.write(&mut leaf, &values).map_err(Error::internal)?;
-        let leaf = leaf.into_writer();
-        if leaf.len() > ENTRY_BYTES {
-            return Err(Error::internal("an entry of the record is too large"));
-        }
+        let mut head = Encoder::new(Vec::with_capacity(192));
+        let mut tail = Encoder::new(Vec::with_capacity(192));
         let mut side = Encoder::new(Vec::with_capacity(128));
-        write_side(&mut side, &values).map_err(Error::internal)?;
-        Ok(Entry { leaf, side: side.into_writer() })
+        self.write(&mut head)
+            .and_then(|()| self.write_private(&salts, &mut tail, &mut side))
+            .map_err(Error::internal)?;
+        let draft =
+            Draft { head: head.into_writer(), tail: tail.into_writer(), side: side.into_writer() };
+        if draft.head.len().saturating_add(draft.tail.len()) > ENTRY_BYTES {
+            return Err(too_large());
+        }
+        Ok(draft)
     }
 
-    fn write(&self, e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
+    /// Encodes the whole entry.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it is larger than an entry may be, or randomness fails.
+    pub fn encode(&self, ending: &Ending<'_>, entropy: &dyn Entropy) -> Result<Entry> {
+        self.draft(entropy)?.end(ending)
+    }
+
+    fn write(&self, e: &mut Encoder<Vec<u8>>) -> Written {
         e.map(13)?.u8(0)?.u8(FORMAT)?;
         e.u8(1)?.i64(self.at.0)?;
         e.u8(2)?.bytes(self.request.0.as_bytes())?;
@@ -195,9 +228,51 @@ impl EntryFacts<'_> {
         }
         let decision = &self.decision;
         e.u8(6)?.array(3)?.bool(decision.allowed)?.str(decision.reason)?.str(&decision.by)?;
+        Ok(())
+    }
+
+    fn write_private(
+        &self,
+        salts: &[u8],
+        tail: &mut Encoder<Vec<u8>>,
+        side: &mut Encoder<Vec<u8>>,
+    ) -> Written {
+        tail.u8(12)?.array(count(&self.private))?;
+        side.array(count(&self.private))?;
+        for ((field, value), salt) in self.private.iter().zip(salts.as_chunks::<SALT_BYTES>().0) {
+            tail.array(2)?.str(field.as_str())?.bytes(&commitment(salt, *field, value))?;
+            write_side_value(side, *field, salt, value)?;
+        }
+        Ok(())
+    }
+}
+
+impl Draft {
+    /// Completes the entry.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it is larger than an entry may be.
+    pub fn end(&self, ending: &Ending<'_>) -> Result<Entry> {
+        let mut leaf = Vec::with_capacity(
+            self.head.len().saturating_add(self.tail.len()).saturating_add(ENDING_BYTES),
+        );
+        leaf.extend_from_slice(&self.head);
+        let mut leaf = Encoder::new(leaf);
+        ending.write(&mut leaf).map_err(Error::internal)?;
+        let mut leaf = leaf.into_writer();
+        leaf.extend_from_slice(&self.tail);
+        if leaf.len() > ENTRY_BYTES {
+            return Err(too_large());
+        }
+        Ok(Entry { leaf, side: self.side.clone() })
+    }
+}
+
+impl Ending<'_> {
+    fn write(&self, e: &mut Encoder<Vec<u8>>) -> Written {
         e.u8(7)?.str(self.outcome)?;
-        e.u8(8)?.array(count(&self.keys))?;
-        for used in &self.keys {
+        e.u8(8)?.array(count(self.keys))?;
+        for used in self.keys {
             e.array(3)?.str(&used.key)?.i64(used.version)?.str(used.purpose)?;
         }
         e.u8(9)?.u64(self.duration_us)?;
@@ -211,12 +286,12 @@ impl EntryFacts<'_> {
             Some(credential) => e.bytes(credential.0.as_bytes())?,
             None => e.null()?,
         };
-        e.u8(12)?.array(count(values))?;
-        for value in values {
-            e.array(2)?.str(value.field.as_str())?.bytes(&value.commitment())?;
-        }
         Ok(())
     }
+}
+
+fn too_large() -> Error {
+    Error::internal("an entry of the record is too large")
 }
 
 pub(super) type Written =
@@ -229,9 +304,14 @@ fn count<T>(items: &[T]) -> u64 {
 /// Writes what stands beside one entry.
 pub(super) fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Written {
     e.array(count(values))?;
-    for value in values {
-        e.array(3)?.str(value.field.as_str())?.bytes(&value.salt)?.str(&value.value)?;
+    for SideValue { field, salt, value } in values {
+        write_side_value(e, *field, salt, value)?;
     }
+    Ok(())
+}
+
+fn write_side_value(e: &mut Encoder<Vec<u8>>, field: Field, salt: &[u8], value: &str) -> Written {
+    e.array(3)?.str(field.as_str())?.bytes(salt)?.str(value)?;
     Ok(())
 }
 
@@ -267,7 +347,7 @@ pub struct ReadEntry {
     /// What was asked for.
     pub action: String,
     /// On what: noun and id.
-    pub resources: Vec<ResourceFact>,
+    pub resources: Vec<ResourceFact<'static>>,
     /// Whether it was allowed.
     pub allowed: bool,
     /// Why.
@@ -335,7 +415,7 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
     key(&mut d, 5)?;
     let resources = list(&mut d, |d| {
         d.array()?;
-        Ok(ResourceFact { noun: d.str()?.to_owned(), id: optional_id(d)? })
+        Ok(ResourceFact { noun: d.str()?.to_owned().into(), id: optional_id(d)? })
     })?;
     key(&mut d, 6)?;
     d.array()?;

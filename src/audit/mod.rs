@@ -18,7 +18,9 @@ mod vectors;
 pub use crate::keyring::KeyUse;
 pub use batch::RecordCodec;
 pub use bundle::{Part, decode_sides, part};
-pub use entry::{CallerFact, DecisionFact, EntryFacts, Field, ReadEntry, ResourceFact, SideValue};
+pub use entry::{
+    CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
+};
 pub use extend::extends;
 pub use head::{Head, head};
 pub use integrate::{Integration, plan};

@@ -64,10 +64,10 @@ impl Names {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::vectors::{facts, salted};
+    use crate::audit::vectors::encode;
 
     fn beside() -> (ReadEntry, Vec<SideValue>) {
-        let stored = facts().encode(&salted()).unwrap();
+        let stored = encode(&[]);
         let sides = super::super::entry::read_side(&mut minicbor::Decoder::new(&stored.side));
         (ReadEntry::decode(&stored.leaf).unwrap(), sides.unwrap())
     }

@@ -7,7 +7,7 @@ use minicbor::Encoder;
 use super::*;
 use crate::crypto::{MacKey, encode_bundle, hex, leaf_hash, parse_hex};
 use crate::error::Result;
-use crate::store::{BatchCodec as _, Change};
+use crate::store::{BatchCodec as _, Change, Entry};
 use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
 
 const PAGE: &str = include_str!("../../docs/formats.md");
@@ -25,16 +25,9 @@ impl Entropy for Counting {
     }
 }
 
-/// The randomness of the vectors.
-pub(super) fn salted() -> impl Entropy {
-    Counting
-}
-
 const fn id(byte: u8) -> Id {
     Id::from_bytes([byte; 16])
 }
-
-const CHANGES: &[Change] = &[];
 
 /// The entry of the page: a certificate was signed.
 pub(super) fn facts() -> EntryFacts<'static> {
@@ -48,16 +41,11 @@ pub(super) fn facts() -> EntryFacts<'static> {
         },
         action: "pki.sign",
         resources: vec![ResourceFact { noun: "pki".into(), id: Some(id(0x44)) }],
-        decision: DecisionFact { allowed: true, reason: "allowed", by: id(0x55).to_string() },
-        outcome: "OK",
-        keys: vec![KeyUse {
-            key: "strongroom/ca/issuing/1".into(),
-            version: 1,
-            purpose: "certificate",
-        }],
-        duration_us: 1_234,
-        changes: CHANGES,
-        credential: Some(CredentialId(id(0x66))),
+        decision: DecisionFact {
+            allowed: true,
+            reason: "allowed",
+            by: id(0x55).to_string().into(),
+        },
         private: vec![
             (Field::Identity, "nightly-etl".into()),
             (Field::Resource, "pki/service".into()),
@@ -68,6 +56,20 @@ pub(super) fn facts() -> EntryFacts<'static> {
     }
 }
 
+/// That entry, with what was changed.
+pub(super) fn encode(changes: &[Change]) -> Entry {
+    let keys =
+        [KeyUse { key: "strongroom/ca/issuing/1".into(), version: 1, purpose: "certificate" }];
+    let ending = Ending {
+        keys: &keys,
+        duration_us: 1_234,
+        changes,
+        credential: Some(CredentialId(id(0x66))),
+        ..Ending::plain("OK")
+    };
+    facts().encode(&ending, &Counting).unwrap()
+}
+
 /// A refusal of a worker of the vault, with everything empty that may be.
 fn least() -> EntryFacts<'static> {
     EntryFacts {
@@ -75,13 +77,13 @@ fn least() -> EntryFacts<'static> {
         action: "system.strangers",
         resources: vec![ResourceFact { noun: "system".into(), id: None }],
         decision: DecisionFact { allowed: false, reason: "UNAUTHENTICATED", by: "summary".into() },
-        outcome: "DENIED",
-        keys: Vec::new(),
-        duration_us: 0,
-        credential: None,
         private: Vec::new(),
         ..facts()
     }
+}
+
+fn encode_least() -> Entry {
+    least().encode(&Ending::plain("DENIED"), &Counting).unwrap()
 }
 
 fn computed() -> BTreeMap<String, String> {
@@ -91,8 +93,7 @@ fn computed() -> BTreeMap<String, String> {
     };
     let changes =
         [Change { table: "credentials", key: id(0x66).to_string(), version: 1, hash: [0x77; 32] }];
-    let facts = EntryFacts { changes: &changes, ..facts() };
-    let (entry, least) = (facts.encode(&Counting).unwrap(), least().encode(&Counting).unwrap());
+    let (entry, least) = (encode(&changes), encode_least());
     put("leaf", &entry.leaf);
     put("leaf-hash", &leaf_hash(&entry.leaf));
     put("side", &entry.side);
@@ -135,7 +136,7 @@ fn every_vector_of_the_page_is_what_the_code_yields() {
 #[test]
 fn an_entry_read_back_says_what_was_written() {
     let facts = facts();
-    let entry = ReadEntry::decode(&facts.encode(&Counting).unwrap().leaf).unwrap();
+    let entry = ReadEntry::decode(&encode(&[]).leaf).unwrap();
     assert_eq!((entry.at, entry.request), (facts.at, facts.request));
     assert_eq!(entry.identity, Some(IdentityId(id(0x22))));
     assert_eq!(entry.caller_credential, Some(CredentialId(id(0x33))));
@@ -147,7 +148,7 @@ fn an_entry_read_back_says_what_was_written() {
     assert_eq!((entry.duration_us, entry.credential), (1_234, Some(CredentialId(id(0x66)))));
     assert_eq!(entry.commitments.len(), facts.private.len());
 
-    let entry = ReadEntry::decode(&least().encode(&Counting).unwrap().leaf).unwrap();
+    let entry = ReadEntry::decode(&encode_least().leaf).unwrap();
     assert_eq!((entry.identity, entry.caller_credential), (None, None));
     assert_eq!((entry.method.as_str(), entry.allowed), ("upkeep", false));
     assert_eq!(entry.resources, least().resources);
@@ -155,7 +156,7 @@ fn an_entry_read_back_says_what_was_written() {
 
 #[test]
 fn an_entry_that_is_cut_lengthened_or_of_another_format_is_refused() {
-    let leaf = facts().encode(&Counting).unwrap().leaf;
+    let leaf = encode(&[]).leaf;
     for end in 0..leaf.len() {
         assert!(ReadEntry::decode(&leaf[..end]).is_err(), "{end}");
     }
@@ -170,7 +171,9 @@ fn an_entry_that_is_cut_lengthened_or_of_another_format_is_refused() {
 fn an_entry_that_is_too_large_is_refused_and_never_cut() {
     let action = "a".repeat(65_536);
     let large = EntryFacts { action: &action, ..facts() };
-    assert!(large.encode(&Counting).is_err());
+    assert!(large.draft(&Counting).is_err());
+    let draft = facts().draft(&Counting).unwrap();
+    assert!(draft.end(&Ending::plain(&action)).is_err());
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_batch_moved_altered_or_under_another_key_is_not_the_one_that_was_committed(
     let codec = RecordCodec::default();
     let key = |byte| Some(MacKey::new(&[byte; 32]));
     codec.set_key(key(1));
-    let entry = facts().encode(&Counting).unwrap();
+    let entry = encode(&[]);
     let batch = codec.batch(7, 3, &[5; 32], std::slice::from_ref(&entry)).unwrap();
     let check = |place, previous: [u8; 32], body: &[u8]| {
         codec.check(place, &previous, body, &batch.mac).unwrap()
@@ -201,7 +204,7 @@ fn a_batch_moved_altered_or_under_another_key_is_not_the_one_that_was_committed(
 
 #[test]
 fn what_stands_beside_a_batch_is_the_array_of_what_stands_beside_its_entries() {
-    let entry = facts().encode(&Counting).unwrap();
+    let entry = encode(&[]);
     let mut expected = Encoder::new(Vec::new());
     expected.array(2).unwrap();
     let expected = [expected.into_writer(), entry.side.clone(), entry.side.clone()].concat();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::node::Ingredients;
-use crate::audit::{self, CallerFact, DecisionFact, EntryFacts, Field, RecordCodec};
+use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
 use crate::engines::pki::{
     Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
@@ -151,7 +151,7 @@ async fn commit(
     let root = made.get(&HsmPurpose::CaRoot).ok_or(Error::Internal)?;
     let first = FirstRows::make(parts, founding, login, now).await?;
     let certificate_pem = first.pem.clone();
-    let entry = entry(parts, &first, now, &genesis)?;
+    let entry = draft(parts, &first, now)?;
     let (reply, settled) = oneshot::channel();
     let work = Found { genesis, first, entry, changes: Vec::new(), reply };
     let needs = Needs { writes: Writes::Many, bumps: true, urgent: false };
@@ -332,32 +332,23 @@ fn login_row(
     })
 }
 
-fn entry(
-    parts: &Ingredients,
-    first: &FirstRows,
-    now: UnixMillis,
-    genesis: &Genesis,
-) -> Result<EntryFacts<'static>> {
-    Ok(EntryFacts {
+fn draft(parts: &Ingredients, first: &FirstRows, now: UnixMillis) -> Result<Draft> {
+    let facts = EntryFacts {
         at: now,
         request: RequestId(Id::ordered(now, parts.entropy.as_ref())?),
         caller: CallerFact::System("init"),
         action: "system.init",
         resources: Vec::new(),
-        decision: DecisionFact { allowed: true, reason: "allowed", by: "local".to_owned() },
-        outcome: "OK",
-        keys: genesis.used.clone(),
-        duration_us: 0,
-        changes: &[],
-        credential: Some(first.credential.id),
-        private: vec![(Field::Identity, first.identity.name.to_string())],
-    })
+        decision: DecisionFact { allowed: true, reason: "allowed", by: "local".into() },
+        private: vec![(Field::Identity, first.identity.name.as_str().into())],
+    };
+    facts.draft(parts.entropy.as_ref())
 }
 
 struct Found {
     genesis: Genesis,
     first: FirstRows,
-    entry: EntryFacts<'static>,
+    entry: Draft,
     changes: Vec<Change>,
     reply: oneshot::Sender<Settled>,
 }
@@ -372,8 +363,13 @@ impl Work for Found {
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
         self.changes = outcome.ok()?.to_vec();
-        let facts = EntryFacts { changes: &self.changes, ..self.entry.clone() };
-        Some(facts.encode(&crate::types::SystemEntropy).unwrap_or_default())
+        let ending = Ending {
+            keys: &self.genesis.used,
+            changes: &self.changes,
+            credential: Some(self.first.credential.id),
+            ..Ending::plain("OK")
+        };
+        Some(self.entry.end(&ending).unwrap_or_default())
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

@@ -349,14 +349,18 @@ async fn append(
     Ok(batch.hash)
 }
 
-/// Takes notice that a group is durable, and tells its jobs.
-pub(super) fn settle_durable(
+/// What became of each job of a group.
+pub(super) type Told = Vec<(Job, Settled)>;
+
+/// Takes notice that a group is durable, and says what became of its jobs.
+#[must_use]
+pub(super) fn durable(
     tx: &Tx,
     lane: &mut Lane,
     shared: &Shared,
     grouped: Grouped,
     jobs: Vec<Job>,
-) {
+) -> Told {
     if let Some(hash) = grouped.batch {
         lane.registered = true;
         lane.previous = hash;
@@ -372,17 +376,22 @@ pub(super) fn settle_durable(
     for change in &grouped.changes {
         tx.sealer().saw(change.table, &change.key, change.version);
     }
-    for (job, outcome) in jobs.into_iter().zip(grouped.outcomes) {
-        job.work.settle(match outcome {
-            Some((outcome, epoch)) => Settled::Durable { outcome, epoch },
-            None => Settled::Moved,
-        });
-    }
+    let settled = |outcome| match outcome {
+        Some((outcome, epoch)) => Settled::Durable { outcome, epoch },
+        None => Settled::Moved,
+    };
+    jobs.into_iter().zip(grouped.outcomes.into_iter().map(settled)).collect()
 }
 
-/// Tells every job of a group that it is lost.
-pub(super) fn settle_lost(jobs: Vec<Job>, error: &StoreError) {
-    for job in jobs {
-        job.work.settle(Settled::Lost(error.clone()));
+/// Says of every job of a group that it is lost.
+#[must_use]
+pub(super) fn lost(jobs: Vec<Job>, error: &StoreError) -> Told {
+    jobs.into_iter().map(|job| (job, Settled::Lost(error.clone()))).collect()
+}
+
+/// Tells the jobs.
+pub(super) fn settle(told: Told) {
+    for (job, settled) in told {
+        job.work.settle(settled);
     }
 }

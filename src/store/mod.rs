@@ -105,8 +105,14 @@ impl Store {
                     max_mib: *max_mib,
                     reserve_mib: *reserve_mib,
                 };
-                let writer =
-                    sqlite::start_writer(settings, Arc::clone(&shared), Arc::clone(&sealer), jobs)?;
+                let (told, mut settled) = mpsc::unbounded_channel();
+                let (parts, keys) = (Arc::clone(&shared), Arc::clone(&sealer));
+                let writer = sqlite::start_writer(settings, parts, keys, jobs, told)?;
+                tasks.spawn(async move {
+                    while let Some(told) = settled.recv().await {
+                        commit::settle(told);
+                    }
+                });
                 // Shutdown waits for the thread, which ends when the last sender is gone.
                 tasks.spawn(async move {
                     let _joined = tokio::task::spawn_blocking(move || writer.join()).await;

@@ -120,7 +120,7 @@ impl Vault {
             credential: by.credential,
             method: "signature",
         };
-        let rule = "administrator".to_owned();
+        let rule = "administrator".into();
         let decision = DecisionFact { allowed: true, reason: "accepted", by: rule };
         let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
         let private = vec![(Field::Identity, by.name.to_string()), (Field::Detail, detail)];

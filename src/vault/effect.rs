@@ -116,7 +116,7 @@ impl<O: EffectOperation> Effect<O> {
     async fn commit(&self, step: Step<O>, fence: Fence) -> Result<Answered<O::Output>> {
         let mut note = Note::default();
         self.op.note(&self.prepared, &mut note);
-        let mut story = Story::new(&self.vault, &self.view.ctx, O::ACTION, &self.decision, note);
+        let mut story = Story::new(&self.vault, &self.view.ctx, O::ACTION, &self.decision, note)?;
         if matches!(step, Step::Intend(_)) {
             story.success = "INTENT";
         }
@@ -199,9 +199,9 @@ impl<O: EffectOperation> Work for EffectWork<O> {
         Some(match (&self.step, outcome) {
             (Step::Abandon(error, _), Ok(changes)) => {
                 self.story.success = error.reason();
-                self.story.entry(&self.decision, Ok(changes))
+                self.story.entry(Ok(changes))
             }
-            (_, outcome) => self.story.entry(&self.decision, outcome),
+            (_, outcome) => self.story.entry(outcome),
         })
     }
 

@@ -1,70 +1,81 @@
 //! What the vault tells the record about an operation.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::{Decision, Note, READS, Vault};
-use crate::audit::{CallerFact, DecisionFact, EntryFacts, Field, ResourceFact};
+use super::{Decision, Note, READS, Resource, Vault};
+use crate::audit::{CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ResourceFact};
 use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
 use crate::policy::Basis;
 use crate::store::{Change, Entry, Fence, Job, Settled, Tx, Work};
-use crate::types::{Caller, RequestContext};
+use crate::types::{Caller, CredentialId, RequestContext};
 
-/// One operation's story, told when its commit runs.
+/// One operation's story, told before its commit runs and ended by it.
 pub(super) struct Story {
     pub(super) ctx: RequestContext,
     pub(super) core: Arc<Core>,
-    action: &'static str,
-    note: Note,
+    draft: Draft,
+    keys: Vec<KeyUse>,
+    credential: Option<CredentialId>,
     /// What to call success: `OK`, or `INTENT` before an effect.
     pub(super) success: &'static str,
 }
 
 impl Story {
+    /// Tells everything but the ending.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] for an entry that would be too large, or when randomness fails.
     pub(super) fn new(
         vault: &Vault,
         ctx: &RequestContext,
         action: &'static str,
-        _: &Decision,
+        decision: &Decision,
         note: Note,
-    ) -> Self {
-        Self { ctx: ctx.clone(), core: Arc::clone(&vault.core), action, note, success: "OK" }
+    ) -> Result<Self> {
+        let core = Arc::clone(&vault.core);
+        let Note { keys, credential, private: noted } = note;
+        let facts = EntryFacts {
+            at: ctx.now,
+            request: ctx.request_id,
+            caller: caller_fact(ctx),
+            action,
+            resources: resource_facts(decision),
+            decision: decision_fact(decision),
+            private: private(ctx, decision, noted),
+        };
+        let draft = facts.draft(core.entropy.as_ref())?;
+        Ok(Self { ctx: ctx.clone(), core, draft, keys, credential, success: "OK" })
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
     pub(super) fn is_replay(&mut self) {
         self.success = "REPLAY";
-        self.note.keys.clear();
-        self.note.credential = None;
+        self.keys.clear();
+        self.credential = None;
     }
 
-    /// Encodes the entry. One that cannot be encoded fails the whole group, because nothing may
+    /// Ends the entry. One that cannot be encoded fails the whole group, because nothing may
     /// happen off the record: it is left empty, which no batch accepts.
-    pub(super) fn entry(&self, decision: &Decision, outcome: Result<&[Change], &Error>) -> Entry {
+    pub(super) fn entry(&self, outcome: Result<&[Change], &Error>) -> Entry {
         let (outcome, changes) = match outcome {
             Ok(changes) => (self.success, changes),
             Err(error) => (error.reason(), &[][..]),
         };
-        let core = &self.core;
-        let took = core.clock.monotonic().saturating_duration_since(self.ctx.began);
-        let facts = EntryFacts {
-            at: self.ctx.now,
-            request: self.ctx.request_id,
-            caller: caller_fact(&self.ctx),
-            action: self.action,
-            resources: resource_facts(decision),
-            decision: decision_fact(decision),
+        let took = self.core.clock.monotonic().saturating_duration_since(self.ctx.began);
+        let ending = Ending {
             outcome,
-            keys: self.note.keys.clone(),
+            keys: &self.keys,
             duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
             changes,
-            credential: self.note.credential,
-            private: private(&self.ctx, decision, &self.note),
+            credential: self.credential,
         };
-        facts.encode(core.entropy.as_ref()).unwrap_or_default()
+        self.draft.end(&ending).unwrap_or_default()
     }
 }
 
@@ -79,37 +90,42 @@ fn caller_fact(ctx: &RequestContext) -> CallerFact {
     }
 }
 
-fn resource_facts(decision: &Decision) -> Vec<ResourceFact> {
-    let fact = |resource: &super::Resource| ResourceFact {
-        noun: resource.name.as_str().split('/').next().unwrap_or_default().to_owned(),
-        id: resource.id,
+fn resource_facts(decision: &Decision) -> Vec<ResourceFact<'_>> {
+    let fact = |resource| {
+        let Resource { name, id, .. }: &Resource = resource;
+        let noun = name.as_str().split('/').next().unwrap_or_default();
+        ResourceFact { noun: Cow::Borrowed(noun), id: *id }
     };
     decision.resources.iter().map(fact).collect()
 }
 
-fn decision_fact(decision: &Decision) -> DecisionFact<'static> {
+fn decision_fact(decision: &Decision) -> DecisionFact<'_> {
     let verdict = &decision.verdict;
     let by = match &verdict.by {
         Basis::Grants(grants) => {
-            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").into()
         }
-        Basis::Rule(rule) => (*rule).to_owned(),
+        Basis::Rule(rule) => Cow::Borrowed(*rule),
     };
     DecisionFact { allowed: verdict.allow, reason: verdict.reason.as_str(), by }
 }
 
-fn private(ctx: &RequestContext, decision: &Decision, note: &Note) -> Vec<(Field, String)> {
+fn private<'a>(
+    ctx: &RequestContext,
+    decision: &'a Decision,
+    noted: Vec<(Field, String)>,
+) -> Vec<(Field, Cow<'a, str>)> {
     let mut values = Vec::with_capacity(4);
     if let Some(subject) = &decision.subject {
-        values.push((Field::Identity, subject.identity.row.name.to_string()));
+        values.push((Field::Identity, subject.identity.row.name.as_str().into()));
     }
     for resource in &decision.resources {
-        values.push((Field::Resource, resource.name.to_string()));
+        values.push((Field::Resource, resource.name.as_str().into()));
     }
     if let Some(source) = ctx.source {
-        values.push((Field::Source, source.to_string()));
+        values.push((Field::Source, source.to_string().into()));
     }
-    values.extend(note.private.iter().cloned());
+    values.extend(noted.into_iter().map(|(field, value)| (field, value.into())));
     values
 }
 
@@ -157,9 +173,9 @@ impl Vault {
         decision: &Arc<Decision>,
         success: &'static str,
     ) -> Result<bool> {
-        let mut story = Story::new(self, ctx, action, decision, Note::default());
+        let mut story = Story::new(self, ctx, action, decision, Note::default())?;
         story.success = success;
-        self.append_story(story, decision, Ok(()), Some(decision.fence(ctx.now))).await
+        self.append_story(story, Ok(()), Some(decision.fence(ctx.now))).await
     }
 
     /// Records how a stream ended, whatever moved meanwhile.
@@ -170,8 +186,8 @@ impl Vault {
         decision: &Arc<Decision>,
         outcome: Result<()>,
     ) -> Result<()> {
-        let story = Story::new(self, ctx, action, decision, Note::default());
-        self.append_story(story, decision, outcome, None).await.map(drop)
+        let story = Story::new(self, ctx, action, decision, Note::default())?;
+        self.append_story(story, outcome, None).await.map(drop)
     }
 
     /// Appends an entry of an operation that changes nothing; false when its fence moved.
@@ -182,19 +198,18 @@ impl Vault {
         decision: &Arc<Decision>,
         outcome: Result<()>,
     ) -> Result<bool> {
-        let story = Story::new(self, ctx, action, decision, Note::default());
-        self.append_story(story, decision, outcome, Some(decision.fence(ctx.now))).await
+        let story = Story::new(self, ctx, action, decision, Note::default())?;
+        self.append_story(story, outcome, Some(decision.fence(ctx.now))).await
     }
 
     async fn append_story(
         &self,
         story: Story,
-        decision: &Arc<Decision>,
         outcome: Result<()>,
         fence: Option<Fence>,
     ) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
-        let work = Append { story, decision: Arc::clone(decision), outcome, reply };
+        let work = Append { story, outcome, reply };
         self.core.writer.submit(Job { fence, needs: READS, work: Box::new(work) }).await?;
         match answer.await.map_err(|_dropped| Error::OutcomeUnknown)? {
             Settled::Durable { .. } => Ok(true),
@@ -207,7 +222,6 @@ impl Vault {
 /// An entry by itself.
 struct Append {
     story: Story,
-    decision: Arc<Decision>,
     outcome: Result<()>,
     reply: oneshot::Sender<Settled>,
 }
@@ -220,7 +234,7 @@ impl Work for Append {
 
     fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
         let none: &[Change] = &[];
-        Some(self.story.entry(&self.decision, self.outcome.as_ref().map(|()| none)))
+        Some(self.story.entry(self.outcome.as_ref().map(|()| none)))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

@@ -33,7 +33,7 @@ impl Vault {
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
-                story: Story::new(self, ctx, O::ACTION, &decision, note),
+                story: Story::new(self, ctx, O::ACTION, &decision, note)?,
                 prepared,
                 decision: Arc::clone(&decision),
                 claim,
@@ -216,7 +216,7 @@ impl<O: Operation> Work for RunWork<O> {
         if matches!(self.output, Some(Answered::Made(_))) {
             self.story.is_replay();
         }
-        Some(self.story.entry(&self.decision, outcome))
+        Some(self.story.entry(outcome))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::{READS, Vault, WRITES};
-use crate::audit::{self, CallerFact, DecisionFact, EntryFacts, Field, Head};
+use crate::audit::{self, CallerFact, DecisionFact, Ending, EntryFacts, Field, Head};
 use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
 use crate::store::{
@@ -200,7 +200,7 @@ impl Vault {
     ) -> Result<()> {
         let Some(detail) = detail else { return Ok(()) };
         let private = vec![(Field::Detail, detail)];
-        let decision = DecisionFact { allowed: false, reason, by: "summary".to_owned() };
+        let decision = DecisionFact { allowed: false, reason, by: "summary".into() };
         self.own_entry(action, decision, "DENIED", private).await
     }
 
@@ -232,14 +232,9 @@ impl Vault {
             action,
             resources: Vec::new(),
             decision,
-            outcome,
-            keys: Vec::new(),
-            duration_us: 0,
-            changes: &[],
-            credential: None,
-            private,
+            private: private.into_iter().map(|(field, value)| (field, value.into())).collect(),
         };
-        let entry = facts.encode(self.core.entropy.as_ref())?;
+        let entry = facts.encode(&Ending::plain(outcome), self.core.entropy.as_ref())?;
         self.settle(READS, Some(entry), Box::new(|_| async { Ok(()) }.boxed())).await
     }
 

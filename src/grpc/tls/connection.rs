@@ -1,5 +1,9 @@
 //! A connection after its handshake, as the gRPC server takes it.
 //!
+//! Writes are gathered: one that could go at once first lets every task that is ready run, because
+//! requests are answered in groups, and their answers then leave in one TLS record and one packet
+//! instead of one each. Where nothing else is ready, that costs one more poll.
+//!
 //! Must not know how it was accepted.
 
 use std::future::Future as _;
@@ -39,6 +43,8 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     silence: Option<Silence>,
+    /// Whether what is ready had its turn since this last began to write.
+    gathered: bool,
     _place: Place,
 }
 
@@ -58,8 +64,18 @@ impl Connection {
         place: Place,
         silence: Duration,
     ) -> Self {
-        let silence = Silence { ends: Box::pin(sleep(silence)), said: 0 };
-        Self { stream, peer, silence: Some(silence), _place: place }
+        let silence = Some(Silence { ends: Box::pin(sleep(silence)), said: 0 });
+        Self { stream, peer, silence, gathered: false, _place: place }
+    }
+
+    /// Lets what is ready run before a write begins.
+    fn gather(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.gathered {
+            return Poll::Ready(());
+        }
+        self.gathered = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -98,11 +114,14 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.gather(cx));
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.gathered = false;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -114,6 +133,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        std::task::ready!(self.gather(cx));
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

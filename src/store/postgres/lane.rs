@@ -52,7 +52,7 @@ async fn run(lanes: Lanes, waiting: Arc<Mutex<mpsc::Receiver<Job>>>) {
         if let Err(error) = commit_group(&lanes, &mut open, &mut jobs).await {
             // Nothing is known of this connection any more: its lane ends.
             open = None;
-            commit::settle_lost(jobs, &error);
+            commit::settle(commit::lost(jobs, &error));
         }
     }
 }
@@ -74,7 +74,8 @@ async fn commit_group(
         let again = attempt < RETRIES && began.elapsed() < PATIENCE;
         match done {
             Ok(grouped) => {
-                commit::settle_durable(tx, lane, &lanes.shared, grouped, std::mem::take(jobs));
+                let jobs = std::mem::take(jobs);
+                commit::settle(commit::durable(tx, lane, &lanes.shared, grouped, jobs));
                 return Ok(());
             }
             Err(StoreError::Again) if again => {

@@ -10,7 +10,7 @@ use std::thread;
 use tokio::sync::mpsc;
 
 use super::{Mode, drive, open};
-use crate::store::commit::{self, Lane, Shared};
+use crate::store::commit::{self, Lane, Shared, Told};
 use crate::store::tx::Connection;
 use crate::store::{Job, RowSealer, StoreError, Tx};
 
@@ -33,10 +33,11 @@ pub(in crate::store) fn start(
     shared: Arc<Shared>,
     sealer: Arc<RowSealer>,
     jobs: mpsc::Receiver<Job>,
+    told: mpsc::UnboundedSender<Told>,
 ) -> Result<thread::JoinHandle<()>, StoreError> {
     thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || Writer { settings, shared, sealer, open: None }.run(jobs))
+        .spawn(move || Writer { settings, shared, sealer, told, open: None }.run(jobs))
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
@@ -44,6 +45,9 @@ struct Writer {
     settings: Settings,
     shared: Arc<Shared>,
     sealer: Arc<RowSealer>,
+    /// Where the jobs are told, a group at a time: waking each caller from here would cost this
+    /// thread, which is the only one that commits, more than the commit.
+    told: mpsc::UnboundedSender<Told>,
     open: Option<Open>,
 }
 
@@ -78,13 +82,20 @@ impl Writer {
         let (urgent, rest): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.needs.urgent && !reserve);
         if error == StoreError::Full && !urgent.is_empty() {
-            commit::settle_lost(rest, &error);
+            self.tell(commit::lost(rest, &error));
             self.commit(urgent, true);
             // The next group gets the ordinary bound again.
             self.open = None;
         } else {
-            commit::settle_lost(urgent, &error);
-            commit::settle_lost(rest, &error);
+            self.tell(commit::lost(urgent, &error));
+            self.tell(commit::lost(rest, &error));
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        if let Err(unheard) = self.told.send(told) {
+            // The runtime that they waited on has ended.
+            commit::settle(unheard.0);
         }
     }
 
@@ -105,7 +116,8 @@ impl Writer {
         if FileId::of(&self.settings.path)? != *file {
             return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
         }
-        commit::settle_durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
+        let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
+        self.tell(told);
         Ok(())
     }
 

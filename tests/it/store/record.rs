@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use strongroom::audit::{
-    self, CallerFact, DecisionFact, Ended, EntryFacts, Field, Filter, Head, LogEntry, ReadEntry,
-    ResourceFact,
+    self, CallerFact, DecisionFact, Ended, Ending, EntryFacts, Field, Filter, Head, LogEntry,
+    ReadEntry, ResourceFact,
 };
 use strongroom::crypto::{EMPTY_ROOT, Hash, leaf_hash, node_hash};
 use strongroom::types::{CredentialId, RequestId, SystemEntropy};
@@ -52,14 +52,15 @@ pub(super) fn entry(dice: &mut Dice, at: i64) -> Entry {
             id: (object < 30).then(|| id(object + 1_000)),
         }],
         decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
-        outcome: OUTCOMES[dice.roll::<usize>(20).min(2)],
-        keys: vec![],
-        duration_us: 1,
-        changes: &[],
-        credential: (dice.once_in(5)).then(|| CredentialId(id(2_000 + dice.roll::<u64>(5)))),
-        private: (0..dice.roll::<u8>(3)).map(|n| (Field::Reason, format!("because {n}"))).collect(),
+        private: (0..dice.roll::<u8>(3))
+            .map(|n| (Field::Reason, format!("because {n}").into()))
+            .collect(),
     };
-    facts.encode(&SystemEntropy).unwrap()
+    let ending = Ending {
+        credential: (dice.once_in(5)).then(|| CredentialId(id(2_000 + dice.roll::<u64>(5)))),
+        ..Ending::plain(OUTCOMES[dice.roll::<usize>(20).min(2)])
+    };
+    facts.encode(&ending, &SystemEntropy).unwrap()
 }
 
 /// Records entries; what is handed over together falls into few batches.
@@ -345,14 +346,9 @@ fn large_leaf() -> Vec<u8> {
         action: &action,
         resources: vec![],
         decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
-        outcome: "OK",
-        keys: vec![],
-        duration_us: 1,
-        changes: &[],
-        credential: None,
         private: vec![],
     };
-    facts.encode(&SystemEntropy).unwrap().leaf
+    facts.encode(&Ending::plain("OK"), &SystemEntropy).unwrap().leaf
 }
 
 #[tokio::test(flavor = "multi_thread")]
