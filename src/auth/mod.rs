@@ -2,3 +2,4 @@
 //! [`mtls`]; a credential of one type is accepted only where that type is meant.
 
 pub mod mtls;
+pub mod statement;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
+pub use super::acceptance::{LogHead, Rollback};
 use super::failure::{Exit, Failure, Outcome};
 use crate::error::Error;
 
@@ -80,8 +81,15 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
-    /// Accepts a store that does not extend the newest checkpoint known to the HSM.
-    Accept,
+    /// Asks which rollback waits for acceptance.
+    Rollback,
+    /// Accepts the store that the answer to [`Request::Rollback`] speaks of.
+    Accept {
+        /// An administrator's login certificate, DER in base64.
+        certificate: String,
+        /// Its key's signature over [`Rollback::statement`], in base64.
+        signature: String,
+    },
 }
 
 impl Request {
@@ -104,6 +112,8 @@ impl Request {
 pub enum Reply {
     /// The state.
     Status(Status),
+    /// What waits for acceptance.
+    Rollback(Rollback),
     /// It was done.
     Done {
         /// What was done, in a sentence.
@@ -227,7 +237,11 @@ mod tests {
                 Request::Unseal { pin: Some(pin), force: true },
                 r#"{"command":"unseal","pin":"1234","force":true}"#,
             ),
-            (Request::Accept, r#"{"command":"accept"}"#),
+            (Request::Rollback, r#"{"command":"rollback"}"#),
+            (
+                Request::Accept { certificate: "MA==".into(), signature: "AA==".into() },
+                r#"{"command":"accept","certificate":"MA==","signature":"AA=="}"#,
+            ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), json);
             assert_eq!(Request::parse(json.as_bytes()), Ok(request));
@@ -239,6 +253,7 @@ mod tests {
         for json in [
             "{}",
             r#"{"command":"seal"}"#,
+            r#"{"command":"accept"}"#,
             r#"{"command":"unseal","pni":"1234"}"#,
             r#"{"command":"unseal","pin":1234}"#,
         ] {

@@ -79,13 +79,16 @@ pub struct Failure {
     pub request_id: Option<String>,
     /// What to do next.
     pub hint: Option<String>,
+    /// Whether what was printed tells it already; as JSON it is not told twice.
+    pub told: bool,
 }
 
 impl Failure {
     /// Makes a failure of this program's own.
     #[must_use]
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), reason: None, request_id: None, hint: None }
+        let (reason, request_id, hint) = (None, None, None);
+        Self { exit, message: message.into(), reason, request_id, hint, told: false }
     }
 
     /// Makes a failure of the command line.
@@ -101,6 +104,13 @@ impl Failure {
         self
     }
 
+    /// Says that what was printed tells it already.
+    #[must_use]
+    pub const fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
     /// Makes a failure from an answer with a reason that the vault gave.
     #[must_use]
     pub fn from_reason(reason: &str, message: impl Into<String>) -> Self {
@@ -110,6 +120,7 @@ impl Failure {
             reason: Some(reason.to_owned()),
             request_id: None,
             hint: hint_of(reason).map(str::to_owned),
+            told: false,
         }
     }
 
@@ -118,6 +129,7 @@ impl Failure {
     pub fn render(&self, format: Format) -> String {
         match format {
             Format::Human => self.human(),
+            Format::Json if self.told => String::new(),
             Format::Json => {
                 let error = json!({
                     "message": self.message,
@@ -181,6 +193,7 @@ impl From<Status> for Failure {
             reason,
             request_id: info.and_then(|mut i| i.metadata.remove(ErrorInfo::REQUEST_ID)),
             hint: hint.map(str::to_owned),
+            told: false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The client: command line → RPC → table or JSON. Translation only: it knows no storage and no
 //! keys, and decides nothing.
 
+mod acceptance;
 mod actions;
 mod args;
 pub mod control;
@@ -86,7 +87,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,
-        ClientCommand::Backup(command) => system::backup(global.output, command).await,
+        ClientCommand::Backup(command) => system::backup(global, command).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::acceptance;
+use super::args::Global;
 use super::control::{Pin, Reply, Request, State, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
@@ -51,27 +53,46 @@ pub struct UnsealArgs {
 /// `strongroom backup …`
 #[derive(Debug, Subcommand)]
 pub enum BackupCommand {
-    /// Accept, as an administrator on this machine, a store that was restored
-    Accept(StatusArgs),
+    /// Accept, as an administrator, a store whose log does not extend what was kept of it
+    ///
+    /// Two different administrators must, one after the other; of a development vault one. What
+    /// is accepted (the vault, the head that was kept, the head that was found) is signed here
+    /// with the key of your login certificate (--cert and --key); the key goes nowhere.
+    Accept(AcceptArgs),
+}
+
+/// What `backup accept` takes.
+#[derive(Debug, Clone, Args)]
+pub struct AcceptArgs {
+    /// Where the server listens.
+    #[command(flatten)]
+    pub at: StatusArgs,
+    /// Accept a head of the log that this vault did not write: nothing that a backup does.
+    #[arg(long)]
+    pub altered: bool,
 }
 
 /// Shows the state. A vault that does not serve is `Unavailable` to scripts, once it is shown.
 pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
     let status = match ask(&args.socket, &Request::Status).await? {
         Reply::Status(status) => status,
-        Reply::Done { .. } | Reply::Failed { .. } => return Err(beside_the_point()),
+        Reply::Done { .. } | Reply::Rollback(_) | Reply::Failed { .. } => {
+            return Err(beside_the_point());
+        }
     };
     show(format, &status, table)?;
     match status.state {
         State::Unsealed => Ok(()),
-        State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed")),
+        State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed").told()),
         State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance")
-            .hint("administrators look at the store, then run `strongroom backup accept`")),
+            .hint("two administrators look at the store, then each runs `strongroom backup accept`")
+            .told()),
         State::Unheard => {
             Err(Failure::new(Exit::Unavailable, "the server does not hear from its store")
-                .hint("look at the store, the network and `strongroom doctor`"))
+                .hint("look at the store, the network and `strongroom doctor`")
+                .told())
         }
-        State::Stopping => Err(Failure::from_reason("UNAVAILABLE", "the vault is stopping")),
+        State::Stopping => Err(Failure::from_reason("UNAVAILABLE", "the vault is stopping").told()),
     }
 }
 
@@ -103,9 +124,15 @@ pub(super) async fn unseal(format: Format, args: &UnsealArgs) -> Outcome {
 }
 
 /// Accepts a restored store.
-pub(super) async fn backup(format: Format, command: &BackupCommand) -> Outcome {
+pub(super) async fn backup(global: &Global, command: &BackupCommand) -> Outcome {
     match command {
-        BackupCommand::Accept(args) => done(format, ask(&args.socket, &Request::Accept).await?),
+        BackupCommand::Accept(args) => {
+            let Reply::Rollback(rollback) = ask(&args.at.socket, &Request::Rollback).await? else {
+                return Err(beside_the_point());
+            };
+            let accept = acceptance::accept(global, &rollback, args.altered)?;
+            done(global.output, ask(&args.at.socket, &accept).await?)
+        }
     }
 }
 
@@ -114,7 +141,7 @@ fn done(format: Format, reply: Reply) -> Outcome {
         Reply::Done { message } => {
             show(format, &json!({ "message": message }), |_| fields(&[("done", message.clone())]))
         }
-        Reply::Status(_) | Reply::Failed { .. } => Err(beside_the_point()),
+        Reply::Status(_) | Reply::Rollback(_) | Reply::Failed { .. } => Err(beside_the_point()),
     }
 }
 

@@ -160,7 +160,8 @@ async fn check(
     match finding.fault {
         None => Ok(()),
         Some(fault) => Err(Failure::new(Exit::Unverified, fault.problem)
-            .hint("keep the store as it is and compare it with a copy or a backup")),
+            .hint("keep the store as it is and compare it with a copy or a backup")
+            .told()),
     }
 }
 

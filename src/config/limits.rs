@@ -23,7 +23,7 @@ pub struct Limits {
     pub message_max_kib: u32,
     /// Largest set of headers.
     pub header_max_kib: u32,
-    /// Connections at once; more wait to be accepted.
+    /// Connections at once; more are closed at once, and counted.
     pub connections_max: u32,
     /// Streams on one connection at once.
     pub streams_per_connection: u32,

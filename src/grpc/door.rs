@@ -12,11 +12,13 @@ use tokio::sync::Semaphore;
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::status::status;
 use super::tls::PeerInfo;
 use crate::error::Error;
-use crate::telemetry::{Metrics, OTHER_RPC};
+use crate::telemetry::{Metrics, OTHER_RPC, SPANS};
 use crate::types::{Standing, VERBS};
 use crate::vault::Vault;
 
@@ -111,8 +113,10 @@ where
             let (answer, code) = if let Some(refusal) = door.refusal(source) {
                 refused(&refusal)
             } else if let Ok(_place) = door.places.try_acquire() {
-                let answer = inner.call(request).await?;
+                let span = span(rpc);
+                let answer = inner.call(request).instrument(span.clone()).await?;
                 let code = code_of(&answer);
+                span.record("code", code);
                 (answer, code)
             } else {
                 refused(&Error::unavailable("too many requests at once; retry with back-off"))
@@ -121,6 +125,11 @@ where
             Ok(answer)
         })
     }
+}
+
+/// What a collector is told of a request: which RPC, how it went, how long it took.
+fn span(rpc: &'static str) -> Span {
+    tracing::info_span!(target: SPANS, "rpc", otel.name = rpc, otel.kind = "server", code = Empty)
 }
 
 fn refused(error: &Error) -> (http::Response<Body>, &'static str) {

@@ -6,6 +6,7 @@ mod door;
 mod fields;
 mod grants;
 mod groups;
+mod health;
 mod identities;
 mod leases;
 mod login;

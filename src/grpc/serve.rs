@@ -11,6 +11,7 @@ use super::database::DatabaseRpc;
 use super::door::Door;
 use super::grants::Grants;
 use super::groups::Groups;
+use super::health::Health;
 use super::identities::Identities;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
@@ -33,6 +34,11 @@ use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
 
+/// How often a client is asked whether it is still there.
+const PING: Duration = Duration::from_secs(30);
+/// How long it may take to say so.
+const PONG: Duration = Duration::from_secs(10);
+
 /// Limits before parsing (rule 11 of the security rules).
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -46,8 +52,8 @@ pub struct Settings {
     pub in_flight: usize,
     /// How long a request may take.
     pub deadline: Duration,
-    /// Handshakes.
-    pub handshakes: tls::Limits,
+    /// Connections and their handshakes.
+    pub connections: tls::Limits,
     /// How long login certificates live.
     pub login: LoginTtl,
 }
@@ -60,7 +66,7 @@ impl Default for Settings {
             streams: 100,
             in_flight: 1_024,
             deadline: Duration::from_secs(30),
-            handshakes: tls::Limits::default(),
+            connections: tls::Limits::default(),
             login: LoginTtl::default(),
         }
     }
@@ -101,19 +107,11 @@ pub async fn serve(
     tasks: TaskGroup,
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, engines } = front;
-    let door = Door::new(vault.clone(), standing.clone(), metrics, settings.in_flight);
+    let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), settings.in_flight);
     let Engines { authorities, databases } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls));
-    let incoming = tls::listen(listener, tls, settings.handshakes, &tasks);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<IdentityServiceServer<Identities>>().await;
-    health.set_serving::<GroupServiceServer<Groups>>().await;
-    health.set_serving::<GrantServiceServer<Grants>>().await;
-    health.set_serving::<DatabaseServiceServer<DatabaseRpc>>().await;
-    health.set_serving::<LeaseServiceServer<LeaseRpc>>().await;
-    health.set_serving::<PkiServiceServer<Pki>>().await;
-    health.set_serving::<RecordServiceServer<Records>>().await;
-    health.set_serving::<SystemServiceServer<System>>().await;
+    let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
+    let (reporter, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -125,17 +123,22 @@ pub async fn serve(
     let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
-    let system = System(gate.clone(), standing);
+    let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
     let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
     let leases =
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
+    let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
+    let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
+    health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
         .timeout(settings.deadline)
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
         .layer(door)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::internal)?)

@@ -44,6 +44,9 @@ pub(super) fn explain(error: &HsmError) -> Error {
 pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingredients> {
     let server = &config.server;
     files::private_dir(&server.data_dir)?;
+    if let Store::Sqlite(sqlite) = &config.store {
+        files::require_writable_store(&sqlite.path)?;
+    }
     let tls = match &server.tls {
         Some(tls) => {
             ListenerTls::Files { cert_file: tls.cert_file.clone(), key_file: tls.key_file.clone() }
@@ -131,9 +134,10 @@ fn limits(config: &Config) -> grpc::Settings {
         streams: limits.streams_per_connection,
         in_flight: size(limits.requests_in_flight_max),
         deadline: limits.request_deadline,
-        handshakes: grpc::tls::Limits {
+        connections: grpc::tls::Limits {
             handshake: limits.handshake_timeout,
             handshakes: HANDSHAKES,
+            connections: size(limits.connections_max),
         },
         login: LoginTtl {
             usual: config.login.certificate_ttl,

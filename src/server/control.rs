@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::life::{Accepted, Life, Occasion};
+use super::acceptance::Accepted;
+use super::life::{Life, Occasion};
 use super::pin::PinMemory;
 use crate::cli::control::{MOST_LINE_BYTES, Reply, Request, State as Shown, Status};
 use crate::config::SecretSource;
@@ -131,7 +134,13 @@ impl Control {
                 let pin = pin.map(|pin| SecretBytes::new(pin.expose().as_bytes().to_vec()));
                 self.unseal(pin, force).await
             }
-            Ok(Request::Accept) => self.accept().await,
+            Ok(Request::Rollback) => match self.life.rollback().await {
+                Ok(rollback) => return Reply::Rollback(rollback),
+                Err(error) => Err(error),
+            },
+            Ok(Request::Accept { certificate, signature }) => {
+                self.accept(&certificate, &signature).await
+            }
             Err(error) => Err(error),
         };
         match done {
@@ -174,9 +183,16 @@ impl Control {
         Ok("the vault is unsealed".to_owned())
     }
 
-    async fn accept(&self) -> Result<String> {
-        Ok(match self.life.accept().await? {
-            Accepted::Once => "accepted once; another administrator must accept it too".to_owned(),
+    async fn accept(&self, certificate: &str, signature: &str) -> Result<String> {
+        let decode = |text: &str| {
+            let bytes = STANDARD.decode(text);
+            bytes.map_err(|_malformed| Error::invalid("certificate and signature are base64"))
+        };
+        let accepted = self.life.accept(&decode(certificate)?, &decode(signature)?).await?;
+        Ok(match accepted {
+            Accepted::Once(by) => {
+                format!("accepted by {by}; another administrator must accept it too")
+            }
             Accepted::Wholly => "the store is accepted, and the vault serves".to_owned(),
         })
     }

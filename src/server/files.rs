@@ -3,9 +3,10 @@
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{Access, AtFlags, FlockOperation};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
@@ -35,6 +36,32 @@ pub(super) fn lock(dir: &Path) -> Result<File> {
             dir.display()
         ))),
     }
+}
+
+/// Demands that a store's file with what `SQLite` keeps beside it, where they are there, and their
+/// directory can be written by this process.
+pub(super) fn require_writable_store(path: &Path) -> Result<()> {
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let files = [path.to_owned(), beside("-wal"), beside("-shm")];
+    for path in parent.map(Path::to_owned).into_iter().chain(files) {
+        let may = rustix::fs::accessat(rustix::fs::CWD, &path, Access::WRITE_OK, AtFlags::EACCESS);
+        match may {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => {
+                return Err(Error::precondition(format!(
+                    "{} cannot be written ({}); give it to this user on a writable file system",
+                    path.display(),
+                    io::Error::from(error)
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Replaces a file by another whole one: nobody ever sees half of it.

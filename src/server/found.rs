@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::node::Ingredients;
-use crate::audit::{CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
+use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
 use crate::engines::pki::{
     Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
@@ -20,7 +20,7 @@ use crate::store::credentials::CredentialRow;
 use crate::store::identities::{GroupRow, IdentityRow, MemberRow};
 use crate::store::keys::{self, Check, HsmPurpose, VaultRow};
 use crate::store::{
-    Change, Entry, Job, Needs, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
+    Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
 };
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityName,
@@ -92,7 +92,9 @@ pub async fn found(parts: &Ingredients, founding: &Founding, pin: SecretBytes) -
     let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
     let done = async {
         let genesis = begin(parts, founding, &keyring, VaultId(store), pin).await?;
-        commit(parts, founding, &keyring, &codec, &writer, genesis).await
+        let founded = commit(parts, founding, &keyring, &codec, &writer, genesis).await?;
+        place(&reader, &codec, &writer).await?;
+        Ok(founded)
     };
     let done = done.await;
     drop((reader, writer));
@@ -161,6 +163,19 @@ async fn commit(
     }
     keyring.founded().await?;
     Ok(Founded { vault: id, certificate_pem, root_pem: root.pem() })
+}
+
+/// Gives the founding its place in the log, before anything else can have one.
+async fn place(reader: &Reader, codec: &RecordCodec, writer: &Writer) -> Result<()> {
+    let Some(step) = audit::plan(reader, codec).await? else { return Ok(()) };
+    let (step, settled) = step.watched();
+    let needs = Needs { writes: Writes::Many, bumps: false, urgent: false };
+    writer.submit(Job { fence: None, needs, work: Box::new(step) }).await?;
+    match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+        Settled::Durable { outcome, .. } => outcome,
+        Settled::Moved => Err(Error::internal("the log's step has no fence")),
+        Settled::Lost(error) => Err(error.into()),
+    }
 }
 
 async fn make_authorities(

@@ -1,14 +1,15 @@
 //! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
+use super::acceptance::{Acceptance, Accepted, read_rollback};
 use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use crate::audit::RecordCodec;
+use crate::cli::control::Rollback;
 use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
 use crate::engines::system::{CONTROL_SOCKET, Unseal};
 use crate::error::{Error, Result};
@@ -45,17 +46,8 @@ struct Inner {
     /// Seals, unseals and reloads go one after the other.
     gate: tokio::sync::Mutex<()>,
     listener_ends: Mutex<UnixMillis>,
-    /// Whether one administrator accepted a restored store already.
-    accepted_once: AtomicBool,
-}
-
-/// How far a restored store is accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accepted {
-    /// By one administrator; another must as well.
-    Once,
-    /// It is served.
-    Wholly,
+    /// Who accepted a restored store already.
+    acceptance: Acceptance,
 }
 
 /// What a life is made of.
@@ -85,7 +77,7 @@ impl Life {
             standing,
             gate: tokio::sync::Mutex::new(()),
             listener_ends: Mutex::new(UnixMillis(i64::MAX)),
-            accepted_once: AtomicBool::new(false),
+            acceptance: Acceptance::default(),
         }))
     }
 
@@ -215,26 +207,41 @@ impl Life {
         reader.view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed()).await
     }
 
-    /// Accepts a log that does not extend what the HSM keeps of it. Two must, one after the
-    /// other; of a development vault one.
+    /// Shows the rollback that waits for acceptance.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when nothing waits for acceptance; what HSM and store answer.
-    pub async fn accept(&self) -> Result<Accepted> {
+    /// [`Error::Precondition`] when none does; what HSM and store answer.
+    pub async fn rollback(&self) -> Result<Rollback> {
         let _gate = self.0.gate.lock().await;
-        let State::Held(_) = self.0.standing.state() else {
-            return Err(Error::precondition("nothing waits for acceptance"));
-        };
-        let first = !self.0.accepted_once.swap(true, Ordering::AcqRel);
-        if first && !self.0.vault.installation().dev {
-            tracing::warn!(alarm = true, "one administrator accepts the restored store");
-            return Ok(Accepted::Once);
+        self.require_held()?;
+        Ok(read_rollback(&self.0.vault).await?.shown)
+    }
+
+    /// Accepts, by an administrator's signature, a log that does not extend what the HSM keeps of
+    /// it, or whose head is altered. Two different ones must, one after the other; of a development vault one.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when nothing waits for acceptance, and for a second acceptance by
+    /// the same administrator; [`Error::Unauthenticated`] for a login or signature that is not
+    /// accepted, [`Error::Denied`] for no administrator's; what HSM and store answer.
+    pub async fn accept(&self, certificate_der: &[u8], signature: &[u8]) -> Result<Accepted> {
+        let _gate = self.0.gate.lock().await;
+        self.require_held()?;
+        let accepted = self.0.acceptance.add(&self.0.vault, certificate_der, signature).await?;
+        if accepted == Accepted::Wholly {
+            self.0.standing.set(State::Serving);
+            tracing::warn!(alarm = true, "the restored store is accepted");
         }
-        self.0.vault.accept_rollback().await?;
-        self.0.accepted_once.store(false, Ordering::Release);
-        self.0.standing.set(State::Serving);
-        tracing::warn!(alarm = true, "the restored store is accepted");
-        Ok(Accepted::Wholly)
+        Ok(accepted)
+    }
+
+    fn require_held(&self) -> Result<()> {
+        match self.0.standing.state() {
+            State::Held(_) => Ok(()),
+            State::Serving | State::Sealed(_) | State::Unheard | State::Stopping => {
+                Err(Error::precondition("nothing waits for acceptance"))
+            }
+        }
     }
 
     async fn open(&self, occasion: Occasion) -> Result<State> {
@@ -261,7 +268,7 @@ impl Life {
                 "the HSM knows a log of {} entries that this store, with {}, does not extend",
                 kept.size, found.size
             )),
-            Anchored::Altered { found } => State::Held(format!(
+            Anchored::Altered { found, .. } => State::Held(format!(
                 "the head of the log, of {} entries, is none that this vault wrote",
                 found.size
             )),

@@ -1,5 +1,6 @@
 //! Wiring: what is started in which order, and how it ends.
 
+mod acceptance;
 mod assemble;
 mod control;
 mod dev;
@@ -16,8 +17,9 @@ mod run;
 mod serve;
 mod upkeep;
 
+pub use acceptance::Accepted;
 pub use found::{First, Founded, Founding, found};
-pub use life::{Accepted, Life, Occasion};
+pub use life::{Life, Occasion};
 pub use listener::ListenerTls;
 pub use node::{Ingredients, Node};
 pub use run::run;

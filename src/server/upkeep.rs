@@ -17,8 +17,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 enum When {
     /// Sealed or not.
     Always,
-    /// Only while the node serves, or would if it heard from its store: without keys there is nothing to do, and what was counted
-    /// meanwhile waits.
+    /// Only while the node serves, or would if it heard from its store: without keys there is
+    /// nothing to do, and what was counted meanwhile waits.
     Serving,
 }
 

@@ -12,6 +12,9 @@ use tracing_subscriber::{Layer as _, fmt};
 use crate::config::{Log, LogFormat, LogLevel, Telemetry};
 use crate::error::{Error, Result};
 
+/// The target of spans: exported where a collector is configured, never logged, and free otherwise.
+pub const SPANS: &str = "strongroom::spans";
+
 /// Keeps traces going; stopping it sends what waits.
 #[derive(Debug)]
 pub struct Tracing(Option<SdkTracerProvider>);
@@ -40,11 +43,14 @@ pub fn start(log: &Log, telemetry: &Telemetry) -> Result<Tracing> {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Libraries may log what they carry, frames and headers included: of them only warnings.
-    // `cryptoki` calls every mechanism that it has no name for an error.
+    // `cryptoki` calls every mechanism that it has no name for an error, and `rustls` warns of
+    // each client that names an address in its handshake: both would fill the log for nothing.
     let ours = || {
         Targets::new()
             .with_target("strongroom", level)
+            .with_target(SPANS, LevelFilter::OFF)
             .with_target("cryptoki", LevelFilter::OFF)
+            .with_target("rustls", LevelFilter::ERROR)
             .with_default(LevelFilter::WARN)
     };
     let lines = fmt::layer().with_writer(std::io::stderr);
@@ -54,7 +60,7 @@ pub fn start(log: &Log, telemetry: &Telemetry) -> Result<Tracing> {
     };
     let provider = telemetry.otlp_endpoint.as_deref().map(exporter).transpose()?;
     let spans = provider.as_ref().map(|provider| {
-        let spans = Targets::new().with_target("strongroom", LevelFilter::INFO);
+        let spans = Targets::new().with_target(SPANS, LevelFilter::INFO);
         tracing_opentelemetry::layer().with_tracer(provider.tracer("strongroom")).with_filter(spans)
     });
     tracing_subscriber::registry()

@@ -44,6 +44,7 @@ pub struct Metrics {
     calls: Family<Call, Counter>,
     latency: Family<Rpc, Histogram>,
     refused_sealed: Counter,
+    refused_connections: Counter,
     commits: Counter,
     jobs: Counter,
     entries: Counter,
@@ -81,6 +82,7 @@ impl Default for Metrics {
             calls: Family::default(),
             latency,
             refused_sealed: Counter::default(),
+            refused_connections: Counter::default(),
             commits: Counter::default(),
             jobs: Counter::default(),
             entries: Counter::default(),
@@ -105,6 +107,8 @@ impl Metrics {
         registry.register_with_unit("request", help, Unit::Seconds, self.latency.clone());
         let help = "Requests refused because the vault is sealed or held";
         registry.register("requests_refused_closed", help, self.refused_sealed.clone());
+        let help = "Connections closed because there were too many";
+        registry.register("connections_refused", help, self.refused_connections.clone());
         let help = "Durable transactions, each one group";
         registry.register("store_commits", help, self.commits.clone());
         registry.register("store_jobs", "Operations in all groups", self.jobs.clone());
@@ -134,6 +138,11 @@ impl Metrics {
     /// Counts a request that was refused because the node does not serve.
     pub fn refused(&self) {
         self.refused_sealed.inc();
+    }
+
+    /// Counts a connection that was closed because there were too many.
+    pub fn connection_refused(&self) {
+        self.refused_connections.inc();
     }
 
     /// Takes notice of the log: entries, batches that wait, age of the checkpoint.

@@ -5,5 +5,5 @@
 mod log;
 mod metrics;
 
-pub use log::{Tracing, start};
+pub use log::{SPANS, Tracing, start};
 pub use metrics::{Gauges, Metrics, OTHER_RPC};

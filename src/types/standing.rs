@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::RwLock;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::error::Error;
 
@@ -46,12 +45,13 @@ pub struct Standing(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    now: RwLock<Now>,
+    now: watch::Sender<Now>,
     look: Notify,
 }
 
-#[derive(Debug)]
-struct Now {
+/// The state that was set, and when the store was heard last.
+#[derive(Debug, Clone)]
+pub struct Now {
     state: State,
     seal: Instant,
     clock: Instant,
@@ -59,6 +59,20 @@ struct Now {
 }
 
 impl Now {
+    /// Shows the state, which silence alone changes too.
+    #[must_use]
+    pub fn state(&self) -> State {
+        if self.state == State::Serving && !self.hears() {
+            return State::Unheard;
+        }
+        self.state.clone()
+    }
+
+    fn since(state: State) -> Self {
+        let at = Instant::now();
+        Self { state, seal: at, clock: at, authority: at }
+    }
+
     fn hears(&self) -> bool {
         let oldest = self.seal.min(self.clock).min(self.authority);
         oldest.elapsed() < SILENCE
@@ -71,10 +85,8 @@ impl Now {
 
 impl Default for Standing {
     fn default() -> Self {
-        let state = State::Sealed("it starts".to_owned());
-        let at = Instant::now();
-        let now = Now { state, seal: at, clock: at, authority: at };
-        Self(Arc::new(Inner { now: RwLock::new(now), look: Notify::new() }))
+        let (now, _) = watch::channel(Now::since(State::Sealed("it starts".to_owned())));
+        Self(Arc::new(Inner { now, look: Notify::new() }))
     }
 }
 
@@ -82,23 +94,19 @@ impl Standing {
     /// Shows the state.
     #[must_use]
     pub fn state(&self) -> State {
-        let now = self.0.now.read();
-        if now.state == State::Serving && !now.hears() {
-            return State::Unheard;
-        }
-        now.state.clone()
+        self.0.now.borrow().state()
     }
 
     /// Tells whether the node serves.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        self.0.now.read().serves()
+        self.0.now.borrow().serves()
     }
 
     /// Tells whether the node serves, or would if it heard from its store.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.0.now.read().state == State::Serving
+        self.0.now.borrow().state == State::Serving
     }
 
     /// Why a request other than health is refused; nothing while the node serves.
@@ -123,22 +131,34 @@ impl Standing {
     /// Changes the state; a node that stops never comes back. Whoever lets it serve has just heard
     /// from the store.
     pub fn set(&self, state: State) {
-        let at = Instant::now();
-        let mut now = self.0.now.write();
-        if now.state != State::Stopping {
-            *now = Now { state, seal: at, clock: at, authority: at };
-        }
+        self.0.now.send_if_modified(|now| {
+            if now.state == State::Stopping {
+                return false;
+            }
+            let before = now.state();
+            *now = Now::since(state);
+            now.state != before
+        });
     }
 
     /// Takes notice that the store answered.
     pub fn heard(&self, news: News) {
-        let at = Instant::now();
-        let mut now = self.0.now.write();
-        match news {
-            News::Seal => now.seal = at,
-            News::Clock => now.clock = at,
-            News::Authority => now.authority = at,
-        }
+        self.0.now.send_if_modified(|now| {
+            let before = now.serves();
+            let at = Instant::now();
+            match news {
+                News::Seal => now.seal = at,
+                News::Clock => now.clock = at,
+                News::Authority => now.authority = at,
+            }
+            now.serves() != before
+        });
+    }
+
+    /// Follows the state as it changes. Silence makes no sound: who follows looks at times.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Now> {
+        self.0.now.subscribe()
     }
 
     /// Asks whoever watches the seal to look at once.
@@ -168,5 +188,32 @@ mod tests {
         standing.set(State::Serving);
         assert_eq!(standing.state(), State::Stopping);
         assert!(standing.refusal().is_some());
+    }
+
+    #[test]
+    fn a_node_serves_while_it_hears_of_everything_and_tells_when_it_hears_again() {
+        let standing = Standing::default();
+        standing.set(State::Serving);
+        let mut watch = standing.watch();
+        standing.heard(News::Clock);
+        assert!(!watch.has_changed().unwrap(), "nothing is new");
+        for news in [News::Seal, News::Clock, News::Authority] {
+            standing.0.now.send_if_modified(|now| {
+                let Some(old) = Instant::now().checked_sub(SILENCE) else { return false };
+                match news {
+                    News::Seal => now.seal = old,
+                    News::Clock => now.clock = old,
+                    News::Authority => now.authority = old,
+                }
+                false
+            });
+            assert_eq!(standing.state(), State::Unheard, "{news:?}");
+            assert!(!standing.is_serving() && standing.is_open());
+            assert_eq!(standing.refusal().map(|error| error.reason()), Some("UNAVAILABLE"));
+            standing.heard(news);
+            assert!(watch.has_changed().unwrap(), "{news:?}");
+            assert_eq!(watch.borrow_and_update().state(), State::Serving);
+            assert_eq!(standing.refusal(), None);
+        }
     }
 }

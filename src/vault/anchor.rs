@@ -8,12 +8,13 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::Vault;
-use crate::audit::{self, DecisionFact, Field, Head};
+use crate::audit::{self, CallerFact, DecisionFact, Field, Head};
 use crate::crypto::Checkpoint;
 use crate::error::{Error, Result};
 use crate::keyring::{self, HeadKept};
 use crate::store::StoreError;
 use crate::store::records::HeadRow;
+use crate::types::{CredentialId, IdentityId, IdentityName};
 
 /// Times that a head is written in one round, where it keeps moving.
 const REWRITES: usize = 8;
@@ -37,9 +38,22 @@ pub enum Anchored {
     },
     /// The log's head is none that a vault wrote.
     Altered {
+        /// What the HSM keeps, if anything.
+        kept: Option<Head>,
         /// What the store says.
         found: Head,
     },
+}
+
+/// An administrator who accepts a log that was rolled back or altered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approver {
+    /// Who it is.
+    pub identity: IdentityId,
+    /// The login whose key signed.
+    pub credential: CredentialId,
+    /// What it is called.
+    pub name: IdentityName,
 }
 
 impl Vault {
@@ -59,7 +73,7 @@ impl Vault {
         let (row, vouched) = self.seen_head().await?;
         if !vouched {
             tracing::error!(alarm = true, "the log's head is none that a vault wrote");
-            return Ok(Anchored::Altered { found: Head::read(&row) });
+            return Ok(Anchored::Altered { kept: anchor, found: Head::read(&row) });
         }
         let stored = self.stored_checkpoint(&row)?;
         for kept in [anchor, stored].into_iter().flatten() {
@@ -97,7 +111,7 @@ impl Vault {
                         break;
                     }
                 }
-                Anchored::RolledBack { kept: head, .. } | Anchored::Altered { found: head } => {
+                Anchored::RolledBack { kept: head, .. } | Anchored::Altered { found: head, .. } => {
                     return Err(rolled_back(head));
                 }
             }
@@ -105,27 +119,29 @@ impl Vault {
         Ok(())
     }
 
-    /// Accepts the log as it is: records that, and gives the HSM its head. Who may say so, and how
-    /// many must, is for the caller to know.
+    /// Accepts the log as it is: records who did, vouches anew for a head that was altered, and
+    /// gives the HSM the head. Who may say so, and how many must, is for the caller to know.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when there is nothing to accept; what HSM and store answer.
-    pub async fn accept_rollback(&self) -> Result<()> {
-        let (detail, found, altered) = match self.check_anchor().await? {
-            Anchored::RolledBack { kept, found } => {
-                let detail = format!("kept: {} entries, found: {} entries", kept.size, found.size);
-                (detail, found, false)
-            }
-            Anchored::Altered { found } => {
-                (format!("altered head, found: {} entries", found.size), found, true)
+    /// [`Error::Precondition`] when nobody accepts it, there is nothing to accept, or the log is
+    /// not as it was when it was accepted; [`Error::Tampered`] for an altered head whose root is
+    /// not the tree's; what HSM and store answer.
+    pub async fn accept_rollback(&self, seen: Anchored, by: &[Approver]) -> Result<()> {
+        if by.is_empty() || self.check_anchor().await? != seen {
+            return Err(Error::precondition("the log is not the one that was accepted"));
+        }
+        let (detail, found, altered) = match seen {
+            Anchored::RolledBack { kept, found } => (described(Some(kept), found), found, false),
+            Anchored::Altered { kept, found } => {
+                (format!("altered head, {}", described(kept, found)), found, true)
             }
             Anchored::Extends { .. } | Anchored::Unknown => {
-                return Err(Error::precondition("the log extends what the HSM keeps of it"));
+                return Err(Error::precondition("the log extends what was kept of it"));
             }
         };
-        let by = DecisionFact { allowed: true, reason: "accepted", by: "local".into() };
-        let private = vec![(Field::Detail, detail)];
-        self.own_entry("system.accept-rollback", by, "OK", private).await?;
+        for approver in by {
+            self.enter_acceptance(approver, &detail).await?;
+        }
         if altered {
             let codec = Arc::clone(&self.core.codec);
             let vouched = self
@@ -137,6 +153,19 @@ impl Vault {
         self.store_checkpoint(before, String::new(), self.core.clock.now()?).await?;
         *self.core.signed.lock() = None;
         self.keep(found).await.map(drop)
+    }
+
+    async fn enter_acceptance(&self, by: &Approver, detail: &str) -> Result<()> {
+        let caller = CallerFact::Identity {
+            identity: by.identity,
+            credential: by.credential,
+            method: "signature",
+        };
+        let rule = "administrator".into();
+        let decision = DecisionFact { allowed: true, reason: "accepted", by: rule };
+        let private =
+            vec![(Field::Identity, by.name.to_string()), (Field::Detail, detail.to_owned())];
+        self.enter(caller, "system.accept-rollback", decision, "OK", private).await
     }
 
     /// Takes notice of a head that is about to be signed: nothing is signed that does not extend
@@ -216,6 +245,11 @@ impl Vault {
         let size = u64::try_from(head.size).map_err(Error::internal)?;
         Ok(self.core.keyring.write_head(&keyring::Head { size, root: head.root }).await?)
     }
+}
+
+fn described(kept: Option<Head>, found: Head) -> String {
+    let kept = kept.map_or_else(|| "none".to_owned(), |kept| format!("{} entries", kept.size));
+    format!("kept: {kept}, found: {} entries", found.size)
 }
 
 fn rolled_back(kept: Head) -> Error {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::entries::Story;
 use super::run::{Answered, Claim, Claimed, Ready};
-use super::{Decision, EffectOperation, Note, Vault, View, WRITES};
+use super::{Decision, EffectOperation, Note, Vault, View};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
 use crate::types::RequestContext;
@@ -130,7 +130,7 @@ impl<O: EffectOperation> Effect<O> {
             output: None,
             reply,
         };
-        self.vault.submit(fence, WRITES, Box::new(work), answer).await
+        self.vault.submit(fence, O::NEEDS, Box::new(work), answer).await
     }
 }
 

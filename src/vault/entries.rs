@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::{Decision, Note, READS, Resource, Vault};
+use super::{Decision, Note, READS, Resource, Subject, Vault};
 use crate::audit::{CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ResourceFact};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -49,11 +49,35 @@ impl Story {
             action,
             resources: resource_facts(decision),
             decision: decision_fact(decision),
-            private: private(ctx, decision, noted),
+            private: private(ctx, decision.subject.as_deref(), &decision.resources, noted),
         };
         let draft = facts.draft(core.entropy.as_ref())?;
         let ctx = ctx.clone();
         Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent: false })
+    }
+
+    /// Tells that a stored row kept it from being decided.
+    fn undecided(
+        vault: &Vault,
+        ctx: &RequestContext,
+        action: &'static str,
+        subject: Option<&Subject>,
+        error: &Error,
+    ) -> Result<Self> {
+        let core = Arc::clone(&vault.core);
+        let noted = vec![(Field::Detail, error.clone().told().to_string())];
+        let facts = EntryFacts {
+            at: ctx.now,
+            request: ctx.request_id,
+            caller: caller_fact(ctx),
+            action,
+            resources: Vec::new(),
+            decision: DecisionFact { allowed: false, reason: "undecided", by: "seal".into() },
+            private: private(ctx, subject, &[], noted),
+        };
+        let draft = facts.draft(core.entropy.as_ref())?;
+        let (ctx, keys) = (ctx.clone(), Vec::new());
+        Ok(Self { ctx, core, draft, keys, credential: None, success: "OK", silent: false })
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
@@ -115,14 +139,15 @@ fn decision_fact(decision: &Decision) -> DecisionFact<'_> {
 
 fn private<'a>(
     ctx: &RequestContext,
-    decision: &'a Decision,
+    subject: Option<&'a Subject>,
+    resources: &'a [Resource],
     noted: Vec<(Field, String)>,
 ) -> Vec<(Field, Cow<'a, str>)> {
     let mut values = Vec::with_capacity(4);
-    if let Some(subject) = &decision.subject {
+    if let Some(subject) = subject {
         values.push((Field::Identity, subject.identity.row.name.as_str().into()));
     }
-    for resource in &decision.resources {
+    for resource in resources {
         values.push((Field::Resource, resource.name.as_str().into()));
     }
     if let Some(source) = ctx.source {
@@ -133,6 +158,32 @@ fn private<'a>(
 }
 
 impl Vault {
+    /// Records that a stored row which is not what was sealed kept an identity's request from
+    /// being decided, and says what to answer. Whatever else fails there is answered as it is; a
+    /// worker comes back each round, and is in the log.
+    pub(super) async fn undecided(
+        &self,
+        ctx: &RequestContext,
+        action: &'static str,
+        subject: Option<&Subject>,
+        error: Error,
+    ) -> Error {
+        let (Error::Tampered { .. }, Some(caller)) = (&error, ctx.authenticated()) else {
+            return error;
+        };
+        let now = self.core.clock.monotonic();
+        let counted = !self.core.refusals.records(caller.identity, action, now);
+        let mut story = match Story::undecided(self, ctx, action, subject, &error) {
+            Ok(story) => story,
+            Err(failed) => return failed,
+        };
+        story.silent = counted;
+        match self.append_story(story, Err(error.clone()), None).await {
+            Ok(_) => error,
+            Err(lost) => lost,
+        }
+    }
+
     /// Records a refusal by policy; nothing when what it stood on moved, so that it is decided
     /// again.
     pub(super) async fn refuse(

@@ -34,12 +34,13 @@ use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
-pub use anchor::Anchored;
+pub use anchor::{Anchored, Approver};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;
 pub use operation::{
-    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, Verb, WRITES,
+    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, TAKES_BACK,
+    Verb, WRITES,
 };
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;

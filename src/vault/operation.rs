@@ -20,6 +20,9 @@ pub const GOVERNS: Needs = Needs { writes: Writes::Many, bumps: true, urgent: fa
 /// A commit that takes authority away: it may use the room that is kept for it.
 pub const CONTAINS: Needs = Needs { writes: Writes::Many, bumps: true, urgent: true };
 
+/// A commit around an effect that takes something back: it may use the room that is kept for it.
+pub const TAKES_BACK: Needs = Needs { writes: Writes::Many, bumps: false, urgent: true };
+
 /// A thing that an operation touches. What does not exist has a name and nothing else.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
@@ -176,6 +179,9 @@ pub trait Operation: Verb {
 pub trait EffectOperation: Verb {
     /// What acting yields.
     type Effect: Send + Sync + 'static;
+
+    /// What its commits need of the store.
+    const NEEDS: Needs = WRITES;
 
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(

@@ -75,8 +75,18 @@ impl Vault {
         ctx: &RequestContext,
         op: &V,
     ) -> Result<Option<Ready<V>>> {
-        let mut view = self.view(ctx).await?;
-        let decision = self.decide(&view, op).await.map_err(|error| view.tells(error))?;
+        let mut view = match self.view(ctx).await {
+            Ok(view) => view,
+            Err(error) => return Err(self.undecided(ctx, V::ACTION, None, error).await),
+        };
+        let decision = match self.decide(&view, op).await {
+            Ok(decision) => decision,
+            Err(error) => {
+                let subject = view.subject.as_deref();
+                let error = self.undecided(ctx, V::ACTION, subject, error).await;
+                return Err(view.tells(error));
+            }
+        };
         // A kept decision may stand on a newer caller than the view does: what follows looks at
         // the one whose rows the fence holds.
         view.subject.clone_from(&decision.subject);

@@ -252,11 +252,23 @@ impl Vault {
         outcome: &'static str,
         private: Vec<(Field, String)>,
     ) -> Result<()> {
+        self.enter(CallerFact::System("upkeep"), action, decision, outcome, private).await
+    }
+
+    /// Records what was done through no request.
+    pub(super) async fn enter(
+        &self,
+        caller: CallerFact,
+        action: &'static str,
+        decision: DecisionFact<'static>,
+        outcome: &'static str,
+        private: Vec<(Field, String)>,
+    ) -> Result<()> {
         let at = self.core.clock.now()?;
         let facts = EntryFacts {
             at,
             request: RequestId(Id::ordered(at, self.core.entropy.as_ref())?),
-            caller: CallerFact::System("upkeep"),
+            caller,
             action,
             resources: Vec::new(),
             decision,

@@ -69,6 +69,7 @@ fn a_copy_is_verified_with_the_public_key_alone_and_an_altered_entry_is_named() 
     let (output, finding) = verify(dir.path(), &[]);
     assert_eq!(output.status.code(), Some(9));
     assert_eq!(finding["verified"], false);
+    assert!(output.stderr.is_empty(), "one document says it: {output:?}");
     assert_eq!(finding["fault"]["first_entry"], 1);
     assert_eq!(finding["fault"]["last_entry"], 1);
 

@@ -61,6 +61,9 @@ fn sealing_refuses_everything_but_health_until_it_is_unsealed() {
     let refused = as_admin(&server, "whoami");
     assert_eq!(refused.status.code(), Some(8));
     assert!(text(&refused.stderr).contains("SEALED"), "{}", text(&refused.stderr));
+    let shown = local("status --output json");
+    assert_eq!((shown.status.code(), shown.stderr.as_slice()), (Some(8), &b""[..]), "told once");
+    assert_eq!(serde_json::from_slice::<Value>(&shown.stdout).unwrap()["state"], "sealed");
     assert_eq!(server.http("/readyz"), (503, "sealed\n".to_owned()));
     assert_eq!(server.http("/healthz").0, 200);
     assert_eq!(server.stop(), Some(0));

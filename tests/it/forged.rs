@@ -1,12 +1,15 @@
 //! Rows edited or inserted by hand, met by lists and shows at the real socket: refused as an alarm
 //! that names the row to whoever may look, and says nothing of it to others.
 
+use std::collections::BTreeSet;
+
 use prost::Message as _;
 use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, ErrorInfo, GetCertificateRoleRequest, GetDatabaseRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetIdentityRequest, PutCertificateRoleRequest, RpcStatus,
-    SignCertificateRequest, SubjectNames,
+    AddGrantRequest, Entry, EntryFilter, ErrorInfo, GetCertificateRoleRequest,
+    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetIdentityRequest,
+    ListEntriesRequest, PutCertificateRoleRequest, RpcStatus, SignCertificateRequest, SubjectNames,
 };
 use strongroom::store::Location;
 use tonic::transport::Channel;
@@ -155,4 +158,66 @@ async fn a_forged_grant_is_named_to_an_administrator_and_to_nobody_else() {
         by_hand(&w, &format!("DELETE FROM grants WHERE id = '{id}'"));
         send(w.admin.clone(), "GrantService/ListGrants", Vec::new()).await.unwrap();
     }
+}
+
+async fn entries(w: &World, action: &str, outcome: &str) -> Vec<Entry> {
+    w.f.node().vault.integrate().await.unwrap();
+    let (action, outcome) = (action.to_owned(), outcome.to_owned());
+    let filter = EntryFilter { action, outcome, ..EntryFilter::default() };
+    let request = ListEntriesRequest { filter: Some(filter), page_size: 100, ..Default::default() };
+    let mut client = RecordServiceClient::new(w.admin.clone());
+    client.list_entries(request).await.unwrap().into_inner().entries
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_a_forged_row_keeps_from_being_decided_is_on_the_record() {
+    let w = world().await;
+    let dave = human(&w.f, "dave").await;
+    let rpc = "IdentityService/GetIdentity";
+    let etl = GetIdentityRequest { name: "nightly-etl".into() }.encode_to_vec();
+    let id = look(&w, "SELECT id FROM identities WHERE name = 'nightly-etl'");
+    let edit = |by| format!("UPDATE identities SET changed_at = changed_at {by} WHERE id = '{id}'");
+    assert!(entries(&w, "identities.show", "TAMPERED").await.is_empty());
+    by_hand(&w, &edit("+ 1"));
+    for caller in [&w.admin, &dave] {
+        assert_eq!(reason(&refused(caller, rpc, &etl).await), "TAMPERED");
+    }
+    by_hand(&w, &edit("- 1"));
+    let found = entries(&w, "identities.show", "TAMPERED").await;
+    let names: BTreeSet<_> = found.iter().map(|entry| entry.identity.as_str()).collect();
+    assert_eq!((found.len(), names), (2, BTreeSet::from(["admin", "dave"])), "{found:?}");
+    for entry in &found {
+        assert!(entry.decision == "deny" && entry.reason == "undecided", "{entry:?}");
+        assert!(entry.detail.contains(&format!("row {id} of table identities")), "{entry:?}");
+    }
+
+    // What repeats is counted, as refusals are.
+    by_hand(&w, &edit("+ 1"));
+    for _ in 0..30 {
+        refused(&dave, rpc, &etl).await;
+    }
+    by_hand(&w, &edit("- 1"));
+    let recorded = entries(&w, "identities.show", "TAMPERED").await.len() - found.len();
+    w.f.node().vault.summarise_refusals().await.unwrap();
+    let counted: usize = entries(&w, "system.refusals", "")
+        .await
+        .iter()
+        .filter_map(|entry| entry.detail.split_once("identities.show: "))
+        .map(|(_, count)| count.split(';').next().unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert_eq!(recorded + counted, 30, "{recorded} entries");
+
+    // A caller whose own row is forged is nobody, and is counted among strangers.
+    let who = "IdentityService/WhoAmI";
+    send(dave.clone(), who, Vec::new()).await.unwrap();
+    let id = look(&w, "SELECT id FROM identities WHERE name = 'dave'");
+    let edit = |by| format!("UPDATE identities SET changed_at = changed_at {by} WHERE id = '{id}'");
+    by_hand(&w, &edit("+ 1"));
+    // What was kept of callers is forgotten.
+    human(&w.f, "erin").await;
+    assert_eq!(reason(&refused(&dave, who, &[]).await), "TAMPERED");
+    by_hand(&w, &edit("- 1"));
+    w.f.node().vault.summarise_refusals().await.unwrap();
+    let summary = format!("{:?}", entries(&w, "system.strangers", "").await);
+    assert!(summary.contains("TAMPERED: 1"), "{summary}");
 }

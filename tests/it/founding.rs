@@ -6,6 +6,7 @@ use std::sync::Arc;
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm as _, MemoryHsm};
 use strongroom::server::{First, Founding, Ingredients, Node, found};
+use strongroom::store::Location;
 use strongroom::types::VaultId;
 use tempfile::TempDir;
 
@@ -37,6 +38,11 @@ async fn an_administrator_made_by_hand_is_refused_outside_development() {
     assert_eq!(refused.reason(), "PRECONDITION");
     // And it left nothing.
     found(&parts, &founding(false, First::Bootstrap), pin()).await.unwrap();
+    // Its entry has the log's first place before anything else is asked.
+    let Location::Sqlite { path, .. } = &parts.location else { panic!("it is on SQLite") };
+    let store = rusqlite::Connection::open(path).unwrap();
+    let size: i64 = store.query_row("SELECT size FROM log_head", [], |row| row.get(0)).unwrap();
+    assert_eq!(size, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 mod effects;
 mod logins;
+mod processes;
 mod refusals;
 
 use strongroom::proto::add_grant_request::Subject;

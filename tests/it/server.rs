@@ -202,6 +202,9 @@ fn sighup_shows_the_new_certificate_to_new_handshakes() {
     assert!(real.init().status.success());
     let server = real.serve();
     assert_eq!(shown_by(&server), first);
+    // A client that names an address is served, and no event.
+    assert_eq!(shown_to(&server, &["-servername", "127.0.0.1"]), first);
+    assert!(!server.log().contains("SNI"), "{}", server.log());
     let second = certificate();
     assert_eq!(shown_by(&server), first, "files are read when they are asked for");
     server.signal(Signal::HUP);
@@ -222,9 +225,14 @@ fn wait(mut is: impl FnMut() -> bool) {
 
 /// The certificate that a server shows, whoever signed it.
 fn shown_by(server: &Running) -> Vec<u8> {
+    shown_to(server, &[])
+}
+
+fn shown_to(server: &Running, more: &[&str]) -> Vec<u8> {
     let address = server.said("grpc_addr").to_owned();
     let shown = std::process::Command::new("openssl")
         .args(["s_client", "-connect", &address, "-tls1_3", "-alpn", "h2", "-showcerts"])
+        .args(more)
         .stdin(std::process::Stdio::null())
         .output()
         .unwrap();

@@ -13,6 +13,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::node::{Backend, Fixture, location};
 use crate::support::postgres::Postgres;
@@ -86,6 +89,13 @@ async fn a_store_that_falls_silent_is_unavailable_in_bounded_time_until_it_is_he
         let mut client = client.clone();
         async move { client.list_identities(ListIdentitiesRequest::default()).await.map(drop) }
     };
+    let mut watched = HealthClient::new(f.connect(&f.admin).await)
+        .watch(HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    let mut health = async || watched.message().await.unwrap().unwrap().status();
+    assert_eq!(health().await, ServingStatus::Serving);
     who().await.unwrap();
     list().await.unwrap();
 
@@ -99,6 +109,7 @@ async fn a_store_that_falls_silent_is_unavailable_in_bounded_time_until_it_is_he
     assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
     let standing = f.node().life.standing();
     assert_eq!(standing.state(), State::Unheard, "a seal may be in there");
+    assert_eq!(health().await, ServingStatus::NotServing);
     let began = Instant::now();
     let refused = who().await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
@@ -110,4 +121,5 @@ async fn a_store_that_falls_silent_is_unavailable_in_bounded_time_until_it_is_he
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", standing.state());
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert_eq!(health().await, ServingStatus::Serving);
 }

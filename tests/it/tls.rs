@@ -13,6 +13,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use strongroom::engines::pki::TrustDomain;
 use strongroom::grpc::tls::{Connections, Limits, PeerInfo, ServerIdentity, Tls, Trust, listen};
+use strongroom::telemetry::Metrics;
 use strongroom::types::{Clock, SystemClock, TaskGroup, UnixMillis};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -67,7 +68,8 @@ impl Fixture {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = TaskGroup::default();
-        let connections = listen(listener, Arc::clone(&tls), limits, &tasks);
+        let metrics = Arc::new(Metrics::default());
+        let connections = listen(listener, Arc::clone(&tls), limits, Arc::clone(&metrics), &tasks);
         Self { authorities, address, clock, tls, connections: Some(connections), tasks }
     }
 

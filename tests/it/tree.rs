@@ -17,7 +17,7 @@ use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
 
 use crate::support::logins::{register, registration};
-use crate::support::node::{Backend, Login, csr};
+use crate::support::node::{BACKENDS, Backend, Login, csr};
 use crate::support::target::{World, ask, issue, until};
 
 const PAGE: &str = "docs/tree-of-authority.md";
@@ -59,13 +59,14 @@ fn every_kind_of_credential_has_its_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hangs_below_ends_or_stays_as_the_page_says() {
     let mut different = Vec::new();
-    for row in page() {
+    let rows = page();
+    for (backend, row) in BACKENDS.iter().flat_map(|on| rows.iter().map(move |row| (*on, row))) {
         // Nothing hangs below them: nothing names one as its parent.
         if row.children.iter().all(|child| child == "–") {
             continue;
         }
-        let scene = Scene::new(&row).await;
-        scene.end(&row).await;
+        let scene = Scene::new(backend, row).await;
+        scene.end(row).await;
         let mut found = scene.look().await;
         for (said, found) in row.children.iter().zip(&mut found) {
             if said == "–" {
@@ -73,7 +74,7 @@ async fn what_hangs_below_ends_or_stays_as_the_page_says() {
             }
         }
         if found != row.children {
-            different.push(format!("{} {}: {found:?}", row.parent, row.way));
+            different.push(format!("{backend:?} {} {}: {found:?}", row.parent, row.way));
         }
     }
     assert!(different.is_empty(), "the vault does\n{}", different.join("\n"));
@@ -95,8 +96,8 @@ struct Scene {
 }
 
 impl Scene {
-    async fn new(row: &Row) -> Self {
-        let world = World::new(Backend::Sqlite).await;
+    async fn new(backend: Backend, row: &Row) -> Self {
+        let world = World::new(backend).await;
         let short = |parent| if row.parent == parent && row.way == "expiry" { SHORT_S } else { 0 };
         register(&world.f, "carol", "human", "").await;
         let identity = registration("etl", "pipeline", "carol");

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
 use crate::store::database::TargetRow;
-use crate::store::{Tx, Versioned};
+use crate::store::{Needs, Tx, Versioned};
 use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
-use crate::vault::{Decision, EffectOperation, Note, Resource, Verb, View};
+use crate::vault::{Decision, EffectOperation, Note, Resource, TAKES_BACK, Verb, View};
 
 /// How long a try has a lease for itself: after it another may begin.
 const CLAIM: Duration = Duration::from_mins(1);
@@ -126,6 +126,8 @@ impl Verb for RevokeLease {
 impl EffectOperation for RevokeLease {
     /// Whether the role is gone from the target.
     type Effect = bool;
+
+    const NEEDS: Needs = TAKES_BACK;
 
     async fn intend(
         &self,

@@ -4,8 +4,9 @@
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
-    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1,
+    ECDSA_P384_SHA384_ASN1_SIGNING, ED25519, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair,
+    KeyPair, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -92,6 +93,21 @@ impl PublicKey {
     #[must_use]
     pub const fn key_type(&self) -> KeyType {
         self.key_type
+    }
+
+    /// Tells whether a signature over a message was made with its private half, in the one way
+    /// that TLS 1.3 signs with such a key.
+    ///
+    /// Source: RFC 8446, section 4.2.3.
+    #[must_use]
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let algorithm: &'static dyn VerificationAlgorithm = match self.key_type {
+            KeyType::P256 => &ECDSA_P256_SHA256_ASN1,
+            KeyType::P384 => &ECDSA_P384_SHA384_ASN1,
+            KeyType::Ed25519 => &ED25519,
+            KeyType::Rsa => &RSA_PSS_2048_8192_SHA256,
+        };
+        UnparsedPublicKey::new(algorithm, &self.bits).verify(message, signature).is_ok()
     }
 }
 

@@ -6,17 +6,21 @@
 //!
 //! Must not know how it was accepted.
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::listen::Place;
 use super::trust::PeerCertificate;
 
 /// Who is at the other end; every request of the connection carries it as an extension.
@@ -28,18 +32,40 @@ pub struct PeerInfo {
     pub certificate: Option<Arc<PeerCertificate>>,
 }
 
+/// What an HTTP/2 client says first.
+///
+/// Source: RFC 9113, section 3.4.
+const PREFACE_BYTES: usize = 24;
+
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
+    silence: Option<Silence>,
     /// Whether what is ready had its turn since this last began to write.
     gathered: bool,
+    _place: Place,
+}
+
+/// A client that has not said yet what every client says first. Once it has, HTTP/2 itself asks
+/// whether it is still there.
+#[derive(Debug)]
+struct Silence {
+    ends: Pin<Box<Sleep>>,
+    said: usize,
 }
 
 impl Connection {
-    pub(super) const fn new(stream: TlsStream<TcpStream>, peer: PeerInfo) -> Self {
-        Self { stream, peer, gathered: false }
+    /// Takes a stream; its client has so long to begin.
+    pub(super) fn new(
+        stream: TlsStream<TcpStream>,
+        peer: PeerInfo,
+        place: Place,
+        silence: Duration,
+    ) -> Self {
+        let silence = Some(Silence { ends: Box::pin(sleep(silence)), said: 0 });
+        Self { stream, peer, silence, gathered: false, _place: place }
     }
 
     /// Lets what is ready run before a write begins.
@@ -67,7 +93,18 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(silence) = &mut self.silence {
+            let said = buf.filled().len().saturating_sub(before);
+            silence.said = silence.said.saturating_add(said);
+            if silence.said >= PREFACE_BYTES {
+                self.silence = None;
+            } else if silence.ends.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::connection::{Connection, PeerInfo};
 use super::trust::PeerCertificate;
 use super::{HTTP_2, Tls};
+use crate::telemetry::Metrics;
 use crate::types::TaskGroup;
 
 /// Finished handshakes that may wait for the server to take them.
@@ -34,11 +36,14 @@ pub struct Limits {
     pub handshake: Duration,
     /// Handshakes side by side; one more ends the oldest of them.
     pub handshakes: usize,
+    /// Connections at once; one more is closed. A quarter may be without a client certificate, so
+    /// that strangers leave room for those who are known.
+    pub connections: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(5), handshakes: 1_024 }
+        Self { handshake: Duration::from_secs(5), handshakes: 1_024, connections: 4_096 }
     }
 }
 
@@ -60,11 +65,13 @@ pub fn listen(
     listener: TcpListener,
     tls: Arc<Tls>,
     limits: Limits,
+    metrics: Arc<Metrics>,
     tasks: &TaskGroup,
 ) -> Connections {
     let (ready, connections) = mpsc::channel(READY);
     // Its end is what shutdown waits for; nobody else does.
-    drop(tasks.spawn(accept(listener, tls, limits, ready, tasks.clone())));
+    let places = Arc::new(Places::new(limits.connections, metrics));
+    drop(tasks.spawn(accept(listener, tls, limits, places, ready, tasks.clone())));
     Connections(connections)
 }
 
@@ -72,6 +79,7 @@ async fn accept(
     listener: TcpListener,
     tls: Arc<Tls>,
     limits: Limits,
+    places: Arc<Places>,
     ready: mpsc::Sender<Connection>,
     tasks: TaskGroup,
 ) {
@@ -83,13 +91,20 @@ async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // Closed before anything is computed for it.
+            Ok(_) if places.is_full() => places.refuse(),
             Ok((stream, address)) => {
                 let handshake = handshake(stream, address, Arc::clone(&tls), limits.handshake);
-                let ready = ready.clone();
+                let (ready, places) = (ready.clone(), Arc::clone(&places));
                 let task = tasks.spawn(async move {
-                    if let Some(connection) = handshake.await {
-                        // It fails when the server takes no more; the connection is dropped then.
-                        drop(ready.send(connection).await);
+                    let Some((stream, peer)) = handshake.await else { return };
+                    match places.take(peer.certificate.is_some()) {
+                        Some(place) => {
+                            let connection = Connection::new(stream, peer, place, limits.handshake);
+                            // It fails when the server takes no more; it is dropped then.
+                            drop(ready.send(connection).await);
+                        }
+                        None => places.refuse(),
                     }
                 });
                 pending.push(task.abort_handle());
@@ -108,6 +123,43 @@ async fn accept(
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
+}
+
+/// Room for connections, counted from the end of their handshakes on.
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
+
+impl Places {
+    fn new(connections: usize, metrics: Arc<Metrics>) -> Self {
+        let semaphore =
+            |places: usize| Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
+        Self { all: semaphore(connections), strangers: semaphore(connections / 4), metrics }
+    }
+
+    fn is_full(&self) -> bool {
+        self.all.available_permits() == 0
+    }
+
+    fn take(&self, known: bool) -> Option<Place> {
+        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
+        let stranger = if known { None } else { Some(take(&self.strangers)?) };
+        Some(Place { _all: take(&self.all)?, _stranger: stranger })
+    }
+
+    fn refuse(&self) {
+        self.metrics.connection_refused();
+    }
+}
+
+/// A connection's place; another gets it once it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    _all: OwnedSemaphorePermit,
+    _stranger: Option<OwnedSemaphorePermit>,
 }
 
 /// Handshakes under way, oldest first.
@@ -147,7 +199,7 @@ async fn handshake(
     address: SocketAddr,
     tls: Arc<Tls>,
     limit: Duration,
-) -> Option<Connection> {
+) -> Option<(TlsStream<TcpStream>, PeerInfo)> {
     let refused = |why: &str| tracing::debug!(%address, why, "no TLS connection");
     if let Err(error) = stream.set_nodelay(true) {
         refused(&error.to_string());
@@ -177,5 +229,5 @@ async fn handshake(
             return None;
         }
     };
-    Some(Connection::new(stream, PeerInfo { address, certificate }))
+    Some((stream, PeerInfo { address, certificate }))
 }

@@ -146,7 +146,7 @@ fn show(global: &Global, findings: &[Finding]) -> Outcome {
     print(&text)?;
     match findings.iter().filter(|finding| finding.level == Level::Wrong).count() {
         0 => Ok(()),
-        1 => Err(Failure::new(Exit::Invalid, "1 thing is wrong")),
-        count => Err(Failure::new(Exit::Invalid, format!("{count} things are wrong"))),
+        1 => Err(Failure::new(Exit::Invalid, "1 thing is wrong").told()),
+        count => Err(Failure::new(Exit::Invalid, format!("{count} things are wrong")).told()),
     }
 }

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::hsm::{Hsm, Pkcs11Hsm};
 use crate::keyring::{FinalTry, Keyring, KeyringError};
 use crate::server::assemble;
+use crate::server::files;
 use crate::server::life;
 use crate::server::pin::PinMemory;
 use crate::store::keys::{Check, Foundation};
@@ -35,6 +36,12 @@ pub(super) async fn examine(config: &Config, token: Option<Arc<Pkcs11Hsm>>) -> V
     {
         let found = format!("{} is not there", sqlite.path.display());
         return vec![Finding::warning("store", found, "`strongroom init` makes it")];
+    }
+    // Looking into one would leave files beside it that nobody can write either.
+    if let config::Store::Sqlite(sqlite) = &config.store
+        && let Err(error) = files::require_writable_store(&sqlite.path)
+    {
+        return vec![Finding::wrong("store", error.to_string(), STORE)];
     }
     let mut findings = vec![schema(config, &location).await];
     if findings.iter().any(|finding| finding.level != super::Level::Ok) {

@@ -50,8 +50,8 @@ struct Bootstrapped {
 }
 
 impl Scene {
-    pub(super) async fn new() -> Self {
-        let world = World::new(Backend::Sqlite).await;
+    pub(super) async fn new(backend: Backend) -> Self {
+        let world = World::new(backend).await;
         let f = &world.f;
         let owner = human(f, "carol").await;
         register(f, "data-etl", "pipeline", "carol").await;

@@ -3,11 +3,12 @@
 use strongroom::error::Error;
 use strongroom::proto::ListEntriesRequest;
 use strongroom::server::Node;
-use strongroom::vault::Anchored;
+use strongroom::vault::{Anchored, Approver};
 use tonic::Code;
 
 use super::{Audited, calls, client, quiet};
 use crate::support::hand::{Hand, Place};
+use crate::support::logins;
 use crate::support::node::{BACKENDS, Fixture, pin};
 
 /// One act: statements, statements that undo it, the first wrong entry, the last.
@@ -228,7 +229,8 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         assert_eq!(f.node().vault.check_anchor().await, Ok(Anchored::Extends { kept }));
-        let nothing = f.node().vault.accept_rollback().await;
+        let by = [approver(&f).await];
+        let nothing = f.node().vault.accept_rollback(Anchored::Extends { kept }, &by).await;
         assert!(matches!(nothing, Err(Error::Precondition(_))));
         f.restart().await;
         // A clean stop leaves the newest head with the HSM.
@@ -245,7 +247,7 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         assert_eq!(seen, Ok(Anchored::RolledBack { kept, found }));
         let refused = f.node().vault.write_anchor().await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "the HSM keeps what it has");
-        f.node().vault.accept_rollback().await.unwrap();
+        f.node().vault.accept_rollback(seen.unwrap(), &by).await.unwrap();
         let seen = f.node().vault.check_anchor().await;
         assert_eq!(seen, Ok(Anchored::Extends { kept: found }));
     }
@@ -351,7 +353,7 @@ async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
         let note = hand.ask("SELECT checkpoint FROM log_head").await;
         f.node = Some(Node::start(f.parts.clone(), pin()).await.unwrap());
         match f.node().vault.check_anchor().await.unwrap() {
-            Anchored::RolledBack { kept: found, .. } => assert!(found.size >= kept.size),
+            Anchored::RolledBack { kept: newest, .. } => assert!(newest.size >= kept.size),
             other @ (Anchored::Extends { .. } | Anchored::Unknown | Anchored::Altered { .. }) => {
                 panic!("{other:?}")
             }
@@ -359,7 +361,16 @@ async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
         let refused = f.node().vault.integrate().await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
-        f.node().vault.accept_rollback().await.unwrap();
+        let by = [approver(&f).await];
+        // What was to be signed had its place before that was refused.
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        let Anchored::RolledBack { kept: newest, found } = seen else { panic!("{seen:?}") };
+        let other = Anchored::RolledBack { kept: found, found: newest };
+        let other = f.node().vault.accept_rollback(other, &by).await;
+        assert!(matches!(other, Err(Error::Precondition(_))), "another rollback: {other:?}");
+        let nobody = f.node().vault.accept_rollback(seen, &[]).await;
+        assert!(matches!(nobody, Err(Error::Precondition(_))), "{nobody:?}");
+        f.node().vault.accept_rollback(seen, &by).await.unwrap();
         f.node().vault.integrate().await.unwrap();
         assert_ne!(hand.ask("SELECT checkpoint FROM log_head").await, note, "accepted");
     }
@@ -382,4 +393,12 @@ async fn a_checkpoint_that_the_vault_did_not_sign_is_replaced() {
             assert_ne!(now, bogus);
         }
     }
+}
+
+/// The first administrator, as one who accepts.
+async fn approver(f: &Fixture) -> Approver {
+    let fingerprint = logins::fingerprint(&f.admin.certificate_pem);
+    let admin = f.node().vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
+    let name = "admin".parse().unwrap();
+    Approver { identity: admin.identity, credential: admin.credential, name }
 }

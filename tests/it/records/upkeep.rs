@@ -18,7 +18,7 @@ use tonic::Code;
 
 use super::{calls, client, list, quiet};
 use crate::support::hand::Hand;
-use crate::support::logins::{fingerprint, machine};
+use crate::support::logins::{fingerprint, machine, sign};
 use crate::support::node::{BACKENDS, Backend, pin};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +46,11 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
         assert!(node.vault.write_anchor().await.is_err(), "the HSM keeps what it has");
         assert!(node.vault.integrate().await.is_err(), "nothing is signed");
 
-        assert_eq!(node.life.accept().await, Ok(Accepted::Wholly), "of a development vault one");
+        let waits = node.life.rollback().await.unwrap();
+        assert!(waits.altered && waits.statement().ends_with("\nhead altered\n"), "{waits:?}");
+        let (certificate, signature) = sign(&f.admin, &waits.statement());
+        let accepted = node.life.accept(&certificate, &signature).await;
+        assert_eq!(accepted, Ok(Accepted::Wholly), "of a development vault one");
         assert_eq!(node.life.standing().state(), State::Serving);
         f.node = Some(node);
         calls(&f, 2).await;
@@ -131,7 +135,7 @@ async fn lanes_whose_connection_is_gone_pass_out_of_sight_and_nothing_else_does(
                 |ended| format!("UPDATE record_lanes SET ended = {ended} WHERE lane = {lane}");
             hand.run(&set(to)).await;
             for refused in [f.node().vault.integrate().await, f.node().vault.retire_lanes().await] {
-                assert!(matches!(refused, Err(Error::Denied(_))), "{from}: {refused:?}");
+                assert!(matches!(refused, Err(Error::Tampered { .. })), "{from}: {refused:?}");
             }
             hand.run(&set(from)).await;
         }

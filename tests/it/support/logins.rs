@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use strongroom::Result;
 use strongroom::crypto::sha256;
 use strongroom::engines::pki::{Authorities, Request, Serial, SpiffeId, Template, issue};
@@ -134,4 +136,12 @@ impl Operation for Sign {
         tx.insert(row).await?;
         Ok(pem.clone())
     }
+}
+
+/// A login's certificate, and its key's signature over a statement.
+pub(crate) fn sign(login: &Login, statement: &str) -> (Vec<u8>, Vec<u8>) {
+    let certificate = CertificateDer::from_pem_slice(login.certificate_pem.as_bytes()).unwrap();
+    let pair = rcgen::KeyPair::from_pem(&login.key_pem).unwrap();
+    let signature = rcgen::SigningKey::sign(&pair, statement.as_bytes()).unwrap();
+    (certificate.to_vec(), signature)
 }

@@ -1,6 +1,7 @@
 //! What several suites need.
 
 pub(crate) mod hand;
+pub(crate) mod job;
 pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;

@@ -129,6 +129,13 @@ pub(crate) fn as_admin(server: &Running, line: &str) -> Output {
         .unwrap()
 }
 
+/// Somebody with a login certificate.
+#[derive(Debug)]
+pub(crate) struct Person {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
 /// A real installation that is not founded yet: token, PIN file, configuration.
 #[derive(Debug)]
 pub(crate) struct Installation {
@@ -222,6 +229,50 @@ impl Installation {
         let mut command = program();
         command.arg("server").arg("--config").arg(&self.config);
         Running::start(command, self.dir.path())
+    }
+
+    /// Who may register the first administrators.
+    pub(crate) fn bootstrap(&self) -> Person {
+        let out = self.dir.path().join("out");
+        Person { certificate: out.join("bootstrap.pem"), key: out.join("bootstrap.key") }
+    }
+
+    /// Prepares a client's command as somebody.
+    pub(crate) fn client(&self, server: &Running, who: &Person, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(line.split(' '))
+            .env("STRONGROOM_ADDR", format!("https://{}", server.said("grpc_addr")))
+            .env("STRONGROOM_CACERT", self.dir.path().join("out/ca.pem"))
+            .env("STRONGROOM_CERT", &who.certificate)
+            .env("STRONGROOM_KEY", &who.key);
+        command
+    }
+
+    /// Runs a client's command as somebody, who may.
+    pub(crate) fn ask(&self, server: &Running, who: &Person, line: &str) -> Output {
+        let done = self.client(server, who, line).output().unwrap();
+        assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+        done
+    }
+
+    /// Registers a human, and signs its first login certificate.
+    pub(crate) fn register(&self, server: &Running, by: &Person, name: &str) -> Person {
+        let create = format!("identity create {name} --kind human --purpose test --tier high");
+        self.ask(server, by, &create);
+        self.sign(server, by, name)
+    }
+
+    /// Signs a login certificate for a key made here.
+    pub(crate) fn sign(&self, server: &Running, by: &Person, name: &str) -> Person {
+        let at = |end: &str| self.dir.path().join(format!("{name}.{end}"));
+        let person = Person { certificate: at("pem"), key: at("key") };
+        let (key, request) = super::node::csr();
+        fs::write(&person.key, key).unwrap();
+        fs::write(at("csr"), request).unwrap();
+        let [csr, out] = [at("csr"), at("pem")].map(|path| path.display().to_string());
+        self.ask(server, by, &format!("identity issue-cert {name} --csr {csr} --out {out}"));
+        person
     }
 
     /// Runs a command on the control socket.

@@ -48,25 +48,13 @@ impl World {
 
     /// A vault that reaches a cluster at some port.
     pub(crate) async fn over(backend: Backend, cluster: &Postgres, port: u16) -> Self {
-        let f = Fixture::on(backend).await;
-        let tag = tag();
+        Self::of(Fixture::on(backend).await, cluster, port).await
+    }
+
+    /// A vault of the test's own making.
+    pub(crate) async fn of(f: Fixture, cluster: &Postgres, port: u16) -> Self {
+        let tag = prepare(cluster).await;
         let database = format!("t_{tag}");
-        cluster.run("postgres", &format!("CREATE DATABASE {database}")).await;
-        let account = ACCOUNT_PASSWORD.replace('\'', "''");
-        cluster
-            .run(
-                &database,
-                &format!(
-                    "CREATE ROLE reader_{tag}; CREATE ROLE owner_{tag}; \
-                     CREATE ROLE account_{tag} LOGIN CREATEROLE PASSWORD '{account}'; \
-                     GRANT pg_signal_backend TO account_{tag}; \
-                     GRANT reader_{tag} TO account_{tag} WITH ADMIN OPTION; \
-                     GRANT owner_{tag} TO account_{tag}; \
-                     CREATE TABLE facts AS SELECT 42 AS answer; \
-                     GRANT SELECT ON facts TO reader_{tag}"
-                ),
-            )
-            .await;
         logins::register(&f, "nightly-etl", "pipeline", "admin").await;
         let etl = f.connect(&logins::login(&f, "nightly-etl").await).await;
         let admin = f.connect(&f.admin).await;
@@ -176,6 +164,29 @@ impl World {
     pub(crate) fn advance(&self, seconds: u64) {
         self.f.clock.advance(Duration::from_secs(seconds));
     }
+}
+
+/// Makes a database, an account, a group that may read and an owner; what their names end with.
+pub(crate) async fn prepare(cluster: &Postgres) -> String {
+    let tag = tag();
+    let database = format!("t_{tag}");
+    cluster.run("postgres", &format!("CREATE DATABASE {database}")).await;
+    let account = ACCOUNT_PASSWORD.replace('\'', "''");
+    cluster
+        .run(
+            &database,
+            &format!(
+                "CREATE ROLE reader_{tag}; CREATE ROLE owner_{tag}; \
+                 CREATE ROLE account_{tag} LOGIN CREATEROLE PASSWORD '{account}'; \
+                 GRANT pg_signal_backend TO account_{tag}; \
+                 GRANT reader_{tag} TO account_{tag} WITH ADMIN OPTION; \
+                 GRANT owner_{tag} TO account_{tag}; \
+                 CREATE TABLE facts AS SELECT 42 AS answer; \
+                 GRANT SELECT ON facts TO reader_{tag}"
+            ),
+        )
+        .await;
+    tag
 }
 
 /// The usual request.

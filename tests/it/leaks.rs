@@ -1,0 +1,177 @@
+//! Secrets of every kind go through the real program; then they are looked for wherever it writes.
+
+use std::fs;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use data_encoding::{HEXLOWER, HEXUPPER};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use parking_lot::Mutex;
+use prost::Message as _;
+use serde_json::Value;
+use strongroom::types::TaskGroup;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::support::job::Job;
+use crate::support::postgres::Postgres;
+use crate::support::program::{Installation, PIN, text};
+use crate::support::target::{ACCOUNT_PASSWORD, until};
+
+/// An OTLP collector that keeps what it is told.
+#[derive(Debug, Clone, Default)]
+struct Collector(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Collector {
+    async fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(TraceServiceServer::new(self.clone()))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        drop(TaskGroup::default().spawn(server));
+        format!("http://{address}")
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.0.lock().iter().flat_map(ExportTraceServiceRequest::encode_to_vec).collect()
+    }
+
+    fn spans(&self) -> Vec<String> {
+        let requests = self.0.lock();
+        let spans = requests.iter().flat_map(|request| &request.resource_spans);
+        let spans = spans.flat_map(|resource| &resource.scope_spans).flat_map(|scope| &scope.spans);
+        spans.map(|span| format!("{} {:?}", span.name, span.attributes)).collect()
+    }
+}
+
+/// Every form in which a secret would be found: raw, hexadecimal, base64 at any offset.
+fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
+    let mut forms = vec![secret.to_vec()];
+    forms.extend([HEXLOWER.encode(secret).into(), HEXUPPER.encode(secret).into()]);
+    for before in 0..3 {
+        let shifted = [&vec![0; before], secret].concat();
+        for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
+            let encoded = engine.encode(&shifted);
+            // What also depends on the neighbours is cut off.
+            forms.push(encoded.as_bytes()[(before * 8).div_ceil(6)..encoded.len() - 1].to_vec());
+        }
+    }
+    forms
+}
+
+/// The secrets of a PEM key: its scalar, and a line as it stands.
+fn of_key(pem: &str) -> Vec<Vec<u8>> {
+    let (_, parsed) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let at = parsed.contents.windows(2).position(|two| two == [4, 32]).unwrap() + 2;
+    let scalar = parsed.contents[at..at + 32].to_vec();
+    vec![scalar, pem.lines().nth(1).unwrap().as_bytes().to_vec()]
+}
+
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn every_form_of_a_secret_is_found() {
+    let secret = b"a canary of 21 bytes!";
+    for before in 0..5 {
+        let noise = [&vec![b'x'; before], secret.as_slice(), b"yz"].concat();
+        for text in [
+            noise.clone(),
+            HEXLOWER.encode(&noise).into(),
+            HEXUPPER.encode(&noise).into(),
+            STANDARD_NO_PAD.encode(&noise).into(),
+            URL_SAFE_NO_PAD.encode(&noise).into(),
+        ] {
+            assert!(forms(secret).iter().any(|form| holds(&text, form)), "{before}");
+        }
+    }
+    assert!(!forms(secret).iter().any(|form| holds(b"a canary of 20 bytes", form)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_log_store_or_traces_in_any_form() {
+    let collector = Collector::default();
+    let endpoint = collector.serve().await;
+    let real = Installation::new();
+    let telemetry = format!("level = \"trace\"\n[telemetry]\notlp_endpoint = \"{endpoint}\"");
+    real.replace("level = \"trace\"", &telemetry);
+    let mut job = Job::new(real, Postgres::shared().port()).await;
+    let mut secrets: Vec<(&str, Vec<u8>)> = vec![
+        ("the PIN", PIN.into()),
+        ("the account's password", ACCOUNT_PASSWORD.into()),
+        ("a bearer token", b"hvs.CANARY-bearer-0123456789".to_vec()),
+        ("a refused name", b"CANARY-name-9876543210".to_vec()),
+    ];
+    let creds = job.real.ask(job.server(), &job.etl, "db creds analytics/reader --format json");
+    let creds: Value = serde_json::from_slice(&creds.stdout).unwrap();
+    let password = creds["password"].as_str().unwrap();
+    secrets.push(("a database password", password.into()));
+    let dir = job.real.dir.path().to_owned();
+    let key = dir.join("web.key").display().to_string();
+    for line in [
+        "pki role put web --dns a.example.org".to_owned(),
+        "grant add alice --action pki.issue --resource pki/web".to_owned(),
+        format!("pki issue web --dns a.example.org --out {key}.pem --key-out {key}"),
+    ] {
+        job.real.ask(job.server(), &job.alice, &line);
+    }
+    // A credential of a kind that is not accepted here, and a name that is none.
+    let mut bearer = job.real.client(job.server(), &job.etl, "whoami");
+    drop(bearer.env("STRONGROOM_TOKEN", "hvs.CANARY-bearer-0123456789").output().unwrap());
+    let line = "db creds analytics/CANARY-name-9876543210";
+    let refused = job.real.client(job.server(), &job.etl, line).output().unwrap();
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+    for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
+        let pem = fs::read_to_string(dir.join(file)).unwrap();
+        secrets.extend(of_key(&pem).into_iter().map(|part| ("a private key", part)));
+    }
+
+    let look = || {
+        let mut places = vec![("traces".to_owned(), collector.bytes())];
+        for entry in fs::read_dir(dir.join("data")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                places.push((path.display().to_string(), fs::read(&path).unwrap()));
+            }
+        }
+        places.push(("the log".to_owned(), fs::read(dir.join("log")).unwrap()));
+        assert!(places.iter().any(|(place, _)| place.ends_with("vault.db")));
+        for (what, secret) in &secrets {
+            for form in forms(secret) {
+                let found = places.iter().find(|(_, text)| holds(text, &form));
+                let form = String::from_utf8_lossy(&form);
+                assert!(found.is_none(), "{what} as {form} in {}", found.unwrap().0);
+            }
+        }
+    };
+    look();
+    // What waits is sent at the end.
+    assert_eq!(job.server.take().unwrap().stop(), Some(0));
+    until("spans come", async || !collector.spans().is_empty()).await;
+    look();
+    let spans = collector.spans();
+    for part in ["DatabaseService/IssueCredentials", "IdentityService/WhoAmI", "INVALID_ARGUMENT"] {
+        assert!(spans.iter().any(|span| span.contains(part)), "{part}: {spans:?}");
+    }
+    assert!(!fs::read_to_string(dir.join("log")).unwrap().contains("strongroom::spans"));
+}

@@ -1,0 +1,118 @@
+//! Two servers of the real program, in processes of their own, on one PostgreSQL and one token.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use strongroom::proto::add_grant_request::Subject;
+use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::{AddGrantRequest, ListCertificatesRequest, SuspendIdentityRequest};
+use strongroom::store::Location;
+use tokio::task::JoinSet;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::{Client, login_over, order, web};
+use crate::support::logins::registration;
+use crate::support::node::{Backend, Login, csr, location};
+use crate::support::postgres::PASSWORD;
+use crate::support::program::{Installation, Person, Running, program};
+
+/// An installation on PostgreSQL, founded.
+async fn founded() -> Installation {
+    let real = Installation::new();
+    let Location::Postgres { url, .. } = location(Backend::Postgres, real.dir.path()).await else {
+        panic!("not PostgreSQL")
+    };
+    let word = real.dir.path().join("word");
+    fs::write(&word, PASSWORD).unwrap();
+    fs::set_permissions(&word, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let url = url.replacen(&format!(":{PASSWORD}@"), "@", 1);
+    let word = word.display();
+    real.replace(
+        "[vault]",
+        &format!("[store]\nurl = \"{url}\"\npassword_file = \"{word}\"\n[vault]"),
+    );
+    assert!(real.init().status.success());
+    real
+}
+
+/// Starts one more server on the same store and token, with a directory of its own.
+fn serve_beside(real: &Installation) -> Running {
+    let dir = real.dir.path().join("beside");
+    fs::create_dir(&dir).unwrap();
+    let toml = fs::read_to_string(&real.config).unwrap();
+    let data = |dir: &Path| format!("data_dir = \"{}/data\"", dir.display());
+    let other = toml.replacen(&data(real.dir.path()), &data(&dir), 1);
+    assert_ne!(toml, other);
+    fs::write(dir.join("strongroom.toml"), other).unwrap();
+    let mut command = program();
+    command.arg("server").arg("--config").arg(dir.join("strongroom.toml"));
+    Running::start(command, &dir)
+}
+
+async fn connect(real: &Installation, to: &Running, login: &Login) -> Channel {
+    let ca = fs::read_to_string(real.dir.path().join("out/ca.pem")).unwrap();
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca))
+        .identity(Identity::from_pem(&login.certificate_pem, &login.key_pem))
+        .domain_name("localhost");
+    let endpoint = Endpoint::from_shared(format!("https://{}", to.said("grpc_addr"))).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
+}
+
+fn login_of(person: &Person) -> Login {
+    let read = |path| fs::read_to_string(path).unwrap();
+    Login { certificate_pem: read(&person.certificate), key_pem: read(&person.key) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certificate_in_force() {
+    let real = founded().await;
+    let one = real.serve();
+    let other = serve_beside(&real);
+    let alice = login_of(&real.register(&one, &real.bootstrap(), "alice"));
+    let here = connect(&real, &one, &alice).await;
+    let there = connect(&real, &other, &alice).await;
+    Client::new(here.clone()).put_role(web()).await.unwrap();
+    let (_, csr_pem) = csr();
+    let (mut made, mut refused) = (0, 0);
+    for round in 0..20 {
+        let name = format!("racer-{round}");
+        let mut identities = IdentityServiceClient::new(here.clone());
+        identities.create_identity(registration(&name, "pipeline", "alice")).await.unwrap();
+        let grant = AddGrantRequest {
+            subject: Some(Subject::Identity(name.clone())),
+            action: "pki.sign".to_owned(),
+            resource: "pki/web".to_owned(),
+            ..AddGrantRequest::default()
+        };
+        GrantServiceClient::new(here.clone()).add_grant(grant).await.unwrap();
+        let racer = login_over(here.clone(), &name).await.unwrap();
+        let channels = [connect(&real, &one, &racer).await, connect(&real, &other, &racer).await];
+        let mut calls = JoinSet::new();
+        for channel in channels.iter().chain(&channels).cloned() {
+            let request = order(&csr_pem);
+            calls.spawn(async move { Client::new(channel).sign_certificate(request).await });
+        }
+        tokio::time::sleep(Duration::from_millis(3 * (round % 10))).await;
+        let request = SuspendIdentityRequest { name, reason: String::new() };
+        // By either server, in turn.
+        let by = if round % 2 == 0 { &there } else { &here };
+        IdentityServiceClient::new(by.clone()).suspend_identity(request).await.unwrap();
+        for channel in &channels {
+            let late = Client::new(channel.clone()).sign_certificate(order(&csr_pem)).await;
+            assert!(late.is_err(), "both servers know at once");
+        }
+        for call in calls.join_all().await {
+            if call.is_ok() { made += 1 } else { refused += 1 }
+        }
+    }
+    assert!(made > 0 && refused > 0, "some were first, some were not: {made}, {refused}");
+    let all = ListCertificatesRequest { page_size: 1_000, ..ListCertificatesRequest::default() };
+    let all = Client::new(there).list_certificates(all).await.unwrap().into_inner().certificates;
+    assert!(all.len() >= made, "{} of {made}", all.len());
+    let in_force = |state: &str| ["pending", "active"].contains(&state);
+    assert!(!all.iter().any(|one| in_force(&one.state)), "{all:?}");
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+}
