@@ -28,13 +28,15 @@ async fn a_full_store_still_takes_a_revocation_a_suspension_and_a_seal() {
     let issued = w.issue().await.unwrap();
     let ml = logins::machine(&w.f, "ml").await;
     let refused = [Code::ResourceExhausted, Code::Unavailable];
-    let mut asked = 0;
-    while !refused.contains(&whoami(&w.admin).await) {
+    // A smaller entry may still fit where a larger one did not: it is full once none does.
+    let (mut asked, mut refusals) = (0, 0);
+    while refusals < 9 {
+        for channel in [&w.etl, &ml, &w.admin] {
+            let is_refused = refused.contains(&whoami(channel).await);
+            refusals = if is_refused { refusals + 1 } else { 0 };
+        }
         asked += 1;
         assert!(asked < 5_000, "it is never full");
-    }
-    for channel in [&w.etl, &ml, &w.admin] {
-        assert!(refused.contains(&whoami(channel).await));
     }
     let none = w.issue().await.unwrap_err();
     assert!(refused.contains(&none.code()), "{none}");

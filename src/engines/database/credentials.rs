@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use super::limits::Limits;
@@ -77,7 +79,7 @@ pub struct Prepared {
     lease: CredentialRow,
     name: RoleName,
     password: SecretBytes,
-    verifier: SecretBytes,
+    verifier: Mutex<Option<JoinHandle<Result<SecretBytes>>>>,
 }
 
 impl IssueCredentials {
@@ -157,9 +159,10 @@ impl Verb for IssueCredentials {
         let subject = view.subject()?;
         let name = RoleName::mint(view.vault_id(), &subject.identity.row.name, view.entropy())?;
         let lease = self.lease(view, decision, &known, &name)?;
-        let (password, verifier) =
-            make_password(view.entropy(), known.definition.scram_iterations).await?;
         let (target, used) = self.databases.pool(view, &known.target).await?;
+        let (password, verifier) =
+            make_password(view.entropy(), known.definition.scram_iterations)?;
+        let verifier = Mutex::new(Some(verifier));
         Ok(Prepared { known, target, used, lease, name, password, verifier })
     }
 
@@ -234,7 +237,10 @@ impl EffectOperation for IssueCredentials {
             return Err(Error::unavailable("the request waited too long; retry"));
         }
         let Prepared { known, target, lease, name, verifier, .. } = prepared;
-        let created = target.create(&known.definition, name, verifier, lease.expires_at);
+        let verifier = verifier.lock().take();
+        let verifier = verifier.ok_or_else(|| Error::internal("a verifier was used before"))?;
+        let verifier = verifier.await.map_err(Error::internal)??;
+        let created = target.create(&known.definition, name, &verifier, lease.expires_at);
         match tokio::time::timeout(ACTS_WITHIN, created).await {
             Ok(outcome) => Ok(outcome?),
             Err(_elapsed) => Err(Error::unavailable("the target database did not answer in time")),
@@ -267,11 +273,12 @@ impl EffectOperation for IssueCredentials {
     }
 }
 
-/// Makes a password of 256 random bits and the verifier that the target stores for it.
-async fn make_password(
+/// Makes a password of 256 random bits, and begins to make the verifier that the target stores for
+/// it, which is done by the time that the intent is durable.
+fn make_password(
     entropy: &dyn Entropy,
     iterations: u32,
-) -> Result<(SecretBytes, SecretBytes)> {
+) -> Result<(SecretBytes, JoinHandle<Result<SecretBytes>>)> {
     let mut bytes = Zeroizing::new([0; PASSWORD_BYTES]);
     entropy.fill(bytes.as_mut())?;
     let mut salt = [0; SALT_BYTES];
@@ -282,9 +289,9 @@ async fn make_password(
     let iterations = NonZeroU32::new(iterations).ok_or_else(|| Error::internal("no iterations"))?;
     // 0.8 ms at 4,096 iterations: too long for a thread that others wait for.
     let kept = password.clone();
-    let verifier =
-        tokio::task::spawn_blocking(move || scram_sha_256_verifier(&kept, &salt, iterations))
-            .await
-            .map_err(Error::internal)??;
-    Ok((password, SecretBytes::new(verifier.as_bytes().to_vec())))
+    let verifier = tokio::task::spawn_blocking(move || {
+        let verifier = scram_sha_256_verifier(&kept, &salt, iterations)?;
+        Ok(SecretBytes::new(verifier.as_bytes().to_vec()))
+    });
+    Ok((password, verifier))
 }

@@ -1,14 +1,18 @@
 //! Connections to one target: bounded, opened when needed, closed when idle, and thrown away after
 //! any failure that leaves their state in doubt.
+//!
+//! Not the driver's own pool, which asks a connection for a sign of life each time that it comes
+//! back: a round trip for every credential, when what follows a failure is thrown away anyway.
 
 use std::fmt;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Postgres, Row};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use parking_lot::Mutex;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, Row};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use super::connection::ConnectionDefinition;
 use crate::engines::database::target::{Outage, Result, TargetError};
@@ -57,34 +61,67 @@ impl Step {
 
 /// The connections of one target.
 pub(super) struct Pool {
-    idle: PgPool,
     options: PgConnectOptions,
     most: u32,
+    places: Arc<Semaphore>,
+    resting: Arc<Resting>,
+}
+
+/// Connections that nobody uses, the one used last at the end.
+#[derive(Debug, Default)]
+struct Resting(Mutex<Vec<Rested>>);
+
+#[derive(Debug)]
+struct Rested {
+    connection: PgConnection,
+    opened: Instant,
+    since: Instant,
+}
+
+impl Resting {
+    /// Takes the one that was used last; one that lived long enough is closed instead.
+    fn take(&self) -> Option<Rested> {
+        let mut resting = self.0.lock();
+        while let Some(rested) = resting.pop() {
+            if rested.opened.elapsed() < LIFETIME {
+                return Some(rested);
+            }
+        }
+        None
+    }
+
+    /// Closes what rested long enough, until the pool is gone.
+    async fn tidy(resting: Weak<Self>) {
+        loop {
+            tokio::time::sleep(IDLE / 4).await;
+            let Some(resting) = resting.upgrade() else { return };
+            resting.0.lock().retain(|rested| rested.since.elapsed() < IDLE);
+        }
+    }
 }
 
 impl Pool {
     pub(super) fn new(definition: &ConnectionDefinition, password: &SecretBytes) -> Result<Self> {
         let options = definition.options(password)?;
-        let idle = PgPoolOptions::new()
-            .max_connections(definition.max_connections)
-            .acquire_timeout(CONNECT)
-            .idle_timeout(IDLE)
-            .max_lifetime(LIFETIME)
-            .test_before_acquire(false)
-            .before_acquire(|connection, resting| {
-                Box::pin(async move {
-                    if resting.idle_for > FRESH {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { idle, options, most: definition.max_connections })
+        let most = definition.max_connections;
+        let places = usize::try_from(most).map_err(|_small| TargetError::Internal)?;
+        let resting = Arc::new(Resting::default());
+        #[expect(clippy::disallowed_methods, reason = "it ends with the pool and does no work")]
+        drop(tokio::spawn(Resting::tidy(Arc::downgrade(&resting))));
+        Ok(Self { options, most, places: Arc::new(Semaphore::new(places)), resting })
     }
 
+    /// Closes every connection, waiting for the calls under way.
     pub(super) async fn close(&self) {
-        self.idle.close().await;
+        // None is in use once every place is ours; nobody gets one again.
+        let all = Arc::clone(&self.places).acquire_many_owned(self.most).await;
+        self.places.close();
+        let resting = std::mem::take(&mut *self.resting.0.lock());
+        for rested in resting {
+            // The other side may have hung up already.
+            drop(timeout(CONNECT, rested.connection.close()).await);
+        }
+        drop(all);
     }
 
     /// Names the database that the connections of the pool are in.
@@ -94,11 +131,34 @@ impl Pool {
 
     /// Takes a connection, or opens one.
     pub(super) async fn acquire(&self) -> Result<Session> {
-        if self.idle.num_idle() == 0 && self.idle.size() < self.most {
-            self.knock().await?;
+        let gone = || TargetError::Unreachable(Outage::NoConnection);
+        let place = timeout(CONNECT, Arc::clone(&self.places).acquire_owned())
+            .await
+            .map_err(|_elapsed| gone())?
+            .map_err(|_closed| gone())?;
+        while let Some(rested) = self.resting.take() {
+            let is_fresh = rested.since.elapsed() <= FRESH;
+            let mut session = Session::of(rested.connection, rested.opened, Some(self.home()));
+            if is_fresh || session.ping().await.is_ok() {
+                session.place = Some(place);
+                return Ok(session);
+            }
         }
-        let connection = self.idle.acquire().await.map_err(|error| fault(Step::Login, &error))?;
-        Ok(Session { held: Held::Pooled(connection), sound: true })
+        let connection = self.open(&self.options).await?;
+        let mut session = Session::of(connection, Instant::now(), Some(self.home()));
+        session.place = Some(place);
+        Ok(session)
+    }
+
+    fn home(&self) -> Arc<Resting> {
+        Arc::clone(&self.resting)
+    }
+
+    async fn open(&self, options: &PgConnectOptions) -> Result<PgConnection> {
+        timeout(CONNECT, options.connect())
+            .await
+            .map_err(|_elapsed| TargetError::Unreachable(Outage::NoConnection))?
+            .map_err(|error| fault(Step::Login, &error))
     }
 
     /// Takes a connection that just gave a sign of life.
@@ -114,21 +174,8 @@ impl Pool {
 
     /// Opens a connection to another database of the cluster, outside the pool.
     pub(super) async fn enter(&self, database: &str) -> Result<Session> {
-        let options = self.options.clone().database(database);
-        let connection = timeout(CONNECT, options.connect())
-            .await
-            .map_err(|_elapsed| TargetError::Unreachable(Outage::NoConnection))?
-            .map_err(|error| fault(Step::Login, &error))?;
-        Ok(Session { held: Held::Own(connection), sound: true })
-    }
-
-    /// Fails at once where nothing listens: the pool would try again for all of its five seconds.
-    async fn knock(&self) -> Result<()> {
-        let address = (self.options.get_host(), self.options.get_port());
-        match timeout(CONNECT, TcpStream::connect(address)).await {
-            Ok(Ok(_stream)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(TargetError::Unreachable(Outage::NoConnection)),
-        }
+        let connection = self.open(&self.options.clone().database(database)).await?;
+        Ok(Session::of(connection, Instant::now(), None))
     }
 }
 
@@ -140,26 +187,29 @@ impl fmt::Debug for Pool {
     }
 }
 
-#[derive(Debug)]
-enum Held {
-    Pooled(PoolConnection<Postgres>),
-    Own(PgConnection),
-}
-
 /// One connection in use. Dropped in the middle of anything, it is closed, not used again.
 #[derive(Debug)]
 pub(super) struct Session {
-    held: Held,
+    /// There until it is dropped.
+    connection: Option<PgConnection>,
+    opened: Instant,
+    /// Where it rests afterwards.
+    home: Option<Arc<Resting>>,
+    place: Option<OwnedSemaphorePermit>,
     sound: bool,
 }
 
 impl Session {
+    const fn of(connection: PgConnection, opened: Instant, home: Option<Arc<Resting>>) -> Self {
+        Self { connection: Some(connection), opened, home, place: None, sound: true }
+    }
+
     /// Runs a text of one or more statements as one simple query: without an explicit `BEGIN` it
     /// is one round trip and one transaction.
     pub(super) async fn execute(&mut self, step: Step, text: &str) -> Result<()> {
         self.sound = false;
         let statements = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
-        let outcome = timeout(ANSWER, self.connection().execute(statements)).await;
+        let outcome = timeout(ANSWER, self.connection()?.execute(statements)).await;
         self.settle(step, outcome).map(drop)
     }
 
@@ -175,7 +225,7 @@ impl Session {
         for value in values {
             query = query.bind((*value).to_owned());
         }
-        let outcome = timeout(ANSWER, self.connection().fetch_all(query)).await;
+        let outcome = timeout(ANSWER, self.connection()?.fetch_all(query)).await;
         self.settle(step, outcome)?.iter().map(texts).collect()
     }
 
@@ -184,7 +234,8 @@ impl Session {
     pub(super) async fn attempt(&mut self, text: &str) -> Result<(), Attempt> {
         self.sound = false;
         let statements = sqlx::raw_sql(AssertSqlSafe(text.to_owned()));
-        match timeout(ANSWER, self.connection().execute(statements)).await {
+        let connection = self.connection().map_err(Attempt::Failed)?;
+        match timeout(ANSWER, connection.execute(statements)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(match (fault(Step::Check, &error), error.as_database_error()) {
                 (TargetError::Refused { sqlstate, .. }, Some(said)) => {
@@ -203,15 +254,12 @@ impl Session {
 
     async fn ping(&mut self) -> Result<()> {
         self.sound = false;
-        let outcome = timeout(CONNECT, self.connection().ping()).await;
+        let outcome = timeout(CONNECT, self.connection()?.ping()).await;
         self.settle(Step::Login, outcome)
     }
 
-    fn connection(&mut self) -> &mut PgConnection {
-        match &mut self.held {
-            Held::Pooled(pooled) => pooled,
-            Held::Own(own) => own,
-        }
+    fn connection(&mut self) -> Result<&mut PgConnection> {
+        self.connection.as_mut().ok_or(TargetError::Internal)
     }
 
     fn settle<T>(
@@ -237,9 +285,12 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        match &mut self.held {
-            Held::Pooled(pooled) if !self.sound => pooled.close_on_drop(),
-            Held::Pooled(_) | Held::Own(_) => {}
+        // It rests before its place is free for others.
+        if let (Some(connection), Some(home), true) =
+            (self.connection.take(), &self.home, self.sound)
+        {
+            let rested = Rested { connection, opened: self.opened, since: Instant::now() };
+            home.0.lock().push(rested);
         }
     }
 }
@@ -291,11 +342,7 @@ fn fault(step: Step, error: &sqlx::Error) -> TargetError {
     if let sqlx::Error::Tls(cause) = error {
         return untrusted(cause);
     }
-    let waiting = matches!(
-        error,
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_)
-    );
-    if waiting {
+    if matches!(error, sqlx::Error::Protocol(_)) {
         return TargetError::Unreachable(broken);
     }
     tracing::error!(step = step.phrase(), %error, "a target answered what nobody expected");
