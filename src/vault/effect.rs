@@ -12,7 +12,7 @@ use super::entries::Story;
 use super::run::{Answered, Claim, Claimed, Ready};
 use super::{Decision, EffectOperation, Note, Vault, View};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Fence, Settled, Tx, Work};
+use crate::store::{Change, Entry, Fence, Needs, Settled, Tx, Work, Writes};
 use crate::types::RequestContext;
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
@@ -120,6 +120,11 @@ impl<O: EffectOperation> Effect<O> {
         if matches!(step, Step::Intend(_)) {
             story.success = "INTENT";
         }
+        let writes = match &step {
+            Step::Intend(None) | Step::Record(_) => O::NEEDS.writes,
+            Step::Intend(Some(_)) | Step::Abandon(_, _) => Writes::Many,
+        };
+        let needs = Needs { writes, ..O::NEEDS };
         let (reply, answer) = oneshot::channel();
         let work = EffectWork {
             op: Arc::clone(&self.op),
@@ -130,7 +135,7 @@ impl<O: EffectOperation> Effect<O> {
             output: None,
             reply,
         };
-        self.vault.submit(fence, O::NEEDS, Box::new(work), answer).await
+        self.vault.submit(fence, needs, Box::new(work), answer).await
     }
 }
 

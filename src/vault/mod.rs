@@ -40,7 +40,7 @@ pub use decide::Decision;
 pub use gauges::LogState;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, TAKES_BACK,
-    Verb, WRITES,
+    Verb, WRITES, WRITES_ONE,
 };
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;

@@ -15,6 +15,8 @@ use crate::types::{CredentialId, Id, IdentityId, RequestContext, ResourceName};
 pub const READS: Needs = Needs { writes: Writes::Nothing, bumps: false, urgent: false };
 /// A commit of several statements that no decision reads.
 pub const WRITES: Needs = Needs { writes: Writes::Many, bumps: false, urgent: false };
+/// Changes one row that nothing was decided on, by one statement after which nothing fails.
+pub const WRITES_ONE: Needs = Needs { writes: Writes::One, ..WRITES };
 /// A commit that changes what decisions stand on.
 pub const GOVERNS: Needs = Needs { writes: Writes::Many, bumps: true, urgent: false };
 /// A commit that takes authority away: it may use the room that is kept for it.
@@ -180,7 +182,8 @@ pub trait EffectOperation: Verb {
     /// What acting yields.
     type Effect: Send + Sync + 'static;
 
-    /// What its commits need of the store.
+    /// What its intent and its record need of the store; an intent that claims a key, and giving
+    /// up, run several statements whatever this says.
     const NEEDS: Needs = WRITES;
 
     /// Commits the intent: a row, with a deterministic name, that recovery can end.

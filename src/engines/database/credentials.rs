@@ -28,14 +28,14 @@ use crate::crypto::scram_sha_256_verifier;
 use crate::engines::leases::{self, EndReason, LeaseDetail};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
-use crate::store::Tx;
 use crate::store::credentials::CredentialRow;
 use crate::store::database::TargetRow;
+use crate::store::{Needs, Tx};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, Entropy, RequestContext, ResourceName,
     SecretBytes, Segment,
 };
-use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View};
+use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, WRITES_ONE};
 
 /// The action; a renewal asks whether it is still held.
 pub(super) const ACTION: &str = "database.credentials";
@@ -216,6 +216,7 @@ impl Verb for IssueCredentials {
 #[async_trait]
 impl EffectOperation for IssueCredentials {
     type Effect = ();
+    const NEEDS: Needs = WRITES_ONE;
 
     async fn intend(
         &self,

@@ -22,14 +22,14 @@ use super::{
 };
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
-use crate::store::Tx;
 use crate::store::credentials::CredentialRow;
 use crate::store::keys::HsmPurpose;
+use crate::store::{Needs, Tx};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
     SecretBytes, Segment, UnixMillis,
 };
-use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View};
+use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, WRITES_ONE};
 
 /// What every order for a certificate names.
 #[derive(Debug)]
@@ -227,6 +227,7 @@ impl<S: Source> Verb for Mint<S> {
 #[async_trait]
 impl<S: Source> EffectOperation for Mint<S> {
     type Effect = Signed;
+    const NEEDS: Needs = WRITES_ONE;
 
     async fn intend(
         &self,
