@@ -29,35 +29,49 @@ impl Head {
 /// # Errors
 /// [`StoreError::Tampered`] when none did; [`StoreError::Sealed`] without the key.
 pub async fn head(tx: &mut Tx, codec: &RecordCodec) -> Result<HeadRow, StoreError> {
-    let (row, vouched) = seen_head(tx, codec).await?;
-    if vouched { Ok(row) } else { Err(tampered(&row)) }
+    let row = records::head(tx).await?;
+    if codec.vouches(&row)? { Ok(row) } else { Err(tampered(&row)) }
 }
 
-/// Reads the head's row, and whether a vault wrote it.
+/// Reads the head's row, and whether a vault wrote it and the lanes that it stands on.
 ///
 /// # Errors
 /// [`StoreError::Sealed`] without the key; what the store answers.
 pub async fn seen_head(tx: &mut Tx, codec: &RecordCodec) -> Result<(HeadRow, bool), StoreError> {
     let row = records::head(tx).await?;
-    let vouched = codec.vouches(&row)?;
+    let vouched = codec.vouches(&row)? && digest(&records::lanes(tx).await?) == row.lanes;
     Ok((row, vouched))
 }
 
-/// Vouches for the head and the lanes as they stand, for whoever accepted them.
+/// Holds the head fast as it was accepted, in the transaction that records who did, and answers
+/// its row. One that no vault wrote is vouched for anew, with the lanes as they stand.
 ///
 /// # Errors
+/// [`StoreError::Stale`] when the head is not the accepted one, or `altered` is not what it is;
 /// [`StoreError::Tampered`] where the root is not the frontier's: there is no tree to go on with.
-pub async fn vouch_anew(tx: &mut Tx, codec: &RecordCodec) -> Result<(), StoreError> {
-    let from = records::head(tx).await?;
-    let size = u64::try_from(from.size).map_err(|_negative| tampered(&from))?;
-    let frontier = Frontier::from_parts(size, from.edge.as_chunks::<32>().0.to_vec());
-    if size > 0 && frontier.map_err(|_unfit| tampered(&from))?.root() != *from.root {
-        return Err(tampered(&from));
+pub async fn accept_head(
+    tx: &mut Tx,
+    codec: &RecordCodec,
+    found: Head,
+    altered: bool,
+) -> Result<HeadRow, StoreError> {
+    let (from, vouched) = seen_head(tx, codec).await?;
+    if Head::read(&from) != found || vouched == altered {
+        return Err(StoreError::Stale);
     }
-    let lanes = digest(&records::lanes(tx).await?);
-    let mut to = HeadRow { lanes, ..from.clone() };
-    to.mac = codec.vouch(&to)?.to_vec();
-    records::advance_head(tx, &from, &to).await
+    let mut to = from.clone();
+    if altered {
+        let size = u64::try_from(from.size).map_err(|_negative| tampered(&from))?;
+        let frontier = Frontier::from_parts(size, from.edge.as_chunks::<32>().0.to_vec())
+            .map_err(|_unfit| tampered(&from))?;
+        if frontier.root() != found.root {
+            return Err(tampered(&from));
+        }
+        to.lanes = digest(&records::lanes(tx).await?);
+        to.mac = codec.vouch(&to)?.to_vec();
+    }
+    records::advance_head(tx, &from, &to).await?;
+    Ok(to)
 }
 
 /// That the head's row is none that a vault wrote, or stands on other lanes.

@@ -23,7 +23,7 @@ pub use entry::{
     CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
 };
 pub use extend::extends;
-pub use head::{Head, head, seen_head, vouch_anew};
+pub use head::{Head, accept_head, head, seen_head};
 pub use integrate::{Integration, plan};
 pub use names::{Named, Names};
 pub use questions::{Ended, Filter, Found, LogEntry, Shown, entries_of, find};

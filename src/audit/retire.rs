@@ -26,7 +26,7 @@ pub struct Retirement {
 /// Finds lanes that nobody writes to any more; nothing when there is none.
 ///
 /// # Errors
-/// [`crate::Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+/// [`crate::Error::Tampered`], with an alarm, for a head that no vault wrote; what the store answers.
 pub async fn retire(reader: &Reader, codec: &RecordCodec) -> Result<Option<Retirement>> {
     let own = reader.clone();
     let (from, lanes, left) = reader.view(move |tx| look(tx, own).boxed()).await?;

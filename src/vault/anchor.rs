@@ -8,13 +8,12 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::Vault;
-use crate::audit::{self, CallerFact, DecisionFact, Field, Head};
+use crate::audit::{self, Head};
 use crate::crypto::Checkpoint;
 use crate::error::{Error, Result};
 use crate::keyring::{self, HeadKept};
 use crate::store::StoreError;
 use crate::store::records::HeadRow;
-use crate::types::{CredentialId, IdentityId, IdentityName};
 
 /// Times that a head is written in one round, where it keeps moving.
 const REWRITES: usize = 8;
@@ -43,17 +42,6 @@ pub enum Anchored {
         /// What the store says.
         found: Head,
     },
-}
-
-/// An administrator who accepts a log that was rolled back or altered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approver {
-    /// Who it is.
-    pub identity: IdentityId,
-    /// The login whose key signed.
-    pub credential: CredentialId,
-    /// What it is called.
-    pub name: IdentityName,
 }
 
 impl Vault {
@@ -119,55 +107,6 @@ impl Vault {
         Ok(())
     }
 
-    /// Accepts the log as it is: records who did, vouches anew for a head that was altered, and
-    /// gives the HSM the head. Who may say so, and how many must, is for the caller to know.
-    ///
-    /// # Errors
-    /// [`Error::Precondition`] when nobody accepts it, there is nothing to accept, or the log is
-    /// not as it was when it was accepted; [`Error::Tampered`] for an altered head whose root is
-    /// not the tree's; what HSM and store answer.
-    pub async fn accept_rollback(&self, seen: Anchored, by: &[Approver]) -> Result<()> {
-        if by.is_empty() || self.check_anchor().await? != seen {
-            return Err(Error::precondition("the log is not the one that was accepted"));
-        }
-        let (detail, found, altered) = match seen {
-            Anchored::RolledBack { kept, found } => (described(Some(kept), found), found, false),
-            Anchored::Altered { kept, found } => {
-                (format!("altered head, {}", described(kept, found)), found, true)
-            }
-            Anchored::Extends { .. } | Anchored::Unknown => {
-                return Err(Error::precondition("the log extends what was kept of it"));
-            }
-        };
-        for approver in by {
-            self.enter_acceptance(approver, &detail).await?;
-        }
-        if altered {
-            let codec = Arc::clone(&self.core.codec);
-            let vouched = self
-                .write(move |tx| async move { Ok(audit::vouch_anew(tx, &codec).await?) }.boxed());
-            vouched.await?;
-        }
-        // What was signed of the other log must not keep this one from being signed.
-        let before = self.head_row().await?.checkpoint;
-        self.store_checkpoint(before, String::new(), self.core.clock.now()?).await?;
-        *self.core.signed.lock() = None;
-        self.keep(found).await.map(drop)
-    }
-
-    async fn enter_acceptance(&self, by: &Approver, detail: &str) -> Result<()> {
-        let caller = CallerFact::Identity {
-            identity: by.identity,
-            credential: by.credential,
-            method: "signature",
-        };
-        let rule = "administrator".into();
-        let decision = DecisionFact { allowed: true, reason: "accepted", by: rule };
-        let private =
-            vec![(Field::Identity, by.name.to_string()), (Field::Detail, detail.to_owned())];
-        self.enter(caller, "system.accept-rollback", decision, "OK", private).await
-    }
-
     /// Takes notice of a head that is about to be signed: nothing is signed that does not extend
     /// what this node signed or saw signed before, and the stored checkpoint. False when the log
     /// has moved on meanwhile.
@@ -212,7 +151,7 @@ impl Vault {
         }
     }
 
-    /// The head's row, and whether a vault wrote it.
+    /// The head's row, and whether a vault wrote it and the lanes that it stands on.
     async fn seen_head(&self) -> Result<(HeadRow, bool)> {
         let codec = Arc::clone(&self.core.codec);
         let view = self
@@ -241,15 +180,10 @@ impl Vault {
         view.await
     }
 
-    async fn keep(&self, head: Head) -> Result<HeadKept> {
+    pub(super) async fn keep(&self, head: Head) -> Result<HeadKept> {
         let size = u64::try_from(head.size).map_err(Error::internal)?;
         Ok(self.core.keyring.write_head(&keyring::Head { size, root: head.root }).await?)
     }
-}
-
-fn described(kept: Option<Head>, found: Head) -> String {
-    let kept = kept.map_or_else(|| "none".to_owned(), |kept| format!("{} entries", kept.size));
-    format!("kept: {kept}, found: {} entries", found.size)
 }
 
 fn rolled_back(kept: Head) -> Error {

@@ -5,6 +5,7 @@
 //! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
 //! a sealed row.
 
+mod acceptance;
 mod anchor;
 mod clock;
 mod core;
@@ -34,7 +35,8 @@ use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
-pub use anchor::{Anchored, Approver};
+pub use acceptance::Approver;
+pub use anchor::Anchored;
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;

@@ -48,7 +48,7 @@ impl Vault {
     /// Lets lanes pass out of the log's sight that nobody writes to any more.
     ///
     /// # Errors
-    /// [`Error::Denied`], with an alarm, for a head that no vault wrote; what the store answers.
+    /// [`Error::Tampered`], with an alarm, for a head that no vault wrote; what the store answers.
     pub async fn retire_lanes(&self) -> Result<()> {
         let Some(step) = audit::retire(&self.core.reader, &self.core.codec).await? else {
             return Ok(());

@@ -1,5 +1,6 @@
 //! The record through the socket and the program: questions, streams, and independent readers.
 
+mod accepted;
 mod large;
 mod tamper;
 mod upkeep;

@@ -220,7 +220,7 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let old = hand.head().await;
+        let old = state(&hand).await.join(";");
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let kept = f.node().vault.head().await.unwrap();
@@ -255,6 +255,11 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
 
 /// A log of so many entries by hand: the true ones and an invented one, consistent in itself.
 async fn forge(hand: &Hand) {
+    hand.run(&forgery(hand).await.join(";")).await;
+}
+
+/// The statements of a forgery; the last is that of the head.
+pub(super) async fn forgery(hand: &Hand) -> [String; 5] {
     let places = hand.places().await;
     let last = places.last().unwrap();
     let size = last.first + last.entries;
@@ -270,7 +275,7 @@ async fn forge(hand: &Hand) {
     }
     let invented = [&u16::try_from(leaf.len()).unwrap().to_be_bytes()[..], leaf].concat();
     let nothing = hand.literal(&[0; 32]);
-    let sql = [
+    [
         format!(
             "INSERT INTO record_batches (lane, seq, entries, previous, mac, body) \
              VALUES (77, 1, 1, {nothing}, {nothing}, {})",
@@ -291,8 +296,7 @@ async fn forge(hand: &Hand) {
             hand.literal(&tree.root()),
             hand.literal(&tree.edge().concat())
         ),
-    ];
-    hand.run(&sql.join(";")).await;
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -315,6 +319,29 @@ async fn a_log_forged_in_every_table_is_not_signed_and_not_shown() {
     }
 }
 
+/// The record as it stands, as statements that put it back; that of the head is the first.
+pub(super) async fn state(hand: &Hand) -> Vec<String> {
+    let mut old = vec![hand.head().await];
+    let lanes = hand.ask("SELECT '' || lane FROM record_lanes").await;
+    for lane in &lanes {
+        let row = format!("record_lanes WHERE lane = {lane}");
+        let hash = hand.bytes("integrated_hash", &row).await;
+        let seq = hand.ask(&format!("SELECT '' || integrated_seq FROM {row}")).await.remove(0);
+        old.push(format!(
+            "UPDATE record_lanes SET integrated_seq = {seq}, integrated_hash = {} \
+             WHERE lane = {lane}",
+            hand.literal(&hash)
+        ));
+    }
+    old.push("DELETE FROM log_places WHERE first >= (SELECT size FROM log_head)".into());
+    old.push(format!(
+        "DELETE FROM record_batches WHERE lane IN ({}) AND NOT EXISTS (SELECT 1 FROM log_places p \
+         WHERE p.lane = record_batches.lane AND p.seq = record_batches.seq)",
+        lanes.join(", ")
+    ));
+    old
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
     for (backend, anchored) in BACKENDS.into_iter().flat_map(|b| [(b, false), (b, true)]) {
@@ -322,23 +349,7 @@ async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let mut old = vec![hand.head().await];
-        for lane in hand.ask("SELECT '' || lane FROM record_lanes").await {
-            let row = format!("record_lanes WHERE lane = {lane}");
-            let hash = hand.bytes("integrated_hash", &row).await;
-            let seq = hand.ask(&format!("SELECT '' || integrated_seq FROM {row}")).await.remove(0);
-            old.push(format!(
-                "UPDATE record_lanes SET integrated_seq = {seq}, integrated_hash = {} \
-                 WHERE lane = {lane}",
-                hand.literal(&hash)
-            ));
-        }
-        old.push("DELETE FROM log_places WHERE first >= (SELECT size FROM log_head)".into());
-        old.push(
-            "DELETE FROM record_batches WHERE NOT EXISTS (SELECT 1 FROM log_places p \
-             WHERE p.lane = record_batches.lane AND p.seq = record_batches.seq)"
-                .into(),
-        );
+        let mut old = state(&hand).await;
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let kept = f.node().vault.head().await.unwrap();
@@ -396,7 +407,7 @@ async fn a_checkpoint_that_the_vault_did_not_sign_is_replaced() {
 }
 
 /// The first administrator, as one who accepts.
-async fn approver(f: &Fixture) -> Approver {
+pub(super) async fn approver(f: &Fixture) -> Approver {
     let fingerprint = logins::fingerprint(&f.admin.certificate_pem);
     let admin = f.node().vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
     let name = "admin".parse().unwrap();

@@ -1,0 +1,129 @@
+//! Accepting a log that was rolled back or altered: who did stands in the record by the very
+//! transaction that holds the accepted head fast.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::{Anchored, Vault, WRITES};
+use crate::audit::{self, CallerFact, DecisionFact, Ending, EntryFacts, Field, Head, RecordCodec};
+use crate::error::{Error, Result};
+use crate::store::{Change, Entry, Job, Settled, Tx, Work, records};
+use crate::types::{CredentialId, Id, IdentityId, IdentityName, RequestId, UnixMillis};
+
+/// An administrator who accepts a log that was rolled back or altered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approver {
+    /// Who it is.
+    pub identity: IdentityId,
+    /// The login whose key signed.
+    pub credential: CredentialId,
+    /// What it is called.
+    pub name: IdentityName,
+}
+
+impl Vault {
+    /// Accepts the log as it is: records who did, vouches anew for a head that was altered, and
+    /// gives the HSM the head. Who may say so, and how many must, is for the caller to know.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when nobody accepts it, there is nothing to accept, or the log is
+    /// not as it was when it was accepted; [`Error::Tampered`] for an altered head whose root is
+    /// not the tree's; what HSM and store answer.
+    pub async fn accept_rollback(&self, seen: Anchored, by: &[Approver]) -> Result<()> {
+        if by.is_empty() || self.check_anchor().await? != seen {
+            return Err(another());
+        }
+        let (detail, found, altered) = match seen {
+            Anchored::RolledBack { kept, found } => (described(Some(kept), found), found, false),
+            Anchored::Altered { kept, found } => {
+                (format!("altered head, {}", described(kept, found)), found, true)
+            }
+            Anchored::Extends { .. } | Anchored::Unknown => {
+                return Err(Error::precondition("the log extends what was kept of it"));
+            }
+        };
+        let mut entries = Vec::new();
+        for approver in by {
+            entries.push(self.acceptance(approver, &detail)?);
+        }
+        let (reply, settled) = oneshot::channel();
+        let (codec, at) = (Arc::clone(&self.core.codec), self.core.clock.now()?);
+        let work = Box::new(Accept { codec, found, altered, at, entries, reply });
+        self.core.writer.submit(Job { fence: None, needs: WRITES, work }).await?;
+        match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
+            Settled::Durable { outcome: Err(Error::Conflict(_)), .. } => return Err(another()),
+            Settled::Durable { outcome, .. } => outcome?,
+            Settled::Moved => return Err(Error::internal("an acceptance without a fence moved")),
+            Settled::Lost(error) => return Err(error.into()),
+        }
+        self.keep(found).await?;
+        // What was signed of the other log must not keep this one from being signed; but nothing
+        // is that does not extend what was accepted.
+        *self.core.signed.lock() = Some(found);
+        Ok(())
+    }
+
+    fn acceptance(&self, by: &Approver, detail: &str) -> Result<Entry> {
+        let entropy = self.core.entropy.as_ref();
+        let at = self.core.clock.now()?;
+        let (identity, credential) = (by.identity, by.credential);
+        let private =
+            vec![(Field::Identity, by.name.to_string()), (Field::Detail, detail.to_owned())];
+        let facts = EntryFacts {
+            at,
+            request: RequestId(Id::ordered(at, entropy)?),
+            caller: CallerFact::Identity { identity, credential, method: "signature" },
+            action: "system.accept-rollback",
+            resources: Vec::new(),
+            decision: DecisionFact {
+                allowed: true,
+                reason: "accepted",
+                by: "administrator".into(),
+            },
+            private: private.into_iter().map(|(field, value)| (field, value.into())).collect(),
+        };
+        facts.encode(&Ending::plain("OK"), entropy)
+    }
+}
+
+/// An acceptance on its way to the store.
+struct Accept {
+    codec: Arc<RecordCodec>,
+    found: Head,
+    altered: bool,
+    at: UnixMillis,
+    entries: Vec<Entry>,
+    reply: oneshot::Sender<Settled>,
+}
+
+#[async_trait]
+impl Work for Accept {
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        let row = audit::accept_head(tx, &self.codec, self.found, self.altered).await?;
+        Ok(records::store_checkpoint(tx, row.checkpoint, String::new(), self.at.0).await?)
+    }
+
+    fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
+        None
+    }
+
+    fn beside(&self) -> Vec<Entry> {
+        self.entries.clone()
+    }
+
+    fn settle(self: Box<Self>, settled: Settled) {
+        // Whoever asked may have gone.
+        let _gone = self.reply.send(settled);
+    }
+}
+
+fn another() -> Error {
+    Error::precondition("the log is not the one that was accepted")
+}
+
+fn described(kept: Option<Head>, found: Head) -> String {
+    let kept = kept.map_or_else(|| "none".to_owned(), |kept| format!("{} entries", kept.size));
+    format!("kept: {kept}, found: {} entries", found.size)
+}

@@ -1,0 +1,124 @@
+//! What becomes of the log when somebody writes to the database while it is accepted.
+
+use strongroom::error::Error;
+use strongroom::server::Node;
+use strongroom::store::Location;
+use strongroom::vault::Anchored;
+
+use super::tamper::{approver, forgery, state};
+use super::{calls, quiet};
+use crate::support::hand::Hand;
+use crate::support::node::{BACKENDS, Fixture, pin};
+
+/// Statements that somebody planted: they run whenever a batch is written.
+async fn plant(f: &Fixture, hand: &Hand, sql: &str) {
+    let on = "CREATE TRIGGER planted AFTER INSERT ON record_batches FOR EACH ROW";
+    hand.run(&match f.parts.location {
+        Location::Sqlite { .. } => format!("{on} BEGIN {sql}; END"),
+        Location::Postgres { .. } => format!(
+            "CREATE FUNCTION planted() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN {sql}; RETURN NEW; END $$; {on} EXECUTE FUNCTION planted()"
+        ),
+    })
+    .await;
+}
+
+async fn entries(hand: &Hand) -> String {
+    hand.ask("SELECT '' || SUM(entries) FROM record_batches").await.remove(0)
+}
+
+const BROKEN: &str = "UPDATE log_head SET mac = root";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_swapped_while_another_is_accepted_is_not_vouched_for() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        calls(&f, 3).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let by = [approver(&f).await];
+        let [tables @ .., head] = forgery(&hand).await;
+        hand.run(&format!("{}; {BROKEN}", tables.join(";"))).await;
+        plant(&f, &hand, &head).await;
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        let Anchored::Altered { found, .. } = seen else { panic!("{seen:?}") };
+        // What was accepted was vouched for; what took its place in the same moment was not.
+        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        let after = f.node().vault.check_anchor().await.unwrap();
+        let Anchored::Altered { kept, found: swapped } = after else { panic!("{after:?}") };
+        assert_eq!(swapped.size, found.size + 1);
+        assert!(kept.is_none_or(|kept| kept == found), "{kept:?}");
+        let refused = f.node().vault.integrate().await;
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acceptance_that_fails_is_not_on_record() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        calls(&f, 3).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let by = [approver(&f).await];
+        hand.run("UPDATE log_head SET root = lanes").await;
+        let before = entries(&hand).await;
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        assert!(matches!(seen, Anchored::Altered { .. }), "{seen:?}");
+        let refused = f.node().vault.accept_rollback(seen, &by).await;
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
+        assert_eq!(entries(&hand).await, before);
+        assert_eq!(f.node().vault.check_anchor().await, Ok(seen));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_signed_that_does_not_extend_what_was_accepted() {
+    for backend in BACKENDS {
+        let mut f = quiet(backend).await;
+        let hand = Hand::new(&f.parts.location);
+        let mut states = Vec::new();
+        for _ in 0..3 {
+            calls(&f, 2).await;
+            f.node().vault.integrate().await.unwrap();
+            states.push(state(&hand).await.join(";"));
+        }
+        f.node.take().unwrap().stop().await.unwrap();
+        hand.run(&states[1]).await;
+        f.node = Some(Node::start(f.parts.clone(), pin()).await.unwrap());
+        let by = [approver(&f).await];
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        assert!(matches!(seen, Anchored::RolledBack { .. }), "{seen:?}");
+        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        // An older head, which this vault vouched for as well.
+        hand.run(&format!("{}; UPDATE log_head SET checkpoint = ''", states[0])).await;
+        let refused = f.node().vault.integrate().await;
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
+        assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, [""]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lanes_edited_under_a_good_head_are_an_altered_head_that_can_be_accepted() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        calls(&f, 2).await;
+        f.node().vault.integrate().await.unwrap();
+        let hand = Hand::new(&f.parts.location);
+        let by = [approver(&f).await];
+        let hash = hand.literal(&[0; 32]);
+        hand.run(&format!(
+            "INSERT INTO record_lanes (lane, node, integrated_seq, integrated_hash) \
+             VALUES (78, 'node', 1, {hash})"
+        ))
+        .await;
+        let refused = f.node().vault.integrate().await;
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        assert!(matches!(seen, Anchored::Altered { .. }), "{seen:?}");
+        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        f.node().vault.integrate().await.unwrap();
+        let after = f.node().vault.check_anchor().await.unwrap();
+        assert!(matches!(after, Anchored::Unknown | Anchored::Extends { .. }), "{after:?}");
+    }
+}
