@@ -67,6 +67,10 @@ pub struct AcceptArgs {
     /// Where the server listens.
     #[command(flatten)]
     pub at: StatusArgs,
+    /// The head that you accept: its entries and its root. Without it nothing is signed, and the
+    /// command says which head the vault found.
+    #[arg(long, value_name = "ENTRIES:ROOT")]
+    pub found: Option<String>,
     /// Accept a head of the log that this vault did not write: nothing that a backup does.
     #[arg(long)]
     pub altered: bool,
@@ -130,7 +134,8 @@ pub(super) async fn backup(global: &Global, command: &BackupCommand) -> Outcome 
             let Reply::Rollback(rollback) = ask(&args.at.socket, &Request::Rollback).await? else {
                 return Err(beside_the_point());
             };
-            let accept = acceptance::accept(global, &rollback, args.altered)?;
+            let accept =
+                acceptance::accept(global, &rollback, args.found.as_deref(), args.altered)?;
             done(global.output, ask(&args.at.socket, &accept).await?)
         }
     }

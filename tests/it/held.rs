@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Output;
 
@@ -79,7 +79,13 @@ impl Held {
     fn accept_with(&self, who: &Person, line: &str) -> Output {
         let socket = self.real.dir.path().join("data/control.sock");
         let mut command = self.real.client(&self.server, who, line);
-        command.arg(socket).output().unwrap()
+        let shown = self.exchange(&json!({ "command": "rollback" }));
+        if let Some(root) = shown["found"]["root"].as_str() {
+            command.arg(socket).arg("--found").arg(format!("{}:{root}", shown["found"]["size"]));
+        } else {
+            command.arg(socket);
+        }
+        command.output().unwrap()
     }
 
     /// One line each way on the control socket.
@@ -122,10 +128,18 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
     assert_eq!(unknown.status.code(), Some(4), "{}", text(&unknown.stderr));
     let without = held.real.local("backup accept");
     assert_eq!(without.status.code(), Some(2), "{}", text(&without.stderr));
+    let socket = held.real.dir.path().join("data/control.sock");
+    let mut unnamed = held.real.client(&held.server, &held.alice, "backup accept --socket");
+    let unnamed = unnamed.arg(socket).output().unwrap();
+    assert_eq!(unnamed.status.code(), Some(7), "{}", text(&unnamed.stderr));
+    let shown = held.exchange(&json!({ "command": "rollback" }));
+    let found = format!("{}:{}", shown["found"]["size"], shown["found"]["root"].as_str().unwrap());
+    assert!(text(&unnamed.stderr).contains(&found), "{}", text(&unnamed.stderr));
 
     let once = held.accept(&held.alice);
     assert!(once.status.success(), "{}", text(&once.stderr));
     assert!(text(&once.stdout).contains("accepted by alice; another"), "{}", text(&once.stdout));
+    assert!(text(&once.stderr).contains("found "), "shown: {}", text(&once.stderr));
     for again in 0..2 {
         let twice = held.accept(&held.alice);
         assert_eq!(twice.status.code(), Some(7), "{again}: {}", text(&twice.stderr));
@@ -197,6 +211,38 @@ fn a_signature_counts_for_the_very_rollback_that_it_names() {
     let accepted = held.exchange(&signed(&held.alice, &right.statement()));
     assert_eq!(accepted["reply"], "done", "{accepted}");
     assert_eq!(held.real.state().0, "held", "one is not enough");
+}
+
+#[test]
+fn a_false_socket_gets_nothing_signed_but_the_head_that_was_named() {
+    let held = Held::new();
+    let mut shown = held.exchange(&json!({ "command": "rollback" }));
+    let root = shown["found"]["root"].as_str().unwrap().to_owned();
+    let injected = format!("{root}\nhead altered");
+    let named = format!("{}:{root}", shown["found"]["size"]);
+    for (root, named, code) in [
+        (injected.clone(), format!("{}:{injected}", shown["found"]["size"]), 1),
+        (injected, named.clone(), 1),
+        ("00".repeat(32), named, 7),
+    ] {
+        shown["found"]["root"] = json!(root);
+        let path = held.real.dir.path().join("false.sock");
+        drop(fs::remove_file(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        let answer = format!("{shown}\n");
+        let asked = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            BufReader::new(stream).read_line(&mut String::new()).unwrap();
+            // Whoever signs comes once more.
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        let mut command = held.real.client(&held.server, &held.alice, "backup accept --socket");
+        let refused = command.arg(&path).arg("--found").arg(named).output().unwrap();
+        assert_eq!(refused.status.code(), Some(code), "{}", text(&refused.stderr));
+        assert!(asked.join().unwrap().accept().is_err(), "nothing was sent");
+    }
 }
 
 #[test]
