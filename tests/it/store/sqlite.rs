@@ -72,8 +72,9 @@ async fn what_a_node_must_hear_is_read_while_questions_keep_every_other_reader()
     let heard = tokio::time::timeout(std::time::Duration::from_secs(5), heard).await;
     assert!(heard.is_ok_and(|epoch| epoch.is_ok()), "it waited for the others");
     assert!(kept.iter().all(|(_, question)| !question.is_finished()));
-    for (release, question) in kept {
-        drop(release);
+    let (released, questions): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+    drop(released);
+    for question in questions {
         question.await.unwrap().unwrap();
     }
 }
