@@ -70,7 +70,8 @@ impl DatabaseService for DatabaseRpc {
     ) -> Result<Response<RemoveConnectionResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = RemoveConnection { name: Gate::answer(&ctx, request.name.parse())? };
-        let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let (was, accounts) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        self.databases.forget(&accounts);
         Ok(Response::new(RemoveConnectionResponse { connection: Some(show_connection(was)) }))
     }
 

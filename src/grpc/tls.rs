@@ -6,6 +6,8 @@
 mod connection;
 mod identity;
 mod listen;
+mod patience;
+mod places;
 mod trust;
 
 use std::fmt;

@@ -138,6 +138,7 @@ fn limits(config: &Config) -> grpc::Settings {
             handshake: limits.handshake_timeout,
             handshakes: HANDSHAKES,
             connections: size(limits.connections_max),
+            ..grpc::tls::Limits::default()
         },
         login: LoginTtl {
             usual: config.login.certificate_ttl,

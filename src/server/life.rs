@@ -204,7 +204,7 @@ impl Life {
 
     async fn seal_on_record(&self) -> Result<bool> {
         let reader = &self.0.reader;
-        reader.view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed()).await
+        reader.urgent_view(|tx| async move { Ok(keys::seal_on_record(tx).await?) }.boxed()).await
     }
 
     /// Shows the rollback that waits for acceptance.

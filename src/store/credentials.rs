@@ -63,43 +63,51 @@ pub async fn due(
     tx.select(tail, params![kind, now, limit]).await
 }
 
-/// What a list of leases is narrowed by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Whose leases are walked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseFilter {
     /// Only those of this identity.
     pub identity: Option<IdentityId>,
-    /// Only those in this state.
-    pub state: Option<CredentialState>,
-    /// Whether those that have ended are listed, where no state is named.
+    /// Whether those that have ended are among them.
     pub ended: bool,
 }
 
-/// Lists leases by id.
+const OPEN_OF_ONE: &str = "WHERE identity = $1 AND kind = 'lease' AND state <> 'ended' \
+                           AND id > $2 ORDER BY id LIMIT $3";
+const ALL_OF_ONE: &str = "WHERE identity = $1 AND kind = 'lease' AND id > $2 ORDER BY id LIMIT $3";
+const OPEN: &str = "WHERE kind = 'lease' AND state <> 'ended' AND id > $1 ORDER BY id LIMIT $2";
+const ALL: &str = "WHERE id > $1 ORDER BY id LIMIT $2";
+
+/// Walks through leases by id. Each text reads no more rows than it answers, whatever else the
+/// table holds; so with all that ever were, of everybody, come the other kinds of credentials.
 pub async fn leases_after(
     tx: &mut Tx,
     filter: LeaseFilter,
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let open = if filter.ended || filter.state.is_some() { "" } else { "AND state <> 'ended' " };
-    let tail = format!(
-        "WHERE kind = 'lease' AND ($1 = '' OR identity = $1) AND ($2 = '' OR state = $2) \
-         AND id > $3 {open}ORDER BY id LIMIT $4"
-    );
-    let identity = filter.identity.map(|identity| identity.to_string()).unwrap_or_default();
-    let state = filter.state.map(CredentialState::as_str).unwrap_or_default().to_owned();
-    tx.select(&tail, params![identity, state, after.to_owned(), limit]).await
+    let after = after.to_owned();
+    match filter {
+        LeaseFilter { identity: Some(identity), ended } => {
+            let tail = if ended { ALL_OF_ONE } else { OPEN_OF_ONE };
+            tx.select(tail, params![identity, after, limit]).await
+        }
+        LeaseFilter { identity: None, ended } => {
+            tx.select(if ended { ALL } else { OPEN }, params![after, limit]).await
+        }
+    }
 }
+
+const BELOW: &str = "WHERE kind = 'lease' AND state <> 'ended' \
+                     AND substr(resource, 1, CAST($1 AS INTEGER)) = $2 LIMIT 1";
 
 /// Finds a lease that has not ended on what is below a resource; `below` ends with a slash.
 pub async fn lease_below(
     tx: &mut Tx,
     below: &str,
 ) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
-    let tail = "WHERE kind = 'lease' AND state <> 'ended' \
-                AND substr(resource, 1, CAST($1 AS INTEGER)) = $2 LIMIT 1";
     let length = i64::try_from(below.len()).map_err(|_huge| StoreError::Malformed)?;
-    tx.lookup_where(tail, params![length, below.to_owned()]).await
+    tx.lookup_where(BELOW, params![length, below.to_owned()]).await
 }
 
 /// Lists leases in force whose identity is not: suspended, contained since, or over.
@@ -130,6 +138,10 @@ pub async fn after(
     tx.select(tail, params![kind, identity, after.to_owned(), limit]).await
 }
 
+const OUTDATED: &str = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
+                        AND state <> 'ended' AND state IN ('pending', 'active') \
+                        ORDER BY id LIMIT $3";
+
 /// Lists an identity's credentials that a worker must end outside, after the identity was
 /// contained: those of an earlier revocation epoch that are not ended yet.
 pub async fn outdated(
@@ -138,9 +150,7 @@ pub async fn outdated(
     epoch: i64,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let tail = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
-                AND state IN ('pending', 'active') ORDER BY id LIMIT $3";
-    tx.select(tail, params![identity, epoch, limit]).await
+    tx.select(OUTDATED, params![identity, epoch, limit]).await
 }
 
 /// Counts credentials by kind and state.
@@ -148,4 +158,35 @@ pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, String, i64)>, StoreErro
     let sql = "SELECT kind, state, COUNT(*) FROM credentials GROUP BY kind, state";
     let rows = tx.query(sql, vec![]).await?;
     rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?, row.take()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SealedRow as _;
+
+    #[test]
+    fn no_question_reads_leases_that_it_does_not_answer() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let schema = include_str!("../../migrations/sqlite/0001_house.sql");
+        connection.execute_batch(schema).unwrap();
+        let one = "credentials_open_by_identity (identity=? AND kind=?";
+        for (tail, index) in [
+            (OPEN_OF_ONE, one),
+            (ALL_OF_ONE, "credentials_by_identity (identity=? AND kind=? AND id>?"),
+            (OPEN, "credentials_open_leases (id>?"),
+            (ALL, "sqlite_autoindex_credentials_1 (id>?"),
+            (OUTDATED, one),
+            (BELOW, "credentials_open_"),
+        ] {
+            let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let some = [1, 2, 3].iter().take(plan.parameter_count());
+            let steps =
+                plan.query_map(rusqlite::params_from_iter(some), |row| row.get::<_, String>(3));
+            let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
+            assert_eq!(steps.len(), 1, "no sorting: {steps:?}");
+            assert!(steps[0].contains(&format!("USING INDEX {index}")), "{tail}: {steps:?}");
+        }
+    }
 }

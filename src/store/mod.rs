@@ -172,6 +172,27 @@ impl Reader {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
+        self.run(false, view).await
+    }
+
+    /// Runs a view that waits for no others on SQLite: a short one that a node has to hear again
+    /// and again to go on serving.
+    ///
+    /// # Errors
+    /// As [`Reader::view`].
+    pub async fn urgent_view<T, F>(&self, view: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        self.run(true, view).await
+    }
+
+    async fn run<T, F>(&self, urgent: bool, view: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
         match &self.views {
             Views::Sqlite(readers) => {
                 let (sender, answer) = oneshot::channel();
@@ -179,7 +200,7 @@ impl Reader {
                     // A caller that went away wants no answer.
                     let _gone = sender.send(sqlite::drive(view(tx)));
                 };
-                readers.send(Box::new(run)).await?;
+                readers.send(urgent, Box::new(run)).await?;
                 answer.await.map_err(|_dropped| Error::unavailable("the store did not answer"))?
             }
             Views::Postgres(pool) => {

@@ -68,13 +68,13 @@ struct Effect<O: EffectOperation> {
 
 impl<O: EffectOperation> Effect<O> {
     async fn run(self) -> Answered<O::Output> {
-        match self
-            .commit(Step::Intend(self.claim.clone()), self.decision.fence(self.view.ctx.now))
-            .await
-        {
-            Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
-            Ok(other) => return other,
-            Err(error) => return Answered::Failed(error),
+        if !self.op.is_done(&self.prepared) {
+            let intend = Step::Intend(self.claim.clone());
+            match self.commit(intend, self.decision.fence(self.view.ctx.now)).await {
+                Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
+                Ok(other) => return other,
+                Err(error) => return Answered::Failed(error),
+            }
         }
         let effect = match self.op.act(&self.view, &self.prepared).await {
             Ok(effect) => effect,
@@ -120,11 +120,12 @@ impl<O: EffectOperation> Effect<O> {
         if matches!(step, Step::Intend(_)) {
             story.success = "INTENT";
         }
+        let needs = self.op.needs(&self.prepared);
         let writes = match &step {
-            Step::Intend(None) | Step::Record(_) => O::NEEDS.writes,
+            Step::Intend(None) | Step::Record(_) => needs.writes,
             Step::Intend(Some(_)) | Step::Abandon(_, _) => Writes::Many,
         };
-        let needs = Needs { writes, ..O::NEEDS };
+        let needs = Needs { writes, ..needs };
         let (reply, answer) = oneshot::channel();
         let work = EffectWork {
             op: Arc::clone(&self.op),

@@ -186,6 +186,16 @@ pub trait EffectOperation: Verb {
     /// up, run several statements whatever this says.
     const NEEDS: Needs = WRITES;
 
+    /// What they need for what was found: it may be less.
+    fn needs(&self, _: &Self::Prepared) -> Needs {
+        Self::NEEDS
+    }
+
+    /// Tells whether nothing is left to be done: it is recorded then without an intent.
+    fn is_done(&self, _: &Self::Prepared) -> bool {
+        false
+    }
+
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(
         &self,

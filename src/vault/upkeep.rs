@@ -128,7 +128,7 @@ impl Vault {
     /// What the store answers.
     pub async fn read_clock(&self) -> Result<Option<UnixMillis>> {
         let stored =
-            self.core.reader.view(|tx| async { Ok(clock::mark(tx).await?) }.boxed()).await?;
+            self.core.reader.urgent_view(|tx| async { Ok(clock::mark(tx).await?) }.boxed()).await?;
         let active = self.core.clock.was_active();
         Ok(self.core.clock.notice(stored).filter(|_| active))
     }
@@ -148,7 +148,8 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn watch_authority(&self) -> Result<()> {
-        let epoch = self.core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        let epoch =
+            self.core.reader.urgent_view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
         }

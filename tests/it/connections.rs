@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::support::logins;
 use crate::support::node::{Fixture, Login};
 
 async fn limited(limits: Limits) -> Fixture {
@@ -102,6 +103,59 @@ async fn strangers_take_a_quarter_of_the_places_and_no_more() {
         known.push(serves(&f).await.unwrap());
     }
     assert!(serves(&f).await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_certificate_and_one_network_leave_room_for_others() {
+    let f = limited(Limits { connections: 128, ..Limits::default() }).await;
+    logins::register(&f, "etl", "pipeline", "admin").await;
+    let etl = logins::login(&f, "etl").await;
+    let mut kept = Vec::new();
+    for _ in 0..16 {
+        let channel = connect(&f, Some(&etl)).await.unwrap();
+        assert!(works(&channel).await);
+        kept.push(channel);
+    }
+    let refused_before = refused(&f).await;
+    let more = connect(&f, Some(&etl)).await;
+    assert!(more.is_err() || !works(&more.unwrap()).await, "it has its share");
+    assert!(refused(&f).await > refused_before);
+    assert!(serves(&f).await.is_some(), "others get in");
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        if let Ok(channel) = connect(&f, None).await
+            && health(&channel).await
+        {
+            strangers.push(channel);
+        }
+    }
+    assert_eq!(strangers.len(), 16, "half of the places for strangers");
+    kept.pop();
+    let patience = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(channel) = connect(&f, Some(&etl)).await
+            && works(&channel).await
+        {
+            return;
+        }
+        assert!(Instant::now() < patience, "its place is free again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_reading_loses_the_connection() {
+    let f = limited(Limits { unread: Duration::from_millis(500), ..Limits::default() }).await;
+    let known = serves(&f).await.unwrap();
+    let mut stream = shake(f.node().grpc_addr, &f.root_pem).await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    // Each ping is answered; none of the answers is read.
+    let pings = [[0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]; 256].concat();
+    let flood = async { while stream.write_all(&pings).await.is_ok() {} };
+    let patience = Duration::from_secs(20);
+    assert!(tokio::time::timeout(patience, flood).await.is_ok(), "it keeps its place");
+    assert!(works(&known).await, "who reads goes on");
 }
 
 async fn health(channel: &Channel) -> bool {

@@ -347,6 +347,14 @@ async fn a_connection_is_removed_only_when_nothing_uses_it_and_its_password_is_f
         let was = client.remove_connection(connection()).await.unwrap().into_inner();
         let was = was.connection.unwrap();
         assert_eq!((was.name.as_str(), was.max_connections), ("analytics", 10));
+        let sessions = format!(
+            "SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'account_{}'",
+            w.tag
+        );
+        until("its connections are closed", async || {
+            Postgres::shared().ask("postgres", &sessions).await.unwrap() == "0"
+        })
+        .await;
         assert_eq!(
             client.remove_connection(connection()).await.unwrap_err().code(),
             Code::NotFound

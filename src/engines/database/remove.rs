@@ -24,7 +24,8 @@ pub struct RemoveConnection {
 impl Verb for RemoveConnection {
     const ACTION: &'static str = "database.remove";
     type Prepared = ObjectId;
-    type Output = Connection;
+    /// The connection as it was, and the accounts whose passwords were forgotten.
+    type Output = (Connection, Vec<ObjectId>);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![connections::resource(view, &self.name).await?])
@@ -39,14 +40,13 @@ impl Verb for RemoveConnection {
 impl Operation for RemoveConnection {
     const NEEDS: Needs = CONTAINS;
 
-    /// Answers the connection as it was.
     async fn commit(
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
         id: &ObjectId,
         _: &Decision,
-    ) -> Result<Connection> {
+    ) -> Result<(Connection, Vec<ObjectId>)> {
         let found = tx.lookup::<ConnectionRow>(id).await?.filter(|found| found.row.active);
         let Versioned { row, version } = found.ok_or_else(no_such_connection)?;
         if !database::roles_after(tx, Some(*id), "", 1).await?.is_empty() {
@@ -58,12 +58,14 @@ impl Operation for RemoveConnection {
             ));
         }
         let was = Connection::read(tx, &mut Names::default(), row.clone()).await?;
+        let mut accounts = Vec::new();
         for Versioned { row, version } in database::targets_of(tx, *id).await? {
+            accounts.push(row.id);
             tx.update(version, &TargetRow { password: Vec::new(), ..row }).await?;
         }
         let (changed_at, changed_by) = (ctx.now, ctx.actor());
         tx.update(version, &ConnectionRow { active: false, changed_at, changed_by, ..row }).await?;
-        Ok(was)
+        Ok((was, accounts))
     }
 }
 

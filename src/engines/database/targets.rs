@@ -126,6 +126,17 @@ impl Databases {
         Ok((target, opened.used))
     }
 
+    /// Closes the connections to accounts whose passwords were forgotten, and forgets them too.
+    pub(crate) fn forget(&self, accounts: &[ObjectId]) {
+        let closed: Vec<_> = {
+            let mut pools = self.0.pools.lock();
+            accounts.iter().filter_map(|account| pools.remove(account)).collect()
+        };
+        for pooled in closed {
+            drop(self.0.tasks.spawn(async move { pooled.target.close().await }));
+        }
+    }
+
     /// Makes a driver of its own, for a trial.
     pub(super) fn connect(
         &self,

@@ -5,15 +5,16 @@ use futures_util::FutureExt as _;
 
 use super::{Lease, LeaseDetail};
 use crate::error::{Error, Result};
-use crate::store::credentials::{self, LeaseFilter};
+use crate::store::credentials::{self, CredentialRow, LeaseFilter};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    CredentialState, IdentityName, Kind, RequestContext, ResourceName, ResourcePattern,
+    CredentialKind, CredentialState, IdentityName, Kind, RequestContext, ResourceName,
+    ResourcePattern,
 };
 use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
 
-/// Rows looked at for one page: what a pattern passes over counts too.
+/// Rows looked at for one page: what is passed over counts too.
 const LOOKED_AT: usize = 10_000;
 const STEP: i64 = 1_000;
 
@@ -89,32 +90,51 @@ impl Verb for ListLeases {
             Whose::Of(_, Some(row)) => Some(row.row.id),
             Whose::Of(_, None) => return Err(Error::not_found("there is no such identity")),
         };
-        let filter = LeaseFilter { identity, state: self.state, ended: self.ended };
-        let pattern = self.resource.clone();
-        let tokens = PageToken::new(view, Self::ACTION, &format!("{filter:?} {pattern:?}"))?;
+        let wanted = Wanted {
+            walk: LeaseFilter {
+                identity,
+                ended: self.state.map_or(self.ended, |state| state == CredentialState::Ended),
+            },
+            state: self.state,
+            pattern: self.resource.clone(),
+        };
+        let tokens = PageToken::new(view, Self::ACTION, &format!("{wanted:?}"))?;
         let page = tokens.open(view, self.page_size, &self.page_token)?;
         let size = usize::try_from(page.size).map_err(Error::internal)?;
         let (listed, next) = view
-            .read(move |tx| {
-                async move { scan(tx, filter, pattern.as_ref(), page.after, size).await }.boxed()
-            })
+            .read(move |tx| async move { scan(tx, &wanted, page.after, size).await }.boxed())
             .await?;
         let next = next.map(|after| tokens.seal(view, &after)).transpose()?;
         Ok((listed, next.unwrap_or_default()))
     }
 }
 
+/// What is listed of what is walked through.
+#[derive(Debug)]
+struct Wanted {
+    walk: LeaseFilter,
+    state: Option<CredentialState>,
+    pattern: Option<ResourcePattern>,
+}
+
+impl Wanted {
+    fn holds(&self, row: &CredentialRow) -> bool {
+        row.kind == CredentialKind::Lease
+            && self.state.is_none_or(|state| row.state == state)
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.matches(row.resource.as_str()))
+    }
+}
+
 /// Reads one page, and the key after which the next begins.
 async fn scan(
     tx: &mut Tx,
-    filter: LeaseFilter,
-    pattern: Option<&ResourcePattern>,
+    wanted: &Wanted,
     mut after: String,
     size: usize,
 ) -> Result<(Vec<Lease>, Option<String>)> {
     let (mut listed, mut looked_at) = (Vec::new(), 0_usize);
     loop {
-        let rows = credentials::leases_after(tx, filter, &after, STEP).await?;
+        let rows = credentials::leases_after(tx, wanted.walk, &after, STEP).await?;
         if rows.is_empty() {
             return Ok((listed, None));
         }
@@ -125,7 +145,7 @@ async fn scan(
             looked_at = looked_at.saturating_add(1);
             after = row.row.id.to_string();
             let row = row.row;
-            if pattern.is_some_and(|pattern| !pattern.matches(row.resource.as_str())) {
+            if !wanted.holds(&row) {
                 continue;
             }
             let identity = tx.lookup::<IdentityRow>(&row.identity).await?;

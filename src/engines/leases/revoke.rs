@@ -21,7 +21,9 @@ use crate::store::credentials::CredentialRow;
 use crate::store::database::TargetRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
-use crate::vault::{Decision, EffectOperation, Note, Resource, TAKES_BACK, Verb, View};
+use crate::vault::{
+    Decision, EffectOperation, Note, READS, Resource, TAKES_BACK, Verb, View, WRITES,
+};
 
 /// How long a try has a lease for itself: after it another may begin.
 const CLAIM: Duration = Duration::from_mins(1);
@@ -82,6 +84,12 @@ pub struct Prepared {
     trouble: Mutex<Option<String>>,
 }
 
+impl Prepared {
+    fn is_over(&self) -> bool {
+        self.found.lease.row.state == CredentialState::Ended
+    }
+}
+
 #[async_trait]
 impl Verb for RevokeLease {
     const ACTION: &'static str = "leases.revoke";
@@ -127,7 +135,24 @@ impl EffectOperation for RevokeLease {
     /// Whether the role is gone from the target.
     type Effect = bool;
 
-    const NEEDS: Needs = TAKES_BACK;
+    /// The room that is kept is for the first try to take something back. So each lease uses it
+    /// once or twice, and neither repeating a request nor a target that is down drains it.
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        let lease = &prepared.found.lease.row;
+        match (&self.ending, lease.state) {
+            (Ending::Asked { .. }, CredentialState::Ended) => READS,
+            (Ending::Asked { .. }, CredentialState::Pending | CredentialState::Active) => {
+                TAKES_BACK
+            }
+            // A suspension left it to the worker.
+            (Ending::Due { .. }, CredentialState::Revoking) if lease.tries == 0 => TAKES_BACK,
+            (Ending::Asked { .. }, CredentialState::Revoking) | (Ending::Due { .. }, _) => WRITES,
+        }
+    }
+
+    fn is_done(&self, prepared: &Prepared) -> bool {
+        matches!(self.ending, Ending::Asked { .. }) && prepared.is_over()
+    }
 
     async fn intend(
         &self,
@@ -138,6 +163,7 @@ impl EffectOperation for RevokeLease {
     ) -> Result<()> {
         let lease = tx.lookup::<CredentialRow>(&self.id).await?.ok_or_else(missing)?;
         let why = match &self.ending {
+            // Another ended it in between.
             Ending::Asked { .. } if lease.row.state == CredentialState::Ended => return Ok(()),
             Ending::Asked { .. } => EndReason::Revoked,
             Ending::Due { version, reason, .. } if lease.version == *version => *reason,
@@ -150,7 +176,7 @@ impl EffectOperation for RevokeLease {
     }
 
     async fn act(&self, view: &View, prepared: &Prepared) -> Result<bool> {
-        if prepared.found.lease.row.state == CredentialState::Ended {
+        if self.is_done(prepared) {
             return Ok(true);
         }
         let ended = match &self.ending {
@@ -182,7 +208,10 @@ impl EffectOperation for RevokeLease {
         prepared: &Prepared,
         gone: &bool,
     ) -> Result<Lease> {
-        let row = if *gone {
+        let row = if self.is_done(prepared) {
+            // Whatever became of it since is not this one's to settle.
+            tx.lookup::<CredentialRow>(&self.id).await?.ok_or_else(missing)?.row
+        } else if *gone {
             settle(ctx, tx, self.id).await?
         } else {
             postpone(ctx, tx, self.id, prepared).await?

@@ -15,12 +15,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::listen::Place;
+use super::patience::Patient;
+use super::places::Place;
 use super::trust::PeerCertificate;
 
 /// Who is at the other end; every request of the connection carries it as an extension.
@@ -40,7 +40,7 @@ const PREFACE_BYTES: usize = 24;
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Patient>,
     peer: PeerInfo,
     silence: Option<Silence>,
     /// Whether what is ready had its turn since this last began to write.
@@ -59,7 +59,7 @@ struct Silence {
 impl Connection {
     /// Takes a stream; its client has so long to begin.
     pub(super) fn new(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<Patient>,
         peer: PeerInfo,
         place: Place,
         silence: Duration,

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::connection::{Connection, PeerInfo};
+use super::patience::Patient;
+use super::places::Places;
 use super::trust::PeerCertificate;
 use super::{HTTP_2, Tls};
 use crate::telemetry::Metrics;
@@ -37,13 +39,21 @@ pub struct Limits {
     /// Handshakes side by side; one more ends the oldest of them.
     pub handshakes: usize,
     /// Connections at once; one more is closed. A quarter may be without a client certificate, so
-    /// that strangers leave room for those who are known.
+    /// that strangers leave room for those who are known; and an eighth of either room, or 16, may
+    /// be of one certificate, or from one network.
     pub connections: usize,
+    /// How long a client may leave unread what is sent to it.
+    pub unread: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake: Duration::from_secs(5), handshakes: 1_024, connections: 4_096 }
+        Self {
+            handshake: Duration::from_secs(5),
+            handshakes: 1_024,
+            connections: 4_096,
+            unread: Duration::from_secs(30),
+        }
     }
 }
 
@@ -94,11 +104,11 @@ async fn accept(
             // Closed before anything is computed for it.
             Ok(_) if places.is_full() => places.refuse(),
             Ok((stream, address)) => {
-                let handshake = handshake(stream, address, Arc::clone(&tls), limits.handshake);
+                let handshake = handshake(stream, address, Arc::clone(&tls), limits);
                 let (ready, places) = (ready.clone(), Arc::clone(&places));
                 let task = tasks.spawn(async move {
                     let Some((stream, peer)) = handshake.await else { return };
-                    match places.take(peer.certificate.is_some()) {
+                    match places.take(&peer) {
                         Some(place) => {
                             let connection = Connection::new(stream, peer, place, limits.handshake);
                             // It fails when the server takes no more; it is dropped then.
@@ -123,43 +133,6 @@ async fn accept(
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     [ConnectionAborted, ConnectionRefused, ConnectionReset].contains(&error.kind())
-}
-
-/// Room for connections, counted from the end of their handshakes on.
-#[derive(Debug)]
-struct Places {
-    all: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
-}
-
-impl Places {
-    fn new(connections: usize, metrics: Arc<Metrics>) -> Self {
-        let semaphore =
-            |places: usize| Arc::new(Semaphore::new(places.clamp(1, Semaphore::MAX_PERMITS)));
-        Self { all: semaphore(connections), strangers: semaphore(connections / 4), metrics }
-    }
-
-    fn is_full(&self) -> bool {
-        self.all.available_permits() == 0
-    }
-
-    fn take(&self, known: bool) -> Option<Place> {
-        let take = |from: &Arc<Semaphore>| Arc::clone(from).try_acquire_owned().ok();
-        let stranger = if known { None } else { Some(take(&self.strangers)?) };
-        Some(Place { _all: take(&self.all)?, _stranger: stranger })
-    }
-
-    fn refuse(&self) {
-        self.metrics.connection_refused();
-    }
-}
-
-/// A connection's place; another gets it once it is dropped.
-#[derive(Debug)]
-pub(super) struct Place {
-    _all: OwnedSemaphorePermit,
-    _stranger: Option<OwnedSemaphorePermit>,
 }
 
 /// Handshakes under way, oldest first.
@@ -198,14 +171,16 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     tls: Arc<Tls>,
-    limit: Duration,
-) -> Option<(TlsStream<TcpStream>, PeerInfo)> {
+    limits: Limits,
+) -> Option<(TlsStream<Patient>, PeerInfo)> {
     let refused = |why: &str| tracing::debug!(%address, why, "no TLS connection");
     if let Err(error) = stream.set_nodelay(true) {
         refused(&error.to_string());
         return None;
     }
-    let stream = match timeout(limit, TlsAcceptor::from(tls.config()).accept(stream)).await {
+    let stream = Patient::new(stream, limits.unread);
+    let shaken = TlsAcceptor::from(tls.config()).accept(stream);
+    let stream = match timeout(limits.handshake, shaken).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             refused(&error.to_string());

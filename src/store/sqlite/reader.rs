@@ -14,14 +14,18 @@ use crate::store::{RowSealer, StoreError, Tx};
 /// A view on its way to a reader: it takes the transaction and gives it back.
 pub(in crate::store) type View = Box<dyn FnOnce(&mut Tx) + Send>;
 
-/// How many readers there are: one for each core of a small machine; more would only wait.
+/// How many readers there are for questions: one for each core of a small machine; more would only wait.
 const READERS: usize = 2;
 /// Views that may wait.
 const QUEUE: usize = 1_024;
 
 /// The readers; they end when this is dropped.
 #[derive(Debug, Clone)]
-pub(in crate::store) struct Readers(mpsc::Sender<View>);
+pub(in crate::store) struct Readers {
+    many: mpsc::Sender<View>,
+    /// One more for what a node has to hear to serve at all: no load of questions starves it.
+    urgent: mpsc::Sender<View>,
+}
 
 impl Readers {
     /// Opens the connections and starts the threads.
@@ -29,9 +33,20 @@ impl Readers {
         path: &Path,
         sealer: &Arc<RowSealer>,
     ) -> Result<Self, StoreError> {
+        Ok(Self {
+            many: Self::threads(READERS, path, sealer)?,
+            urgent: Self::threads(1, path, sealer)?,
+        })
+    }
+
+    fn threads(
+        count: usize,
+        path: &Path,
+        sealer: &Arc<RowSealer>,
+    ) -> Result<mpsc::Sender<View>, StoreError> {
         let (sender, receiver) = mpsc::channel::<View>(QUEUE);
         let receiver = Arc::new(Mutex::new(receiver));
-        for _ in 0..READERS {
+        for _ in 0..count {
             let connection = super::open(path, super::Mode::Read)?;
             let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(sealer), false);
             let receiver = Arc::clone(&receiver);
@@ -49,12 +64,13 @@ impl Readers {
                 })
                 .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         }
-        Ok(Self(sender))
+        Ok(sender)
     }
 
-    /// Hands a view to the next free reader.
-    pub(in crate::store) async fn send(&self, view: View) -> Result<(), StoreError> {
-        self.0.send(view).await.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
+    /// Hands a view to the next free reader, an urgent one to the reader that is kept for them.
+    pub(in crate::store) async fn send(&self, urgent: bool, view: View) -> Result<(), StoreError> {
+        let readers = if urgent { &self.urgent } else { &self.many };
+        readers.send(view).await.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
     }
 }
 

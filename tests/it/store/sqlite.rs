@@ -50,6 +50,35 @@ async fn fill(node: &Node, first: i64, urgent: bool) -> Vec<i64> {
     panic!("the store never filled");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_must_hear_is_read_while_questions_keep_every_other_reader() {
+    let place = Place::sqlite();
+    let node = place.node().await;
+    let mut kept = Vec::new();
+    for _ in 0..8 {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let reader = node.reader.clone();
+        let question = async move {
+            let view = reader.view(move |_| {
+                let _released = held.recv();
+                async { Ok(()) }.boxed()
+            });
+            view.await
+        };
+        kept.push((release, node.tasks.spawn(question)));
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let heard = node.reader.urgent_view(|tx| async { Ok(tx.epoch().await?) }.boxed());
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(5), heard).await;
+    assert!(heard.is_ok_and(|epoch| epoch.is_ok()), "it waited for the others");
+    assert!(kept.iter().all(|(_, question)| !question.is_finished()));
+    let (released, questions): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+    drop(released);
+    for question in questions {
+        question.await.unwrap().unwrap();
+    }
+}
+
 const BLOBS: &str = "CREATE TABLE blobs (id BIGINT PRIMARY KEY, b BLOB)";
 
 #[tokio::test(flavor = "multi_thread")]
