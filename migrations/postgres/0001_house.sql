@@ -188,6 +188,15 @@ CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AN
 CREATE INDEX credentials_open_by_identity ON credentials (identity, kind, id)
     WHERE kind = 'lease' AND state <> 'ended';
 
+-- Serial numbers that certificates may have, stored before anything is signed over one of them: 20
+-- octets each, a block in a row. They are the record of what the authorities' keys may have signed. Which
+-- of them stand for a certificate, `credentials` says.
+CREATE TABLE serials (
+    id TEXT PRIMARY KEY,
+    numbers BYTEA NOT NULL,
+    stored_at BIGINT NOT NULL
+);
+
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection
 -- is sent elsewhere, because leases that were made there end there.
 CREATE TABLE db_connections (

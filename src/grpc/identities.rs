@@ -99,7 +99,7 @@ impl IdentityService for Identities {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = login::decode(&request, &self.gate.authorities, self.login);
         let op = Gate::answer(&ctx, op)?;
-        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(Gate::answer(&ctx, login::encode(&issued))?))
     }
 }

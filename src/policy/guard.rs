@@ -7,7 +7,6 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
-    ("certificate_reaper", "pki.sign"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),

@@ -10,8 +10,7 @@ use super::node::Ingredients;
 use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
 use crate::engines::pki::{
-    Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
-    issue,
+    Authority, Certificate, Deployment, Founder, Request, SpiffeId, Template, TrustDomain, issue,
 };
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
@@ -24,7 +23,7 @@ use crate::store::{
 };
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, RequestId, ResourceName, SecretBytes, TaskGroup, Tier, UnixMillis,
+    IdentityState, Kind, RequestId, ResourceName, SecretBytes, Serial, TaskGroup, Tier, UnixMillis,
     VaultId,
 };
 use crate::vault::ADMINISTRATORS;

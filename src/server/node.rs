@@ -22,7 +22,7 @@ use crate::store::{BatchCodec, Location, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, CertificateReaper, LeaseReaper};
+use crate::workers::{self, LeaseReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -148,10 +148,8 @@ impl Node {
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
-        let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
+        let leases = LeaseReaper::new(vault.clone(), reader, databases);
         workers::start(leases, &vault, &standing, &tasks);
-        let certificates = CertificateReaper::new(vault.clone(), reader);
-        workers::start(certificates, &vault, &standing, &tasks);
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
         let node = Self {

@@ -11,6 +11,7 @@ mod id;
 mod kind;
 mod name;
 mod pattern;
+mod serial;
 mod standing;
 mod tasks;
 mod verbs;
@@ -23,6 +24,7 @@ pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId
 pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, Tier};
 pub use name::{IdentityName, ResourceName, Segment};
 pub use pattern::ResourcePattern;
+pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
 pub use verbs::{VERBS, Verb};

@@ -1,8 +1,8 @@
 //! The one door to every engine: nothing happens that was not decided and recorded.
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
-//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
+//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, blocks
+//! of serial numbers, old idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
 //! a sealed row.
 
 mod acceptance;
@@ -17,6 +17,7 @@ mod operation;
 mod page;
 mod refusals;
 mod run;
+mod serials;
 mod stream;
 mod subject;
 mod terms;
@@ -83,6 +84,7 @@ impl Vault {
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
+            serials: serials::Serials::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }

@@ -158,6 +158,12 @@ pub trait Verb: Send + Sync + 'static {
     async fn replay(&self, _view: &View, _made: &str) -> Result<Self::Output> {
         Err(Error::internal("a retry of a call that makes nothing"))
     }
+
+    /// Ends what the first try of a retried call made, in the commit that replaces it (of the
+    /// intent, where there is one): its secret may have been lost on the way to the caller.
+    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
+        Err(Error::internal("a call whose result cannot be replaced"))
+    }
 }
 
 /// A verb whose whole effect is one commit.
@@ -224,10 +230,4 @@ pub trait EffectOperation: Verb {
         tx: &mut Tx,
         prepared: &Self::Prepared,
     ) -> Result<()>;
-
-    /// Ends what the first try of a retried call made, in the commit of the intent that replaces
-    /// it: its secret may have been lost on the way to the caller.
-    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
-        Err(Error::internal("a call whose result cannot be replaced"))
-    }
 }

@@ -9,7 +9,9 @@ use tokio::sync::oneshot;
 use super::entries::Story;
 use super::{Decision, Note, Operation, Vault, Verb, View};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency};
+use crate::store::{
+    Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, Writes, idempotency,
+};
 use crate::types::RequestContext;
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
@@ -30,6 +32,10 @@ impl Vault {
             let mut note = Note::default();
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let needs = O::NEEDS;
+            // A claim is a statement more, and one that may find that nothing is to be done.
+            let writes = if claim.is_some() { Writes::Many } else { needs.writes };
+            let needs = Needs { writes, ..needs };
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
@@ -40,7 +46,7 @@ impl Vault {
                 output: None,
                 reply,
             };
-            match self.submit(decision.fence(ctx.now), O::NEEDS, Box::new(work), answer).await? {
+            match self.submit(decision.fence(ctx.now), needs, Box::new(work), answer).await? {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
                     self.used(ctx, &decision);
@@ -210,9 +216,7 @@ impl<O: Operation> Work for RunWork<O> {
                     self.output = Some(Answered::Made(made));
                     return Ok(());
                 }
-                Claimed::Replaces(_) => {
-                    return Err(Error::internal("a commit alone replaces nothing"));
-                }
+                Claimed::Replaces(earlier) => self.op.supersede(ctx, tx, &earlier).await?,
             }
         }
         if O::NEEDS.bumps {

@@ -1,14 +1,12 @@
 //! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
 //! every node at once. Must not know transports.
 
-mod certificate_reaper;
 mod lease_reaper;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use certificate_reaper::CertificateReaper;
 pub use lease_reaper::LeaseReaper;
 
 use crate::error::{Error, Result};

@@ -211,6 +211,10 @@ impl Verb for IssueCredentials {
             )),
         }
     }
+
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<()> {
+        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await
+    }
 }
 
 #[async_trait]
@@ -227,10 +231,6 @@ impl EffectOperation for IssueCredentials {
     ) -> Result<()> {
         tx.insert(&prepared.lease).await?;
         Ok(())
-    }
-
-    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<()> {
-        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await
     }
 
     async fn act(&self, _: &View, prepared: &Prepared) -> Result<()> {

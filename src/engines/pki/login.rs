@@ -3,28 +3,25 @@
 //! Who may ask is policy's (administrators, a machine's owner, the bootstrap certificate for the
 //! first login of a human that it registered); who may receive one is looked at here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::certificate::pem;
-use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
+use super::credential::{Holder, Said, Signed};
 use super::mint::{Made, cap, made_before};
-use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
+use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
 use crate::error::{Error, Result};
-use crate::keyring::KeyUse;
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
-use crate::store::keys::HsmPurpose;
-use crate::store::{Tx, Versioned, pki as rows};
+use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
     CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
 };
 use crate::vault::{
-    ADMINISTRATORS, Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, is_active,
+    ADMINISTRATORS, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES, is_active,
 };
 
 /// How long login certificates live.
@@ -78,14 +75,12 @@ impl LoginIssued {
     }
 }
 
-/// A login certificate that is about to be signed.
+/// A login certificate that was signed and that nobody has yet.
 #[derive(Debug)]
 pub struct PreparedLogin {
-    pending: CredentialRow,
-    serial: Serial,
-    template: Template,
-    authorities: Arc<Authorities>,
-    key: KeyUse,
+    signed: Signed,
+    names: Vec<SubjectName>,
+    chain_pem: String,
     /// Whether it may be the bearer's first login certificate alone.
     first: bool,
 }
@@ -203,27 +198,22 @@ impl Verb for IssueLogin {
         };
         let ttl = self.ttl(view, decision, row)?;
         let template = Template::login(&self.request, &spiffe, Some(ttl))?;
-        let not_after = last_second(view.now(), ttl)?;
-        if not_after > authorities.login.not_after() {
-            return Err(Error::precondition("the login authority ends before the certificate"));
-        }
-        let serial = Serial::random(view.entropy())?;
-        let pending = Intent {
+        let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
-            resource: decision.resource()?.name.clone(),
-            serial: &serial,
-            not_after,
-        }
-        .pending(view)?;
-        let first = view.subject()?.identity.row.kind == Kind::Bootstrap;
-        let key = signing_key(view, HsmPurpose::CaLogin)?;
-        Ok(PreparedLogin { pending, serial, template, authorities, key, first })
+            resource: &decision.resource()?.name,
+        };
+        Ok(PreparedLogin {
+            signed: holder.sign(view, &authorities.login, &template).await?,
+            names: template.names().to_vec(),
+            chain_pem: authorities.login.pem(),
+            first: view.subject()?.identity.row.kind == Kind::Bootstrap,
+        })
     }
 
     fn note(&self, prepared: &PreparedLogin, note: &mut Note) {
-        note.keys.push(prepared.key.clone());
-        note.credential = Some(prepared.pending.id);
+        note.keys.push(prepared.signed.key.clone());
+        note.credential = Some(prepared.signed.row.id);
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -231,7 +221,7 @@ impl Verb for IssueLogin {
     }
 
     fn made(&self, prepared: &PreparedLogin) -> String {
-        prepared.pending.id.to_string()
+        prepared.signed.row.id.to_string()
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<LoginIssued> {
@@ -243,57 +233,37 @@ impl Verb for IssueLogin {
         };
         let row = made_before(view, made, theirs).await?;
         let chain_pem = self.authorities.current()?.login.pem();
-        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
+        Ok(LoginIssued { said: Said::of_der(&row.detail)?, row, chain_pem })
     }
 }
 
 #[async_trait]
-impl EffectOperation for IssueLogin {
-    type Effect = CredentialRow;
+impl Operation for IssueLogin {
+    const NEEDS: Needs = WRITES;
 
-    async fn intend(
+    async fn commit(
         &self,
         _: &RequestContext,
         tx: &mut Tx,
         prepared: &PreparedLogin,
         _: &Decision,
-    ) -> Result<()> {
+    ) -> Result<LoginIssued> {
         // Every login takes the lock: that there is none yet is a fact without a row of its own.
-        let bearer = prepared.pending.identity;
-        identities::hold_identity(tx, bearer).await?;
-        if prepared.first && rows::has_login(tx, bearer).await? {
+        let Signed { row, certificate, .. } = &prepared.signed;
+        identities::hold_identity(tx, row.identity).await?;
+        if prepared.first && rows::has_login(tx, row.identity).await? {
             return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
-        tx.insert(&prepared.pending).await?;
-        Ok(())
-    }
-
-    async fn act(&self, view: &View, prepared: &PreparedLogin) -> Result<CredentialRow> {
-        let PreparedLogin { pending, serial, template, authorities, .. } = prepared;
-        let hsm = view.hsm().as_ref();
-        let made = issue(hsm, &authorities.login, template, serial, view.now()).await?;
-        Ok(signed(pending, &made))
-    }
-
-    async fn record(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &PreparedLogin,
-        effect: &CredentialRow,
-    ) -> Result<LoginIssued> {
-        let row = tx.update(PENDING, effect).await?.row;
-        let chain_pem = prepared.authorities.login.pem();
-        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
-    }
-
-    async fn abandon(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &PreparedLogin,
-    ) -> Result<()> {
-        tx.update(PENDING, &never_signed(&prepared.pending)).await?;
-        Ok(())
+        tx.insert(row).await?;
+        Ok(LoginIssued {
+            said: Said {
+                serial: certificate.serial.to_string(),
+                names: prepared.names.clone(),
+                not_before: certificate.not_before,
+                not_after: certificate.not_after,
+            },
+            row: row.clone(),
+            chain_pem: prepared.chain_pem.clone(),
+        })
     }
 }

@@ -252,8 +252,7 @@ fn workers_do_what_their_list_says_and_no_more() {
     let policy = Policy::builtin().unwrap();
     for (worker, action, allow) in [
         ("lease_reaper", "leases.revoke", true),
-        ("certificate_reaper", "pki.sign", true),
-        ("certificate_reaper", "leases.revoke", false),
+        ("lease_reaper", "pki.sign", false),
         ("lease_reaper", "leases.renew", false),
         ("lease_reaper", "system.seal", false),
         ("reaper", "leases.revoke", false),

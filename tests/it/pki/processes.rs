@@ -112,7 +112,7 @@ async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certif
     let all = ListCertificatesRequest { page_size: 1_000, ..ListCertificatesRequest::default() };
     let all = Client::new(there).list_certificates(all).await.unwrap().into_inner().certificates;
     assert!(all.len() >= made, "{} of {made}", all.len());
-    let in_force = |state: &str| ["pending", "active"].contains(&state);
+    let in_force = |state: &str| state == "active";
     assert!(!all.iter().any(|one| in_force(&one.state)), "{all:?}");
     assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
 }

@@ -6,7 +6,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use strongroom::Result;
 use strongroom::crypto::sha256;
-use strongroom::engines::pki::{Authorities, Request, Serial, SpiffeId, Template, issue};
+use strongroom::engines::pki::{Authorities, Request, SpiffeId, Template, issue};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{CreateIdentityRequest, Identity};
 use strongroom::store::credentials::CredentialRow;
@@ -99,7 +99,7 @@ impl Verb for Sign {
         let authorities = Authorities::load(view.keyring(), hsm, &trust_domain).await?;
         let id = SpiffeId { trust_domain, kind: found.kind, name: found.name.clone() };
         let template = Template::login(&Request::parse(self.request.as_bytes())?, &id, None)?;
-        let serial = Serial::random(view.entropy())?;
+        let serial = view.serial().await?;
         let signed = issue(hsm, &authorities.login, &template, &serial, view.now()).await?;
         let row = CredentialRow {
             id: CredentialId(view.new_id()?),
