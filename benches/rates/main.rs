@@ -15,6 +15,7 @@
 
 mod db;
 mod echo;
+mod insert;
 mod load;
 mod pki;
 mod record;
@@ -44,7 +45,7 @@ fn main() {
             rows.push(whoami::measure(&vault).await);
         }
         if wants("pki_sign_csr") {
-            rows.push(pki::measure(&vault).await);
+            rows.extend(pki::measure(&vault).await);
         }
         if wants("db_creds") {
             rows.push(db::measure(&vault).await);
