@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
 use crate::keyring::{FinalTry, Keyring};
 use crate::store::Reader;
-use crate::store::keys::{self, Check, Foundation};
+use crate::store::keys::{self, Check, Foundation, VaultRow};
 use crate::types::{Caller, SecretBytes, Standing, State, UnixMillis};
 use crate::vault::{Anchored, Installation, Vault};
 
@@ -233,6 +233,16 @@ impl Life {
             tracing::warn!(alarm = true, "the restored store is accepted");
         }
         Ok(accepted)
+    }
+
+    /// How many restores were accepted; none where that cannot be verified now.
+    pub(super) async fn restores(&self) -> Option<i64> {
+        let id = self.0.vault.installation().id;
+        let row = self
+            .0
+            .reader
+            .urgent_view(move |tx| async move { Ok(tx.lookup::<VaultRow>(&id).await?) }.boxed());
+        row.await.ok().flatten().map(|found| found.row.restore_epoch)
     }
 
     fn require_held(&self) -> Result<()> {

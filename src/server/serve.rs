@@ -128,6 +128,7 @@ fn about(config: &Config, node: &Node) -> Status {
         state: Shown::Sealed,
         because: None,
         development: node.vault.installation().dev,
+        restores: None,
         grpc_addr: node.grpc_addr.to_string(),
         http_addr: node.http_addr.map(|address| address.to_string()).unwrap_or_default(),
         token: token.clone(),

@@ -146,9 +146,15 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
         assert!(text(&twice.stderr).contains("another administrator"), "{}", text(&twice.stderr));
         assert_eq!(held.real.state().0, "held");
     }
+    let restores = || {
+        let shown = held.real.local("status --output json");
+        serde_json::from_slice::<Value>(&shown.stdout).unwrap()["restores"].clone()
+    };
+    assert_eq!(restores(), json!(0));
     let both = held.accept(&held.bob);
     assert!(both.status.success(), "{}", text(&both.stderr));
     assert_eq!(held.real.state().0, "unsealed");
+    assert_eq!(restores(), json!(1), "what was handed out before is void");
     assert_eq!(held.accept(&held.bob).status.code(), Some(7), "nothing waits any more");
 
     let line = "audit list --action system.accept-rollback --output json";
