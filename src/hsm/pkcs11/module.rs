@@ -59,13 +59,13 @@ impl Module {
         let owned = match context.initialize(arguments()) {
             Ok(()) => true,
             Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
+            // What it looks for may come yet: who looks for the token begins with this again.
             Err(error) => match map(&error) {
-                // What it looks for may come yet: who looks for the token begins with this again.
-                HsmError::Unavailable(cause) => {
+                cause if !matches!(cause, HsmError::Unavailable(_)) => return Err(cause),
+                cause => {
                     tracing::warn!(%cause, "the PKCS#11 module does not initialise");
                     true
                 }
-                other => return Err(other),
             },
         };
         let module = Arc::new(Self {

@@ -1,9 +1,11 @@
 //! What becomes of the log when somebody writes to the database while it is accepted.
 
 use strongroom::error::Error;
-use strongroom::proto::EntryFilter;
+use strongroom::keyring::FinalTry;
 use strongroom::proto::record_service_client::RecordServiceClient;
-use strongroom::server::Node;
+use strongroom::proto::system_service_client::SystemServiceClient;
+use strongroom::proto::{EntryFilter, SealRequest};
+use strongroom::server::{Node, Occasion};
 use strongroom::store::Location;
 use strongroom::vault::Anchored;
 
@@ -11,6 +13,7 @@ use super::tamper::{approver, forgery, state};
 use super::{calls, list, quiet};
 use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Fixture, pin};
+use crate::support::target::until;
 
 /// Statements that somebody planted: they run whenever a batch is written.
 async fn plant(f: &Fixture, hand: &Hand, sql: &str) {
@@ -172,5 +175,39 @@ async fn an_acceptance_raises_the_restore_epoch_where_it_is_recorded_and_nowhere
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         assert_eq!((entries(&hand).await, epochs(&hand).await), before);
         assert_eq!(vault.check_anchor().await, Ok(seen));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_row_of_the_vault_or_its_seal_is_refused_by_a_node_that_saw_the_newer() {
+    for backend in BACKENDS {
+        let f = quiet(backend).await;
+        let (hand, by) = (Hand::new(&f.parts.location), [approver(&f).await]);
+        let life = &f.node().life;
+        for table in ["vault", "seal"] {
+            hand.run(&format!("CREATE TABLE old_{table} AS SELECT * FROM {table}")).await;
+        }
+        hand.run(BROKEN).await;
+        let seen = f.node().vault.check_anchor().await.unwrap();
+        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        let mut client = SystemServiceClient::new(f.connect(&f.admin).await);
+        client.seal(SealRequest::default()).await.unwrap();
+        life.obey_seal().await.unwrap();
+        until("it is sealed", async || f.node().vault.is_sealed()).await;
+        life.unseal(pin(), FinalTry::Refuse, Occasion::Asked).await.unwrap();
+
+        for table in ["vault", "seal"] {
+            let put =
+                |from| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM {from}");
+            hand.run(&format!("CREATE TABLE new_{table} AS SELECT * FROM {table}")).await;
+            hand.run(&put(format!("old_{table}"))).await;
+            life.seal("a test").await.unwrap();
+            let refused = life.unseal(pin(), FinalTry::Refuse, Occasion::Start).await.unwrap_err();
+            let Error::Tampered { table: named, .. } = &refused else { panic!("{refused:?}") };
+            assert_eq!(*named, table);
+            assert!(f.node().vault.is_sealed(), "{table}");
+            hand.run(&put(format!("new_{table}"))).await;
+            life.unseal(pin(), FinalTry::Refuse, Occasion::Start).await.unwrap();
+        }
     }
 }
