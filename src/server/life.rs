@@ -10,6 +10,7 @@ use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
+use crate::engines::database::Databases;
 use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
 use crate::engines::system::{CONTROL_SOCKET, Unseal};
 use crate::error::{Error, Result};
@@ -41,6 +42,7 @@ struct Inner {
     keyring: Keyring,
     vault: Vault,
     authorities: AuthoritySlot,
+    databases: Databases,
     tls: Arc<Tls>,
     standing: Standing,
     /// Seals, unseals and reloads go one after the other.
@@ -59,13 +61,15 @@ pub(super) struct Organs {
     pub(super) keyring: Keyring,
     pub(super) vault: Vault,
     pub(super) authorities: AuthoritySlot,
+    pub(super) databases: Databases,
     pub(super) tls: Arc<Tls>,
     pub(super) standing: Standing,
 }
 
 impl Life {
     pub(super) fn new(organs: Organs) -> Self {
-        let Organs { parts, reader, codec, keyring, vault, authorities, tls, standing } = organs;
+        let Organs { parts, reader, codec, keyring, vault, .. } = organs;
+        let Organs { authorities, databases, tls, standing, .. } = organs;
         Self(Arc::new(Inner {
             parts,
             reader,
@@ -73,6 +77,7 @@ impl Life {
             keyring,
             vault,
             authorities,
+            databases,
             tls,
             standing,
             gate: tokio::sync::Mutex::new(()),
@@ -314,6 +319,8 @@ impl Life {
             tracing::warn!(%error, "the keys are gone, but the HSM could not be logged out");
         }
         self.0.codec.set_key(None);
+        // Without keys nobody opens another.
+        self.0.databases.forget_all();
     }
 }
 

@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
+use strongroom::keyring::FinalTry;
 use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::{
     GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest, PutConnectionRequest,
     PutDatabaseRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest, RevokeLeaseRequest,
 };
+use strongroom::server::Occasion;
 use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::logins;
-use crate::support::node::{BACKENDS, Backend};
+use crate::support::node::{BACKENDS, Backend, pin};
 use crate::support::postgres::{Options, Postgres};
 use crate::support::target::{World, ask, issue, log_in, outcome, until};
 
@@ -420,4 +422,20 @@ async fn connections_that_another_node_kept_are_closed_when_theirs_is_removed_or
         assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     }
     other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_closes_the_connections_to_targets_and_unsealing_opens_them_again() {
+    let w = World::new(Backend::Sqlite).await;
+    w.issue().await.unwrap();
+    let sessions =
+        format!("SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'account_{}'", w.tag);
+    let kept = async || Postgres::shared().ask("postgres", &sessions).await.unwrap() != "0";
+    assert!(kept().await);
+    let (began, life) = (Instant::now(), &w.f.node().life);
+    life.seal("a test").await.unwrap();
+    until("its connections are closed", async || !kept().await).await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    life.unseal(pin(), FinalTry::Refuse, Occasion::Start).await.unwrap();
+    w.issue().await.unwrap();
 }

@@ -134,6 +134,12 @@ impl Databases {
         self.close(accounts.iter().map(|account| (*account, i64::MAX)));
     }
 
+    /// Closes every connection and forgets every password: the vault is sealed.
+    pub(crate) fn forget_all(&self) {
+        let all: Vec<_> = self.0.pools.lock().keys().copied().collect();
+        self.forget(&all);
+    }
+
     /// Forgets what was changed or removed on another node: where rights moved since the last
     /// look, the accounts that connections are kept to are read again.
     ///
