@@ -185,6 +185,9 @@ CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NUL
 -- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
 CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
+-- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
+-- store. A column that names the connection would need an index as well.
+CREATE INDEX credentials_open_by_resource ON credentials (resource) WHERE kind = 'lease' AND state <> 'ended';
 -- The kind stands in it although it is always the same: SQLite prefers the index above otherwise.
 CREATE INDEX credentials_open_by_identity ON credentials (identity, kind, id)
     WHERE kind = 'lease' AND state <> 'ended';

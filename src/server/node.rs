@@ -132,6 +132,7 @@ impl Node {
             keyring,
             vault: vault.clone(),
             authorities: authorities.clone(),
+            databases: databases.clone(),
             tls: Arc::clone(&tls),
             standing: standing.clone(),
         });

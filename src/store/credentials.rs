@@ -99,15 +99,15 @@ pub async fn leases_after(
 }
 
 const BELOW: &str = "WHERE kind = 'lease' AND state <> 'ended' \
-                     AND substr(resource, 1, CAST($1 AS INTEGER)) = $2 LIMIT 1";
+                     AND resource >= $1 AND resource < $2 LIMIT 1";
 
-/// Finds a lease that has not ended on what is below a resource; `below` ends with a slash.
+/// Finds a lease that has not ended on what is below a resource.
 pub async fn lease_below(
     tx: &mut Tx,
-    below: &str,
+    above: &ResourceName,
 ) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
-    let length = i64::try_from(below.len()).map_err(|_huge| StoreError::Malformed)?;
-    tx.lookup_where(BELOW, params![length, below.to_owned()]).await
+    // Texts stand in the order of their bytes on either store, and 0 follows the slash.
+    tx.lookup_where(BELOW, params![format!("{above}/"), format!("{above}0")]).await
 }
 
 /// Lists leases in force whose identity is not: suspended, contained since, or over.
@@ -177,7 +177,7 @@ mod tests {
             (OPEN, "credentials_open_leases (id>?"),
             (ALL, "sqlite_autoindex_credentials_1 (id>?"),
             (OUTDATED, one),
-            (BELOW, "credentials_open_"),
+            (BELOW, "credentials_open_by_resource (resource>? AND resource<?)"),
         ] {
             let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
