@@ -48,7 +48,7 @@ fn main() {
             rows.extend(pki::measure(&vault).await);
         }
         if wants("db_creds") {
-            rows.push(db::measure(&vault).await);
+            rows.extend(db::measure(&vault).await);
         }
         vault.node.stop().await.expect("the node stops");
     });
