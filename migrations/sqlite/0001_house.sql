@@ -84,7 +84,11 @@ CREATE TABLE identities (
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
     owner TEXT NOT NULL,
+    owned_since BIGINT NOT NULL,
+    former_owners TEXT NOT NULL,
+    person TEXT,
     purpose TEXT NOT NULL,
+    needs TEXT NOT NULL,
     tier TEXT NOT NULL,
     labels TEXT NOT NULL,
     expires_at BIGINT,
@@ -98,6 +102,8 @@ CREATE TABLE identities (
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL
 );
+CREATE INDEX identities_by_owner ON identities (owner, name);
+CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS NOT NULL;
 
 -- Statistics, unsealed: no decision reads them.
 CREATE TABLE identity_usage (

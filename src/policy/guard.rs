@@ -34,6 +34,9 @@ pub(super) fn objection(
     match identity.state {
         IdentityState::Active => {}
         IdentityState::Suspended => return Some(Reason::IdentitySuspended),
+        IdentityState::Registered | IdentityState::Retired => {
+            return Some(Reason::IdentityNotActive);
+        }
     }
     if !is_ahead(identity.expires_at, facts.now) {
         return Some(Reason::IdentityExpired);

@@ -37,8 +37,12 @@ pub const VERBS: &[Verb] = &[
     verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true),
     verb("identities.show", "IdentityService/GetIdentity", "identities/<name>", true),
     verb("identities.list", "IdentityService/ListIdentities", "identities", true),
+    verb("identities.holdings", "IdentityService/GetHoldings", "identities/<name>", true),
+    verb("identities.update", "IdentityService/UpdateIdentity", "identities/<name>", true),
+    verb("identities.transfer", "IdentityService/TransferIdentity", "identities/<name>", true),
     verb("identities.suspend", "IdentityService/SuspendIdentity", "identities/<name>", true),
     verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true),
+    verb("identities.retire", "IdentityService/RetireIdentity", "identities/<name>", true),
     verb(
         "identities.issue-cert",
         "IdentityService/IssueLoginCertificate",

@@ -10,8 +10,8 @@ use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
     ListCertificatesRequest, PutCertificateRoleRequest, RemoveCertificateRoleRequest,
-    RemoveDatabaseRoleRequest, RemoveGrantRequest, SignCertificateRequest, SubjectNames,
-    SuspendIdentityRequest, WhoAmIRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, RetireIdentityRequest, SignCertificateRequest,
+    SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -126,6 +126,11 @@ impl Scene {
     async fn end(&self, row: &Row) {
         match (row.parent.as_str(), row.way.as_str()) {
             ("identity", "suspension") => self.suspend("etl").await,
+            ("identity", "retirement") => {
+                let mut client = IdentityServiceClient::new(self.world.admin.clone());
+                let request = RetireIdentityRequest { name: "etl".into(), ..Default::default() };
+                client.retire_identity(request).await.unwrap();
+            }
             ("owner", "suspension") => self.suspend("carol").await,
             ("grant", "removal") => {
                 let mut client = GrantServiceClient::new(self.world.admin.clone());

@@ -34,17 +34,17 @@ pub struct ResumeIdentity {
     pub reason: String,
 }
 
-fn note_reason(reason: &str, note: &mut Note) {
+pub(super) fn note_reason(reason: &str, note: &mut Note) {
     if !reason.is_empty() {
         note.private.push((Field::Reason, reason.to_owned()));
     }
 }
 
-async fn read(tx: &mut Tx, id: IdentityId) -> Result<Versioned<IdentityRow>> {
+pub(super) async fn read(tx: &mut Tx, id: IdentityId) -> Result<Versioned<IdentityRow>> {
     tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)
 }
 
-fn next(count: i64) -> Result<i64> {
+pub(super) fn next(count: i64) -> Result<i64> {
     count.checked_add(1).ok_or_else(|| Error::internal("a counter ran out"))
 }
 
@@ -80,18 +80,58 @@ impl Operation for SuspendIdentity {
         id: &IdentityId,
         _: &Decision,
     ) -> Result<Described> {
-        let Versioned { mut row, version } = read(tx, *id).await?;
-        keep_an_administrator(tx, *id, ctx.now).await?;
-        row.state = IdentityState::Suspended;
-        row.revocation_epoch = next(row.revocation_epoch)?;
+        let found = read(tx, *id).await?;
+        if found.row.state == IdentityState::Retired {
+            return Err(retired());
+        }
+        contain(ctx, tx, found, IdentityState::Suspended).await?;
+        Described::find(tx, *id, ctx.now).await
+    }
+}
+
+/// Says that retiring is for good.
+pub(super) fn retired() -> Error {
+    Error::precondition("the identity is retired, for good; register another under a new name")
+}
+
+/// Ends all that an identity holds, by its revocation epoch, and hands what hangs outside to the
+/// worker that ends it.
+pub(super) async fn contain(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    found: Versioned<IdentityRow>,
+    state: IdentityState,
+) -> Result<()> {
+    let Versioned { mut row, version } = found;
+    keep_an_administrator(tx, row.id, ctx.now).await?;
+    row.state = state;
+    row.revocation_epoch = next(row.revocation_epoch)?;
+    row.changed_at = ctx.now;
+    row.changed_by = ctx.actor();
+    let row = tx.update(version, &row).await?.row;
+    for lease in credentials::outdated(tx, row.id, row.revocation_epoch, LEASES).await? {
+        hand_over(ctx, tx, lease).await?;
+    }
+    Ok(())
+}
+
+/// Makes a registered identity active, in the commit that gives it its first credential.
+///
+/// # Errors
+/// What the store answers.
+pub(in crate::engines) async fn activate(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    id: IdentityId,
+) -> Result<()> {
+    let Versioned { mut row, version } = read(tx, id).await?;
+    if row.state == IdentityState::Registered {
+        row.state = IdentityState::Active;
         row.changed_at = ctx.now;
         row.changed_by = ctx.actor();
-        let row = tx.update(version, &row).await?.row;
-        for lease in credentials::outdated(tx, *id, row.revocation_epoch, LEASES).await? {
-            hand_over(ctx, tx, lease).await?;
-        }
-        Described::find(tx, *id).await
+        tx.update(version, &row).await?;
     }
+    Ok(())
 }
 
 /// Hands a lease to the worker that ends it. One that is pending has its next try already, and
@@ -145,12 +185,20 @@ impl Operation for ResumeIdentity {
         _: &Decision,
     ) -> Result<Described> {
         let Versioned { mut row, version } = read(tx, *id).await?;
-        if row.state == IdentityState::Suspended {
-            row.state = IdentityState::Active;
-            row.changed_at = ctx.now;
-            row.changed_by = ctx.actor();
-            tx.update(version, &row).await?;
+        match row.state {
+            IdentityState::Registered | IdentityState::Active => {}
+            IdentityState::Retired => return Err(retired()),
+            IdentityState::Suspended => {
+                row.state = if credentials::has_any(tx, *id).await? {
+                    IdentityState::Active
+                } else {
+                    IdentityState::Registered
+                };
+                row.changed_at = ctx.now;
+                row.changed_by = ctx.actor();
+                tx.update(version, &row).await?;
+            }
         }
-        Described::find(tx, *id).await
+        Described::find(tx, *id, ctx.now).await
     }
 }

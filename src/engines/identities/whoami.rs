@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::policy::SubjectFacts;
 use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, ResourceName};
-use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View, is_active};
+use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View};
 
 /// Asks who the caller is.
 #[derive(Debug, Clone, Copy)]
@@ -41,8 +41,8 @@ impl Verb for Whoami {
             administrator: subject.is_administrator(),
             registered_by: row.created_by.parse().ok(),
             has_certificate: true,
-            owner_active: is_active(&subject.owner.row, view.now()),
-            owner_expires_at: subject.owner.row.expires_at,
+            owner_active: subject.owner.is_active(view.now()),
+            owner_expires_at: subject.owner.expires_at(),
         });
         Ok(vec![resource])
     }

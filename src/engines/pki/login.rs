@@ -13,18 +13,20 @@ use super::certificate::pem;
 use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
 use super::mint::{Made, cap, made_before};
 use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
+use crate::engines::identities::activate;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::keys::HsmPurpose;
-use crate::store::{Tx, Versioned, pki as rows};
+use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
     CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
 };
 use crate::vault::{
-    ADMINISTRATORS, Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, is_active,
+    ADMINISTRATORS, Answerable, Decision, EffectOperation, GOVERNS, Note, Resource, RetryKey, Verb,
+    View, WRITES, is_active,
 };
 
 /// How long login certificates live.
@@ -88,12 +90,14 @@ pub struct PreparedLogin {
     key: KeyUse,
     /// Whether it may be the bearer's first login certificate alone.
     first: bool,
+    /// Whether nothing was issued to the bearer before.
+    activates: bool,
 }
 
 /// An identity, with what a decision about its login stands on.
 struct Bearer {
     identity: Versioned<IdentityRow>,
-    owner: Versioned<IdentityRow>,
+    owner: Answerable,
     administrator: bool,
     has_login: bool,
 }
@@ -128,12 +132,7 @@ impl Bearer {
     async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
         let id = identity.row.id;
-        let owner = if identity.row.owner == id {
-            identity.clone()
-        } else {
-            let owner = tx.lookup::<IdentityRow>(&identity.row.owner).await?;
-            owner.ok_or_else(|| Error::internal("an identity without its owner"))?
-        };
+        let owner = Answerable::of(tx, &identity).await?;
         let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
             Some(group) => identities::member(tx, group.row.id, id)
                 .await?
@@ -147,7 +146,7 @@ impl Bearer {
     fn resource(&self, view: &View, name: ResourceName) -> Resource {
         let row = &self.identity.row;
         let mut resource = Resource::named(name).with_row(row.id.0, &self.identity);
-        resource.rows.push(self.owner.fence());
+        resource.rows.extend(self.owner.fence());
         resource.owner = Some(row.owner);
         resource.identity = Some(SubjectFacts {
             id: Some(row.id),
@@ -155,8 +154,8 @@ impl Bearer {
             administrator: self.administrator,
             registered_by: row.created_by.parse().ok(),
             has_certificate: self.has_login,
-            owner_active: is_active(&self.owner.row, view.now()),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(view.now()),
+            owner_expires_at: self.owner.expires_at(),
         });
         resource
     }
@@ -167,11 +166,15 @@ impl Bearer {
         if row.kind == Kind::Bootstrap {
             return Err(Error::precondition("the bootstrap identity gets no other certificate"));
         }
-        if row.state != IdentityState::Active {
-            return Err(Error::precondition("the identity is suspended; resume it first"));
+        match row.state {
+            IdentityState::Registered | IdentityState::Active => {}
+            IdentityState::Suspended => {
+                return Err(Error::precondition("the identity is suspended; resume it first"));
+            }
+            IdentityState::Retired => return Err(Error::precondition("the identity is retired")),
         }
         if !is_active(row, view.now()) {
-            return Err(Error::precondition("the identity has expired; register another"));
+            return Err(Error::precondition("the identity has expired; give it another end first"));
         }
         Ok(())
     }
@@ -218,7 +221,8 @@ impl Verb for IssueLogin {
         .pending(view)?;
         let first = view.subject()?.identity.row.kind == Kind::Bootstrap;
         let key = signing_key(view, HsmPurpose::CaLogin)?;
-        Ok(PreparedLogin { pending, serial, template, authorities, key, first })
+        let activates = row.state == IdentityState::Registered;
+        Ok(PreparedLogin { pending, serial, template, authorities, key, first, activates })
     }
 
     fn note(&self, prepared: &PreparedLogin, note: &mut Note) {
@@ -251,6 +255,10 @@ impl Verb for IssueLogin {
 impl EffectOperation for IssueLogin {
     type Effect = CredentialRow;
 
+    fn needs(&self, prepared: &PreparedLogin) -> Needs {
+        if prepared.activates { GOVERNS } else { WRITES }
+    }
+
     async fn intend(
         &self,
         _: &RequestContext,
@@ -277,12 +285,15 @@ impl EffectOperation for IssueLogin {
 
     async fn record(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         prepared: &PreparedLogin,
         effect: &CredentialRow,
     ) -> Result<LoginIssued> {
         let row = tx.update(PENDING, effect).await?.row;
+        if prepared.activates {
+            activate(ctx, tx, row.identity).await?;
+        }
         let chain_pem = prepared.authorities.login.pem();
         Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
     }
