@@ -3,6 +3,7 @@
 mod change;
 mod contain;
 mod list;
+mod policy;
 mod show;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand};
 use self::change::{Transfer, Update, transfer, update};
 use self::contain::{Contain, holdings, retire, suspend};
 use self::list::{List, list};
+use self::policy::{PolicyCommand, policy};
 use self::show::text;
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
@@ -55,6 +57,9 @@ pub enum IdentityCommand {
     Retire(Contain),
     /// Let a suspended identity act again; what the suspension killed stays dead
     Resume(Reasoned),
+    /// Say how the identities of a kind live
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Sign a login certificate from a CSR
     IssueCert(IssueCert),
 }
@@ -131,6 +136,7 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
     let identity = match command {
         IdentityCommand::List(args) => return list(session, args).await,
         IdentityCommand::IssueCert(args) => return issue_cert(session, args).await,
+        IdentityCommand::Policy(command) => return policy(session, command).await,
         IdentityCommand::Suspend(args) => return suspend(session, args).await,
         IdentityCommand::Retire(args) => return retire(session, args).await,
         IdentityCommand::Create(args) => create(session, args).await?,

@@ -4,11 +4,11 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
-use super::login;
+use super::{lifecycles, login};
 use crate::engines::identities::{
-    CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ResumeIdentity,
-    RetireIdentity, ShowHoldings, ShowIdentity, SuspendIdentity, TransferIdentity, UpdateIdentity,
-    WhoAmI, Whoami,
+    CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ListLifecycles,
+    ResumeIdentity, RetireIdentity, ShowHoldings, ShowIdentity, SuspendIdentity, TransferIdentity,
+    UpdateIdentity, WhoAmI, Whoami,
 };
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
@@ -18,7 +18,8 @@ use crate::proto::{
     CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FormerOwner,
     GetHoldingsRequest, GetHoldingsResponse, GetIdentityRequest, GetIdentityResponse, Identity,
     IssueLoginCertificateRequest, IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest,
-    ListIdentitiesResponse, Notice, Permission, ResumeIdentityRequest, ResumeIdentityResponse,
+    ListIdentitiesResponse, ListLifecyclesRequest, ListLifecyclesResponse, Notice, Permission,
+    PutLifecycleRequest, PutLifecycleResponse, ResumeIdentityRequest, ResumeIdentityResponse,
     RetireIdentityRequest, RetireIdentityResponse, SuspendIdentityRequest, SuspendIdentityResponse,
     TransferIdentityRequest, TransferIdentityResponse, UpdateIdentityRequest,
     UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
@@ -76,6 +77,27 @@ impl IdentityService for Identities {
         }))
     }
 
+    async fn list_lifecycles(
+        &self,
+        request: Request<ListLifecyclesRequest>,
+    ) -> Result<Response<ListLifecyclesResponse>, Status> {
+        let (ctx, ListLifecyclesRequest {}) = self.gate.accept(request).await?;
+        let all = Gate::answer(&ctx, self.gate.vault.run(&ctx, ListLifecycles).await)?;
+        let lifecycles = all.into_iter().map(lifecycles::lifecycle).collect();
+        Ok(Response::new(ListLifecyclesResponse { lifecycles }))
+    }
+
+    async fn put_lifecycle(
+        &self,
+        request: Request<PutLifecycleRequest>,
+    ) -> Result<Response<PutLifecycleResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = Gate::answer(&ctx, lifecycles::put(request))?;
+        let put = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let lifecycle = Some(lifecycles::lifecycle(put));
+        Ok(Response::new(PutLifecycleResponse { lifecycle }))
+    }
+
     async fn get_holdings(
         &self,
         request: Request<GetHoldingsRequest>,
@@ -111,7 +133,8 @@ impl IdentityService for Identities {
         request: Request<SuspendIdentityRequest>,
     ) -> Result<Response<SuspendIdentityResponse>, Status> {
         let (ctx, SuspendIdentityRequest { name, reason }) = self.gate.accept(request).await?;
-        let op = SuspendIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
+        let name = Gate::answer(&ctx, name.parse())?;
+        let op = SuspendIdentity { name, reason, due: None };
         let suspended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SuspendIdentityResponse { identity: Some(identity(&suspended)) }))
     }
@@ -311,10 +334,6 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         })
         .collect();
     permissions.sort_by(|a, b| (&a.action, &a.resource).cmp(&(&b.action, &b.resource)));
-    let dev = answer.dev.then(|| Notice {
-        code: "DEVELOPMENT_VAULT".to_owned(),
-        message: "this vault is marked as development for ever; its keys are files".to_owned(),
-    });
     WhoAmIResponse {
         id: row.id.to_string(),
         identity: row.name.to_string(),
@@ -329,6 +348,28 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         groups: subject.groups.iter().map(|group| group.row.name.to_string()).collect(),
         administrator: subject.is_administrator(),
         permissions,
-        notices: dev.into_iter().collect(),
+        notices: notices(answer),
     }
+}
+
+fn notices(answer: &WhoAmI) -> Vec<Notice> {
+    let all = [
+        (
+            answer.dev,
+            "DEVELOPMENT_VAULT",
+            "this vault is marked as development for ever; its keys are files",
+        ),
+        (
+            answer.identity_ends_soon,
+            "IDENTITY_EXPIRES_SOON",
+            "this identity ends soon; ask an administrator to move its end",
+        ),
+        (
+            answer.credential_ends_soon,
+            "CREDENTIAL_EXPIRES_SOON",
+            "this credential ends soon; get the next one in time",
+        ),
+    ];
+    let told = all.into_iter().filter(|(so, ..)| *so);
+    told.map(|(_, code, message)| Notice { code: code.into(), message: message.into() }).collect()
 }

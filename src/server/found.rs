@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::node::Ingredients;
 use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
+use crate::engines::identities::Lifecycle;
 use crate::engines::pki::{
     Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
     issue,
@@ -306,6 +307,10 @@ impl FirstRows {
             tx.insert(member).await?;
         }
         tx.insert(&self.credential).await?;
+        for kind in Kind::ALL {
+            let by = self.identity.id.to_string();
+            tx.insert(&Lifecycle::usual(*kind).row(*kind, self.identity.created_at, by)?).await?;
+        }
         Ok(())
     }
 }

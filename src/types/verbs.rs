@@ -37,6 +37,8 @@ pub const VERBS: &[Verb] = &[
     verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true),
     verb("identities.show", "IdentityService/GetIdentity", "identities/<name>", true),
     verb("identities.list", "IdentityService/ListIdentities", "identities", true),
+    verb("identities.list-policies", "IdentityService/ListLifecycles", "identities", true),
+    verb("identities.put-policy", "IdentityService/PutLifecycle", "identities", true),
     verb("identities.holdings", "IdentityService/GetHoldings", "identities/<name>", true),
     verb("identities.update", "IdentityService/UpdateIdentity", "identities/<name>", true),
     verb("identities.transfer", "IdentityService/TransferIdentity", "identities/<name>", true),

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::policy::{CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId,
@@ -38,6 +39,8 @@ pub struct Subject {
     pub groups: Vec<Versioned<GroupRow>>,
     /// Its grants and its groups'.
     held: Vec<Arc<Held>>,
+    /// How identities of its kind live.
+    pub lifecycle: Versioned<LifecycleRow>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The authority epoch of the snapshot.
@@ -92,6 +95,7 @@ impl Subject {
         let identity =
             tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
         let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
         let mut named: HashMap<GroupId, Versioned<GroupRow>> =
             identities::groups_of(tx, identity.row.id)
                 .await?
@@ -111,12 +115,12 @@ impl Subject {
                 None => Arc::new(Held::load(tx, holder, version).await?),
             });
         }
-        let mut rows = vec![credential.fence(), identity.fence()];
+        let mut rows = vec![credential.fence(), identity.fence(), lifecycle.fence()];
         rows.extend(owner.fence());
         rows.extend(groups.iter().map(Versioned::fence));
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let epoch = tx.epoch().await?;
-        Ok(Some(Self { credential, identity, owner, groups, held, labels, epoch, rows }))
+        Ok(Some(Self { credential, identity, owner, groups, held, lifecycle, labels, epoch, rows }))
     }
 
     /// Tells whether the credential is accepted at a moment.

@@ -46,6 +46,8 @@ fn every_command_explains_itself() {
         "identity list",
         "identity update",
         "identity transfer",
+        "identity policy list",
+        "identity policy put",
         "identity suspend",
         "identity retire",
         "identity resume",

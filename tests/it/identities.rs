@@ -3,6 +3,7 @@
 mod containment;
 mod holdings;
 mod leases;
+mod lifecycles;
 mod lists;
 mod registry;
 

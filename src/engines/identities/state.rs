@@ -7,9 +7,11 @@ use super::{Described, LONG, check_text, keep_an_administrator};
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::identities::IdentityRow;
+use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialState, IdentityId, IdentityName, IdentityState, RequestContext};
+use crate::types::{
+    CredentialState, IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis,
+};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Leases that a suspension hands to the worker itself. All of them are dead by their epoch; the
@@ -23,6 +25,35 @@ pub struct SuspendIdentity {
     pub name: IdentityName,
     /// Why.
     pub reason: String,
+    /// Of a worker: what must still be so.
+    pub due: Option<Due>,
+}
+
+/// Why a worker suspends an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Its end has passed.
+    Over,
+    /// It was neither used nor changed since.
+    Dormant {
+        /// Since when.
+        since: UnixMillis,
+    },
+}
+
+impl Due {
+    async fn holds(self, tx: &mut Tx, row: &IdentityRow, now: UnixMillis) -> Result<bool> {
+        if !row.state.stands() {
+            return Ok(false);
+        }
+        Ok(match self {
+            Self::Over => row.expires_at.is_some_and(|end| end <= now),
+            Self::Dormant { since } => {
+                let used = identities::identity_last_used(tx, row.id).await?;
+                row.changed_at < since && used.is_none_or(|used| used < since)
+            }
+        })
+    }
 }
 
 /// Lets a suspended identity act again; what the suspension killed stays dead.
@@ -83,6 +114,11 @@ impl Operation for SuspendIdentity {
         let found = read(tx, *id).await?;
         if found.row.state == IdentityState::Retired {
             return Err(retired());
+        }
+        if let Some(due) = self.due
+            && !due.holds(tx, &found.row, ctx.now).await?
+        {
+            return Err(Error::Conflict("it is not due any more".into()));
         }
         contain(ctx, tx, found, IdentityState::Suspended).await?;
         Described::find(tx, *id, ctx.now).await

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 
 use super::certificate::pem;
 use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
-use super::mint::{Made, cap, made_before};
+use super::mint::{Made, made_before};
 use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
 use crate::engines::identities::activate;
 use crate::error::{Error, Result};
@@ -20,6 +20,7 @@ use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::keys::HsmPurpose;
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
     CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
@@ -98,6 +99,7 @@ pub struct PreparedLogin {
 struct Bearer {
     identity: Versioned<IdentityRow>,
     owner: Answerable,
+    lifecycle: LifecycleRow,
     administrator: bool,
     has_login: bool,
 }
@@ -112,7 +114,7 @@ impl IssueLogin {
         ResourceName::join("identities", &[self.name.as_str()])
     }
 
-    fn ttl(&self, view: &View, decision: &Decision, bearer: &IdentityRow) -> Result<Duration> {
+    fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
         let ttl = self.ttl.unwrap_or(self.limits.usual);
         if ttl > self.limits.most {
             return Err(Error::invalid(format!(
@@ -120,7 +122,12 @@ impl IssueLogin {
                 self.limits.most.as_secs()
             )));
         }
-        Ok(cap(view, decision, ttl, bearer.expires_at))
+        let lives = &bearer.lifecycle;
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+        let most = u64::try_from(most).map_err(Error::internal)?;
+        let ttl = Duration::from_secs(decision.oblige_ttl_s(ttl.as_secs().min(most)));
+        let end = bearer.identity.row.expires_at;
+        Ok(end.map_or(ttl, |end| ttl.min(end.since(view.now()))))
     }
 }
 
@@ -133,6 +140,7 @@ impl Bearer {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
         let id = identity.row.id;
         let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?.row;
         let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
             Some(group) => identities::member(tx, group.row.id, id)
                 .await?
@@ -140,7 +148,7 @@ impl Bearer {
             None => false,
         };
         let has_login = rows::has_login(tx, id).await?;
-        Ok(Some(Self { identity, owner, administrator, has_login }))
+        Ok(Some(Self { identity, owner, lifecycle, administrator, has_login }))
     }
 
     fn resource(&self, view: &View, name: ResourceName) -> Resource {
@@ -204,7 +212,7 @@ impl Verb for IssueLogin {
             kind: row.kind,
             name: row.name.clone(),
         };
-        let ttl = self.ttl(view, decision, row)?;
+        let ttl = self.ttl(view, decision, &bearer)?;
         let template = Template::login(&self.request, &spiffe, Some(ttl))?;
         let not_after = last_second(view.now(), ttl)?;
         if not_after > authorities.login.not_after() {

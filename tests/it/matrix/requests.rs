@@ -5,13 +5,14 @@ use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetAuthoritiesRequest,
     GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
     GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, ListCertificateRolesRequest, ListCertificatesRequest,
+    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
     ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest,
-    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
+    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest,
+    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, SealRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
 };
 
@@ -71,6 +72,17 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
         "CreateIdentity" => registration("newcomer", "human", "").encode_to_vec(),
         "GetIdentity" => GetIdentityRequest { name: of.machine.clone() }.encode_to_vec(),
         "ListIdentities" => ListIdentitiesRequest::default().encode_to_vec(),
+        "ListLifecycles" => ListLifecyclesRequest {}.encode_to_vec(),
+        "PutLifecycle" => {
+            let lifecycle = Lifecycle {
+                kind: "model".into(),
+                max_ttl_s: 3_600,
+                max_age_s: 3_600,
+                rotation_s: 3_600,
+                ..Default::default()
+            };
+            PutLifecycleRequest { lifecycle: Some(lifecycle) }.encode_to_vec()
+        }
         "GetHoldings" => GetHoldingsRequest { name: of.machine.clone() }.encode_to_vec(),
         "UpdateIdentity" => {
             UpdateIdentityRequest { name, purpose: Some("another".into()), ..Default::default() }
