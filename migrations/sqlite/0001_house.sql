@@ -84,12 +84,38 @@ CREATE TABLE identities (
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
     owner TEXT NOT NULL,
+    owned_since BIGINT NOT NULL,
+    former_owners TEXT NOT NULL,
+    person TEXT,
     purpose TEXT NOT NULL,
+    needs TEXT NOT NULL,
     tier TEXT NOT NULL,
     labels TEXT NOT NULL,
     expires_at BIGINT,
     revocation_epoch BIGINT NOT NULL,
     authority_rev BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BLOB NOT NULL
+);
+CREATE INDEX identities_by_owner ON identities (owner, name);
+CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS NOT NULL;
+CREATE INDEX identities_over ON identities (expires_at)
+    WHERE expires_at IS NOT NULL AND state IN ('registered', 'active');
+CREATE INDEX identities_active ON identities (kind, id) WHERE state = 'active';
+
+-- How the identities of each kind live: a row for each, made with the vault.
+CREATE TABLE lifecycles (
+    id TEXT PRIMARY KEY,
+    max_ttl_s BIGINT NOT NULL,
+    max_age_s BIGINT NOT NULL,
+    rotation_s BIGINT NOT NULL,
+    dormant_after_s BIGINT NOT NULL,
+    notice_s BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,

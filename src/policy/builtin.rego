@@ -18,7 +18,10 @@ receives := {"database.credentials", "pki.issue", "pki.sign", "leases.renew"}
 for_holder := {"leases.list", "leases.renew", "leases.revoke", "pki.list"}
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
-for_owner := {"leases.list", "leases.revoke", "pki.list"}
+for_owner := {"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings"}
+
+# What the owner of a machine may do for it: a human of the group, where a group owns it.
+for_machines_owner := {"identities.issue-cert", "identities.transfer"}
 
 # What every active identity may read.
 for_all := {"records.checkpoint", "pki.ca"}
@@ -26,6 +29,8 @@ for_all := {"records.checkpoint", "pki.ca"}
 default decision := {"refuse": "no_grant"}
 
 decision := {"refuse": "identity_suspended"} if {
+	input.caller.state == "suspended"
+} else := {"refuse": "identity_not_active"} if {
 	not input.caller.state == "active"
 } else := {"refuse": "identity_expired"} if {
 	not input.caller.expires_at > input.now
@@ -51,14 +56,11 @@ decision := {"refuse": "identity_suspended"} if {
 	every resource in input.resources { resource.holder == input.caller.id }
 } else := {"rule": "owner"} if {
 	input.action in for_owner
-	every resource in input.resources { resource.owner == input.caller.id }
+	every resource in input.resources { resource.owned }
 } else := {"rule": "owner"} if {
-	input.action == "identities.show"
-	every resource in input.resources { resource.owner == input.caller.id }
-} else := {"rule": "owner"} if {
-	input.action == "identities.issue-cert"
+	input.action in for_machines_owner
 	every resource in input.resources {
-		resource.owner == input.caller.id
+		resource.owned
 		resource.identity.machine
 	}
 } else := {"refuse": "subject_owner_inactive"} if {

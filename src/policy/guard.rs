@@ -7,6 +7,7 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
+    ("lifecycle_keeper", "identities.suspend"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
@@ -33,6 +34,9 @@ pub(super) fn objection(
     match identity.state {
         IdentityState::Active => {}
         IdentityState::Suspended => return Some(Reason::IdentitySuspended),
+        IdentityState::Registered | IdentityState::Retired => {
+            return Some(Reason::IdentityNotActive);
+        }
     }
     if !is_ahead(identity.expires_at, facts.now) {
         return Some(Reason::IdentityExpired);

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::node::Ingredients;
 use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
+use crate::engines::identities::Lifecycle;
 use crate::engines::pki::{
     Authority, Certificate, Deployment, Founder, Request, SpiffeId, Template, TrustDomain, issue,
 };
@@ -266,8 +267,12 @@ impl FirstRows {
                 name,
                 kind,
                 state: IdentityState::Active,
-                owner: id,
+                owner: id.into(),
+                owned_since: now,
+                former_owners: "[]".to_owned(),
+                person: (kind == Kind::Human).then(|| id.to_string().parse()).transpose()?,
                 purpose: "the first to log in".to_owned(),
+                needs: String::new(),
                 tier: Tier::Critical,
                 labels: "{}".to_owned(),
                 expires_at: bootstrap.then_some(certificate.not_after),
@@ -301,6 +306,10 @@ impl FirstRows {
             tx.insert(member).await?;
         }
         tx.insert(&self.credential).await?;
+        for kind in Kind::ALL {
+            let by = self.identity.id.to_string();
+            tx.insert(&Lifecycle::usual(*kind).row(*kind, self.identity.created_at, by)?).await?;
+        }
         Ok(())
     }
 }

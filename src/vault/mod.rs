@@ -14,6 +14,7 @@ mod effect;
 mod entries;
 mod gauges;
 mod operation;
+mod owner;
 mod page;
 mod refusals;
 mod run;
@@ -45,6 +46,7 @@ pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, TAKES_BACK,
     Verb, WRITES, WRITES_ONE,
 };
+pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};

@@ -32,7 +32,7 @@ impl Vault {
             let mut note = Note::default();
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
-            let needs = O::NEEDS;
+            let needs = op.needs(&prepared);
             // A claim is a statement more, and one that may find that nothing is to be done.
             let writes = if claim.is_some() { Writes::Many } else { needs.writes };
             let needs = Needs { writes, ..needs };
@@ -42,6 +42,7 @@ impl Vault {
                 story: Story::new(self, ctx, O::ACTION, &decision, note)?,
                 prepared,
                 decision: Arc::clone(&decision),
+                bumps: needs.bumps,
                 claim,
                 output: None,
                 reply,
@@ -200,6 +201,7 @@ struct RunWork<O: Operation> {
     story: Story,
     prepared: Arc<O::Prepared>,
     decision: Arc<Decision>,
+    bumps: bool,
     claim: Option<Claim>,
     output: Option<Answered<O::Output>>,
     reply: oneshot::Sender<Answered<O::Output>>,
@@ -219,7 +221,7 @@ impl<O: Operation> Work for RunWork<O> {
                 Claimed::Replaces(earlier) => self.op.supersede(ctx, tx, &earlier).await?,
             }
         }
-        if O::NEEDS.bumps {
+        if self.bumps {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
@@ -236,7 +238,7 @@ impl<O: Operation> Work for RunWork<O> {
 
     fn settle(self: Box<Self>, settled: Settled) {
         // Here, because a caller that went away would not.
-        if O::NEEDS.bumps {
+        if self.bumps {
             self.story.core.forget();
         }
         let answered = match settled {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Terms;
+use super::{Answerable, Terms};
 use crate::error::{Error, Result};
 use crate::policy::{CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId,
@@ -33,11 +34,13 @@ pub struct Subject {
     /// Whose it is.
     pub identity: Versioned<IdentityRow>,
     /// Who answers for it.
-    pub owner: Versioned<IdentityRow>,
+    pub owner: Answerable,
     /// The groups it is in.
     pub groups: Vec<Versioned<GroupRow>>,
     /// Its grants and its groups'.
     held: Vec<Arc<Held>>,
+    /// How identities of its kind live.
+    pub lifecycle: Versioned<LifecycleRow>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// The authority epoch of the snapshot.
@@ -91,11 +94,8 @@ impl Subject {
         let missing = || Error::internal("a credential without its identity");
         let identity =
             tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
-        let owner = if identity.row.owner == identity.row.id {
-            identity.clone()
-        } else {
-            tx.lookup::<IdentityRow>(&identity.row.owner).await?.ok_or_else(missing)?
-        };
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
         let mut named: HashMap<GroupId, Versioned<GroupRow>> =
             identities::groups_of(tx, identity.row.id)
                 .await?
@@ -115,11 +115,12 @@ impl Subject {
                 None => Arc::new(Held::load(tx, holder, version).await?),
             });
         }
-        let mut rows = vec![credential.fence(), identity.fence(), owner.fence()];
+        let mut rows = vec![credential.fence(), identity.fence(), lifecycle.fence()];
+        rows.extend(owner.fence());
         rows.extend(groups.iter().map(Versioned::fence));
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let epoch = tx.epoch().await?;
-        Ok(Some(Self { credential, identity, owner, groups, held, labels, epoch, rows }))
+        Ok(Some(Self { credential, identity, owner, groups, held, lifecycle, labels, epoch, rows }))
     }
 
     /// Tells whether the credential is accepted at a moment.
@@ -162,8 +163,8 @@ impl Subject {
             kind: row.kind,
             state: row.state,
             owner: row.owner,
-            owner_active: is_active(&self.owner.row, now),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(now),
+            owner_expires_at: self.owner.expires_at(),
             tier: row.tier,
             expires_at: row.expires_at,
             labels: &self.labels,
@@ -232,10 +233,10 @@ impl HeldGrant {
     }
 }
 
-/// Tells whether an identity is active at a moment.
+/// Tells whether an identity is in force at a moment: neither contained nor over.
 #[must_use]
 pub fn is_active(row: &IdentityRow, now: UnixMillis) -> bool {
-    row.state == IdentityState::Active && row.expires_at.is_none_or(|end| end > now)
+    row.state.stands() && row.expires_at.is_none_or(|end| end > now)
 }
 
 pub(super) fn refused() -> Error {

@@ -2,12 +2,14 @@
 //! every node at once. Must not know transports.
 
 mod lease_reaper;
+mod lifecycle_keeper;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use lease_reaper::LeaseReaper;
+pub use lifecycle_keeper::LifecycleKeeper;
 
 use crate::error::{Error, Result};
 use crate::types::{Standing, TaskGroup, UnixMillis};

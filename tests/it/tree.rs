@@ -10,8 +10,8 @@ use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
     ListCertificatesRequest, PutCertificateRoleRequest, RemoveCertificateRoleRequest,
-    RemoveDatabaseRoleRequest, RemoveGrantRequest, SignCertificateRequest, SubjectNames,
-    SuspendIdentityRequest, WhoAmIRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, RetireIdentityRequest, SignCertificateRequest,
+    SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -68,6 +68,7 @@ async fn what_hangs_below_ends_or_stays_as_the_page_says() {
         let scene = Scene::new(backend, row).await;
         scene.end(row).await;
         let mut found = scene.look().await;
+        scene.stop().await;
         for (said, found) in row.children.iter().zip(&mut found) {
             if said == "–" {
                 "–".clone_into(found);
@@ -126,6 +127,11 @@ impl Scene {
     async fn end(&self, row: &Row) {
         match (row.parent.as_str(), row.way.as_str()) {
             ("identity", "suspension") => self.suspend("etl").await,
+            ("identity", "retirement") => {
+                let mut client = IdentityServiceClient::new(self.world.admin.clone());
+                let request = RetireIdentityRequest { name: "etl".into(), ..Default::default() };
+                client.retire_identity(request).await.unwrap();
+            }
             ("owner", "suspension") => self.suspend("carol").await,
             ("grant", "removal") => {
                 let mut client = GrantServiceClient::new(self.world.admin.clone());
@@ -156,6 +162,14 @@ impl Scene {
         let mut client = IdentityServiceClient::new(self.world.admin.clone());
         let request = SuspendIdentityRequest { name: name.to_owned(), reason: String::new() };
         client.suspend_identity(request).await.unwrap();
+    }
+
+    /// Stops the node: its connections would be missing for the scenes to come.
+    async fn stop(self) {
+        let Self { world, machine, .. } = self;
+        let World { mut f, etl, admin, .. } = world;
+        drop((machine, etl, admin));
+        f.node.take().unwrap().stop().await.unwrap();
     }
 
     /// What has become of the login, the certificate and the lease.

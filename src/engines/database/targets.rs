@@ -216,7 +216,7 @@ impl KnownRole {
     /// The role as a decision sees it.
     pub(super) fn resource(&self, name: ResourceName) -> Resource {
         let mut resource = Resource::named(name).with_row(self.role.row.id.0, &self.role);
-        resource.owner = Some(self.connection.row.owner);
+        resource.owner = Some(self.connection.row.owner.into());
         resource.rows.extend([self.connection.fence(), self.target.fence()]);
         resource
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
 use crate::store::{Needs, Tx};
-use crate::types::{RequestContext, ResourceName};
-use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View, is_active};
+use crate::types::{RequestContext, ResourceName, UnixMillis};
+use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View};
 
 /// Asks who the caller is.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +21,10 @@ pub struct WhoAmI {
     pub subject: Arc<Subject>,
     /// Whether the vault is marked as development.
     pub dev: bool,
+    /// Whether the caller's own end is near.
+    pub identity_ends_soon: bool,
+    /// Whether its credential's is: less than a third of its life is left.
+    pub credential_ends_soon: bool,
 }
 
 #[async_trait]
@@ -41,14 +45,25 @@ impl Verb for Whoami {
             administrator: subject.is_administrator(),
             registered_by: row.created_by.parse().ok(),
             has_certificate: true,
-            owner_active: is_active(&subject.owner.row, view.now()),
-            owner_expires_at: subject.owner.row.expires_at,
+            owner_active: subject.owner.is_active(view.now()),
+            owner_expires_at: subject.owner.expires_at(),
         });
         Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<WhoAmI> {
-        Ok(WhoAmI { subject: Arc::clone(view.subject()?), dev: view.is_dev() })
+        let (subject, now) = (Arc::clone(view.subject()?), view.now());
+        let notice = u64::try_from(subject.lifecycle.row.notice_s).map_err(Error::internal)?;
+        let near = |end: UnixMillis| end.since(now).as_secs() < notice;
+        let credential = &subject.credential.row;
+        let left = credential.expires_at.since(now);
+        let late = left < credential.expires_at.since(credential.issued_at) / 3;
+        Ok(WhoAmI {
+            dev: view.is_dev(),
+            identity_ends_soon: subject.identity.row.expires_at.is_some_and(near),
+            credential_ends_soon: late && near(credential.expires_at),
+            subject,
+        })
     }
 }
 

@@ -10,18 +10,21 @@ use futures_util::FutureExt as _;
 
 use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
-use super::mint::{Made, cap, made_before};
+use super::mint::{Made, made_before};
 use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
+use crate::engines::identities::activate;
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
     CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
 };
 use crate::vault::{
-    ADMINISTRATORS, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES, is_active,
+    ADMINISTRATORS, Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View,
+    WRITES, is_active,
 };
 
 /// How long login certificates live.
@@ -83,12 +86,15 @@ pub struct PreparedLogin {
     chain_pem: String,
     /// Whether it may be the bearer's first login certificate alone.
     first: bool,
+    /// Whether nothing was issued to the bearer before.
+    activates: bool,
 }
 
 /// An identity, with what a decision about its login stands on.
 struct Bearer {
     identity: Versioned<IdentityRow>,
-    owner: Versioned<IdentityRow>,
+    owner: Answerable,
+    lifecycle: LifecycleRow,
     administrator: bool,
     has_login: bool,
 }
@@ -103,7 +109,7 @@ impl IssueLogin {
         ResourceName::join("identities", &[self.name.as_str()])
     }
 
-    fn ttl(&self, view: &View, decision: &Decision, bearer: &IdentityRow) -> Result<Duration> {
+    fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
         let ttl = self.ttl.unwrap_or(self.limits.usual);
         if ttl > self.limits.most {
             return Err(Error::invalid(format!(
@@ -111,7 +117,12 @@ impl IssueLogin {
                 self.limits.most.as_secs()
             )));
         }
-        Ok(cap(view, decision, ttl, bearer.expires_at))
+        let lives = &bearer.lifecycle;
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+        let most = u64::try_from(most).map_err(Error::internal)?;
+        let ttl = Duration::from_secs(decision.oblige_ttl_s(ttl.as_secs().min(most)));
+        let end = bearer.identity.row.expires_at;
+        Ok(end.map_or(ttl, |end| ttl.min(end.since(view.now()))))
     }
 }
 
@@ -123,12 +134,8 @@ impl Bearer {
     async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
         let id = identity.row.id;
-        let owner = if identity.row.owner == id {
-            identity.clone()
-        } else {
-            let owner = tx.lookup::<IdentityRow>(&identity.row.owner).await?;
-            owner.ok_or_else(|| Error::internal("an identity without its owner"))?
-        };
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?.row;
         let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
             Some(group) => identities::member(tx, group.row.id, id)
                 .await?
@@ -136,13 +143,13 @@ impl Bearer {
             None => false,
         };
         let has_login = rows::has_login(tx, id).await?;
-        Ok(Some(Self { identity, owner, administrator, has_login }))
+        Ok(Some(Self { identity, owner, lifecycle, administrator, has_login }))
     }
 
     fn resource(&self, view: &View, name: ResourceName) -> Resource {
         let row = &self.identity.row;
         let mut resource = Resource::named(name).with_row(row.id.0, &self.identity);
-        resource.rows.push(self.owner.fence());
+        resource.rows.extend(self.owner.fence());
         resource.owner = Some(row.owner);
         resource.identity = Some(SubjectFacts {
             id: Some(row.id),
@@ -150,8 +157,8 @@ impl Bearer {
             administrator: self.administrator,
             registered_by: row.created_by.parse().ok(),
             has_certificate: self.has_login,
-            owner_active: is_active(&self.owner.row, view.now()),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(view.now()),
+            owner_expires_at: self.owner.expires_at(),
         });
         resource
     }
@@ -162,11 +169,15 @@ impl Bearer {
         if row.kind == Kind::Bootstrap {
             return Err(Error::precondition("the bootstrap identity gets no other certificate"));
         }
-        if row.state != IdentityState::Active {
-            return Err(Error::precondition("the identity is suspended; resume it first"));
+        match row.state {
+            IdentityState::Registered | IdentityState::Active => {}
+            IdentityState::Suspended => {
+                return Err(Error::precondition("the identity is suspended; resume it first"));
+            }
+            IdentityState::Retired => return Err(Error::precondition("the identity is retired")),
         }
         if !is_active(row, view.now()) {
-            return Err(Error::precondition("the identity has expired; register another"));
+            return Err(Error::precondition("the identity has expired; give it another end first"));
         }
         Ok(())
     }
@@ -196,7 +207,7 @@ impl Verb for IssueLogin {
             kind: row.kind,
             name: row.name.clone(),
         };
-        let ttl = self.ttl(view, decision, row)?;
+        let ttl = self.ttl(view, decision, &bearer)?;
         let template = Template::login(&self.request, &spiffe, Some(ttl))?;
         let holder = Holder {
             kind: CredentialKind::Login,
@@ -208,6 +219,7 @@ impl Verb for IssueLogin {
             names: template.names().to_vec(),
             chain_pem: authorities.login.pem(),
             first: view.subject()?.identity.row.kind == Kind::Bootstrap,
+            activates: row.state == IdentityState::Registered,
         })
     }
 
@@ -241,9 +253,13 @@ impl Verb for IssueLogin {
 impl Operation for IssueLogin {
     const NEEDS: Needs = WRITES;
 
+    fn needs(&self, prepared: &PreparedLogin) -> Needs {
+        if prepared.activates { GOVERNS } else { WRITES }
+    }
+
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         prepared: &PreparedLogin,
         _: &Decision,
@@ -255,6 +271,9 @@ impl Operation for IssueLogin {
             return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
         tx.insert(row).await?;
+        if prepared.activates {
+            activate(ctx, tx, row.identity).await?;
+        }
         Ok(LoginIssued {
             said: Said {
                 serial: certificate.serial.to_string(),

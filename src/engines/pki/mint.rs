@@ -246,12 +246,7 @@ impl<S: Source> Operation for Mint<S> {
 }
 
 /// Caps a time to live by the decision's obligations and by an end that it may not pass.
-pub(super) fn cap(
-    view: &View,
-    decision: &Decision,
-    ttl: Duration,
-    end: Option<UnixMillis>,
-) -> Duration {
+fn cap(view: &View, decision: &Decision, ttl: Duration, end: Option<UnixMillis>) -> Duration {
     let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
     end.map_or(ttl, |end| ttl.min(end.since(view.now())))
 }
