@@ -1,9 +1,9 @@
 //! The one door to every engine: nothing happens that was not decided and recorded.
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
-//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, blocks
-//! of serial numbers, old idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
-//! a sealed row.
+//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
+//! idempotency keys, and blocks of serials in `serials.rs`) is a closed list in `upkeep.rs`:
+//! undecided, without an entry, unable to write a sealed row.
 
 mod acceptance;
 mod anchor;

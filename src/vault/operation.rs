@@ -172,6 +172,10 @@ pub trait Operation: Verb {
     /// How its commit is to be run.
     const NEEDS: Needs;
 
+    /// Whether it goes on where its caller hangs up: it uses a key in the HSM before its commit,
+    /// and no use of one stays without an entry because nobody waited for it.
+    const GOES_ON: bool = false;
+
     /// How it is to be run for what was found.
     fn needs(&self, _: &Self::Prepared) -> Needs {
         Self::NEEDS

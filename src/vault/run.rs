@@ -25,6 +25,15 @@ impl Vault {
     /// keeps moving; what the verb itself answers.
     pub async fn run<O: Operation>(&self, ctx: &RequestContext, op: O) -> Result<O::Output> {
         let op = Arc::new(op);
+        if !O::GOES_ON {
+            return self.attempt(ctx, op).await;
+        }
+        let (vault, ctx) = (self.clone(), ctx.clone());
+        let done = self.core.tasks.spawn(async move { vault.attempt(&ctx, op).await }).await;
+        done.map_err(Error::internal)?
+    }
+
+    async fn attempt<O: Operation>(&self, ctx: &RequestContext, op: Arc<O>) -> Result<O::Output> {
         for _ in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
             let Ready { view, decision, prepared } = ready;

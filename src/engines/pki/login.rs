@@ -252,6 +252,7 @@ impl Verb for IssueLogin {
 #[async_trait]
 impl Operation for IssueLogin {
     const NEEDS: Needs = WRITES;
+    const GOES_ON: bool = true;
 
     fn needs(&self, prepared: &PreparedLogin) -> Needs {
         if prepared.activates { GOVERNS } else { WRITES }

@@ -232,6 +232,7 @@ impl<S: Source> Verb for Mint<S> {
 #[async_trait]
 impl<S: Source> Operation for Mint<S> {
     const NEEDS: Needs = WRITES_ONE;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

@@ -73,6 +73,7 @@ impl Verb for RenewAdministrator {
 #[async_trait]
 impl Operation for RenewAdministrator {
     const NEEDS: Needs = WRITES_ONE;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,
