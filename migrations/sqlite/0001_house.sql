@@ -159,7 +159,7 @@ CREATE TABLE grant_usage (
     last_used_at BIGINT NOT NULL
 );
 
--- The one tree of authority: certificates and leases; later tokens, sessions and wraps.
+-- The one tree of authority: certificates, leases and tokens; later sessions and wraps.
 CREATE TABLE credentials (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -184,6 +184,12 @@ CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
 CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
 -- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
 CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
+-- Tokens are found by their id. Those in force are counted and listed by when they end.
+CREATE INDEX credentials_live_tokens ON credentials (identity, expires_at, id)
+    WHERE kind = 'token' AND state = 'active';
+-- What hangs below what is revoked.
+CREATE INDEX credentials_below ON credentials (parent, id)
+    WHERE parent IS NOT NULL AND state <> 'ended' AND state <> 'revoking';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 -- The kind stands in it although it is always the same: SQLite prefers the index above otherwise.
 CREATE INDEX credentials_open_by_identity ON credentials (identity, kind, id)

@@ -14,6 +14,7 @@ pub(super) const KEYS: &[&str] = &[
     "requests_in_flight_max",
     "request_deadline_s",
     "handshake_timeout_s",
+    "tokens_per_identity_max",
 ];
 
 /// Bounds on connections and requests.
@@ -33,6 +34,8 @@ pub struct Limits {
     pub request_deadline: Duration,
     /// Longest a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// Tokens in force that one identity may have.
+    pub tokens_per_identity_max: u32,
 }
 
 pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
@@ -48,5 +51,6 @@ pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
         requests_in_flight_max: section.small("requests_in_flight_max", 8..=100_000, 1024)?,
         request_deadline: seconds("request_deadline_s", 300, 30)?,
         handshake_timeout: seconds("handshake_timeout_s", 60, 5)?,
+        tokens_per_identity_max: section.small("tokens_per_identity_max", 1..=1_000_000, 10_000)?,
     })
 }

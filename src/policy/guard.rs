@@ -8,6 +8,7 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("certificate_reaper", "pki.sign"),
+    ("token_reaper", "tokens.end"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
@@ -43,6 +44,11 @@ pub(super) fn objection(
     }
     if facts.resources.is_empty() {
         return Some(Reason::NothingAsked);
+    }
+    // For another human nobody mints, whoever asks.
+    let human = |one: &ResourceFacts<'_>| one.identity.is_some_and(|it| !it.kind.is_machine());
+    if facts.action == "tokens.mint" && facts.resources.iter().any(human) {
+        return Some(Reason::MintForbidden);
     }
     match identity.kind {
         Kind::Human => None,

@@ -18,11 +18,11 @@ use crate::grpc::tls::Tls;
 use crate::hsm::Hsm;
 use crate::keyring::{FinalTry, Keyring};
 use crate::store::keys::{Check, Foundation, HsmPurpose};
-use crate::store::{BatchCodec, Location, RowSealer, Store};
+use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, CertificateReaper, LeaseReaper};
+use crate::workers::{self, CertificateReaper, LeaseReaper, TokenReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -148,11 +148,9 @@ impl Node {
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
-        let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
-        workers::start(leases, &vault, &standing, &tasks);
-        let certificates = CertificateReaper::new(vault.clone(), reader);
-        workers::start(certificates, &vault, &standing, &tasks);
-        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
+        start_workers(&vault, &reader, databases, &standing, &tasks);
+        let names = parts.server_names.clone();
+        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
         let node = Self {
             vault,
@@ -226,6 +224,22 @@ impl Node {
         }
         served.and(ended)
     }
+}
+
+/// Starts what the vault does by itself.
+fn start_workers(
+    vault: &Vault,
+    reader: &Reader,
+    databases: Databases,
+    standing: &Standing,
+    tasks: &TaskGroup,
+) {
+    let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
+    workers::start(leases, vault, standing, tasks);
+    let certificates = CertificateReaper::new(vault.clone(), reader.clone());
+    workers::start(certificates, vault, standing, tasks);
+    let tokens = TokenReaper::new(vault.clone(), reader.clone());
+    workers::start(tokens, vault, standing, tasks);
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {

@@ -13,6 +13,7 @@ mod name;
 mod pattern;
 mod standing;
 mod tasks;
+mod token;
 mod verbs;
 
 pub use bytes::SecretBytes;
@@ -25,4 +26,5 @@ pub use name::{IdentityName, ResourceName, Segment};
 pub use pattern::ResourcePattern;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
+pub use token::{AccessToken, Bearer, LeaseHandle, SingleUseToken, TokenSecret, TokenType};
 pub use verbs::{VERBS, Verb};

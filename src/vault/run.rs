@@ -7,10 +7,13 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
+use super::spend::Spending;
 use super::{Decision, Note, Operation, Vault, Verb, View};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, idempotency};
-use crate::types::RequestContext;
+use crate::store::{
+    Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, Writes, idempotency,
+};
+use crate::types::{RequestContext, UnixMillis};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 pub(super) const ATTEMPTS: usize = 3;
@@ -30,6 +33,8 @@ impl Vault {
             let mut note = Note::default();
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let spending = Spending::of::<O>(decision.subject.as_ref());
+            let needs = needs(O::NEEDS, claim.is_some(), spending.is_some());
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
@@ -37,22 +42,39 @@ impl Vault {
                 prepared,
                 decision: Arc::clone(&decision),
                 claim,
+                spending,
                 output: None,
                 reply,
             };
-            match self.submit(decision.fence(ctx.now), O::NEEDS, Box::new(work), answer).await? {
+            match self.submit(decision.fence(ctx.now), needs, Box::new(work), answer).await? {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
                     self.used(ctx, &decision);
                     return Ok(output);
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,
-                Answered::Failed(error) => return Err(error),
+                Answered::Failed(error) => {
+                    return Err(self.told_of::<O>(ctx, &decision, error).await);
+                }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
                 Answered::Moved => self.forget(),
             }
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
+    }
+
+    /// Puts on the record what is told apart from the call itself: that a token was shown again
+    /// after its last use. What the caller hears.
+    pub(super) async fn told_of<V: Verb>(
+        &self,
+        ctx: &RequestContext,
+        decision: &Decision,
+        error: Error,
+    ) -> Error {
+        match (&error, &decision.subject) {
+            (Error::Spent(_), Some(subject)) => self.shown_again::<V>(ctx, subject).await,
+            (_, _) => error,
+        }
     }
 
     /// Hands a job to the store and waits until it is settled.
@@ -79,6 +101,7 @@ impl Vault {
             Ok(view) => view,
             Err(error) => return Err(self.undecided(ctx, V::ACTION, None, error).await),
         };
+        self.require_unspent(ctx, op, view.subject.as_ref()).await?;
         let decision = match self.decide(&view, op).await {
             Ok(decision) => decision,
             Err(error) => {
@@ -113,15 +136,26 @@ impl Vault {
         let resources = op.resources(view).await?;
         let subject = view.subject.clone();
         super::decide::decide(
-            &core.policy,
-            &core.decisions,
+            core,
             &view.ctx,
             V::ACTION,
             subject,
             resources,
             epoch,
+            Spending::of::<V>(view.subject.as_ref()).is_some(),
         )
     }
+}
+
+/// What a commit needs that also claims a key or takes a use: each is a statement of its own.
+pub(super) const fn needs(own: Needs, claims: bool, spends: bool) -> Needs {
+    let writes = match (own.writes, claims, spends) {
+        (writes, false, false) => writes,
+        // The last statement, after everything that can fail.
+        (Writes::Nothing, false, true) => Writes::One,
+        (_, _, _) => Writes::Many,
+    };
+    Needs { writes, ..own }
 }
 
 /// A verb that was decided and prepared.
@@ -160,7 +194,7 @@ pub(super) struct Claim {
 pub(super) enum Claimed {
     /// It is this call's.
     Ours,
-    /// It is this call's now; what an earlier try made is to be ended.
+    /// It may become this call's: what an earlier try made is to be ended then.
     Replaces(String),
     /// An earlier try made this.
     Made(String),
@@ -174,13 +208,23 @@ impl Claim {
         if earlier.request != self.request {
             return Err(Error::invalid("the idempotency key was used for another request"));
         }
-        if !self.replace || ctx.now.since(earlier.at) > REPLACEABLE {
+        if !self.may_replace(ctx, earlier.at) {
             return Ok(Claimed::Made(earlier.object));
         }
-        if !idempotency::replace(tx, &self.id, &earlier.object, &self.made).await? {
+        Ok(Claimed::Replaces(earlier.object))
+    }
+
+    /// Moves the key on from what an earlier try made to what this one makes.
+    pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str) -> Result<()> {
+        if !idempotency::replace(tx, &self.id, earlier, &self.made).await? {
             return Err(StoreError::Stale.into());
         }
-        Ok(Claimed::Replaces(earlier.object))
+        Ok(())
+    }
+
+    /// Tells whether what the first try made may be replaced yet.
+    fn may_replace(&self, ctx: &RequestContext, first: UnixMillis) -> bool {
+        self.replace && ctx.now.since(first) <= REPLACEABLE
     }
 
     /// Gives the key back: what it claimed was undone.
@@ -195,6 +239,7 @@ struct RunWork<O: Operation> {
     prepared: Arc<O::Prepared>,
     decision: Arc<Decision>,
     claim: Option<Claim>,
+    spending: Option<Spending>,
     output: Option<Answered<O::Output>>,
     reply: oneshot::Sender<Answered<O::Output>>,
 }
@@ -219,6 +264,9 @@ impl<O: Operation> Work for RunWork<O> {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
+        if let Some(spending) = &self.spending {
+            spending.take(ctx, tx).await?;
+        }
         self.output = Some(Answered::Done(output, 0));
         Ok(())
     }
@@ -227,7 +275,9 @@ impl<O: Operation> Work for RunWork<O> {
         if matches!(self.output, Some(Answered::Made(_))) {
             self.story.is_replay();
         }
-        Some(self.story.entry(outcome))
+        // Told apart: see `Vault::told_of`.
+        let told_apart = matches!(outcome, Err(Error::Spent(_)));
+        (!told_apart).then(|| self.story.entry(outcome))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

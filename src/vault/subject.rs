@@ -5,21 +5,24 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Terms;
+use super::{Terms, TokenDetail};
 use crate::error::{Error, Result};
 use crate::policy::{CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
+use crate::store::keys::VaultRow;
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId,
-    IdentityState, UnixMillis,
+    IdentityState, UnixMillis, VaultId,
 };
 
 /// The built-in group whose active humans administer.
 pub const ADMINISTRATORS: &str = "administrators";
 /// Grants that one identity or group may hold.
 pub const GRANTS: i64 = 10_000;
+/// Tokens above a token, at the most.
+pub const DEPTH: u32 = 8;
 /// Subjects kept.
 const KEPT: usize = 20_000;
 /// Grants and memberships kept, of all subjects together.
@@ -40,9 +43,15 @@ pub struct Subject {
     held: Vec<Arc<Held>>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What a token may do; none where the credential is no token.
+    pub token: Option<TokenDetail>,
+    /// What a token hangs on: tokens and a login, nearest first.
+    ancestors: Vec<Versioned<CredentialRow>>,
+    /// The vault, which counts its restores.
+    vault: Versioned<VaultRow>,
     /// The authority epoch of the snapshot.
     pub epoch: i64,
-    /// Every sealed row above that decisions stand on.
+    /// Every sealed row above that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
 }
 
@@ -82,12 +91,22 @@ pub struct HeldGrant {
 
 impl Subject {
     /// Loads it by its credential's handle or id, sharing what is kept of its holders.
-    pub(super) async fn load(tx: &mut Tx, by: &Wanted, kept: &Subjects) -> Result<Option<Self>> {
+    pub(super) async fn load(
+        tx: &mut Tx,
+        vault: VaultId,
+        by: &Wanted,
+        kept: &Subjects,
+    ) -> Result<Option<Self>> {
         let credential = match by {
             Wanted::Handle(handle) => credentials::by_handle(tx, handle).await?,
             Wanted::Id(id) => tx.lookup::<CredentialRow>(id).await?,
         };
         let Some(credential) = credential else { return Ok(None) };
+        let (token, ancestors) = above(tx, &credential).await?;
+        let epoch = tx.epoch().await?;
+        if let Some(kin) = kept.kin(credential.row.identity, epoch) {
+            return Ok(Some(kin.with(credential, token, ancestors)));
+        }
         let missing = || Error::internal("a credential without its identity");
         let identity =
             tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
@@ -115,21 +134,95 @@ impl Subject {
                 None => Arc::new(Held::load(tx, holder, version).await?),
             });
         }
-        let mut rows = vec![credential.fence(), identity.fence(), owner.fence()];
-        rows.extend(groups.iter().map(Versioned::fence));
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
-        let epoch = tx.epoch().await?;
-        Ok(Some(Self { credential, identity, owner, groups, held, labels, epoch, rows }))
+        let missing = || Error::internal("a vault without its row");
+        let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
+        let rows = Vec::new();
+        let mut subject = Self {
+            credential,
+            identity,
+            owner,
+            groups,
+            held,
+            labels,
+            token,
+            ancestors,
+            vault,
+            epoch,
+            rows,
+        };
+        subject.rows = subject.fences();
+        Ok(Some(subject))
     }
 
-    /// Tells whether the credential is accepted at a moment.
+    /// The same identity by another credential, as of the same epoch.
+    fn with(
+        &self,
+        credential: Versioned<CredentialRow>,
+        token: Option<TokenDetail>,
+        ancestors: Vec<Versioned<CredentialRow>>,
+    ) -> Self {
+        let mut subject = Self {
+            credential,
+            identity: self.identity.clone(),
+            owner: self.owner.clone(),
+            groups: self.groups.clone(),
+            held: self.held.clone(),
+            labels: self.labels.clone(),
+            token,
+            ancestors,
+            vault: self.vault.clone(),
+            epoch: self.epoch,
+            rows: Vec::new(),
+        };
+        subject.rows = subject.fences();
+        subject
+    }
+
+    fn fences(&self) -> Vec<RowRef> {
+        let mut rows = vec![self.identity.fence(), self.owner.fence()];
+        rows.extend(self.groups.iter().map(Versioned::fence));
+        rows.extend(self.ancestors.iter().map(Versioned::fence));
+        rows.extend(self.token.is_some().then(|| self.vault.fence()));
+        rows
+    }
+
+    /// Counts the restores of the vault that were accepted.
+    #[must_use]
+    pub const fn restore_epoch(&self) -> i64 {
+        self.vault.row.restore_epoch
+    }
+
+    /// Tells whether a token and all that it hangs on are in force, its time aside. A token that
+    /// is spent has something to say yet: see [`super::spend`].
+    fn token_stands(&self) -> bool {
+        let restored = |token: &TokenDetail| token.restore_epoch == self.restore_epoch();
+        let alive = |row: &CredentialRow| match row.state {
+            CredentialState::Active | CredentialState::Spent => true,
+            CredentialState::Pending | CredentialState::Revoking | CredentialState::Ended => false,
+        };
+        self.token.as_ref().is_some_and(restored)
+            && alive(&self.credential.row)
+            && self.ancestors.iter().all(|ancestor| alive(&ancestor.row))
+    }
+
+    /// Tells whether the credential is accepted at a moment, as what it was presented as.
     ///
     /// # Errors
     /// [`Error::Unauthenticated`], the same sentence whatever is wrong with it.
-    pub fn check(&self, now: UnixMillis) -> Result<()> {
+    pub fn check(&self, now: UnixMillis, method: AuthMethod) -> Result<()> {
         let (credential, identity) = (&self.credential.row, &self.identity.row);
-        let accepted = credential.kind == CredentialKind::Login
-            && credential.state == CredentialState::Active
+        let meant = match method {
+            AuthMethod::Mtls { .. } => {
+                credential.kind == CredentialKind::Login
+                    && credential.state == CredentialState::Active
+            }
+            AuthMethod::Token { .. } => {
+                credential.kind == CredentialKind::Token && self.token_stands()
+            }
+            AuthMethod::Handle => credential.kind == CredentialKind::Lease,
+        };
+        let accepted = meant
             && credential.revocation_epoch == identity.revocation_epoch
             && identity.state == IdentityState::Active
             && credential.expires_at > now
@@ -232,6 +325,29 @@ impl HeldGrant {
     }
 }
 
+/// Reads what a token may do and what it hangs on: tokens and a login certificate.
+async fn above(
+    tx: &mut Tx,
+    credential: &Versioned<CredentialRow>,
+) -> Result<(Option<TokenDetail>, Vec<Versioned<CredentialRow>>)> {
+    if credential.row.kind != CredentialKind::Token {
+        return Ok((None, Vec::new()));
+    }
+    let detail = TokenDetail::decode(&credential.row.detail)?;
+    let (mut ancestors, mut next) = (Vec::new(), credential.row.parent);
+    while let Some(id) = next {
+        let missing = || Error::internal("a token without its parent");
+        let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?;
+        next = parent.row.parent;
+        ancestors.push(parent);
+        // A login is above the tokens.
+        if ancestors.len() > usize::try_from(DEPTH).unwrap_or_default().saturating_add(1) {
+            return Err(Error::internal("a token is deeper than any can be"));
+        }
+    }
+    Ok((Some(detail), ancestors))
+}
+
 /// Tells whether an identity is active at a moment.
 #[must_use]
 pub fn is_active(row: &IdentityRow, now: UnixMillis) -> bool {
@@ -262,6 +378,8 @@ struct Kept {
     emptied: u64,
     by_id: HashMap<CredentialId, Arc<Subject>>,
     by_handle: HashMap<[u8; 32], CredentialId>,
+    /// Of each identity one subject.
+    by_identity: HashMap<IdentityId, Arc<Subject>>,
     holders: HashMap<Id, Arc<Held>>,
     weight: usize,
 }
@@ -282,6 +400,17 @@ impl Subjects {
         kept.holders.get(&holder).filter(|held| held.version == version).cloned()
     }
 
+    /// A subject of the same identity, as of the same epoch: all but its credential is the same.
+    fn kin(&self, identity: IdentityId, epoch: i64) -> Option<Arc<Subject>> {
+        let kept = self.0.lock();
+        kept.by_identity.get(&identity).filter(|kin| kin.epoch == epoch).cloned()
+    }
+
+    /// Forgets one subject.
+    pub(super) fn forget(&self, id: CredentialId) {
+        self.0.lock().by_id.remove(&id);
+    }
+
     /// How often all of it was forgotten: asked before loading.
     pub(super) fn emptied(&self) -> u64 {
         self.0.lock().emptied
@@ -296,8 +425,14 @@ impl Subjects {
         }
         let had_room = kept.admit(&subject.held);
         let id = subject.credential.row.id;
+        kept.by_identity.insert(subject.identity.row.id, Arc::clone(subject));
+        if subject.credential.row.kind == CredentialKind::Lease {
+            // Its end moves with each renewal.
+            return had_room;
+        }
         kept.by_id.insert(id, Arc::clone(subject));
-        if let Some(handle) = subject.credential.row.handle.as_deref()
+        if subject.credential.row.kind == CredentialKind::Login
+            && let Some(handle) = subject.credential.row.handle.as_deref()
             && let Ok(handle) = handle.try_into()
         {
             kept.by_handle.insert(handle, id);
@@ -331,6 +466,7 @@ impl Kept {
     fn empty(&mut self) {
         self.by_id.clear();
         self.by_handle.clear();
+        self.by_identity.clear();
         self.holders.clear();
         self.weight = 0;
         self.emptied = self.emptied.wrapping_add(1);

@@ -3,6 +3,7 @@
 
 mod certificate_reaper;
 mod lease_reaper;
+mod token_reaper;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 
 pub use certificate_reaper::CertificateReaper;
 pub use lease_reaper::LeaseReaper;
+pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};
 use crate::types::{Standing, TaskGroup, UnixMillis};

@@ -66,7 +66,9 @@ impl Standing {
         match row.state {
             CredentialState::Pending => Self::Pending,
             CredentialState::Ended if !is_signed(row) => Self::Failed,
-            CredentialState::Ended | CredentialState::Revoking => Self::Revoked,
+            CredentialState::Ended | CredentialState::Revoking | CredentialState::Spent => {
+                Self::Revoked
+            }
             CredentialState::Active if row.revocation_epoch < revocation_epoch => Self::Revoked,
             // Valid through its last second, inclusive (RFC 5280, section 4.1.2.5).
             CredentialState::Active if row.expires_at.seconds() < now.seconds() => Self::Expired,

@@ -29,7 +29,9 @@ use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
     SecretBytes, Segment, UnixMillis,
 };
-use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, WRITES_ONE};
+use crate::vault::{
+    Decision, EffectOperation, Note, Resource, Resumed, RetryKey, Verb, View, WRITES_ONE,
+};
 
 /// What every order for a certificate names.
 #[derive(Debug)]
@@ -182,6 +184,10 @@ impl<S: Source> Verb for Mint<S> {
             not_after,
         }
         .pending(view)?;
+        // Revoking a token ends what was asked for with it; a login's end ends nothing.
+        let asks = view.subject()?;
+        let token = asks.token.as_ref().map(|_| asks.credential.row.id);
+        let pending = CredentialRow { parent: token, ..pending };
         Ok(Prepared {
             pending,
             serial,
@@ -277,6 +283,24 @@ impl<S: Source> EffectOperation for Mint<S> {
         Ok(())
     }
 
+    async fn resume(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        made: &str,
+        replace: bool,
+    ) -> Result<Resumed> {
+        if replace {
+            self.supersede(ctx, tx, made).await?;
+            return Ok(Resumed::Anew);
+        }
+        // Nothing of one that was never signed is anywhere.
+        let id: CredentialId = made.parse()?;
+        let found = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(nothing_made)?;
+        let failed = found.row.state == CredentialState::Ended && !is_signed(&found.row);
+        Ok(if failed { Resumed::Anew } else { Resumed::Stays })
+    }
+
     async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
         let id: CredentialId = made.parse()?;
         let caller = ctx.authenticated().ok_or_else(nothing_made)?;
@@ -344,7 +368,10 @@ pub(super) async fn made_before(view: &View, made: &str, what: Made) -> Result<C
         CredentialState::Pending => {
             Err(Error::unavailable("the first call with this key is still being signed; retry"))
         }
-        CredentialState::Active | CredentialState::Revoking | CredentialState::Ended => {
+        CredentialState::Active
+        | CredentialState::Revoking
+        | CredentialState::Ended
+        | CredentialState::Spent => {
             if is_signed(&found.row) {
                 Ok(found.row)
             } else {

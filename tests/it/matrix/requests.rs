@@ -2,16 +2,18 @@
 
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetAuthoritiesRequest,
-    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetIdentityRequest, IssueCertificateRequest, IssueLoginCertificateRequest,
-    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
-    ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest, ListGroupsRequest,
-    ListIdentitiesRequest, ListLeasesRequest, PutCertificateRoleRequest, PutConnectionRequest,
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateTokenRequest,
+    GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
+    GetGrantRequest, GetGroupRequest, GetIdentityRequest, InspectTokenRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, ListCertificateRolesRequest,
+    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest,
+    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
+    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
     PutDatabaseRoleRequest, ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
     RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
-    ResumeIdentityRequest, RevokeLeaseRequest, SealRequest, SignCertificateRequest, SubjectNames,
-    SuspendIdentityRequest, TailEntriesRequest, WhoAmIRequest, add_grant_request,
+    RenewTokenRequest, ResumeIdentityRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    WhoAmIRequest, add_grant_request,
 };
 
 use crate::support::logins::registration;
@@ -26,6 +28,8 @@ pub(super) struct Things {
     /// Whose first login certificate is signed.
     pub(super) bearer: String,
     pub(super) lease: String,
+    /// The accessor of its token.
+    pub(super) token: String,
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
@@ -45,6 +49,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "GrantService" => grants(method, of),
         "DatabaseService" => database(method, of),
         "LeaseService" => leases(method, of),
+        "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
@@ -141,6 +146,19 @@ fn leases(method: &str, of: &Things) -> Vec<u8> {
         }
         "RenewLease" => RenewLeaseRequest { id, ttl_s: 0 }.encode_to_vec(),
         "RevokeLease" => RevokeLeaseRequest { id, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn tokens(method: &str, of: &Things) -> Vec<u8> {
+    let (accessor, identity) = (of.token.clone(), of.machine.clone());
+    match method {
+        "CreateToken" => CreateTokenRequest::default().encode_to_vec(),
+        "MintToken" => MintTokenRequest { identity, ..Default::default() }.encode_to_vec(),
+        "InspectToken" => InspectTokenRequest { accessor }.encode_to_vec(),
+        "RenewToken" => RenewTokenRequest { accessor, ttl_s: 0 }.encode_to_vec(),
+        "ListTokens" => ListTokensRequest { identity, ..Default::default() }.encode_to_vec(),
+        "RevokeToken" => RevokeTokenRequest { accessor, reason: String::new() }.encode_to_vec(),
         _ => unknown(method),
     }
 }
