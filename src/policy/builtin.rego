@@ -32,7 +32,7 @@ for_owner := {
 mints := {"identities.issue-cert", "tokens.mint"}
 
 # What every identity does for itself.
-for_self := {"identities.whoami", "tokens.create"}
+for_self := {"identities.whoami", "identities.show", "tokens.create"}
 
 # What every active identity may read.
 for_all := {"records.checkpoint", "pki.ca"}

@@ -43,7 +43,7 @@ sealed_row! {
     }
 }
 
-/// Finds a credential that is presented, a login certificate, by its handle.
+/// Finds a credential that is presented, a login certificate, by its handle. A token says its id.
 pub async fn by_handle(
     tx: &mut Tx,
     handle: &[u8],

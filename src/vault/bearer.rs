@@ -7,7 +7,8 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::HEXLOWER;
 
-use super::subject::{self, Subject, Wanted};
+use super::subject::{self, Subject};
+use super::subjects::Wanted;
 use super::{Resource, Vault};
 use crate::crypto::MacKey;
 use crate::error::{Error, Result};
@@ -170,6 +171,11 @@ impl Subject {
         resources: &[Resource],
     ) -> Option<Reason> {
         let own = Some(self.credential.row.id.0);
+        let of_itself = || {
+            let identity = Some(self.identity.row.id.0);
+            resources.iter().all(|resource| resource.id == identity)
+        };
+        let administrative = administrative && !(action == "identities.show" && of_itself());
         let with_itself = resources.iter().all(|resource| resource.id == own);
         match (method, &self.token) {
             (AuthMethod::Mtls { .. }, _) => None,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::refusals::Refusals;
-use super::subject::Subjects;
+use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};

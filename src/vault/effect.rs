@@ -256,6 +256,9 @@ impl<O: EffectOperation> Work for EffectWork<O> {
     }
 
     fn settle(self: Box<Self>, settled: Settled) {
+        if let Step::Intend(_, Some(spending)) = &self.step {
+            self.story.core.subjects.forget(spending.token());
+        }
         let answered = match settled {
             Settled::Durable { outcome: Ok(()), epoch } => match self.output {
                 Some(Reached::Recorded(output)) => Answered::Done(output, epoch),

@@ -21,6 +21,7 @@ mod run;
 mod spend;
 mod stream;
 mod subject;
+mod subjects;
 mod terms;
 mod token;
 mod upkeep;
@@ -56,7 +57,7 @@ pub use token::{Scope, TokenDetail};
 pub use view::View;
 
 use self::core::Core;
-use subject::Wanted;
+use subjects::Wanted;
 
 /// The vault.
 #[derive(Debug, Clone)]
@@ -82,7 +83,7 @@ impl Vault {
             identity,
             tasks,
             policy: Policy::builtin()?,
-            subjects: subject::Subjects::default(),
+            subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),

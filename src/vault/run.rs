@@ -285,6 +285,9 @@ impl<O: Operation> Work for RunWork<O> {
         if O::NEEDS.bumps {
             self.story.core.forget();
         }
+        if let Some(spending) = &self.spending {
+            self.story.core.subjects.forget(spending.token());
+        }
         let answered = match settled {
             Settled::Durable { outcome: Ok(()), epoch } => match self.output {
                 Some(Answered::Done(output, _)) => Answered::Done(output, epoch),

@@ -14,7 +14,7 @@ use super::{Vault, Verb};
 use crate::error::{Error, Result};
 use crate::store::credentials::CredentialRow;
 use crate::store::{StoreError, Tx, Versioned};
-use crate::types::{AuthMethod, CredentialState, RequestContext, UnixMillis};
+use crate::types::{AuthMethod, CredentialId, CredentialState, RequestContext, UnixMillis};
 
 /// Refusals by policy that a counted token survives, less one.
 const REFUSALS: u32 = 3;
@@ -37,6 +37,11 @@ impl Spending {
     pub(super) fn of<V: Verb>(subject: Option<&Arc<Subject>>) -> Option<Self> {
         let subject = subject.filter(|subject| V::SPENDS && subject.is_counted())?;
         Some(Self(Arc::clone(subject)))
+    }
+
+    /// The token that pays: what is kept of it is no longer so.
+    pub(super) fn token(&self) -> CredentialId {
+        self.0.credential.row.id
     }
 
     /// Takes one use; the row itself is what everybody who races for it compares.

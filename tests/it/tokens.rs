@@ -295,9 +295,9 @@ async fn lists_show_tokens_in_force_page_by_page_and_the_others_where_asked() {
         }
         revoke(&plain(&etl), &made[2]).await.unwrap();
         let listed = list(&etl, 1, false).await;
-        assert_eq!(listed, [&made[1], &made[3], &made[0]]);
+        assert_eq!(listed, [made[1].clone(), made[3].clone(), made[0].clone()]);
         f.clock.advance(Duration::from_secs(150));
-        assert_eq!(list(&etl, 0, false).await, [&made[0]]);
+        assert_eq!(list(&etl, 0, false).await, [made[0].clone()]);
         assert_eq!(list(&etl, 3, true).await, made);
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Result;
-use crate::policy::SubjectFacts;
 use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, ResourceName};
-use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View, is_active};
+use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View};
 
 /// Asks who the caller is.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +25,7 @@ pub struct WhoAmI {
 #[async_trait]
 impl Verb for Whoami {
     const ACTION: &'static str = "identities.whoami";
+    const SPENDS: bool = false;
     type Prepared = WhoAmI;
     type Output = WhoAmI;
 
@@ -35,15 +35,7 @@ impl Verb for Whoami {
         let name = ResourceName::join("identities", &[row.name.as_str()])?;
         let mut resource = Resource::named(name).with_row(row.id.0, &subject.identity);
         resource.owner = Some(row.owner);
-        resource.identity = Some(SubjectFacts {
-            id: Some(row.id),
-            kind: row.kind,
-            administrator: subject.is_administrator(),
-            registered_by: row.created_by.parse().ok(),
-            has_certificate: true,
-            owner_active: is_active(&subject.owner.row, view.now()),
-            owner_expires_at: subject.owner.row.expires_at,
-        });
+        resource.identity = Some(subject.own_facts(view.now()));
         Ok(vec![resource])
     }
 

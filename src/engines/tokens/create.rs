@@ -267,15 +267,7 @@ impl Verb for CreateToken {
         let mut resource =
             Resource::named(resource_name(&row.name)?).with_row(row.id.0, &subject.identity);
         resource.owner = Some(row.owner);
-        resource.identity = Some(SubjectFacts {
-            id: Some(row.id),
-            kind: row.kind,
-            administrator: subject.is_administrator(),
-            registered_by: row.created_by.parse().ok(),
-            has_certificate: true,
-            owner_active: is_active(&subject.owner.row, view.now()),
-            owner_expires_at: subject.owner.row.expires_at,
-        });
+        resource.identity = Some(subject.own_facts(view.now()));
         Ok(vec![resource])
     }
 

@@ -2,7 +2,7 @@
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
-use strongroom::proto::{CreateGroupRequest, ListGroupsRequest};
+use strongroom::proto::{CreateGroupRequest, GetIdentityRequest, ListGroupsRequest};
 
 use super::*;
 use crate::support::logins::fingerprint;
@@ -65,6 +65,26 @@ async fn a_token_administers_only_what_it_names_exactly_and_a_counted_one_nothin
         assert_eq!(make(order.clone()).await, Err(Code::PermissionDenied), "{order:?}");
     }
     assert_eq!(make(exact()).await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_looks_at_itself_and_at_nobody_else() {
+    let f = Fixture::new().await;
+    let etl = machine(&f, "etl").await;
+    let order = TokenOrder { uses: 1, ..with(0) };
+    let single = bearing(&etl, &create(&etl, order).await.unwrap().bearer);
+    for (bearer, name, answer) in [
+        (&plain(&etl), "etl", Code::Ok),
+        (&plain(&etl), "admin", Code::PermissionDenied),
+        (&single, "admin", Code::PermissionDenied),
+        (&single, "etl", Code::Ok),
+        (&single, "etl", Code::Unauthenticated),
+    ] {
+        let mut client = IdentityServiceClient::new(bearer.clone());
+        let shown = client.get_identity(GetIdentityRequest { name: name.to_owned() }).await;
+        let code = shown.map_or_else(|refusal| refusal.code(), |_| Code::Ok);
+        assert_eq!(code, answer, "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ pub(super) async fn issue(
 }
 
 fn keyed(replace: bool) -> IssueCredentialsRequest {
-    IssueCredentialsRequest { idempotency_key: "a key of the test".to_owned(), replace, ..ask() }
+    IssueCredentialsRequest { idempotency_key: "a-key-of-the-test".to_owned(), replace, ..ask() }
 }
 
 /// What the record says of tokens that were shown again.
@@ -182,7 +182,7 @@ async fn a_target_that_is_down_costs_the_use_and_the_same_call_resumes_when_it_i
         let waiting = issue(&bearer, keyed(true)).await.unwrap_err();
         assert_eq!(waiting.code(), Code::Unavailable, "{waiting}");
         let other = IssueCredentialsRequest {
-            idempotency_key: "another key of the test".to_owned(),
+            idempotency_key: "another-key-of-the-test".to_owned(),
             ..keyed(true)
         };
         assert!(is_spent(&issue(&bearer, other).await.unwrap_err()));
@@ -196,7 +196,7 @@ async fn a_target_that_is_down_costs_the_use_and_the_same_call_resumes_when_it_i
         let issued = issue(&bearer, keyed(true)).await.unwrap();
         drop(log_in(&issued, world.port).await.unwrap());
         let active = world.leases().await.into_iter().filter(|lease| lease.state == "active");
-        assert_eq!(active.map(|lease| lease.id).collect::<Vec<_>>(), [issued.lease_id.clone()]);
+        assert_eq!(active.map(|lease| lease.id).collect::<Vec<_>>(), vec![issued.lease_id.clone()]);
         // Nor does the same call yield a second one while that lives.
         let again = issue(&bearer, keyed(false)).await.unwrap();
         assert!(again.replayed && again.password.is_empty() && again.lease_handle.is_empty());
@@ -211,21 +211,18 @@ async fn an_answer_that_was_lost_is_replaced_after_the_first_lease_has_ended() {
         let token = mint(&world.admin, "nightly-etl", counted(1)).await.unwrap();
         let bearer = bearing(&world.f.connect_as_nobody().await, &token);
         let lost = issue(&bearer, keyed(true)).await.unwrap();
-        let mut second = Err(Status::unavailable(""));
+        let second = parking_lot::Mutex::new(None);
         until("it is replaced", async || {
             let active = world.leases().await.into_iter().filter(|it| it.state != "revoked");
             assert!(active.count() <= 1, "one lease a use");
-            second = issue(&bearer, keyed(true)).await;
-            match &second {
-                Ok(_) => true,
-                Err(refusal) => {
-                    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
-                    false
-                }
+            match issue(&bearer, keyed(true)).await {
+                Ok(issued) => *second.lock() = Some(issued),
+                Err(refusal) => assert_eq!(refusal.code(), Code::Unavailable, "{refusal}"),
             }
+            second.lock().is_some()
         })
         .await;
-        let second = second.unwrap();
+        let second = second.into_inner().unwrap();
         assert_ne!(second.lease_id, lost.lease_id);
         assert!(log_in(&lost, world.port).await.is_err());
         drop(log_in(&second, world.port).await.unwrap());
