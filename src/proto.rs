@@ -64,7 +64,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use prost::Message as _;
-    use prost_reflect::{DescriptorPool, DynamicMessage, Kind, Value};
+    use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 
     use super::*;
     use crate::types::VERBS;
@@ -82,7 +82,8 @@ mod tests {
         let pool = pool();
         let secret = pool.get_extension_by_name("strongroom.v1.secret").unwrap();
         let mut proven = Vec::new();
-        for message in pool.all_messages().filter(|m| m.package_name() == "strongroom.v1") {
+        let ours = |m: &MessageDescriptor| m.package_name() == "strongroom.v1" && !m.is_map_entry();
+        for message in pool.all_messages().filter(ours) {
             for field in message.fields() {
                 let mut filled = DynamicMessage::new(message.clone());
                 let value = if field.kind() == Kind::Bytes {

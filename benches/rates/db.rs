@@ -1,5 +1,8 @@
 //! `db_creds`: a database credential, beside a fresh password, its SCRAM verifier and the same
 //! statements straight to the same PostgreSQL on as many connections.
+//!
+//! Beside it `db_no_vault`: the same behind a bare tonic server with mTLS that stores as many bytes
+//! durably, once before the statements and once after them, and does nothing else.
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -8,6 +11,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _};
 use strongroom::crypto::{base32, scram_sha_256_verifier};
@@ -19,6 +23,8 @@ use strongroom::proto::{
 };
 use strongroom::types::SecretBytes;
 
+use crate::echo;
+use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, row};
 use crate::vault::Vault;
@@ -62,7 +68,7 @@ fn script(verb: &str, dir: &Path) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-pub(crate) async fn measure(vault: &Vault) -> Row {
+pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
     let target = Target::start();
     let mut setup = target.connect().await;
     setup.execute("CREATE ROLE readers NOLOGIN; CREATE ROLE owners NOLOGIN").await.unwrap();
@@ -80,9 +86,14 @@ pub(crate) async fn measure(vault: &Vault) -> Row {
         };
         DatabaseServiceClient::new(channel).issue_credentials(request).await.unwrap();
     };
+    let servers = echo::working(CONCURRENCY, bare_server(&connections)).await;
+    let ask = |channel, task: usize| {
+        echo::call(channel, Bytes::from(vec![u8::try_from(task).unwrap(); 128]))
+    };
     drive(CONCURRENCY, WARM, channels.clone(), issue).await;
     drive(CONCURRENCY, WARM, connections.clone(), bare).await;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    drive(CONCURRENCY, WARM, servers.clone(), ask).await;
+    let (mut ours, mut bares, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     // The target grows slower with every role: neither side always comes second.
     for round in 0..3 {
         if round % 2 == 1 {
@@ -92,9 +103,31 @@ pub(crate) async fn measure(vault: &Vault) -> Row {
         if round % 2 == 0 {
             ours.push(drive(CONCURRENCY, RUN, channels.clone(), issue).await);
         }
+        bares.push(drive(CONCURRENCY, RUN, servers.clone(), ask).await);
     }
     let ceiling = "the same statements straight to PostgreSQL";
-    row("db_creds", CONCURRENCY, ceiling, 0.90, ours, theirs)
+    [("db_creds", ours), ("db_no_vault", bares)]
+        .map(|(workload, runs)| row(workload, CONCURRENCY, ceiling, 0.90, runs, theirs.clone()))
+}
+
+/// Bytes that a credential leaves in the store: its row and an entry, twice.
+const STORED: usize = 1_400;
+
+/// The ceiling's work for each call, between two durable inserts.
+fn bare_server(connections: &[Arc<tokio::sync::Mutex<PgConnection>>]) -> echo::Work {
+    let connections = connections.to_vec();
+    // Both end with the process.
+    let (sender, _writer) = insert::start(usize::MAX);
+    Arc::new(move |asked| {
+        let task = usize::from(asked[0]);
+        let (connection, sender) = (Arc::clone(&connections[task]), sender.clone());
+        Box::pin(async move {
+            insert::call(&sender, Bytes::from(vec![0; STORED])).await;
+            bare(connection, task).await;
+            insert::call(&sender, Bytes::from(vec![0; STORED])).await;
+            Bytes::from(vec![0; 512])
+        })
+    })
 }
 
 async fn configure(channel: &tonic::transport::Channel, target: &Target) {

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -23,21 +24,25 @@ pub(crate) struct Payload {
     pub(crate) data: Bytes,
 }
 
+/// What the server makes of what it was sent.
+pub(crate) type Work = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
+
 #[derive(Clone)]
-struct Echo;
+struct Echo(Work);
 
 impl NamedService for Echo {
     const NAME: &'static str = "bench.Echo";
 }
 
-struct Answer;
+struct Answer(Work);
 
 impl UnaryService<Payload> for Answer {
     type Response = Payload;
     type Future = BoxFuture<'static, Result<Response<Payload>, Status>>;
 
     fn call(&mut self, request: Request<Payload>) -> Self::Future {
-        Box::pin(async move { Ok(Response::new(request.into_inner())) })
+        let answer = (self.0)(request.into_inner().data);
+        Box::pin(async move { Ok(Response::new(Payload { data: answer.await })) })
     }
 }
 
@@ -51,15 +56,21 @@ impl tonic::codegen::Service<http::Request<Body>> for Echo {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let work = Arc::clone(&self.0);
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Payload, Payload>::default());
-            Ok(grpc.unary(Answer, request).await)
+            Ok(grpc.unary(Answer(work), request).await)
         })
     }
 }
 
-/// Starts the server and connects to it.
+/// Starts a server that answers what it was sent, and connects to it.
 pub(crate) async fn channels(count: usize) -> Vec<Channel> {
+    working(count, Arc::new(|sent| Box::pin(async move { sent }))).await
+}
+
+/// Starts a server that answers what it makes of what it was sent, and connects to it.
+pub(crate) async fn working(count: usize, work: Work) -> Vec<Channel> {
     let authority = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -76,8 +87,8 @@ pub(crate) async fn channels(count: usize) -> Vec<Channel> {
         .client_ca_root(Certificate::from_pem(&root));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let server = Server::builder().tls_config(tls).unwrap().add_service(Echo);
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = Server::builder().tls_config(tls).unwrap().add_service(Echo(work));
     tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
     let client = identity("client");
     let mut channels = Vec::new();

@@ -1,12 +1,17 @@
 //! `pki_sign_csr`: a certificate from a CSR, beside rcgen signing the same CSRs with the same HSM
 //! key and no server.
 //!
+//! Beside it `pki_no_vault`: the same signing behind a bare tonic server with mTLS that stores as many
+//! bytes durably before it answers and does nothing else: no login, decision, MAC, log or index. No
+//! vault on this stack is faster, so it tells what of the distance to the ceiling is the vault's.
+//!
 //! The ceiling signs through our own pool of PKCS#11 sessions, the fastest driver of SoftHSM that
 //! was measured here; each of its threads parses, builds and signs by itself.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair,
     PublicKeyData, SignatureAlgorithm, SigningKey,
@@ -20,6 +25,8 @@ use strongroom::proto::{
 };
 use strongroom::store::keys::HsmPurpose;
 
+use crate::echo;
+use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
@@ -27,7 +34,7 @@ use crate::vault::Vault;
 const CONCURRENCY: usize = 16;
 const CONNECTIONS: usize = 4;
 
-pub(crate) async fn measure(vault: &Vault) -> Row {
+pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
     let channels = vault.channels(CONNECTIONS).await;
     let mut pki = PkiServiceClient::new(channels[0].clone());
     let role = PutCertificateRoleRequest {
@@ -58,13 +65,22 @@ pub(crate) async fn measure(vault: &Vault) -> Row {
             PkiServiceClient::new(channel).sign_certificate(request).await.unwrap();
         }
     };
+    let servers = echo::working(CONNECTIONS, bare_server(vault).await).await;
+    let sent = Arc::clone(&csrs);
+    let bare = move |channel, task: usize| {
+        echo::call(channel, Bytes::from(sent[task % sent.len()].clone()))
+    };
     drive(CONCURRENCY, WARM, channels.clone(), sign.clone()).await;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    drive(CONCURRENCY, WARM, servers.clone(), bare.clone()).await;
+    let (mut ours, mut bares, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         theirs.push(ceiling(vault, &csrs).await);
         ours.push(drive(CONCURRENCY, RUN, channels.clone(), sign.clone()).await);
+        bares.push(drive(CONCURRENCY, RUN, servers.clone(), bare.clone()).await);
     }
-    row("pki_sign_csr", CONCURRENCY, "rcgen and the same HSM key, no server", 0.50, ours, theirs)
+    let beside = "rcgen and the same HSM key, no server";
+    [("pki_sign_csr", ours), ("pki_no_vault", bares)]
+        .map(|(workload, runs)| row(workload, CONCURRENCY, beside, 0.50, runs, theirs.clone()))
 }
 
 fn csr(number: usize) -> String {
@@ -74,15 +90,27 @@ fn csr(number: usize) -> String {
     params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
-/// The issuing CA's key in the HSM, for rcgen, which signs synchronously.
-struct InHsm {
-    hsm: Arc<Pkcs11Hsm>,
-    label: String,
-    public: Vec<u8>,
-    runtime: tokio::runtime::Handle,
+/// The issuing CA's key in the HSM: its label, and its point.
+async fn issuing_key(vault: &Vault) -> (String, Vec<u8>) {
+    let label = label(vault.node.vault.installation().id, HsmPurpose::CaIssuing, 1);
+    let spki = vault.hsm.lookup_key(&label).await.unwrap().unwrap().public_key_spki.unwrap();
+    // The point stands at the end of a P-256 SubjectPublicKeyInfo.
+    (label, spki[spki.len() - 65..].to_vec())
 }
 
-impl PublicKeyData for InHsm {
+fn issuer<K: SigningKey>(key: K) -> Arc<Issuer<'static, K>> {
+    let mut params = CertificateParams::new(vec![]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    Arc::new(Issuer::new(params, key))
+}
+
+/// The issuing CA's key, for rcgen, which signs synchronously: in the HSM, or not at all.
+struct Key {
+    public: Vec<u8>,
+    hsm: Option<(Arc<Pkcs11Hsm>, String, tokio::runtime::Handle)>,
+}
+
+impl PublicKeyData for Key {
     fn der_bytes(&self) -> &[u8] {
         &self.public
     }
@@ -92,26 +120,43 @@ impl PublicKeyData for InHsm {
     }
 }
 
-impl SigningKey for InHsm {
+impl SigningKey for Key {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        Ok(self.runtime.block_on(self.hsm.sign(&self.label, message)).unwrap())
+        Ok(match &self.hsm {
+            Some((hsm, label, runtime)) => runtime.block_on(hsm.sign(label, message)).unwrap(),
+            None => vec![0; 72],
+        })
     }
 }
 
+/// Bytes that a certificate leaves in the store beside itself: its entry and the rest of its row.
+const BESIDE: usize = 1_600;
+
+/// The ceiling's work for each call, the HSM waited for without a thread, then the durable insert.
+async fn bare_server(vault: &Vault) -> echo::Work {
+    let (label, public) = issuing_key(vault).await;
+    let (issuer, hsm) = (issuer(Key { public, hsm: None }), Arc::clone(&vault.hsm));
+    // Both end with the process.
+    let (sender, _writer) = insert::start(usize::MAX);
+    Arc::new(move |csr| {
+        let (issuer, hsm) = (Arc::clone(&issuer), Arc::clone(&hsm));
+        let (label, sender) = (label.clone(), sender.clone());
+        Box::pin(async move {
+            let csr = std::str::from_utf8(&csr).unwrap();
+            let request = CertificateSigningRequestParams::from_pem(csr).unwrap();
+            let unsigned = request.signed_by(&issuer).unwrap();
+            let signature = hsm.sign(&label, unsigned.der()).await.unwrap();
+            let stored = [&[0; BESIDE], unsigned.der().as_ref(), &signature].concat();
+            insert::call(&sender, Bytes::from(stored)).await;
+            Bytes::from(unsigned.pem())
+        })
+    })
+}
+
 async fn ceiling(vault: &Vault, csrs: &Arc<Vec<String>>) -> Run {
-    let label = label(vault.node.vault.installation().id, HsmPurpose::CaIssuing, 1);
-    let spki = vault.hsm.lookup_key(&label).await.unwrap().unwrap().public_key_spki.unwrap();
-    // The point stands at the end of a P-256 SubjectPublicKeyInfo.
-    let public = spki[spki.len() - 65..].to_vec();
-    let key = InHsm {
-        hsm: Arc::clone(&vault.hsm),
-        label,
-        public,
-        runtime: tokio::runtime::Handle::current(),
-    };
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = Arc::new(Issuer::new(params, key));
+    let (label, public) = issuing_key(vault).await;
+    let hsm = (Arc::clone(&vault.hsm), label, tokio::runtime::Handle::current());
+    let issuer = issuer(Key { public, hsm: Some(hsm) });
     let span: Duration = RUN / 2;
     let began = Instant::now();
     let threads: Vec<_> = (0..CONCURRENCY)

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use strongroom::audit::{CallerFact, DecisionFact, Ending, EntryFacts, Field, RecordCodec, plan};
 use strongroom::crypto::MacKey;
 use strongroom::error::{Error, Result};
@@ -18,6 +19,7 @@ use strongroom::types::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 
@@ -152,44 +154,12 @@ impl Work for Append {
 }
 
 /// The same bytes, handed over by the same number of tasks, in one prepared insert a group.
-async fn ceiling(entry: &Arc<Entry>, group: usize) -> Run {
-    let dir = tempfile::tempdir().unwrap();
-    let connection = rusqlite::Connection::open(dir.path().join("ceiling.db")).unwrap();
-    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
-    connection.pragma_update(None, "synchronous", "FULL").unwrap();
-    connection
-        .execute("CREATE TABLE blobs (id INTEGER PRIMARY KEY, body BLOB NOT NULL)", [])
-        .unwrap();
-    let (sender, mut receiver) = mpsc::channel::<(Arc<Entry>, oneshot::Sender<()>)>(4_096);
-    let writer = std::thread::spawn(move || {
-        while let Some(first) = receiver.blocking_recv() {
-            let mut waiting = vec![first];
-            while waiting.len() < group
-                && let Ok(next) = receiver.try_recv()
-            {
-                waiting.push(next);
-            }
-            let mut body = Vec::new();
-            for (entry, _) in &waiting {
-                body.extend_from_slice(&entry.leaf);
-                body.extend_from_slice(&entry.side);
-            }
-            let mut insert =
-                connection.prepare_cached("INSERT INTO blobs (body) VALUES (?1)").unwrap();
-            insert.execute([body]).unwrap();
-            for (_, reply) in waiting {
-                reply.send(()).unwrap();
-            }
-        }
-    });
-    let entry = Arc::clone(entry);
+async fn ceiling(entry: &Entry, group: usize) -> Run {
+    let (sender, writer) = insert::start(group);
+    let bytes = Bytes::from([entry.leaf.as_slice(), &entry.side].concat());
     let call = move |sender: mpsc::Sender<_>, _| {
-        let entry = Arc::clone(&entry);
-        async move {
-            let (reply, done) = oneshot::channel();
-            sender.send((entry, reply)).await.unwrap();
-            done.await.unwrap();
-        }
+        let bytes = bytes.clone();
+        async move { insert::call(&sender, bytes).await }
     };
     let run = drive(CONCURRENCY, RUN / 2, vec![sender], call).await;
     writer.join().unwrap();

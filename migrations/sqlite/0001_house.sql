@@ -84,12 +84,39 @@ CREATE TABLE identities (
     kind TEXT NOT NULL,
     state TEXT NOT NULL,
     owner TEXT NOT NULL,
+    owned_since BIGINT NOT NULL,
+    former_owners TEXT NOT NULL,
+    person TEXT,
     purpose TEXT NOT NULL,
+    needs TEXT NOT NULL,
     tier TEXT NOT NULL,
     labels TEXT NOT NULL,
     expires_at BIGINT,
     revocation_epoch BIGINT NOT NULL,
     authority_rev BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    created_by TEXT NOT NULL,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BLOB NOT NULL
+);
+CREATE INDEX identities_by_owner ON identities (owner, name);
+CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS NOT NULL;
+CREATE INDEX identities_over ON identities (expires_at)
+    WHERE expires_at IS NOT NULL AND state IN ('registered', 'active');
+CREATE INDEX identities_active ON identities (kind, id) WHERE state = 'active';
+
+-- How the identities of each kind live: a row for each, made with the vault.
+CREATE TABLE lifecycles (
+    id TEXT PRIMARY KEY,
+    max_ttl_s BIGINT NOT NULL,
+    max_age_s BIGINT NOT NULL,
+    rotation_s BIGINT NOT NULL,
+    dormant_after_s BIGINT NOT NULL,
+    notice_s BIGINT NOT NULL,
+    single_use BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
@@ -191,9 +218,21 @@ CREATE INDEX credentials_live_tokens ON credentials (identity, expires_at, id)
 CREATE INDEX credentials_below ON credentials (parent, id)
     WHERE parent IS NOT NULL AND state <> 'ended' AND state <> 'revoking';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
+-- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
+-- store. A column that names the connection would need an index as well.
+CREATE INDEX credentials_open_by_resource ON credentials (resource) WHERE kind = 'lease' AND state <> 'ended';
 -- The kind stands in it although it is always the same: SQLite prefers the index above otherwise.
 CREATE INDEX credentials_open_by_identity ON credentials (identity, kind, id)
     WHERE kind = 'lease' AND state <> 'ended';
+
+-- Serial numbers that certificates may have, stored before anything is signed over one of them: 20
+-- octets each, a block in a row. They are the record of what the authorities' keys may have signed. Which
+-- of them stand for a certificate, `credentials` says.
+CREATE TABLE serials (
+    id TEXT PRIMARY KEY,
+    numbers BLOB NOT NULL,
+    stored_at BIGINT NOT NULL
+);
 
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection
 -- is sent elsewhere, because leases that were made there end there.

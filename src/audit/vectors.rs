@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use minicbor::Encoder;
 
+use super::filter::Bloom;
+use super::head::digest;
 use super::*;
-use crate::crypto::{MacKey, encode_bundle, hex, leaf_hash, parse_hex};
+use crate::crypto::{Frontier, MacKey, encode_bundle, hex, leaf_hash, parse_hex, sha256};
 use crate::error::Result;
+use crate::store::records::{HeadRow, LaneState};
 use crate::store::{BatchCodec as _, Change, Entry};
 use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
 
@@ -116,6 +119,31 @@ fn computed() -> BTreeMap<String, String> {
     put("batch-mac-1", &first.mac);
     put("batch-side-1", &first.side);
     put("batch-hash-2", &second.hash);
+
+    let lane = LaneState { lane: 7, seq: 1, hash: first.hash.to_vec(), last: 2 };
+    let lanes = digest(&[lane]);
+    let mut tree = Frontier::new();
+    for entry in &entries {
+        tree.append(leaf_hash(&entry.leaf)).unwrap();
+    }
+    let head = HeadRow {
+        size: 2,
+        root: tree.root().to_vec(),
+        edge: tree.edge().concat(),
+        lanes: lanes.clone(),
+        mac: Vec::new(),
+        checkpoint: String::new(),
+        signed_at: 0,
+    };
+    put("lanes", &lanes);
+    put("head-mac", &codec.vouch(&head).unwrap());
+    let mut filter = Bloom::default();
+    for entry in &entries {
+        filter.add_entry(&ReadEntry::decode(&entry.leaf).unwrap());
+    }
+    let filter = filter.to_row(&codec, 0, 2).unwrap();
+    put("filter-sha256", &sha256(&filter.filter));
+    put("filter-mac", &filter.mac);
     out
 }
 

@@ -178,6 +178,8 @@ pub struct Status {
     pub because: Option<String>,
     /// Whether it is a development vault, for ever.
     pub development: bool,
+    /// How many restores of it were accepted; none where its rows cannot be verified now.
+    pub restores: Option<i64>,
     /// Where it serves gRPC, `address:port`.
     pub grpc_addr: String,
     /// Where it serves metrics and health, `address:port`.

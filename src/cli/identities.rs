@@ -1,25 +1,36 @@
 //! `strongroom identity …` and `whoami`.
 
+mod change;
+mod contain;
+mod list;
+mod policy;
+mod show;
+
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
+use self::change::{Transfer, Update, transfer, update};
+use self::contain::{Contain, holdings, retire, suspend};
+use self::list::{List, list};
+use self::policy::{PolicyCommand, policy};
+use self::show::text;
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
-use super::output::{Format, escape_lines, fields, print, show, show_list, table, time};
-use super::session::{Session, collect, idempotency_key, must};
+use super::output::{Format, escape_lines, fields, print, show, time};
+use super::session::{Session, idempotency_key, must};
 use super::span::{Span, seconds_or_default};
 use crate::proto::identity_service_client::IdentityServiceClient as Client;
 use crate::proto::{
     CreateIdentityRequest, GetIdentityRequest, Identity, IssueLoginCertificateRequest,
-    ListIdentitiesRequest, ResumeIdentityRequest, SuspendIdentityRequest, WhoAmIRequest,
-    WhoAmIResponse,
+    ResumeIdentityRequest,
 };
+
+pub(super) use self::show::{by, whoami};
 
 const KINDS: [&str; 7] = ["human", "agent", "model", "dataset", "pipeline", "service", "runner"];
 const TIERS: [&str; 4] = ["low", "medium", "high", "critical"];
-const STATES: [&str; 2] = ["active", "suspended"];
 
 /// `strongroom identity …`
 #[derive(Debug, Subcommand)]
@@ -30,13 +41,25 @@ pub enum IdentityCommand {
     Show {
         /// Its name.
         name: String,
+        /// What it holds: what a suspension would end, or what is still to be ended after one.
+        #[arg(long)]
+        holdings: bool,
     },
     /// List identities
     List(List),
+    /// Change purpose, needs, tier, labels or end
+    Update(Update),
+    /// Give a machine to another owner
+    Transfer(Transfer),
     /// Contain an identity: all it holds is dead at once
-    Suspend(Reasoned),
+    Suspend(Contain),
+    /// Contain an identity for good; its name is never used again
+    Retire(Contain),
     /// Let a suspended identity act again; what the suspension killed stays dead
     Resume(Reasoned),
+    /// Say how the identities of a kind live
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Sign a login certificate from a CSR
     IssueCert(IssueCert),
 }
@@ -50,40 +73,30 @@ pub struct Create {
     #[arg(long, value_parser = PossibleValuesParser::new(KINDS))]
     kind: String,
     /// The human who answers for it; a human is their own owner.
-    #[arg(long, required_if_eq_any = [
-        ("kind", "agent"), ("kind", "model"), ("kind", "dataset"), ("kind", "pipeline"),
-        ("kind", "service"), ("kind", "runner"),
-    ])]
+    #[arg(long)]
     owner: Option<String>,
+    /// The group that answers for it, in place of a human.
+    #[arg(long, value_name = "GROUP", conflicts_with = "owner")]
+    owner_group: Option<String>,
+    /// Of a human: which person it is, the same on all accounts of one person.
+    #[arg(long)]
+    person: Option<String>,
+    /// What it has to reach.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    needs: String,
+    /// A label, KEY=VALUE; may be given several times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
     /// What it is there for.
     #[arg(long)]
     purpose: String,
     /// How much harm a misuse could do.
     #[arg(long, value_parser = PossibleValuesParser::new(TIERS))]
     tier: String,
-    /// How long it lives, like 90d; machines must end.
+    /// How long it lives, like 30d. A machine lives for 90 days where this is left out, and for
+    /// 365 at most.
     #[arg(long, value_name = "SPAN")]
     expires: Option<Span>,
-}
-
-/// What `identity list` takes.
-#[derive(Debug, Clone, Args)]
-pub struct List {
-    /// Only this kind.
-    #[arg(long, value_parser = PossibleValuesParser::new(KINDS))]
-    kind: Option<String>,
-    /// Only those of this owner.
-    #[arg(long)]
-    owner: Option<String>,
-    /// Only those in this state.
-    #[arg(long, value_parser = PossibleValuesParser::new(STATES))]
-    state: Option<String>,
-    /// Only those of this tier.
-    #[arg(long, value_parser = PossibleValuesParser::new(TIERS))]
-    tier: Option<String>,
-    /// How many at most.
-    #[arg(long, default_value_t = 1_000)]
-    limit: usize,
 }
 
 /// An identity, and why.
@@ -112,42 +125,10 @@ pub struct IssueCert {
     out: Option<PathBuf>,
 }
 
-/// Shows who the caller is.
-pub(super) async fn whoami(session: &Session) -> Outcome {
-    let me = session
-        .call(WhoAmIRequest {}, async |wire, request| Client::new(wire).who_am_i(request).await)
-        .await?;
-    show(session.format, &me, whoami_text)
-}
-
-fn whoami_text(me: &WhoAmIResponse) -> String {
-    let administrator = if me.administrator { "yes: every administrative action" } else { "" };
-    let mut text = fields(&[
-        ("identity", me.identity.clone()),
-        ("kind", me.kind.clone()),
-        ("owner", me.owner.clone()),
-        ("method", me.method.clone()),
-        ("credential", me.credential_id.clone()),
-        ("credential ends", time(me.credential_expires_at_ms)),
-        ("identity ends", time(me.expires_at_ms)),
-        ("groups", me.groups.join(", ")),
-        ("administrator", administrator.into()),
-    ]);
-    text.push('\n');
-    if me.permissions.is_empty() {
-        text.push_str("no grants\n");
-    } else {
-        let rows = me.permissions.iter().map(|may| {
-            let through = may.group.clone();
-            [may.action.clone(), may.resource.clone(), through, time(may.expires_at_ms)]
-        });
-        text.push_str(&table(["MAY", "ON", "THROUGH GROUP", "ENDS"], rows));
-    }
-    for notice in &me.notices {
-        text.push('\n');
-        text.push_str(&fields(&[("notice", notice.message.clone())]));
-    }
-    text
+/// Reads `KEY=VALUE`.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 /// Runs `strongroom identity …`.
@@ -155,23 +136,20 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
     let identity = match command {
         IdentityCommand::List(args) => return list(session, args).await,
         IdentityCommand::IssueCert(args) => return issue_cert(session, args).await,
+        IdentityCommand::Policy(command) => return policy(session, command).await,
+        IdentityCommand::Suspend(args) => return suspend(session, args).await,
+        IdentityCommand::Retire(args) => return retire(session, args).await,
         IdentityCommand::Create(args) => create(session, args).await?,
-        IdentityCommand::Show { name } => {
+        IdentityCommand::Show { name, holdings: true } => return holdings(session, name).await,
+        IdentityCommand::Show { name, holdings: false } => {
             let request = GetIdentityRequest { name: name.clone() };
             session
                 .call(request, async |wire, request| Client::new(wire).get_identity(request).await)
                 .await?
                 .identity
         }
-        IdentityCommand::Suspend(args) => {
-            let (name, reason) = (args.name.clone(), args.reason.clone());
-            session
-                .call(SuspendIdentityRequest { name, reason }, async |wire, request| {
-                    Client::new(wire).suspend_identity(request).await
-                })
-                .await?
-                .identity
-        }
+        IdentityCommand::Update(args) => update(session, args).await?,
+        IdentityCommand::Transfer(args) => transfer(session, args).await?,
         IdentityCommand::Resume(args) => {
             let (name, reason) = (args.name.clone(), args.reason.clone());
             session
@@ -191,6 +169,10 @@ async fn create(session: &Session, args: &Create) -> Outcome<Option<Identity>> {
         name: args.name.clone(),
         kind: args.kind.clone(),
         owner: args.owner.clone().unwrap_or_default(),
+        owner_group: args.owner_group.clone().unwrap_or_default(),
+        person: args.person.clone().unwrap_or_default(),
+        needs: args.needs.clone(),
+        labels: args.labels.iter().cloned().collect(),
         purpose: args.purpose.clone(),
         tier: args.tier.clone(),
         ttl_s: seconds_or_default(args.expires),
@@ -199,37 +181,6 @@ async fn create(session: &Session, args: &Create) -> Outcome<Option<Identity>> {
         .call(request, async |wire, request| Client::new(wire).create_identity(request).await)
         .await?;
     Ok(created.identity)
-}
-
-async fn list(session: &Session, args: &List) -> Outcome {
-    let listed = collect(args.limit, async |page_size, page_token| {
-        let request = ListIdentitiesRequest {
-            page_size,
-            page_token,
-            kind: args.kind.clone().unwrap_or_default(),
-            owner: args.owner.clone().unwrap_or_default(),
-            state: args.state.clone().unwrap_or_default(),
-            tier: args.tier.clone().unwrap_or_default(),
-        };
-        let page = session
-            .call(request, async |wire, request| Client::new(wire).list_identities(request).await)
-            .await?;
-        Ok((page.identities, page.next_page_token))
-    })
-    .await?;
-    let headers = ["NAME", "KIND", "OWNER", "TIER", "STATE", "ENDS", "LAST USED", "PURPOSE"];
-    show_list(session.format, &listed, headers, |identity| {
-        [
-            identity.name.clone(),
-            identity.kind.clone(),
-            identity.owner.clone(),
-            identity.tier.clone(),
-            identity.state.clone(),
-            time(identity.expires_at_ms),
-            time(identity.last_used_at_ms),
-            identity.purpose.clone(),
-        ]
-    })
 }
 
 async fn issue_cert(session: &Session, args: &IssueCert) -> Outcome {
@@ -264,30 +215,4 @@ async fn issue_cert(session: &Session, args: &IssueCert) -> Outcome {
             ("ends", time(issued.expires_at_ms)),
         ])
     })
-}
-
-fn text(identity: &Identity) -> String {
-    fields(&[
-        ("name", identity.name.clone()),
-        ("id", identity.id.clone()),
-        ("kind", identity.kind.clone()),
-        ("owner", identity.owner.clone()),
-        ("purpose", identity.purpose.clone()),
-        ("tier", identity.tier.clone()),
-        ("state", identity.state.clone()),
-        ("groups", identity.groups.join(", ")),
-        ("ends", time(identity.expires_at_ms)),
-        ("last used", time(identity.last_used_at_ms)),
-        ("registered", by(identity.created_at_ms, &identity.created_by)),
-        ("changed", by(identity.changed_at_ms, &identity.changed_by)),
-    ])
-}
-
-/// Writes when something was done and by whom; nothing where it was not.
-pub(super) fn by(at_ms: i64, who: &str) -> String {
-    match (time(at_ms), who) {
-        (at, _) if at.is_empty() => at,
-        (at, "") => at,
-        (at, who) => format!("{at} by {who}"),
-    }
 }

@@ -143,17 +143,23 @@ impl Session {
     }
 }
 
+/// Pages in a row that hold nothing, before a list is left.
+const EMPTY: usize = 1_000;
+
 /// Collects pages until there are no more, or as many items as wanted.
 pub(super) async fn collect<T>(
     limit: usize,
     page: impl AsyncFn(i32, String) -> Outcome<(Vec<T>, String)>,
 ) -> Outcome<Listed<T>> {
     let mut items = Vec::new();
-    let mut token = String::new();
+    let (mut token, mut empty) = (String::new(), 0);
     loop {
         let wanted = limit.saturating_sub(items.len()).clamp(1, PAGE);
-        let (mut found, next) = page(i32::try_from(wanted).unwrap_or(i32::MAX), token).await?;
-        let stuck = found.is_empty();
+        let (mut found, next) =
+            page(i32::try_from(wanted).unwrap_or(i32::MAX), token.clone()).await?;
+        // A page that found nothing may say where to go on; not for ever, and not to where it was.
+        empty = if found.is_empty() { empty + 1 } else { 0 };
+        let stuck = empty > EMPTY || (empty > 0 && next == token);
         items.append(&mut found);
         if next.is_empty() || stuck || items.len() >= limit {
             let more = !next.is_empty() || items.len() > limit;

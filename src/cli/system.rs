@@ -101,12 +101,14 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
 }
 
 fn table(status: &Status) -> String {
+    let restores = status.restores.filter(|restores| *restores > 0);
     let mark = if status.development { "yes, for ever" } else { "" };
     fields(&[
         ("state", status.state.as_str().into()),
         ("because", status.because.clone().unwrap_or_default()),
         ("vault", status.vault_id.clone().unwrap_or_default()),
         ("development", mark.into()),
+        ("restores", restores.map(|restores| restores.to_string()).unwrap_or_default()),
         ("version", status.version.clone()),
         ("grpc", status.grpc_addr.clone()),
         ("http", status.http_addr.clone()),

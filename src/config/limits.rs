@@ -14,6 +14,9 @@ pub(super) const KEYS: &[&str] = &[
     "requests_in_flight_max",
     "request_deadline_s",
     "handshake_timeout_s",
+    "unread_timeout_s",
+    "ping_interval_s",
+    "ping_timeout_s",
     "tokens_per_identity_max",
 ];
 
@@ -34,6 +37,12 @@ pub struct Limits {
     pub request_deadline: Duration,
     /// Longest a TLS handshake may take.
     pub handshake_timeout: Duration,
+    /// Longest a client may leave unread what is sent to it.
+    pub unread_timeout: Duration,
+    /// How often a client is asked whether it is still there.
+    pub ping_interval: Duration,
+    /// Longest it may take to say so.
+    pub ping_timeout: Duration,
     /// Tokens in force that one identity may have.
     pub tokens_per_identity_max: u32,
 }
@@ -51,6 +60,9 @@ pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
         requests_in_flight_max: section.small("requests_in_flight_max", 8..=100_000, 1024)?,
         request_deadline: seconds("request_deadline_s", 300, 30)?,
         handshake_timeout: seconds("handshake_timeout_s", 60, 5)?,
+        unread_timeout: seconds("unread_timeout_s", 300, 30)?,
+        ping_interval: seconds("ping_interval_s", 3_600, 30)?,
+        ping_timeout: seconds("ping_timeout_s", 300, 10)?,
         tokens_per_identity_max: section.small("tokens_per_identity_max", 1..=1_000_000, 10_000)?,
     })
 }

@@ -4,22 +4,27 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
-use super::login;
+use super::{lifecycles, login};
 use crate::engines::identities::{
-    CreateIdentity, Described, ListIdentities, ResumeIdentity, ShowIdentity, SuspendIdentity,
-    WhoAmI, Whoami,
+    CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ListLifecycles,
+    ResumeIdentity, RetireIdentity, ShowHoldings, ShowIdentity, SuspendIdentity, TransferIdentity,
+    UpdateIdentity, WhoAmI, Whoami,
 };
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
 use crate::policy::GrantSubject;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
-    CreateIdentityRequest, CreateIdentityResponse, GetIdentityRequest, GetIdentityResponse,
-    Identity, IssueLoginCertificateRequest, IssueLoginCertificateResponse, ListIdentitiesRequest,
-    ListIdentitiesResponse, Notice, Permission, ResumeIdentityRequest, ResumeIdentityResponse,
-    SuspendIdentityRequest, SuspendIdentityResponse, WhoAmIRequest, WhoAmIResponse,
+    CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FormerOwner,
+    GetHoldingsRequest, GetHoldingsResponse, GetIdentityRequest, GetIdentityResponse, Identity,
+    IssueLoginCertificateRequest, IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest,
+    ListIdentitiesResponse, ListLifecyclesRequest, ListLifecyclesResponse, Notice, Permission,
+    PutLifecycleRequest, PutLifecycleResponse, ResumeIdentityRequest, ResumeIdentityResponse,
+    RetireIdentityRequest, RetireIdentityResponse, SuspendIdentityRequest, SuspendIdentityResponse,
+    TransferIdentityRequest, TransferIdentityResponse, UpdateIdentityRequest,
+    UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
 };
-use crate::types::RequestContext;
+use crate::types::{OwnerName, RequestContext, Segment, UnixMillis};
 
 /// Serves identities.
 #[derive(Debug, Clone)]
@@ -72,12 +77,64 @@ impl IdentityService for Identities {
         }))
     }
 
+    async fn list_lifecycles(
+        &self,
+        request: Request<ListLifecyclesRequest>,
+    ) -> Result<Response<ListLifecyclesResponse>, Status> {
+        let (ctx, ListLifecyclesRequest {}) = self.gate.accept(request).await?;
+        let all = Gate::answer(&ctx, self.gate.vault.run(&ctx, ListLifecycles).await)?;
+        let lifecycles = all.into_iter().map(lifecycles::lifecycle).collect();
+        Ok(Response::new(ListLifecyclesResponse { lifecycles }))
+    }
+
+    async fn put_lifecycle(
+        &self,
+        request: Request<PutLifecycleRequest>,
+    ) -> Result<Response<PutLifecycleResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = Gate::answer(&ctx, lifecycles::put(request))?;
+        let put = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let lifecycle = Some(lifecycles::lifecycle(put));
+        Ok(Response::new(PutLifecycleResponse { lifecycle }))
+    }
+
+    async fn get_holdings(
+        &self,
+        request: Request<GetHoldingsRequest>,
+    ) -> Result<Response<GetHoldingsResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = ShowHoldings { name: Gate::answer(&ctx, request.name.parse())? };
+        let held = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(holdings(held)))
+    }
+
+    async fn update_identity(
+        &self,
+        request: Request<UpdateIdentityRequest>,
+    ) -> Result<Response<UpdateIdentityResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = Gate::answer(&ctx, update(request))?;
+        let updated = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(UpdateIdentityResponse { identity: Some(identity(&updated)) }))
+    }
+
+    async fn transfer_identity(
+        &self,
+        request: Request<TransferIdentityRequest>,
+    ) -> Result<Response<TransferIdentityResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = Gate::answer(&ctx, transfer(request))?;
+        let transferred = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(TransferIdentityResponse { identity: Some(identity(&transferred)) }))
+    }
+
     async fn suspend_identity(
         &self,
         request: Request<SuspendIdentityRequest>,
     ) -> Result<Response<SuspendIdentityResponse>, Status> {
         let (ctx, SuspendIdentityRequest { name, reason }) = self.gate.accept(request).await?;
-        let op = SuspendIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
+        let name = Gate::answer(&ctx, name.parse())?;
+        let op = SuspendIdentity { name, reason, due: None };
         let suspended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SuspendIdentityResponse { identity: Some(identity(&suspended)) }))
     }
@@ -92,6 +149,16 @@ impl IdentityService for Identities {
         Ok(Response::new(ResumeIdentityResponse { identity: Some(identity(&resumed)) }))
     }
 
+    async fn retire_identity(
+        &self,
+        request: Request<RetireIdentityRequest>,
+    ) -> Result<Response<RetireIdentityResponse>, Status> {
+        let (ctx, RetireIdentityRequest { name, reason }) = self.gate.accept(request).await?;
+        let op = RetireIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
+        let retired = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RetireIdentityResponse { identity: Some(identity(&retired)) }))
+    }
+
     async fn issue_login_certificate(
         &self,
         request: Request<IssueLoginCertificateRequest>,
@@ -99,7 +166,7 @@ impl IdentityService for Identities {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = login::decode(&request, &self.gate.authorities, self.login);
         let op = Gate::answer(&ctx, op)?;
-        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(Gate::answer(&ctx, login::encode(&issued))?))
     }
 }
@@ -108,32 +175,128 @@ fn create(request: &CreateIdentityRequest) -> Result<CreateIdentity, Error> {
     Ok(CreateIdentity {
         name: request.name.parse()?,
         kind: request.kind.parse()?,
-        owner: optional(&request.owner)?,
+        owner: owner(&request.owner, &request.owner_group)?,
+        person: optional(&request.person)?,
         purpose: request.purpose.clone(),
+        needs: request.needs.clone(),
+        labels: request.labels.clone(),
         tier: request.tier.parse()?,
         ttl: span("ttl_s", request.ttl_s)?,
         retry: retry(&request.idempotency_key, request)?,
     })
 }
 
+/// Reads a human or a group; neither where both are left out.
+fn owner(human: &str, group: &str) -> Result<Option<OwnerName>, Error> {
+    match (human, group) {
+        ("", "") => Ok(None),
+        (human, "") => human.parse().map(OwnerName::Identity).map(Some),
+        ("", group) => group.parse().map(OwnerName::Group).map(Some),
+        _ => Err(Error::invalid("an owner is a human or a group, not both")),
+    }
+}
+
+fn update(request: UpdateIdentityRequest) -> Result<UpdateIdentity, Error> {
+    let end = match request.ttl_s {
+        None => None,
+        Some(ttl_s) => Some(span("ttl_s", ttl_s)?.map_or(End::Never, End::In)),
+    };
+    Ok(UpdateIdentity {
+        name: request.name.parse()?,
+        purpose: request.purpose,
+        needs: request.needs,
+        tier: request.tier.map(|tier| tier.parse()).transpose()?,
+        set_labels: request.set_labels,
+        remove_labels: request.remove_labels,
+        end,
+    })
+}
+
+fn transfer(request: TransferIdentityRequest) -> Result<TransferIdentity, Error> {
+    let to = owner(&request.owner, &request.owner_group)?;
+    let to = to.ok_or_else(|| Error::invalid("name the human or the group that is to own it"))?;
+    Ok(TransferIdentity { name: request.name.parse()?, to, reason: request.reason })
+}
+
 fn list(request: ListIdentitiesRequest) -> Result<ListIdentities, Error> {
-    Ok(ListIdentities {
+    let filter = IdentityFilter {
         kind: optional(&request.kind)?,
-        owner: optional(&request.owner)?,
         state: optional(&request.state)?,
         tier: optional(&request.tier)?,
-        page_size: request.page_size,
-        page_token: request.page_token,
-    })
+        owner: owner(&request.owner, &request.owner_group)?,
+        person: optional(&request.person)?,
+        labels: request.labels,
+        prefix: request.prefix,
+        expiring_before: moment(request.expiring_before_ms)?,
+        unused_since: moment(request.unused_since_ms)?,
+        orphaned: request.orphaned,
+    };
+    Ok(ListIdentities { filter, page_size: request.page_size, page_token: request.page_token })
+}
+
+/// Reads a moment; none where it is 0.
+fn moment(ms: i64) -> Result<Option<UnixMillis>, Error> {
+    match ms {
+        0 => Ok(None),
+        1.. => Ok(Some(UnixMillis(ms))),
+        _ => Err(Error::invalid("a moment must not be negative")),
+    }
+}
+
+fn holdings(held: Holdings) -> GetHoldingsResponse {
+    let counted = held.credentials.into_iter().map(|of| CredentialCount {
+        kind: of.kind.to_string(),
+        in_force: of.in_force,
+        contained: of.contained,
+    });
+    let leases = held.targets.into_iter().map(|on| LeaseCount {
+        resource: on.resource.to_string(),
+        in_force: on.in_force,
+        ending: on.ending,
+    });
+    GetHoldingsResponse {
+        identity: Some(identity(&held.identity)),
+        credentials: counted.collect(),
+        leases: leases.collect(),
+        owned: held.owned,
+        grants: held.grants,
+        partial: held.partial,
+    }
+}
+
+/// Writes an owner as the name of a human and the name of a group, one of which is empty.
+fn owner_names(owner: &OwnerName) -> (String, String) {
+    match owner {
+        OwnerName::Identity(name) => (name.to_string(), String::new()),
+        OwnerName::Group(name) => (String::new(), name.to_string()),
+    }
+}
+
+fn former((owner, until): &(OwnerName, UnixMillis)) -> FormerOwner {
+    let (owner, owner_group) = owner_names(owner);
+    FormerOwner { owner, owner_group, until_ms: until.0 }
+}
+
+/// Writes which person a human is; nothing for a machine.
+fn person(person: Option<&Segment>) -> String {
+    person.map(ToString::to_string).unwrap_or_default()
 }
 
 fn identity(described: &Described) -> Identity {
     let row = &described.identity.row;
+    let (owner, owner_group) = owner_names(&described.owner);
     Identity {
         id: row.id.to_string(),
         name: row.name.to_string(),
         kind: row.kind.to_string(),
-        owner: described.owner.to_string(),
+        owner,
+        owner_group,
+        owner_active: described.owner_active,
+        owned_since_ms: row.owned_since.0,
+        former_owners: described.former_owners.iter().map(former).collect(),
+        person: person(row.person.as_ref()),
+        needs: row.needs.clone(),
+        labels: described.labels.clone(),
         purpose: row.purpose.clone(),
         tier: row.tier.to_string(),
         state: row.state.to_string(),
@@ -150,6 +313,7 @@ fn identity(described: &Described) -> Identity {
 
 fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
     let subject = &answer.subject;
+    let (owner, owner_group) = owner_names(&subject.owner.name);
     let (row, credential) = (&subject.identity.row, &subject.credential.row);
     let method = ctx.authenticated().map(|caller| caller.method.as_str()).unwrap_or_default();
     let mut permissions: Vec<_> = subject
@@ -170,15 +334,13 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         })
         .collect();
     permissions.sort_by(|a, b| (&a.action, &a.resource).cmp(&(&b.action, &b.resource)));
-    let dev = answer.dev.then(|| Notice {
-        code: "DEVELOPMENT_VAULT".to_owned(),
-        message: "this vault is marked as development for ever; its keys are files".to_owned(),
-    });
     WhoAmIResponse {
         id: row.id.to_string(),
         identity: row.name.to_string(),
         kind: row.kind.to_string(),
-        owner: subject.owner.row.name.to_string(),
+        owner,
+        owner_group,
+        person: person(row.person.as_ref()),
         method: method.to_owned(),
         credential_id: credential.id.to_string(),
         credential_expires_at_ms: credential.expires_at.0,
@@ -186,6 +348,28 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         groups: subject.groups.iter().map(|group| group.row.name.to_string()).collect(),
         administrator: subject.is_administrator(),
         permissions,
-        notices: dev.into_iter().collect(),
+        notices: notices(answer),
     }
+}
+
+fn notices(answer: &WhoAmI) -> Vec<Notice> {
+    let all = [
+        (
+            answer.dev,
+            "DEVELOPMENT_VAULT",
+            "this vault is marked as development for ever; its keys are files",
+        ),
+        (
+            answer.identity_ends_soon,
+            "IDENTITY_EXPIRES_SOON",
+            "this identity ends soon; ask an administrator to move its end",
+        ),
+        (
+            answer.credential_ends_soon,
+            "CREDENTIAL_EXPIRES_SOON",
+            "this credential ends soon; get the next one in time",
+        ),
+    ];
+    let told = all.into_iter().filter(|(so, ..)| *so);
+    told.map(|(_, code, message)| Notice { code: code.into(), message: message.into() }).collect()
 }

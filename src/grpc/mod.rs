@@ -9,6 +9,7 @@ mod groups;
 mod health;
 mod identities;
 mod leases;
+mod lifecycles;
 mod login;
 mod pki;
 mod records;

@@ -131,7 +131,7 @@ impl PkiService for Pki {
     ) -> Result<Response<IssueCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = Gate::answer(&ctx, self.issue(&request))?;
-        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let key = issued.private_key.as_deref().map(|key| key.expose().to_vec());
         let key = String::from_utf8(key.unwrap_or_default()).map_err(Error::internal);
         let private_key_pem = Gate::answer(&ctx, key)?;
@@ -139,7 +139,7 @@ impl PkiService for Pki {
             certificate_pem: issued.pem(),
             certificate: Some(issued_proto(&issued)),
             replayed: issued.replayed,
-            chain_pem: issued.chain_pem,
+            chain_pem: issued.chain_pem.clone(),
             private_key_pem,
         }))
     }
@@ -150,12 +150,12 @@ impl PkiService for Pki {
     ) -> Result<Response<SignCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = Gate::answer(&ctx, self.sign(&request))?;
-        let issued = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SignCertificateResponse {
             certificate_pem: issued.pem(),
             certificate: Some(issued_proto(&issued)),
             replayed: issued.replayed,
-            chain_pem: issued.chain_pem,
+            chain_pem: issued.chain_pem.clone(),
         }))
     }
 

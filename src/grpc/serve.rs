@@ -37,11 +37,6 @@ use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
 
-/// How often a client is asked whether it is still there.
-const PING: Duration = Duration::from_secs(30);
-/// How long it may take to say so.
-const PONG: Duration = Duration::from_secs(10);
-
 /// Limits before parsing (rule 11 of the security rules).
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -57,6 +52,10 @@ pub struct Settings {
     pub deadline: Duration,
     /// Connections and their handshakes.
     pub connections: tls::Limits,
+    /// How often a client is asked whether it is still there.
+    pub ping: Duration,
+    /// How long it may take to say so.
+    pub pong: Duration,
     /// How long login certificates live.
     pub login: LoginTtl,
     /// How long tokens live, and how many.
@@ -72,6 +71,8 @@ impl Default for Settings {
             in_flight: 1_024,
             deadline: Duration::from_secs(30),
             connections: tls::Limits::default(),
+            ping: Duration::from_secs(30),
+            pong: Duration::from_secs(10),
             login: LoginTtl::default(),
             tokens: TokenLimits::default(),
         }
@@ -148,8 +149,8 @@ pub async fn serve(
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
         .timeout(settings.deadline)
-        .http2_keepalive_interval(Some(PING))
-        .http2_keepalive_timeout(Some(PONG))
+        .http2_keepalive_interval(Some(settings.ping))
+        .http2_keepalive_timeout(Some(settings.pong))
         .layer(door)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(Error::internal)?)

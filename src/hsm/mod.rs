@@ -96,6 +96,10 @@ pub enum HsmError {
         /// Which attribute is wrong, and how.
         fault: String,
     },
+    /// The token that is configured was never there, or more than one is like it: nobody can log in
+    /// until that is mended. Says which, and where it was looked for.
+    #[error("{0}")]
+    TokenMissing(String),
     /// The configuration is wrong (module path, token, PIN source).
     #[error("{0}")]
     Configuration(String),
@@ -112,6 +116,8 @@ impl From<HsmError> for Error {
                 tracing::warn!(%cause, "the HSM does not answer");
                 Self::unavailable("the HSM does not answer")
             }
+            // Only a login meets it, and only an operator asks for one.
+            HsmError::TokenMissing(what) => Self::unavailable(what),
             HsmError::LoggedOut => Self::Sealed,
             HsmError::PinIncorrect | HsmError::PinFinalTry => Self::precondition(error.to_string()),
             HsmError::Unsupported(_)

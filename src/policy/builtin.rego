@@ -25,11 +25,15 @@ for_holder := {
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
 for_owner := {
-	"leases.list", "leases.revoke", "pki.list", "tokens.inspect", "tokens.list", "tokens.revoke",
+	"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings",
+	"tokens.inspect", "tokens.list", "tokens.revoke",
 }
 
 # What makes a credential by which somebody else is known.
 mints := {"identities.issue-cert", "tokens.mint"}
+
+# What the owner of a machine may do for it: a human of the group, where a group owns it.
+for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.mint"}
 
 # What every identity does for itself.
 for_self := {"identities.whoami", "identities.show", "tokens.create"}
@@ -40,6 +44,8 @@ for_all := {"records.checkpoint", "pki.ca"}
 default decision := {"refuse": "no_grant"}
 
 decision := {"refuse": "identity_suspended"} if {
+	input.caller.state == "suspended"
+} else := {"refuse": "identity_not_active"} if {
 	not input.caller.state == "active"
 } else := {"refuse": "identity_expired"} if {
 	not input.caller.expires_at > input.now
@@ -65,14 +71,11 @@ decision := {"refuse": "identity_suspended"} if {
 	every resource in input.resources { resource.holder == input.caller.id }
 } else := {"rule": "owner"} if {
 	input.action in for_owner
-	every resource in input.resources { resource.owner == input.caller.id }
+	every resource in input.resources { resource.owned }
 } else := {"rule": "owner"} if {
-	input.action == "identities.show"
-	every resource in input.resources { resource.owner == input.caller.id }
-} else := {"rule": "owner"} if {
-	input.action in mints
+	input.action in for_machines_owner
 	every resource in input.resources {
-		resource.owner == input.caller.id
+		resource.owned
 		resource.identity.machine
 	}
 } else := {"refuse": "mint_forbidden"} if {

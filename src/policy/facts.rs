@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cidr;
 use crate::types::{
-    AuthMethod, GrantId, GroupId, IdentityId, IdentityName, IdentityState, Kind, ResourceName,
-    ResourcePattern, Segment, Tier, UnixMillis,
+    AuthMethod, GrantId, GroupId, IdentityId, IdentityName, IdentityState, Kind, Owner,
+    ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
 };
 
 /// Everything that one decision may stand on.
@@ -59,8 +59,8 @@ pub struct IdentityFacts<'a> {
     pub kind: Kind,
     /// Where it is in its life.
     pub state: IdentityState,
-    /// The human that answers for it; a human answers for itself.
-    pub owner: IdentityId,
+    /// The human or group that answers for it; a human answers for itself.
+    pub owner: Owner,
     /// Whether that owner is active.
     pub owner_active: bool,
     /// When that owner ends, if ever; from then on it is not active.
@@ -101,7 +101,7 @@ pub struct ResourceFacts<'a> {
     /// Its full name.
     pub name: &'a ResourceName,
     /// Who owns it. An identity's owner, where the resource is an identity.
-    pub owner: Option<IdentityId>,
+    pub owner: Option<Owner>,
     /// Who holds it, where it is a lease or a certificate.
     pub holder: Option<IdentityId>,
     /// Its labels.
@@ -167,6 +167,19 @@ pub struct Conditions {
     pub sources: Vec<Cidr>,
     /// How long, in seconds, what is issued under it may live at most.
     pub max_ttl_s: Option<u64>,
+}
+
+impl IdentityFacts<'_> {
+    /// Tells whether it acts as an owner: as itself, or as a human of the group.
+    #[must_use]
+    pub fn owns(&self, owner: Owner) -> bool {
+        match owner {
+            Owner::Identity(id) => id == self.id,
+            Owner::Group(id) => {
+                self.kind == Kind::Human && self.groups.iter().any(|group| group.id == id)
+            }
+        }
+    }
 }
 
 impl Conditions {

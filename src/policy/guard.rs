@@ -7,8 +7,8 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
-    ("certificate_reaper", "pki.sign"),
     ("token_reaper", "tokens.end"),
+    ("lifecycle_keeper", "identities.suspend"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
@@ -35,6 +35,9 @@ pub(super) fn objection(
     match identity.state {
         IdentityState::Active => {}
         IdentityState::Suspended => return Some(Reason::IdentitySuspended),
+        IdentityState::Registered | IdentityState::Retired => {
+            return Some(Reason::IdentityNotActive);
+        }
     }
     if !is_ahead(identity.expires_at, facts.now) {
         return Some(Reason::IdentityExpired);

@@ -33,7 +33,7 @@ macro_rules! keys {
 keys! {
     action, administrative, administrator, caller, credential, expires_at, grants, granted_by,
     groups, has_certificate, holder, id, identity, index, kind, labels, machine, method, name,
-    not_before, now, owner, owner_active, registered_by, resource, resources, source, source_fits,
+    not_before, now, owned, owner, owner_active, registered_by, resource, resources, source, source_fits,
     state, tier, wildcard,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn build(
         .zip(candidates)
         .map(|(one, covering)| {
             let covering = covering.iter().filter_map(|index| grants.get(*index)).cloned();
-            resource(one, covering.collect(), facts.now)
+            resource(one, identity, covering.collect(), facts.now)
         })
         .collect();
     let mut top = vec![
@@ -126,12 +126,18 @@ fn caller(identity: &IdentityFacts<'_>, now: UnixMillis) -> Value {
     ])
 }
 
-fn resource(facts: &ResourceFacts<'_>, grants: Vec<Value>, now: UnixMillis) -> Value {
+fn resource(
+    facts: &ResourceFacts<'_>,
+    caller: &IdentityFacts<'_>,
+    grants: Vec<Value>,
+    now: UnixMillis,
+) -> Value {
     let k = &*KEYS;
     let mut fields = vec![
         (&k.name, facts.name.as_str().into()),
         (&k.labels, labels(facts.labels)),
         (&k.grants, grants.into()),
+        (&k.owned, facts.owner.is_some_and(|owner| caller.owns(owner)).into()),
     ];
     // What is unknown stays undefined, so that nothing equals it.
     fields.extend(facts.owner.map(|owner| (&k.owner, text(owner))));

@@ -71,6 +71,8 @@ reasons! {
     NothingAsked = "nothing_asked",
     /// The caller is suspended.
     IdentitySuspended = "identity_suspended",
+    /// The caller was never issued a credential, or is retired.
+    IdentityNotActive = "identity_not_active",
     /// The caller's time is over.
     IdentityExpired = "identity_expired",
     /// The credential's time is over.
@@ -119,6 +121,9 @@ impl Reason {
             Self::NothingAsked => "name at least one resource",
             Self::IdentitySuspended => {
                 "this identity is suspended; ask an administrator to resume it"
+            }
+            Self::IdentityNotActive => {
+                "this identity is retired, or was never issued a credential; ask for another one"
             }
             Self::IdentityExpired => {
                 "this identity has expired; ask its owner or an administrator for a new one"

@@ -139,8 +139,10 @@ fn limits(config: &Config) -> grpc::Settings {
             handshake: limits.handshake_timeout,
             handshakes: HANDSHAKES,
             connections: size(limits.connections_max),
-            ..grpc::tls::Limits::default()
+            unread: limits.unread_timeout,
         },
+        ping: limits.ping_interval,
+        pong: limits.ping_timeout,
         login: LoginTtl {
             usual: config.login.certificate_ttl,
             most: config.login.certificate_max_ttl,

@@ -27,6 +27,8 @@ use crate::types::{SecretBytes, State, TaskGroup};
 
 /// How long a client may take to say its line.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long `status` waits for what is in the store: it is asked when something is wrong.
+const SOON: Duration = Duration::from_secs(1);
 /// Clients at once; more wait.
 const CLIENTS: usize = 8;
 
@@ -129,7 +131,7 @@ impl Control {
 
     async fn answer(&self, line: &[u8]) -> Reply {
         let done = match Request::parse(line) {
-            Ok(Request::Status) => return Reply::Status(self.status()),
+            Ok(Request::Status) => return Reply::Status(self.status().await),
             Ok(Request::Unseal { pin, force }) => {
                 let pin = pin.map(|pin| SecretBytes::new(pin.expose().as_bytes().to_vec()));
                 self.unseal(pin, force).await
@@ -152,7 +154,7 @@ impl Control {
         }
     }
 
-    fn status(&self) -> Status {
+    async fn status(&self) -> Status {
         let (state, because) = match self.life.standing().state() {
             State::Serving => (Shown::Unsealed, None),
             State::Sealed(because) => (Shown::Sealed, Some(because)),
@@ -160,7 +162,8 @@ impl Control {
             State::Unheard => (Shown::Unheard, None),
             State::Stopping => (Shown::Stopping, None),
         };
-        Status { state, because, ..self.about.clone() }
+        let restores = tokio::time::timeout(SOON, self.life.restores()).await.ok().flatten();
+        Status { state, because, restores, ..self.about.clone() }
     }
 
     async fn unseal(&self, given: Option<SecretBytes>, force: bool) -> Result<String> {

@@ -9,9 +9,9 @@ use tokio::sync::oneshot;
 use super::node::Ingredients;
 use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
 use crate::crypto::sha256;
+use crate::engines::identities::Lifecycle;
 use crate::engines::pki::{
-    Authority, Certificate, Deployment, Founder, Request, Serial, SpiffeId, Template, TrustDomain,
-    issue,
+    Authority, Certificate, Deployment, Founder, Request, SpiffeId, Template, TrustDomain, issue,
 };
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
@@ -24,7 +24,7 @@ use crate::store::{
 };
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, RequestId, ResourceName, SecretBytes, TaskGroup, Tier, UnixMillis,
+    IdentityState, Kind, RequestId, ResourceName, SecretBytes, Serial, TaskGroup, Tier, UnixMillis,
     VaultId,
 };
 use crate::vault::ADMINISTRATORS;
@@ -267,8 +267,12 @@ impl FirstRows {
                 name,
                 kind,
                 state: IdentityState::Active,
-                owner: id,
+                owner: id.into(),
+                owned_since: now,
+                former_owners: "[]".to_owned(),
+                person: (kind == Kind::Human).then(|| id.to_string().parse()).transpose()?,
                 purpose: "the first to log in".to_owned(),
+                needs: String::new(),
                 tier: Tier::Critical,
                 labels: "{}".to_owned(),
                 expires_at: bootstrap.then_some(certificate.not_after),
@@ -302,6 +306,10 @@ impl FirstRows {
             tx.insert(member).await?;
         }
         tx.insert(&self.credential).await?;
+        for kind in Kind::ALL {
+            let by = self.identity.id.to_string();
+            tx.insert(&Lifecycle::usual(*kind).row(*kind, self.identity.created_at, by)?).await?;
+        }
         Ok(())
     }
 }

@@ -10,13 +10,14 @@ use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
+use crate::engines::database::Databases;
 use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
 use crate::engines::system::{CONTROL_SOCKET, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
 use crate::keyring::{FinalTry, Keyring};
 use crate::store::Reader;
-use crate::store::keys::{self, Check, Foundation};
+use crate::store::keys::{self, Check, Foundation, VaultRow};
 use crate::types::{Caller, SecretBytes, Standing, State, UnixMillis};
 use crate::vault::{Anchored, Installation, Vault};
 
@@ -41,6 +42,7 @@ struct Inner {
     keyring: Keyring,
     vault: Vault,
     authorities: AuthoritySlot,
+    databases: Databases,
     tls: Arc<Tls>,
     standing: Standing,
     /// Seals, unseals and reloads go one after the other.
@@ -59,13 +61,15 @@ pub(super) struct Organs {
     pub(super) keyring: Keyring,
     pub(super) vault: Vault,
     pub(super) authorities: AuthoritySlot,
+    pub(super) databases: Databases,
     pub(super) tls: Arc<Tls>,
     pub(super) standing: Standing,
 }
 
 impl Life {
     pub(super) fn new(organs: Organs) -> Self {
-        let Organs { parts, reader, codec, keyring, vault, authorities, tls, standing } = organs;
+        let Organs { parts, reader, codec, keyring, vault, .. } = organs;
+        let Organs { authorities, databases, tls, standing, .. } = organs;
         Self(Arc::new(Inner {
             parts,
             reader,
@@ -73,6 +77,7 @@ impl Life {
             keyring,
             vault,
             authorities,
+            databases,
             tls,
             standing,
             gate: tokio::sync::Mutex::new(()),
@@ -235,6 +240,16 @@ impl Life {
         Ok(accepted)
     }
 
+    /// How many restores were accepted; none where that cannot be verified now.
+    pub(super) async fn restores(&self) -> Option<i64> {
+        let id = self.0.vault.installation().id;
+        let row = self
+            .0
+            .reader
+            .urgent_view(move |tx| async move { Ok(tx.lookup::<VaultRow>(&id).await?) }.boxed());
+        row.await.ok().flatten().map(|found| found.row.restore_epoch)
+    }
+
     fn require_held(&self) -> Result<()> {
         match self.0.standing.state() {
             State::Held(_) => Ok(()),
@@ -304,6 +319,8 @@ impl Life {
             tracing::warn!(%error, "the keys are gone, but the HSM could not be logged out");
         }
         self.0.codec.set_key(None);
+        // Without keys nobody opens another.
+        self.0.databases.forget_all();
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn identity(
         ttl: LIFE,
     };
     let ctx = vault.context(Caller::System(LISTENER), None, None)?;
-    let certificate = vault.run_effect(&ctx, order).await?;
+    let certificate = vault.run(&ctx, order).await?;
     let chain = [certificate.pem(), authorities.current()?.issuing.pem()].concat();
     if let Some(dir) = kept_in {
         let (cert_file, key_file) = kept(dir);

@@ -22,7 +22,7 @@ use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, CertificateReaper, LeaseReaper, TokenReaper};
+use crate::workers::{self, LeaseReaper, LifecycleKeeper, TokenReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -132,6 +132,7 @@ impl Node {
             keyring,
             vault: vault.clone(),
             authorities: authorities.clone(),
+            databases: databases.clone(),
             tls: Arc::clone(&tls),
             standing: standing.clone(),
         });
@@ -148,7 +149,7 @@ impl Node {
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
-        start_workers(&vault, &reader, databases, &standing, &tasks);
+        start_workers((&vault, &reader), databases, &standing, &tasks);
         let names = parts.server_names.clone();
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
@@ -228,18 +229,17 @@ impl Node {
 
 /// Starts what the vault does by itself.
 fn start_workers(
-    vault: &Vault,
-    reader: &Reader,
+    (vault, reader): (&Vault, &Reader),
     databases: Databases,
     standing: &Standing,
     tasks: &TaskGroup,
 ) {
     let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
     workers::start(leases, vault, standing, tasks);
-    let certificates = CertificateReaper::new(vault.clone(), reader.clone());
-    workers::start(certificates, vault, standing, tasks);
     let tokens = TokenReaper::new(vault.clone(), reader.clone());
     workers::start(tokens, vault, standing, tasks);
+    let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
+    workers::start(lifecycles, vault, standing, tasks);
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {

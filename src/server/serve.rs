@@ -22,8 +22,9 @@ use crate::hsm::Pkcs11Hsm;
 use crate::keyring::FinalTry;
 use crate::types::{Clock as _, SecretBytes, State, SystemClock};
 
-/// How long a node waits before it asks an HSM again that does not answer.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long a node waits before it asks an HSM again that does not answer: at first, and twice as
+/// long after each time, up to the second.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Which vaults a command serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,7 @@ fn about(config: &Config, node: &Node) -> Status {
         state: Shown::Sealed,
         because: None,
         development: node.vault.installation().dev,
+        restores: None,
         grpc_addr: node.grpc_addr.to_string(),
         http_addr: node.http_addr.map(|address| address.to_string()).unwrap_or_default(),
         token: token.clone(),
@@ -150,11 +152,13 @@ async fn unseal_by_itself(node: &Node, source: &SecretSource, memory: &PinMemory
     }
     let (life, memory, group) = (node.life.clone(), memory.clone(), node.tasks().clone());
     drop(node.tasks().spawn(async move {
+        let (mut wait, longest) = AGAIN;
         loop {
             tokio::select! {
                 () = group.stopping() => return,
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(wait) => {}
             }
+            wait = wait.saturating_mul(2).min(longest);
             if !life.vault().is_sealed() || attempt(&life, &pin, &memory).await {
                 return;
             }

@@ -99,15 +99,15 @@ pub async fn leases_after(
 }
 
 const BELOW: &str = "WHERE kind = 'lease' AND state <> 'ended' \
-                     AND substr(resource, 1, CAST($1 AS INTEGER)) = $2 LIMIT 1";
+                     AND resource >= $1 AND resource < $2 LIMIT 1";
 
-/// Finds a lease that has not ended on what is below a resource; `below` ends with a slash.
+/// Finds a lease that has not ended on what is below a resource.
 pub async fn lease_below(
     tx: &mut Tx,
-    below: &str,
+    above: &ResourceName,
 ) -> Result<Option<Versioned<CredentialRow>>, StoreError> {
-    let length = i64::try_from(below.len()).map_err(|_huge| StoreError::Malformed)?;
-    tx.lookup_where(BELOW, params![length, below.to_owned()]).await
+    // Texts stand in the order of their bytes on either store, and 0 follows the slash.
+    tx.lookup_where(BELOW, params![format!("{above}/"), format!("{above}0")]).await
 }
 
 /// Lists leases in force whose identity is not: suspended, contained since, or over.
@@ -120,7 +120,8 @@ pub async fn leases_without_right(
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
     let tail = "WHERE kind = 'lease' AND state <> 'ended' AND state = 'active' AND EXISTS \
                 (SELECT 1 FROM identities i WHERE i.id = credentials.identity \
-                AND (i.revocation_epoch > credentials.revocation_epoch OR i.state <> 'active' \
+                AND (i.revocation_epoch > credentials.revocation_epoch \
+                OR i.state NOT IN ('registered', 'active') \
                 OR (i.expires_at IS NOT NULL AND i.expires_at <= $1))) ORDER BY id LIMIT $2";
     tx.select(tail, params![now, limit]).await
 }
@@ -193,6 +194,67 @@ pub async fn outdated(
     tx.select(OUTDATED, params![identity, epoch, limit]).await
 }
 
+/// Credentials of one identity and kind that are counted at most, the newest of them.
+pub const COUNTED: i64 = 10_000;
+
+/// What was counted of an identity's credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// How many were looked at; more than [`COUNTED`] where there are more.
+    pub looked_at: i64,
+    /// How many are in force.
+    pub in_force: i64,
+    /// How many are dead before their time, by their revocation epoch or because they were ended.
+    pub contained: i64,
+}
+
+/// Counts the credentials of an identity whose time is not over, of a kind that nothing outside
+/// hangs on.
+pub async fn unexpired(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    identity: IdentityId,
+    epoch: i64,
+    now: UnixMillis,
+) -> Result<Held, StoreError> {
+    let sql = "SELECT COUNT(*), COALESCE(SUM(lives), 0), COALESCE(SUM(died), 0) FROM (SELECT \
+               CASE WHEN state = 'active' AND expires_at > $4 AND revocation_epoch >= $3 \
+               THEN 1 ELSE 0 END AS lives, \
+               CASE WHEN handle IS NOT NULL AND expires_at > $4 AND state <> 'spent' \
+               AND (state <> 'active' OR revocation_epoch < $3) THEN 1 ELSE 0 END AS died \
+               FROM credentials WHERE identity = $1 AND kind = $2 ORDER BY id DESC LIMIT $5) AS c";
+    let params = params![identity, kind, epoch, now, COUNTED.saturating_add(1)];
+    let mut row = tx.query_one(sql, params).await?.ok_or(StoreError::Malformed)?;
+    Ok(Held { looked_at: row.take()?, in_force: row.take()?, contained: row.take()? })
+}
+
+/// Counts the leases of an identity that have not ended, by what they are on.
+pub async fn open_leases(
+    tx: &mut Tx,
+    identity: IdentityId,
+    epoch: i64,
+) -> Result<Vec<(ResourceName, Held)>, StoreError> {
+    let sql = "SELECT resource, COUNT(*), SUM(lives) FROM (SELECT resource, \
+               CASE WHEN state IN ('pending', 'active') AND revocation_epoch >= $2 \
+               THEN 1 ELSE 0 END AS lives FROM credentials \
+               WHERE identity = $1 AND kind = 'lease' AND state <> 'ended' \
+               ORDER BY id DESC LIMIT $3) AS c GROUP BY resource ORDER BY resource";
+    let rows = tx.query(sql, params![identity, epoch, COUNTED.saturating_add(1)]).await?;
+    let read = |mut row: crate::store::Row| {
+        let (resource, looked_at): (ResourceName, i64) = (row.take()?, row.take()?);
+        let in_force: i64 = row.take()?;
+        let contained = looked_at.saturating_sub(in_force);
+        Ok((resource, Held { looked_at, in_force, contained }))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Tells whether an identity was ever issued anything, or is being issued it.
+pub async fn has_any(tx: &mut Tx, identity: IdentityId) -> Result<bool, StoreError> {
+    let found = tx.lookup_where::<CredentialRow>("WHERE identity = $1 LIMIT 1", params![identity]);
+    Ok(found.await?.is_some())
+}
+
 /// Counts credentials by kind and state.
 pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, String, i64)>, StoreError> {
     let sql = "SELECT kind, state, COUNT(*) FROM credentials GROUP BY kind, state";
@@ -217,7 +279,7 @@ mod tests {
             (OPEN, "credentials_open_leases (id>?"),
             (ALL, "sqlite_autoindex_credentials_1 (id>?"),
             (OUTDATED, one),
-            (BELOW, "credentials_open_"),
+            (BELOW, "credentials_open_by_resource (resource>? AND resource<?)"),
             (LIVE_TOKENS, "credentials_live_tokens (identity=?"),
             (CHILDREN, "credentials_below (parent=?"),
         ] {

@@ -4,8 +4,8 @@ use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{
-    GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, ResourcePattern, Segment,
-    Tier, UnixMillis,
+    GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, Owner, ResourcePattern,
+    Segment, Tier, UnixMillis,
 };
 
 sealed_row! {
@@ -19,10 +19,18 @@ sealed_row! {
         pub kind: Kind,
         /// Where it is in its life.
         pub state: IdentityState,
-        /// The human that answers for it; a human is its own owner.
-        pub owner: IdentityId,
+        /// The human or group that answers for it; a human is its own owner.
+        pub owner: Owner,
+        /// Since when.
+        pub owned_since: UnixMillis,
+        /// Who answered for it within the day before that, as JSON.
+        pub former_owners: String,
+        /// Of a human: which person it is, the same on all accounts of one person.
+        pub person: Option<Segment>,
         /// What it is for.
         pub purpose: String,
+        /// What it has to reach, in words.
+        pub needs: String,
         /// How much harm its misuse could do.
         pub tier: Tier,
         /// Labels, as a JSON object of strings.
@@ -126,38 +134,65 @@ pub async fn identity_named(
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
-/// What a list of identities is narrowed by.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct IdentityFilter {
-    /// Only this kind.
-    pub kind: Option<Kind>,
-    /// Only this state.
-    pub state: Option<IdentityState>,
-    /// Only this tier.
-    pub tier: Option<Tier>,
-    /// Only what this human answers for.
-    pub owner: Option<IdentityId>,
+/// Which identities are walked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdentityWalk<'a> {
+    /// All of them.
+    All,
+    /// Those that one owner answers for.
+    Owned(Owner),
+    /// The accounts of one person.
+    Person(&'a Segment),
 }
 
-/// Lists identities by name.
-pub async fn identities_after(
+const ALL: &str = "WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3";
+const OWNED: &str = "WHERE owner = $4 AND name >= $1 AND name < $2 ORDER BY name LIMIT $3";
+const OF_PERSON: &str = "WHERE person = $4 AND name >= $1 AND name < $2 ORDER BY name LIMIT $3";
+
+/// Walks through identities by name, from one name on, up to where another begins. Each text reads
+/// no more rows than it answers.
+pub async fn identities_from(
     tx: &mut Tx,
-    after: &str,
-    filter: &IdentityFilter,
+    walk: IdentityWalk<'_>,
+    (from, to): (&str, &str),
     limit: i64,
 ) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
-    let tail = "WHERE name > $1 AND ($2 = '' OR kind = $2) AND ($3 = '' OR state = $3) \
-                AND ($4 = '' OR tier = $4) AND ($5 = '' OR owner = $5) ORDER BY name LIMIT $6";
-    let word = |word: Option<&'static str>| word.unwrap_or_default().to_owned();
-    let params = params![
-        after.to_owned(),
-        word(filter.kind.map(Kind::as_str)),
-        word(filter.state.map(IdentityState::as_str)),
-        word(filter.tier.map(Tier::as_str)),
-        filter.owner.map(|owner| owner.to_string()).unwrap_or_default(),
-        limit
-    ];
+    let mut params = params![from.to_owned(), to.to_owned(), limit];
+    let tail = match walk {
+        IdentityWalk::All => ALL,
+        IdentityWalk::Owned(owner) => {
+            params.extend(params![owner]);
+            OWNED
+        }
+        IdentityWalk::Person(person) => {
+            params.extend(params![*person]);
+            OF_PERSON
+        }
+    };
     tx.select(tail, params).await
+}
+
+/// Counts what an owner answers for besides itself and what is retired, up to a bound.
+pub async fn count_owned(tx: &mut Tx, owner: Owner, most: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM identities WHERE owner = $1 AND id <> $1 \
+               AND state <> 'retired' LIMIT $2) AS owned";
+    let row = tx.query_one(sql, params![owner, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
+/// Finds the human of a group who stays in force longest, with the membership; expired or not.
+pub async fn lasting_human(
+    tx: &mut Tx,
+    group: GroupId,
+) -> Result<Option<(Versioned<MemberRow>, Versioned<IdentityRow>)>, StoreError> {
+    let tail = "WHERE kind = 'human' AND state IN ('registered', 'active') AND id IN \
+                (SELECT identity_id FROM members WHERE group_id = $1 AND active = 1) \
+                ORDER BY CASE WHEN expires_at IS NULL THEN 0 ELSE 1 END, expires_at DESC, id LIMIT 1";
+    let Some(human) = tx.lookup_where::<IdentityRow>(tail, params![group]).await? else {
+        return Ok(None);
+    };
+    let member = member(tx, group, human.row.id).await?;
+    Ok(member.map(|member| (member, human)))
 }
 
 /// Finds a group by its name.

@@ -30,7 +30,9 @@ sealed_row! {
         pub origin: String,
         /// When it was founded.
         pub created_at: UnixMillis,
-        /// Counts restores: what was handed out before the last one is void.
+        /// Counts the restores that were accepted. Tokens, joins, wraps, approvals and elevations
+        /// keep the one that they were made under, and are void under a higher one: a backup may
+        /// hold them unspent or unrevoked. Logins, certificates and leases do not compare with it.
         pub restore_epoch: i64,
     }
 }

@@ -11,6 +11,7 @@ mod error;
 pub mod idempotency;
 pub mod identities;
 pub mod keys;
+pub mod lifecycles;
 mod migrate;
 pub mod pki;
 mod postgres;

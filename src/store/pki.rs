@@ -73,10 +73,21 @@ pub async fn certificates_after(
     tx.select(tail, params![role, after.to_owned(), limit]).await
 }
 
-/// Tells whether a login certificate was ever issued for an identity, or is being signed.
+/// Stores serial numbers that certificates are about to have, one after the other.
+pub async fn store_serials(
+    tx: &mut Tx,
+    id: Id,
+    numbers: Vec<u8>,
+    at: UnixMillis,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO serials (id, numbers, stored_at) VALUES ($1, $2, $3)";
+    tx.execute(sql, params![id, numbers, at]).await?;
+    Ok(())
+}
+
+/// Tells whether a login certificate was ever issued for an identity.
 pub async fn has_login(tx: &mut Tx, identity: IdentityId) -> Result<bool, StoreError> {
-    let tail = "WHERE identity = $1 AND kind = 'login' \
-                AND (handle IS NOT NULL OR state IN ('pending', 'active')) LIMIT 1";
+    let tail = "WHERE identity = $1 AND kind = 'login' LIMIT 1";
     Ok(tx.lookup_where::<CredentialRow>(tail, params![identity]).await?.is_some())
 }
 

@@ -3,7 +3,7 @@
 use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, GrantId, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, ObjectId, ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
+    IdentityState, Kind, ObjectId, Owner, ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
     VaultId,
 };
 
@@ -172,6 +172,7 @@ text_columns!(
     ResourceName,
     ResourcePattern,
     Segment,
+    Owner,
     Kind,
     Tier,
     IdentityState,

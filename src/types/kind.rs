@@ -80,10 +80,14 @@ words! {
 words! {
     /// Where an identity is in its life.
     IdentityState, "state" {
+        /// Nothing was issued to it yet.
+        Registered = "registered",
         /// May authenticate and act.
         Active = "active",
         /// Contained: everything it holds is dead.
         Suspended = "suspended",
+        /// Contained for good.
+        Retired = "retired",
     }
 }
 
@@ -114,6 +118,17 @@ words! {
         Revoking = "revoking",
         /// Over, and nothing of it is left outside.
         Ended = "ended",
+    }
+}
+
+impl IdentityState {
+    /// Tells who was contained from who may act, or will with a first credential.
+    #[must_use]
+    pub const fn stands(self) -> bool {
+        match self {
+            Self::Registered | Self::Active => true,
+            Self::Suspended | Self::Retired => false,
+        }
     }
 }
 

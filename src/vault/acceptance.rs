@@ -6,11 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::{Anchored, Vault, WRITES};
-use crate::audit::{self, CallerFact, DecisionFact, Ending, EntryFacts, Field, Head, RecordCodec};
+use super::{Anchored, GOVERNS, Vault};
+use crate::audit::{
+    self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, Head, RecordCodec,
+};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Job, Settled, Tx, Work, records};
-use crate::types::{CredentialId, Id, IdentityId, IdentityName, RequestId, UnixMillis};
+use crate::store::keys::VaultRow;
+use crate::store::{Change, Entry, Job, Settled, StoreError, Tx, Versioned, Work, records};
+use crate::types::{CredentialId, Id, IdentityId, IdentityName, RequestId, UnixMillis, VaultId};
 
 /// An administrator who accepts a log that was rolled back or altered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,15 +27,17 @@ pub struct Approver {
 }
 
 impl Vault {
-    /// Accepts the log as it is: records who did, vouches anew for a head that was altered, and
-    /// gives the HSM the head. Who may say so, and how many must, is for the caller to know.
+    /// Accepts the log as it is: records who did, voids what was handed out before
+    /// ([`VaultRow::restore_epoch`]), vouches anew for a head that was altered, and gives the HSM
+    /// the head. Who may say so, and how many must, is for the caller to know.
     ///
     /// # Errors
     /// [`Error::Precondition`] when nobody accepts it, there is nothing to accept, or the log is
     /// not as it was when it was accepted; [`Error::Tampered`] for an altered head whose root is
     /// not the tree's; what HSM and store answer.
     pub async fn accept_rollback(&self, seen: Anchored, by: &[Approver]) -> Result<()> {
-        if by.is_empty() || self.check_anchor().await? != seen {
+        let Some((last, before)) = by.split_last() else { return Err(another()) };
+        if self.check_anchor().await? != seen {
             return Err(another());
         }
         let (detail, found, altered) = match seen {
@@ -44,14 +49,17 @@ impl Vault {
                 return Err(Error::precondition("the log extends what was kept of it"));
             }
         };
-        let mut entries = Vec::new();
-        for approver in by {
-            entries.push(self.acceptance(approver, &detail)?);
+        let plain = Ending::plain("OK");
+        let mut beside = Vec::new();
+        for approver in before {
+            beside.push(self.acceptance(approver, &detail)?.end(&plain)?);
         }
+        let last = self.acceptance(last, &detail)?;
         let (reply, settled) = oneshot::channel();
         let (codec, at) = (Arc::clone(&self.core.codec), self.core.clock.now()?);
-        let work = Box::new(Accept { codec, found, altered, at, entries, reply });
-        self.core.writer.submit(Job { fence: None, needs: WRITES, work }).await?;
+        let vault = self.core.identity.id;
+        let work = Box::new(Accept { codec, vault, found, altered, at, last, beside, reply });
+        self.core.writer.submit(Job { fence: None, needs: GOVERNS, work }).await?;
         match settled.await.map_err(|_dropped| Error::OutcomeUnknown)? {
             Settled::Durable { outcome: Err(Error::Conflict(_)), .. } => return Err(another()),
             Settled::Durable { outcome, .. } => outcome?,
@@ -65,7 +73,7 @@ impl Vault {
         Ok(())
     }
 
-    fn acceptance(&self, by: &Approver, detail: &str) -> Result<Entry> {
+    fn acceptance(&self, by: &Approver, detail: &str) -> Result<Draft> {
         let entropy = self.core.entropy.as_ref();
         let at = self.core.clock.now()?;
         let (identity, credential) = (by.identity, by.credential);
@@ -84,17 +92,21 @@ impl Vault {
             },
             private: private.into_iter().map(|(field, value)| (field, value.into())).collect(),
         };
-        facts.encode(&Ending::plain("OK"), entropy)
+        facts.draft(entropy)
     }
 }
 
 /// An acceptance on its way to the store.
 struct Accept {
     codec: Arc<RecordCodec>,
+    vault: VaultId,
     found: Head,
     altered: bool,
     at: UnixMillis,
-    entries: Vec<Entry>,
+    /// Of who accepted it last: it names the rows that changed.
+    last: Draft,
+    /// Of who accepted it before.
+    beside: Vec<Entry>,
     reply: oneshot::Sender<Settled>,
 }
 
@@ -102,15 +114,23 @@ struct Accept {
 impl Work for Accept {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let row = audit::accept_head(tx, &self.codec, self.found, self.altered).await?;
-        Ok(records::store_checkpoint(tx, row.checkpoint, String::new(), self.at.0).await?)
+        records::store_checkpoint(tx, row.checkpoint, String::new(), self.at.0).await?;
+        let Versioned { row, version } =
+            tx.lookup::<VaultRow>(&self.vault).await?.ok_or(StoreError::Malformed)?;
+        let restore_epoch = row.restore_epoch.checked_add(1).ok_or(StoreError::Malformed)?;
+        tx.update(version, &VaultRow { restore_epoch, ..row }).await?;
+        tx.bump_authority()
     }
 
-    fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
-        None
+    fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {
+        // Refused, it is on no record; one that cannot be encoded is left empty, which no batch
+        // accepts.
+        let changes = outcome.ok()?;
+        Some(self.last.end(&Ending { changes, ..Ending::plain("OK") }).unwrap_or_default())
     }
 
     fn beside(&self) -> Vec<Entry> {
-        self.entries.clone()
+        self.beside.clone()
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::refusals::Refusals;
+use super::serials::Serials;
 use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
 use crate::crypto::VerifierKey;
@@ -117,6 +118,7 @@ pub(super) struct Core {
     pub(super) uses: Mutex<Uses>,
     /// The newest head that this node signed, or was about to.
     pub(super) signed: Mutex<Option<Head>>,
+    pub(super) serials: Serials,
 }
 
 impl Core {

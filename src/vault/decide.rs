@@ -10,6 +10,7 @@ use super::core::Core;
 use super::{Resource, Subject};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
+use crate::store::lifecycles::LifecycleRow;
 use crate::store::{Fence, RowRef};
 use crate::types::{Caller, CredentialId, RequestContext, ResourceName, UnixMillis, Verb};
 
@@ -85,10 +86,28 @@ impl Decision {
         ends.filter_map(|held| held.row.expires_at).chain(subject.identity.row.expires_at).min()
     }
 
-    /// Caps a time to live by the obligations.
+    /// Caps how long something lives by the obligations.
+    #[must_use]
+    pub fn oblige_ttl_s(&self, ttl_s: u64) -> u64 {
+        self.verdict.obligations.max_ttl_s.map_or(ttl_s, |most| ttl_s.min(most))
+    }
+
+    /// Caps a time to live by the obligations, and by how the identities of the caller's kind live.
     #[must_use]
     pub fn cap_ttl_s(&self, ttl_s: u64) -> u64 {
-        self.verdict.obligations.max_ttl_s.map_or(ttl_s, |most| ttl_s.min(most))
+        self.cap(ttl_s, |lifecycle| lifecycle.max_ttl_s)
+    }
+
+    /// Caps how long something may live however often it is renewed, by the same.
+    #[must_use]
+    pub fn cap_age_s(&self, age_s: u64) -> u64 {
+        self.cap(age_s, |lifecycle| lifecycle.max_age_s)
+    }
+
+    fn cap(&self, span_s: u64, most_s: impl Fn(&LifecycleRow) -> i64) -> u64 {
+        let most_s = self.subject.as_ref().map(|subject| most_s(&subject.lifecycle.row));
+        let most_s = most_s.and_then(|most_s| u64::try_from(most_s).ok());
+        self.oblige_ttl_s(most_s.map_or(span_s, |most_s| span_s.min(most_s)))
     }
 }
 

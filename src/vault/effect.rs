@@ -195,7 +195,8 @@ async fn begin<O: EffectOperation>(
         Claimed::Made(earlier) => (earlier, false),
         Claimed::Replaces(earlier) => (earlier, true),
     };
-    let anew = if spending.is_some() {
+    let anew = if let Some(paid) = spending {
+        paid.require_standing(tx).await?;
         op.resume(ctx, tx, &earlier, replace).await? == Resumed::Anew
     } else if replace {
         op.supersede(ctx, tx, &earlier).await?;
@@ -211,6 +212,7 @@ async fn begin<O: EffectOperation>(
         Some(_) | None => Ok(Some(earlier)),
     }
 }
+
 #[async_trait]
 impl<O: EffectOperation> Work for EffectWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {

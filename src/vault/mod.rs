@@ -1,8 +1,8 @@
 //! The one door to every engine: nothing happens that was not decided and recorded.
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
-//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
+//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, blocks
+//! of serial numbers, old idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
 //! a sealed row.
 
 mod acceptance;
@@ -15,9 +15,11 @@ mod effect;
 mod entries;
 mod gauges;
 mod operation;
+mod owner;
 mod page;
 mod refusals;
 mod run;
+mod serials;
 mod spend;
 mod stream;
 mod subject;
@@ -49,6 +51,7 @@ pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,
     TAKES_BACK, Verb, WRITES, WRITES_ONE,
 };
+pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, GRANTS, HeldGrant, Subject, is_active};
@@ -89,6 +92,7 @@ impl Vault {
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
+            serials: serials::Serials::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }

@@ -9,7 +9,7 @@ use crate::audit::{Field, KeyUse};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
 use crate::store::{Needs, RowRef, SealedRow, Tx, Versioned, Writes};
-use crate::types::{CredentialId, Id, IdentityId, RequestContext, ResourceName};
+use crate::types::{CredentialId, Id, IdentityId, Owner, RequestContext, ResourceName};
 
 /// A commit that writes nothing.
 pub const READS: Needs = Needs { writes: Writes::Nothing, bumps: false, urgent: false };
@@ -33,7 +33,7 @@ pub struct Resource {
     /// The id of its row.
     pub id: Option<Id>,
     /// Who owns it.
-    pub owner: Option<IdentityId>,
+    pub owner: Option<Owner>,
     /// Who holds it, where it is a lease or a certificate.
     pub holder: Option<IdentityId>,
     /// Its labels.
@@ -160,6 +160,12 @@ pub trait Verb: Send + Sync + 'static {
     async fn replay(&self, _view: &View, _made: &str) -> Result<Self::Output> {
         Err(Error::internal("a retry of a call that makes nothing"))
     }
+
+    /// Ends what the first try of a retried call made, in the commit that replaces it (of the
+    /// intent, where there is one): its secret may have been lost on the way to the caller.
+    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
+        Err(Error::internal("a call whose result cannot be replaced"))
+    }
 }
 
 /// A verb whose whole effect is one commit.
@@ -167,6 +173,11 @@ pub trait Verb: Send + Sync + 'static {
 pub trait Operation: Verb {
     /// How its commit is to be run.
     const NEEDS: Needs;
+
+    /// How it is to be run for what was found.
+    fn needs(&self, _: &Self::Prepared) -> Needs {
+        Self::NEEDS
+    }
 
     /// Writes: fences re-read, compare-and-set, record, in one transaction. No HSM, no network.
     async fn commit(
@@ -246,11 +257,5 @@ pub trait EffectOperation: Verb {
         _replace: bool,
     ) -> Result<Resumed> {
         Ok(Resumed::Stays)
-    }
-
-    /// Ends what the first try of a retried call made, in the commit of the intent that replaces
-    /// it: its secret may have been lost on the way to the caller.
-    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
-        Err(Error::internal("a call whose result cannot be replaced"))
     }
 }

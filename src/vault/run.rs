@@ -34,13 +34,14 @@ impl Vault {
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
             let spending = Spending::of::<O>(decision.subject.as_ref());
-            let needs = needs(O::NEEDS, claim.is_some(), spending.is_some());
+            let needs = needs(op.needs(&prepared), claim.is_some(), spending.is_some());
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
                 story: Story::new(self, ctx, O::ACTION, &decision, note)?,
                 prepared,
                 decision: Arc::clone(&decision),
+                bumps: needs.bumps,
                 claim,
                 spending,
                 output: None,
@@ -238,6 +239,7 @@ struct RunWork<O: Operation> {
     story: Story,
     prepared: Arc<O::Prepared>,
     decision: Arc<Decision>,
+    bumps: bool,
     claim: Option<Claim>,
     spending: Option<Spending>,
     output: Option<Answered<O::Output>>,
@@ -248,6 +250,8 @@ struct RunWork<O: Operation> {
 impl<O: Operation> Work for RunWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let ctx = &self.story.ctx;
+        // What a use paid for is replaced without another.
+        let mut spending = self.spending.as_ref();
         if let Some(claim) = &self.claim {
             match claim.take(ctx, tx).await? {
                 Claimed::Ours => {}
@@ -255,16 +259,20 @@ impl<O: Operation> Work for RunWork<O> {
                     self.output = Some(Answered::Made(made));
                     return Ok(());
                 }
-                Claimed::Replaces(_) => {
-                    return Err(Error::internal("a commit alone replaces nothing"));
+                Claimed::Replaces(earlier) => {
+                    if let Some(paid) = spending.take() {
+                        paid.require_standing(tx).await?;
+                    }
+                    self.op.supersede(ctx, tx, &earlier).await?;
+                    claim.moves_on(tx, &earlier).await?;
                 }
             }
         }
-        if O::NEEDS.bumps {
+        if self.bumps {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
-        if let Some(spending) = &self.spending {
+        if let Some(spending) = spending {
             spending.take(ctx, tx).await?;
         }
         self.output = Some(Answered::Done(output, 0));
@@ -282,7 +290,7 @@ impl<O: Operation> Work for RunWork<O> {
 
     fn settle(self: Box<Self>, settled: Settled) {
         // Here, because a caller that went away would not.
-        if O::NEEDS.bumps {
+        if self.bumps {
             self.story.core.forget();
         }
         if let Some(spending) = &self.spending {

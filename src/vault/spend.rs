@@ -60,6 +60,20 @@ impl Spending {
             taken => taken,
         }
     }
+
+    /// Checks what no fence holds where no use is taken: that nobody revoked the token.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] when somebody did.
+    pub(super) async fn require_standing(&self, tx: &mut Tx) -> Result<()> {
+        let token = tx.lookup::<CredentialRow>(&self.token()).await?;
+        match token.ok_or_else(over)?.row.state {
+            CredentialState::Active | CredentialState::Spent => Ok(()),
+            CredentialState::Pending | CredentialState::Revoking | CredentialState::Ended => {
+                Err(over())
+            }
+        }
+    }
 }
 
 async fn take(ctx: &RequestContext, tx: &mut Tx, read: &Versioned<CredentialRow>) -> Result<()> {

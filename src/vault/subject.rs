@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
-use super::{Terms, TokenDetail};
+use super::{Answerable, Terms, TokenDetail};
 use crate::error::{Error, Result};
 use crate::policy::{
     CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts, SubjectFacts,
@@ -12,6 +12,7 @@ use crate::policy::{
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityState,
@@ -33,11 +34,13 @@ pub struct Subject {
     /// Whose it is.
     pub identity: Versioned<IdentityRow>,
     /// Who answers for it.
-    pub owner: Versioned<IdentityRow>,
+    pub owner: Answerable,
     /// The groups it is in.
     pub groups: Vec<Versioned<GroupRow>>,
     /// Its grants and its groups'.
     pub(super) held: Vec<Arc<Held>>,
+    /// How identities of its kind live.
+    pub lifecycle: Versioned<LifecycleRow>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What a token may do; none where the credential is no token.
@@ -107,11 +110,8 @@ impl Subject {
         let missing = || Error::internal("a credential without its identity");
         let identity =
             tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
-        let owner = if identity.row.owner == identity.row.id {
-            identity.clone()
-        } else {
-            tx.lookup::<IdentityRow>(&identity.row.owner).await?.ok_or_else(missing)?
-        };
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
         let mut named: HashMap<GroupId, Versioned<GroupRow>> =
             identities::groups_of(tx, identity.row.id)
                 .await?
@@ -141,6 +141,7 @@ impl Subject {
             owner,
             groups,
             held,
+            lifecycle,
             labels,
             token,
             ancestors,
@@ -165,6 +166,7 @@ impl Subject {
             owner: self.owner.clone(),
             groups: self.groups.clone(),
             held: self.held.clone(),
+            lifecycle: self.lifecycle.clone(),
             labels: self.labels.clone(),
             token,
             ancestors,
@@ -177,7 +179,8 @@ impl Subject {
     }
 
     fn fences(&self) -> Vec<RowRef> {
-        let mut rows = vec![self.identity.fence(), self.owner.fence()];
+        let mut rows = vec![self.identity.fence(), self.lifecycle.fence()];
+        rows.extend(self.owner.fence());
         rows.extend(self.groups.iter().map(Versioned::fence));
         rows.extend(self.ancestors.iter().map(Versioned::fence));
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
@@ -252,8 +255,8 @@ impl Subject {
             kind: row.kind,
             state: row.state,
             owner: row.owner,
-            owner_active: is_active(&self.owner.row, now),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(now),
+            owner_expires_at: self.owner.expires_at(),
             tier: row.tier,
             expires_at: row.expires_at,
             labels: &self.labels,
@@ -272,8 +275,8 @@ impl Subject {
             administrator: self.is_administrator(),
             registered_by: row.created_by.parse().ok(),
             has_certificate: true,
-            owner_active: is_active(&self.owner.row, now),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(now),
+            owner_expires_at: self.owner.expires_at(),
         }
     }
 
@@ -360,10 +363,10 @@ async fn above(
     Ok((Some(detail), ancestors))
 }
 
-/// Tells whether an identity is active at a moment.
+/// Tells whether an identity is in force at a moment: neither contained nor over.
 #[must_use]
 pub fn is_active(row: &IdentityRow, now: UnixMillis) -> bool {
-    row.state == IdentityState::Active && row.expires_at.is_none_or(|end| end > now)
+    row.state.stands() && row.expires_at.is_none_or(|end| end > now)
 }
 
 pub(super) fn refused() -> Error {

@@ -1,5 +1,5 @@
 //! Ends leases: whose time is over, that are to end, that a crash left half made, whose identity
-//! has no right to them any more.
+//! has no right to them any more. Lets go of targets that another node removed.
 //!
 //! Each is claimed by a compare-and-set before anything is done, so that nodes do not fight. A
 //! target that is down holds up its own leases alone.
@@ -157,6 +157,7 @@ impl Worker for LeaseReaper {
     const PERIOD: Duration = Duration::from_secs(1);
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
+        self.databases.forget_changed(&self.reader).await?;
         for _ in 0..STEPS {
             if !self.may_lack_right(now).await? || !self.end_without_right(now).await? {
                 break;

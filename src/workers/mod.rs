@@ -1,16 +1,16 @@
 //! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
 //! every node at once. Must not know transports.
 
-mod certificate_reaper;
 mod lease_reaper;
+mod lifecycle_keeper;
 mod token_reaper;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use certificate_reaper::CertificateReaper;
 pub use lease_reaper::LeaseReaper;
+pub use lifecycle_keeper::LifecycleKeeper;
 pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};

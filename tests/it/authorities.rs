@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use strongroom::Result;
 use strongroom::engines::pki::{
-    Authority, Certificate, Deployment, Founder, GeneratedKey, KeyType, Request, Serial, Template,
+    Authority, Certificate, Deployment, Founder, GeneratedKey, KeyType, Request, Template,
     TrustDomain, issue,
 };
 use strongroom::hsm::{Hsm as _, KeyInfo, KeyKind, MemoryHsm};
-use strongroom::types::{Clock, SecretBytes, SystemClock, SystemEntropy, UnixMillis};
+use strongroom::types::{Clock, SecretBytes, Serial, SystemClock, SystemEntropy, UnixMillis};
 
 /// A vault's authorities, as `init` makes them.
 #[derive(Debug)]

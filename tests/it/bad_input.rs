@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use strongroom::Result;
-use strongroom::engines::pki::{Authorities, Request, Serial, SpiffeId, Template, issue};
+use strongroom::engines::pki::{Authorities, Request, SpiffeId, Template, issue};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
     CreateIdentityRequest, IssueLoginCertificateRequest, ListIdentitiesRequest, WhoAmIRequest,
@@ -46,7 +46,7 @@ impl Verb for Unrecorded {
         let authorities = Authorities::load(view.keyring(), hsm, &trust_domain).await?;
         let id = SpiffeId { trust_domain, kind: self.kind, name: self.name.parse()? };
         let template = Template::login(&Request::parse(self.csr_pem.as_bytes())?, &id, None)?;
-        let serial = Serial::random(view.entropy())?;
+        let serial = view.serial().await?;
         Ok(issue(hsm, &authorities.login, &template, &serial, view.now()).await?.pem())
     }
 }

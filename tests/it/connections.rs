@@ -201,3 +201,26 @@ async fn who_shakes_hands_and_then_says_nothing_is_cut_off() {
     tokio::time::sleep(handshake * 2).await;
     assert!(works(&known).await, "who has begun may rest");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_and_never_says_that_it_is_still_there_loses_the_connection() {
+    let (ping, patience) = (Duration::from_secs(1), Duration::from_millis(500));
+    let mut f = limited(Limits::default()).await;
+    (f.parts.limits.ping, f.parts.limits.pong) = (ping, patience);
+    f.restart().await;
+    let known = serves(&f).await.unwrap();
+    let mut stream = shake(f.node().grpc_addr, &f.root_pem).await;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await.unwrap();
+    let began = Instant::now();
+    let mut heard = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut heard)).await;
+    assert!(end.is_ok(), "a dead peer keeps its place");
+    assert!(began.elapsed() >= ping, "{:?}", began.elapsed());
+    let is_ping = |frame: &[u8]| frame.starts_with(&[0, 0, 8, 6, 0, 0, 0, 0, 0]);
+    assert!(heard.windows(9).any(is_ping), "it was asked: {heard:?}");
+    // Who answers, as every client does, goes on however long it has nothing to say.
+    tokio::time::sleep((ping + patience) * 2).await;
+    assert!(works(&known).await);
+}

@@ -1,16 +1,21 @@
 //! Database credentials at the real socket, with a real target, on both stores.
 
+use std::time::{Duration, Instant};
+
 use sqlx::Connection as _;
+use strongroom::keyring::FinalTry;
+use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::{
     GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest, PutConnectionRequest,
     PutDatabaseRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest, RevokeLeaseRequest,
 };
+use strongroom::server::Occasion;
 use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::logins;
-use crate::support::node::{BACKENDS, Backend};
+use crate::support::node::{BACKENDS, Backend, pin};
 use crate::support::postgres::{Options, Postgres};
 use crate::support::target::{World, ask, issue, log_in, outcome, until};
 
@@ -264,7 +269,7 @@ async fn callers_that_hang_up_leave_a_lease_or_nothing() {
     for wait_ms in 0..40 {
         let etl = w.etl.clone();
         let call = TaskGroup::default().spawn(async move { issue(&etl, ask()).await.map(drop) });
-        tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
         call.abort();
     }
     until("nothing is pending", async || {
@@ -337,6 +342,13 @@ async fn a_connection_is_removed_only_when_nothing_uses_it_and_its_password_is_f
         assert_eq!(listed.into_inner().roles, []);
         assert_eq!(w.lease(&issued.lease_id).await.state, "active", "it goes on to its own end");
 
+        for neighbour in ["an", "analytics-2", "analytics.old", "analytics0"] {
+            let name = || neighbour.to_owned();
+            let put = PutConnectionRequest { name: name(), ..w.connection() };
+            client.put_connection(put).await.unwrap();
+            let remove = RemoveConnectionRequest { name: name() };
+            client.remove_connection(remove).await.expect("the lease is not its own");
+        }
         let told = client.remove_connection(connection()).await.unwrap_err();
         assert_eq!(told.code(), Code::FailedPrecondition);
         assert!(told.message().contains("leases"), "{told}");
@@ -379,4 +391,51 @@ async fn a_connection_is_removed_only_when_nothing_uses_it_and_its_password_is_f
             assert_eq!(told.code(), Code::InvalidArgument, "{max_connections}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_another_node_kept_are_closed_when_theirs_is_removed_or_changed() {
+    let w = World::new(Backend::Postgres).await;
+    let (other, login) = (w.f.second_node().await, logins::login(&w.f, "nightly-etl").await);
+    let etl = w.f.connect_to(&other, &login).await;
+    let sessions =
+        format!("SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'account_{}'", w.tag);
+    let kept = async || Postgres::shared().ask("postgres", &sessions).await.unwrap() != "0";
+    let closed = async || until("its connections are closed", async || !kept().await).await;
+    for remove in [false, true] {
+        let issued = issue(&etl, ask()).await.unwrap();
+        let revoke = RevokeLeaseRequest { id: issued.lease_id, reason: String::new() };
+        LeaseServiceClient::new(etl.clone()).revoke_lease(revoke).await.unwrap();
+        assert!(kept().await, "{remove}");
+        // Nobody asks the other node again, and its own time to rest is longer than this waits.
+        let (began, mut client) = (Instant::now(), w.database_client());
+        if remove {
+            let (connection, name) = ("analytics".to_owned(), "reader".to_owned());
+            let role = RemoveDatabaseRoleRequest { connection: connection.clone(), name };
+            client.remove_role(role).await.unwrap();
+            client.remove_connection(RemoveConnectionRequest { name: connection }).await.unwrap();
+        } else {
+            let more = PutConnectionRequest { max_connections: 3, ..w.connection() };
+            client.put_connection(more).await.unwrap();
+        }
+        closed().await;
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    }
+    other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealing_closes_the_connections_to_targets_and_unsealing_opens_them_again() {
+    let w = World::new(Backend::Sqlite).await;
+    w.issue().await.unwrap();
+    let sessions =
+        format!("SELECT count(*)::text FROM pg_stat_activity WHERE usename = 'account_{}'", w.tag);
+    let kept = async || Postgres::shared().ask("postgres", &sessions).await.unwrap() != "0";
+    assert!(kept().await);
+    let (began, life) = (Instant::now(), &w.f.node().life);
+    life.seal("a test").await.unwrap();
+    until("its connections are closed", async || !kept().await).await;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    life.unseal(pin(), FinalTry::Refuse, Occasion::Start).await.unwrap();
+    w.issue().await.unwrap();
 }

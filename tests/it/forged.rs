@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use prost::Message as _;
+use strongroom::engines::identities::Whoami;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
@@ -12,11 +13,12 @@ use strongroom::proto::{
     ListEntriesRequest, PutCertificateRoleRequest, RpcStatus, SignCertificateRequest, SubjectNames,
 };
 use strongroom::store::Location;
+use strongroom::types::Caller;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::matrix::wire::send;
-use crate::support::logins::human;
+use crate::support::logins::{fingerprint, human, login, register};
 use crate::support::node::{Backend, csr};
 use crate::support::target::World;
 
@@ -220,4 +222,32 @@ async fn a_request_that_a_forged_row_keeps_from_being_decided_is_on_the_record()
     w.f.node().vault.summarise_refusals().await.unwrap();
     let summary = format!("{:?}", entries(&w, "system.strangers", "").await);
     assert!(summary.contains("TAMPERED: 1"), "{summary}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_whose_row_is_forged_between_its_login_and_its_decision_is_on_the_record() {
+    let w = World::new(Backend::Sqlite).await;
+    register(&w.f, "dave", "human", "").await;
+    let login = login(&w.f, "dave").await;
+    let vault = &w.f.node().vault;
+    let print = fingerprint(&login.certificate_pem);
+    let caller = vault.authenticate_certificate(print, |_| true).await.unwrap();
+    let (id, credential) = (caller.identity.to_string(), caller.credential.to_string());
+    let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+    let edit = |by| format!("UPDATE identities SET changed_at = changed_at {by} WHERE id = '{id}'");
+    // What was kept of callers is forgotten.
+    human(&w.f, "erin").await;
+    by_hand(&w, &edit("+ 1"));
+    let refused = vault.run(&ctx, Whoami).await.unwrap_err();
+    by_hand(&w, &edit("- 1"));
+    assert_eq!(refused.reason(), "TAMPERED");
+    assert!(!refused.to_string().contains(&id), "it learns nothing of the row: {refused}");
+
+    let found = entries(&w, "identities.whoami", "TAMPERED").await;
+    let [entry] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!((&entry.identity_id, &entry.credential_id), (&id, &credential));
+    assert_eq!(entry.identity, "", "nobody vouches for a name: {entry:?}");
+    assert_eq!((entry.decision.as_str(), entry.reason.as_str()), ("deny", "undecided"));
+    assert!(entry.detail.contains(&format!("row {id} of table identities")), "{entry:?}");
+    vault.run(&ctx, Whoami).await.unwrap();
 }

@@ -13,6 +13,7 @@ use strongroom::cli::control::{LogHead, Rollback};
 
 use crate::support::logins;
 use crate::support::node::Login;
+use crate::support::postgres::{Postgres, tool};
 use crate::support::program::{Installation, Person, Running, text};
 
 /// An installation whose store is older than the head that the token keeps.
@@ -38,7 +39,7 @@ fn copy_store(from: &Path, to: &Path) {
 impl Held {
     /// With a store that was put back.
     fn new() -> Self {
-        Self::after(|real, alice| {
+        Self::after(Installation::new(), |real, alice| {
             let (data, backup) = (real.dir.path().join("data"), real.dir.path().join("backup"));
             copy_store(&data, &backup);
             let server = real.serve();
@@ -52,14 +53,41 @@ impl Held {
 
     /// With a store whose log's head somebody edited.
     fn altered() -> Self {
-        Self::after(|real, _| {
+        Self::after(Installation::new(), |real, _| {
             let store = rusqlite::Connection::open(real.dir.path().join("data/vault.db")).unwrap();
             store.execute("UPDATE log_head SET mac = zeroblob(32)", []).unwrap();
         })
     }
 
-    fn after(act: impl FnOnce(&Installation, &Person)) -> Self {
-        let real = Installation::new();
+    /// With a dump of PostgreSQL, taken while it served, that was restored into another database.
+    async fn on_postgres() -> Self {
+        let real = Installation::on_postgres().await;
+        let run = |program: &str, args: &[&str]| {
+            let done = tool(program).args(args).output().unwrap();
+            assert!(done.status.success(), "{program}: {}", text(&done.stderr));
+        };
+        Self::after(real, |real, alice| {
+            let toml = fs::read_to_string(&real.config).unwrap();
+            let (_, rest) = toml.split_once("/store_").unwrap();
+            let store = format!("store_{}", rest.split('?').next().unwrap());
+            let restored = format!("{store}_restored");
+            let dump = real.dir.path().join("store.dump").display().to_string();
+            let url = |database: &str| Postgres::shared().url(database);
+            let server = real.serve();
+            run("pg_dump", &["--format=custom", "--file", &dump, &url(&store)]);
+            for _ in 0..3 {
+                real.ask(&server, alice, "whoami");
+            }
+            assert_eq!(server.stop(), Some(0));
+            let maintenance = format!("--maintenance-db={}", url("postgres"));
+            run("createdb", &[&maintenance, "--template=template0", &restored]);
+            let into = format!("--dbname={}", url(&restored));
+            run("pg_restore", &["--no-owner", "--exit-on-error", &into, &dump]);
+            real.replace(&format!("/{store}?"), &format!("/{restored}?"));
+        })
+    }
+
+    fn after(real: Installation, act: impl FnOnce(&Installation, &Person)) -> Self {
         assert!(real.init().status.success());
         let server = real.serve();
         let bootstrap = real.bootstrap();
@@ -146,9 +174,15 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
         assert!(text(&twice.stderr).contains("another administrator"), "{}", text(&twice.stderr));
         assert_eq!(held.real.state().0, "held");
     }
+    let restores = || {
+        let shown = held.real.local("status --output json");
+        serde_json::from_slice::<Value>(&shown.stdout).unwrap()["restores"].clone()
+    };
+    assert_eq!(restores(), json!(0));
     let both = held.accept(&held.bob);
     assert!(both.status.success(), "{}", text(&both.stderr));
     assert_eq!(held.real.state().0, "unsealed");
+    assert_eq!(restores(), json!(1), "what was handed out before is void");
     assert_eq!(held.accept(&held.bob).status.code(), Some(7), "nothing waits any more");
 
     let line = "audit list --action system.accept-rollback --output json";
@@ -166,6 +200,25 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
     let server = real.serve();
     assert_eq!(real.state().0, "unsealed", "the token keeps the accepted head");
     assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dump_of_postgresql_that_was_restored_is_held_and_serves_once_it_is_accepted() {
+    let held = Held::on_postgres().await;
+    let (state, because) = held.real.state();
+    assert_eq!(state, "held", "{because}");
+    assert!(because.contains("does not extend"), "{because}");
+    for who in [&held.alice, &held.bob] {
+        let accepted = held.accept(who);
+        assert!(accepted.status.success(), "{}", text(&accepted.stderr));
+    }
+    assert_eq!(held.real.state().0, "unsealed");
+    held.real.ask(&held.server, &held.alice, "identity list");
+    // The log that is accepted is signed within a second.
+    wait_for(|| {
+        let verified = held.real.client(&held.server, &held.alice, "audit verify").output();
+        verified.unwrap().status.success().then_some(())
+    });
 }
 
 #[test]

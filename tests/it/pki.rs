@@ -63,7 +63,7 @@ async fn register(f: &Fixture, name: &str, kind: &str, owner: &str) {
         owner: owner.to_owned(),
         purpose: "a test".to_owned(),
         tier: "low".to_owned(),
-        ttl_s: if kind == "human" { 0 } else { 90 * 86_400 },
+        ..CreateIdentityRequest::default()
     };
     let mut client = IdentityServiceClient::new(f.connect(&f.admin).await);
     client.create_identity(request).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -98,7 +99,9 @@ fn each_bad_start_says_what_is_wrong_and_what_to_do() {
         real.replace(from, to);
         if says == "sealed" {
             let server = real.serve();
-            assert_eq!(real.state().0, "sealed", "a token that is not there");
+            let (state, because) = real.state();
+            assert_eq!(state, "sealed", "a token that is not there");
+            assert!(because.contains("the label `other` behind /"), "{because}");
             server.stop();
         } else {
             let refused = real.run("server");
@@ -106,6 +109,44 @@ fn each_bad_start_says_what_is_wrong_and_what_to_do() {
             assert!(text(&refused.stderr).contains(says), "{}", text(&refused.stderr));
         }
         real.replace(to, from);
+    }
+}
+
+#[test]
+fn a_token_that_is_missing_at_a_start_is_named_and_unseals_the_vault_when_it_is_there() {
+    let real = Installation::new();
+    assert!(real.init().status.success());
+    let (there, away) = (real.dir.path().join("tokens"), real.dir.path().join("away"));
+    let named = ["no token", "`real`", "softhsm", "plug it in", "tried again"].as_slice();
+    for (whole, says) in [(false, named), (true, &["does not answer", "tried again"])] {
+        // The token in an empty directory, or the directory as well, which SoftHSM does not bear.
+        fs::rename(&there, &away).unwrap();
+        if !whole {
+            fs::create_dir(&there).unwrap();
+        }
+        let server = real.serve();
+        let (state, because) = real.state();
+        assert_eq!(state, "sealed");
+        for part in says {
+            assert!(because.contains(part), "{part}: {because}");
+        }
+        let asked = real.local("unseal");
+        assert_eq!(asked.status.code(), Some(8), "{}", text(&asked.stderr));
+        assert!(text(&asked.stderr).contains(says[0]), "{}", text(&asked.stderr));
+        assert_eq!(server.http("/readyz"), (503, "sealed\n".to_owned()), "strangers learn no more");
+        assert!(!real.dir.path().join("data/pin-refused").exists(), "no PIN was tried");
+
+        if !whole {
+            fs::remove_dir(&there).unwrap();
+        }
+        fs::rename(&away, &there).unwrap();
+        let patience = Instant::now() + Duration::from_secs(40);
+        while real.state().0 != "unsealed" {
+            assert!(Instant::now() < patience, "{:?}\n{}", real.state(), server.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(server.http("/readyz").0, 200);
+        assert_eq!(server.stop(), Some(0));
     }
 }
 
@@ -216,10 +257,10 @@ fn sighup_shows_the_new_certificate_to_new_handshakes() {
 }
 
 fn wait(mut is: impl FnMut() -> bool) {
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let patience = Instant::now() + Duration::from_secs(20);
     while !is() {
-        assert!(std::time::Instant::now() < patience, "in vain");
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(Instant::now() < patience, "in vain");
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
 

@@ -1,7 +1,9 @@
 //! Tokens through the real socket: what they are accepted for, how often, and how they end.
 
+mod certificates;
 mod limits;
 mod races;
+mod registry;
 mod spending;
 mod tree;
 

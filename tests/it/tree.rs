@@ -13,8 +13,8 @@ use strongroom::proto::{
     AddGrantRequest, CreateIdentityRequest, CreateTokenRequest, IssueCredentialsRequest,
     IssueLoginCertificateRequest, ListCertificatesRequest, PutCertificateRoleRequest,
     RemoveCertificateRoleRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest,
-    RevokeTokenRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TokenOrder,
-    WhoAmIRequest,
+    RetireIdentityRequest, RevokeTokenRequest, SignCertificateRequest, SubjectNames,
+    SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -69,13 +69,10 @@ async fn what_hangs_below_ends_or_stays_as_the_page_says() {
         if row.children.iter().all(|child| child == "–") {
             continue;
         }
-        let mut scene = Scene::new(backend, row).await;
+        let scene = Scene::new(backend, row).await;
         scene.end(row).await;
         let mut found = scene.look().await;
-        // Scenes are many, and a cluster has so many connections.
-        let node = scene.world.f.node.take().unwrap();
-        drop(scene);
-        node.stop().await.unwrap();
+        scene.stop().await;
         for (said, found) in row.children.iter().zip(&mut found) {
             if said == "–" {
                 "–".clone_into(found);
@@ -143,6 +140,11 @@ impl Scene {
     async fn end(&self, row: &Row) {
         match (row.parent.as_str(), row.way.as_str()) {
             ("identity", "suspension") => self.suspend("etl").await,
+            ("identity", "retirement") => {
+                let mut client = IdentityServiceClient::new(self.world.admin.clone());
+                let request = RetireIdentityRequest { name: "etl".into(), ..Default::default() };
+                client.retire_identity(request).await.unwrap();
+            }
             ("owner", "suspension") => self.suspend("carol").await,
             ("grant", "removal") => {
                 let mut client = GrantServiceClient::new(self.world.admin.clone());
@@ -179,6 +181,14 @@ impl Scene {
         let mut client = IdentityServiceClient::new(self.world.admin.clone());
         let request = SuspendIdentityRequest { name: name.to_owned(), reason: String::new() };
         client.suspend_identity(request).await.unwrap();
+    }
+
+    /// Stops the node: its connections would be missing for the scenes to come.
+    async fn stop(self) {
+        let Self { world, machine, .. } = self;
+        let World { mut f, etl, admin, .. } = world;
+        drop((machine, etl, admin));
+        f.node.take().unwrap().stop().await.unwrap();
     }
 
     /// What has become of the login, the certificate and the lease.

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use strongroom::Error;
 use strongroom::engines::pki::{
     Authority, Deployment, Founder, GeneratedKey, KeyType, MAX_CSR_BYTES, Profile, Request, Role,
-    Serial, SubjectName, Template,
+    SubjectName, Template,
 };
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::hsm::{Hsm as _, KeyKind};
+use strongroom::types::Serial;
 use tempfile::TempDir;
 
 use crate::authorities::{Authorities, serial};

@@ -318,7 +318,8 @@ pub(super) async fn resource(view: &View, name: &Segment) -> Result<Resource> {
         .await?;
     Ok(match found {
         Some(found) => {
-            Resource { owner: Some(found.row.owner), ..resource.with_row(found.row.id.0, &found) }
+            let resource = resource.with_row(found.row.id.0, &found);
+            Resource { owner: Some(found.row.owner.into()), ..resource }
         }
         None => resource,
     })

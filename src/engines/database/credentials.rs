@@ -110,13 +110,14 @@ impl IssueCredentials {
     ) -> Result<CredentialRow> {
         let (subject, now) = (view.subject()?, view.now());
         let definition = &known.definition;
-        let most = decision.cap_ttl_s(u64::from(definition.max_ttl_s));
+        let most = decision.cap_age_s(u64::from(definition.max_ttl_s));
+        let once = decision.cap_ttl_s(most);
         let ttl_s = match u64::try_from(self.ttl_s) {
-            Ok(0) => u64::from(definition.default_ttl_s).min(most),
-            Ok(ttl_s) if ttl_s <= most => ttl_s,
+            Ok(0) => u64::from(definition.default_ttl_s).min(once),
+            Ok(ttl_s) if ttl_s <= once => ttl_s,
             Ok(_) => {
                 return Err(Error::invalid(format!(
-                    "ttl_s is beyond the {most} seconds that a credential of this role may live"
+                    "ttl_s is beyond the {once} seconds that a credential of this role may live"
                 )));
             }
             Err(_negative) => return Err(Error::invalid("ttl_s must not be negative")),
@@ -229,6 +230,10 @@ impl Verb for IssueCredentials {
             }
         }
     }
+
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<()> {
+        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await
+    }
 }
 
 #[async_trait]
@@ -255,10 +260,6 @@ impl EffectOperation for IssueCredentials {
         replace: bool,
     ) -> Result<Resumed> {
         leases::resume(ctx, tx, earlier.parse().map_err(Error::internal)?, replace).await
-    }
-
-    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<()> {
-        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await
     }
 
     async fn act(&self, _: &View, prepared: &Prepared) -> Result<()> {

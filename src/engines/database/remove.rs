@@ -10,7 +10,7 @@ use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
 use crate::store::{Needs, Tx, Versioned, credentials};
-use crate::types::{ObjectId, RequestContext, Segment};
+use crate::types::{ObjectId, RequestContext, ResourceName, Segment};
 use crate::vault::{CONTAINS, Decision, Operation, Resource, Verb, View};
 
 /// Removes a connection that nothing uses, and forgets its passwords.
@@ -52,7 +52,8 @@ impl Operation for RemoveConnection {
         if !database::roles_after(tx, Some(*id), "", 1).await?.is_empty() {
             return Err(Error::precondition("roles use this connection; remove them first"));
         }
-        if credentials::lease_below(tx, &format!("database/{}/", self.name)).await?.is_some() {
+        let name = ResourceName::join("database", &[self.name.as_str()])?;
+        if credentials::lease_below(tx, &name).await?.is_some() {
             return Err(Error::precondition(
                 "leases use this connection; revoke them, or wait until they have ended",
             ));

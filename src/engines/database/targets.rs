@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::keyring::{KeyUse, Opened, Place};
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
 use crate::store::keys::KeyOwner;
-use crate::store::{Tx, Versioned};
+use crate::store::{Reader, Tx, Versioned};
 use crate::types::{Entropy, ObjectId, ResourceName, Segment, TaskGroup};
 use crate::vault::{Resource, View};
 
@@ -36,6 +36,8 @@ struct Inner {
     pools: Mutex<HashMap<ObjectId, Pooled>>,
     roles: Mutex<HashMap<ResourceName, Arc<KnownRole>>>,
     uses: AtomicU64,
+    /// The authority epoch up to which the pools were looked at.
+    looked: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -67,6 +69,7 @@ impl Databases {
             pools: Mutex::default(),
             roles: Mutex::default(),
             uses: AtomicU64::new(0),
+            looked: AtomicI64::new(0),
         }))
     }
 
@@ -128,9 +131,57 @@ impl Databases {
 
     /// Closes the connections to accounts whose passwords were forgotten, and forgets them too.
     pub(crate) fn forget(&self, accounts: &[ObjectId]) {
+        self.close(accounts.iter().map(|account| (*account, i64::MAX)));
+    }
+
+    /// Closes every connection and forgets every password: the vault is sealed.
+    pub(crate) fn forget_all(&self) {
+        let all: Vec<_> = self.0.pools.lock().keys().copied().collect();
+        self.forget(&all);
+    }
+
+    /// Forgets what was changed or removed on another node: where rights moved since the last
+    /// look, the accounts that connections are kept to are read again.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(crate) async fn forget_changed(&self, reader: &Reader) -> Result<()> {
+        let kept: Vec<_> =
+            self.0.pools.lock().iter().map(|(id, pooled)| (*id, pooled.version)).collect();
+        if kept.is_empty() {
+            return Ok(());
+        }
+        let looked = self.0.looked.load(Ordering::Acquire);
+        let read = reader.view(move |tx| {
+            async move {
+                let (epoch, mut changed) = (tx.epoch().await?, Vec::new());
+                if epoch != looked {
+                    for (id, version) in kept {
+                        let row = tx.lookup::<TargetRow>(&id).await?;
+                        if row.is_none_or(|row| row.version > version) {
+                            changed.push((id, version));
+                        }
+                    }
+                }
+                Ok((epoch, changed))
+            }
+            .boxed()
+        });
+        let (epoch, changed) = read.await?;
+        self.close(changed);
+        self.0.looked.store(epoch, Ordering::Release);
+        Ok(())
+    }
+
+    /// Closes the connections to accounts, up to a version of each.
+    fn close(&self, accounts: impl IntoIterator<Item = (ObjectId, i64)>) {
         let closed: Vec<_> = {
             let mut pools = self.0.pools.lock();
-            accounts.iter().filter_map(|account| pools.remove(account)).collect()
+            let close = |(id, version)| {
+                let old = pools.get(&id).is_some_and(|pooled| pooled.version <= version);
+                if old { pools.remove(&id) } else { None }
+            };
+            accounts.into_iter().filter_map(close).collect()
         };
         for pooled in closed {
             drop(self.0.tasks.spawn(async move { pooled.target.close().await }));
@@ -165,7 +216,7 @@ impl KnownRole {
     /// The role as a decision sees it.
     pub(super) fn resource(&self, name: ResourceName) -> Resource {
         let mut resource = Resource::named(name).with_row(self.role.row.id.0, &self.role);
-        resource.owner = Some(self.connection.row.owner);
+        resource.owner = Some(self.connection.row.owner.into());
         resource.rows.extend([self.connection.fence(), self.target.fence()]);
         resource
     }

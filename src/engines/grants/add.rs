@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::policy::{Granter, Proposal, Receiver};
 use crate::store::identities::{self, GrantRow};
 use crate::store::{Needs, Tx};
-use crate::types::{GrantId, Id, RequestContext, ResourceName, ResourcePattern, UnixMillis};
+use crate::types::{
+    GrantId, Id, IdentityState, RequestContext, ResourceName, ResourcePattern, UnixMillis,
+};
 use crate::vault::{
     Decision, GOVERNS, GRANTS, Note, Operation, Resource, RetryKey, Terms, Verb, View,
 };
@@ -109,6 +111,11 @@ impl Verb for AddGrant {
             GrantTo::Identity(_) => Error::not_found("there is no identity of that name"),
             GrantTo::Group(_) => Error::not_found("there is no group of that name"),
         })?;
+        if let Holder::Identity(found) = &holder
+            && found.row.state == IdentityState::Retired
+        {
+            return Err(Error::precondition("the identity is retired"));
+        }
         let expires_at = self.ttl.map(|ttl| view.now().plus(ttl)).transpose()?;
         self.check(view, &holder, expires_at)?;
         Ok(Prepared { id: GrantId(view.new_id()?), holder: holder.id(), expires_at })

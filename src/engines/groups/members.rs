@@ -9,7 +9,9 @@ use crate::engines::identities::{Names, keep_an_administrator};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow, MemberRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{GroupId, Id, IdentityId, IdentityName, Kind, RequestContext, Segment};
+use crate::types::{
+    GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, RequestContext, Segment,
+};
 use crate::vault::{ADMINISTRATORS, CONTAINS, Decision, GOVERNS, Operation, Resource, Verb, View};
 
 /// Groups that one identity may be in: all of them are read for each of its decisions.
@@ -128,7 +130,11 @@ impl Operation for AddMember {
         it: &Membership,
         _: &Decision,
     ) -> Result<Added> {
-        let human = it.identity(tx).await?.row.kind == Kind::Human;
+        let found = it.identity(tx).await?.row;
+        if found.state == IdentityState::Retired {
+            return Err(Error::precondition("the identity is retired"));
+        }
+        let human = found.kind == Kind::Human;
         if self.group.as_str() == ADMINISTRATORS && !human {
             return Err(Error::invalid("only humans administer"));
         }

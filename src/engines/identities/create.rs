@@ -1,21 +1,29 @@
 //! Registers an identity.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::administrators::administrators;
+use super::labels::{check_labels, write_labels};
+use super::owner::{decided_owner, find_owner};
 use super::{Described, LONG, check_text};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
-use crate::store::identities::{self, IdentityRow, MemberRow};
-use crate::store::{Needs, Tx, Versioned};
+use crate::store::identities::{IdentityRow, MemberRow};
+use crate::store::{Needs, Tx};
 use crate::types::{
-    Id, IdentityId, IdentityName, IdentityState, Kind, RequestContext, ResourceName, Tier,
-    UnixMillis,
+    Id, IdentityId, IdentityName, IdentityState, Kind, Owner, OwnerName, RequestContext,
+    ResourceName, Segment, Tier, UnixMillis,
 };
-use crate::vault::{Decision, GOVERNS, Operation, Resource, RetryKey, Verb, View, is_active};
+use crate::vault::{Answerable, Decision, GOVERNS, Operation, Resource, RetryKey, Verb, View};
+
+/// How long a machine lives where nobody says.
+const MACHINE_LASTS: Duration = Duration::from_hours(90 * 24);
+/// The longest that a machine may be given at once.
+const MACHINE_MOST: Duration = Duration::from_hours(365 * 24);
 
 /// Registers an identity. One that the bootstrap certificate registers is an administrator from
 /// the same commit on.
@@ -25,13 +33,19 @@ pub struct CreateIdentity {
     pub name: IdentityName,
     /// What stands behind it.
     pub kind: Kind,
-    /// The human that answers for it; a human's own.
-    pub owner: Option<IdentityName>,
+    /// Who answers for it; a human for itself.
+    pub owner: Option<OwnerName>,
+    /// Of a human: which person it is; an id of its own where this is left out.
+    pub person: Option<Segment>,
     /// What it is for.
     pub purpose: String,
+    /// What it has to reach, in words.
+    pub needs: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// How much harm its misuse could do.
     pub tier: Tier,
-    /// How long it lives; machines must end.
+    /// How long it lives; a machine for 90 days where this is left out, a human for ever.
     pub ttl: Option<Duration>,
     /// Makes a retry find what the first try made.
     pub retry: Option<RetryKey>,
@@ -41,24 +55,27 @@ pub struct CreateIdentity {
 #[derive(Debug)]
 pub struct Prepared {
     id: IdentityId,
-    owner: IdentityId,
+    owner: Owner,
+    person: Option<Segment>,
+    labels: String,
     member: Id,
     expires_at: Option<UnixMillis>,
 }
 
 impl CreateIdentity {
-    /// Finds the human that is to answer for a machine.
-    async fn owner(&self, view: &View) -> Result<Option<Versioned<IdentityRow>>> {
-        let Some(name) = self.owner.clone().filter(|_| self.kind.is_machine()) else {
-            return Ok(None);
-        };
-        view.read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
-            .await
+    /// Finds who is to answer for a machine.
+    async fn owner(&self, view: &View) -> Result<Option<Answerable>> {
+        match self.owner.as_ref().filter(|_| self.kind.is_machine()) {
+            Some(name) => find_owner(view, name).await,
+            None => Ok(None),
+        }
     }
 
     /// Checks the request by itself.
     fn check(&self) -> Result<()> {
         check_text("a purpose", &self.purpose, LONG)?;
+        check_text("what it needs", &self.needs, LONG)?;
+        check_labels(&self.labels)?;
         if self.kind == Kind::Bootstrap {
             return Err(Error::invalid(
                 "the bootstrap identity is made with the vault, and only then",
@@ -66,30 +83,30 @@ impl CreateIdentity {
         }
         if self.kind.is_machine() {
             if self.owner.is_none() {
-                return Err(Error::invalid("a machine has an owner: name the human"));
+                return Err(Error::invalid("a machine has an owner: name a human or a group"));
             }
-            if self.ttl.is_none() {
-                return Err(Error::invalid("a machine must end: say how long it lives"));
+            if self.person.is_some() {
+                return Err(Error::invalid("a machine is no person"));
             }
-        } else if self.owner.as_ref().is_some_and(|owner| *owner != self.name) {
+            return check_machine_ttl(self.ttl);
+        }
+        let own = OwnerName::Identity(self.name.clone());
+        if self.owner.as_ref().is_some_and(|owner| *owner != own) {
             return Err(Error::invalid("a human is their own owner"));
         }
         Ok(())
     }
+}
 
-    /// Checks the owner of a machine as it was decided on.
-    async fn check_owner(&self, view: &View, decision: &Decision) -> Result<IdentityId> {
-        let found = self.owner(view).await?;
-        let owner = found.ok_or_else(|| Error::not_found("there is no owner of that name"))?;
-        if owner.row.kind != Kind::Human || !is_active(&owner.row, view.now()) {
-            return Err(Error::precondition("an owner is an active human"));
-        }
-        if decision.resource()?.owner != Some(owner.row.id) {
-            // Registered since this was decided: the fence does not hold it.
-            return Err(Error::Conflict("the owner changed; retry".into()));
-        }
-        Ok(owner.row.id)
+/// Checks how long a machine is to live.
+///
+/// # Errors
+/// [`Error::Invalid`] when it is too long.
+pub(super) fn check_machine_ttl(ttl: Option<Duration>) -> Result<()> {
+    if ttl.is_some_and(|ttl| ttl > MACHINE_MOST) {
+        return Err(Error::invalid("a machine ends within 365 days; its end can be moved later"));
     }
+    Ok(())
 }
 
 #[async_trait]
@@ -110,14 +127,14 @@ impl Verb for CreateIdentity {
             registered_by: None,
             has_certificate: false,
             owner_active: match &owner {
-                Some(owner) => is_active(&owner.row, view.now()),
+                Some(owner) => owner.is_active(view.now()),
                 None => !self.kind.is_machine(),
             },
-            owner_expires_at: owner.as_ref().and_then(|owner| owner.row.expires_at),
+            owner_expires_at: owner.as_ref().and_then(Answerable::expires_at),
         });
         if let Some(owner) = owner {
-            resource.owner = Some(owner.row.id);
-            resource.rows.push(owner.fence());
+            resource.owner = Some(owner.owner);
+            resource.rows.extend(owner.fence());
         }
         Ok(vec![resource])
     }
@@ -125,10 +142,16 @@ impl Verb for CreateIdentity {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         self.check()?;
         let id = IdentityId(view.new_id()?);
-        let owner =
-            if self.kind.is_machine() { self.check_owner(view, decision).await? } else { id };
-        let expires_at = self.ttl.map(|ttl| view.now().plus(ttl)).transpose()?;
-        Ok(Prepared { id, owner, member: view.new_id()?, expires_at })
+        let (owner, person) = match self.owner.as_ref().filter(|_| self.kind.is_machine()) {
+            Some(name) => (decided_owner(view, decision, name).await?, None),
+            None => (Owner::Identity(id), Some(self.person.clone())),
+        };
+        let own = || id.to_string().parse();
+        let person = person.map(|given| given.map_or_else(own, Ok)).transpose()?;
+        let usual = self.kind.is_machine().then_some(MACHINE_LASTS);
+        let expires_at = self.ttl.or(usual).map(|ttl| view.now().plus(ttl)).transpose()?;
+        let labels = write_labels(&self.labels)?;
+        Ok(Prepared { id, owner, person, labels, member: view.new_id()?, expires_at })
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -140,8 +163,8 @@ impl Verb for CreateIdentity {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Described> {
-        let id = made.parse()?;
-        view.read(move |tx| Described::find(tx, id).boxed()).await
+        let (id, now) = (made.parse()?, view.now());
+        view.read(move |tx| Described::find(tx, id, now).boxed()).await
     }
 }
 
@@ -161,11 +184,15 @@ impl Operation for CreateIdentity {
             id: prepared.id,
             name: self.name.clone(),
             kind: self.kind,
-            state: IdentityState::Active,
+            state: IdentityState::Registered,
             owner: prepared.owner,
+            owned_since: ctx.now,
+            former_owners: "[]".to_owned(),
+            person: prepared.person.clone(),
             purpose: self.purpose.clone(),
+            needs: self.needs.clone(),
             tier: self.tier,
-            labels: "{}".to_owned(),
+            labels: prepared.labels.clone(),
             expires_at: prepared.expires_at,
             revocation_epoch: 1,
             authority_rev: 1,
@@ -187,6 +214,6 @@ impl Operation for CreateIdentity {
             })
             .await?;
         }
-        Described::find(tx, prepared.id).await
+        Described::find(tx, prepared.id, ctx.now).await
     }
 }

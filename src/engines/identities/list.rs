@@ -1,30 +1,62 @@
 //! Lists identities.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
+use super::labels::{check_labels, read_labels};
 use super::{Described, Names};
 use crate::error::{Error, Result};
-use crate::store::identities::{self, IdentityFilter};
-use crate::store::{Needs, Tx};
-use crate::types::{IdentityName, IdentityState, Kind, RequestContext, Tier};
-use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
+use crate::store::identities::{self, IdentityRow, IdentityWalk};
+use crate::store::{Needs, Tx, Versioned};
+use crate::types::{
+    IdentityState, Kind, Owner, OwnerName, RequestContext, Segment, Tier, UnixMillis,
+};
+use crate::vault::{Answerable, Decision, Operation, PageToken, READS, Resource, Verb, View};
+
+/// Rows that one page looks at: a page may hold less than was asked for, and say where to go on.
+const LOOKED_AT: usize = 2_000;
+const STEP: i64 = 500;
+/// Bytes of a name at most, with its slashes.
+const NAME_BYTES: usize = 255;
+/// Sorts behind every character of a name.
+const BEHIND: char = '~';
 
 /// Lists identities by name.
 #[derive(Debug, Clone, Default)]
 pub struct ListIdentities {
-    /// Only this kind.
-    pub kind: Option<Kind>,
-    /// Only what this human answers for.
-    pub owner: Option<IdentityName>,
-    /// Only this state.
-    pub state: Option<IdentityState>,
-    /// Only this tier.
-    pub tier: Option<Tier>,
+    /// What it is narrowed by.
+    pub filter: IdentityFilter,
     /// Identities at most; 0 for the default.
     pub page_size: i32,
     /// Where the page before ended.
     pub page_token: String,
+}
+
+/// What a list of identities is narrowed by: all of it must fit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdentityFilter {
+    /// Only this kind.
+    pub kind: Option<Kind>,
+    /// Only this state.
+    pub state: Option<IdentityState>,
+    /// Only this tier.
+    pub tier: Option<Tier>,
+    /// Only what this owner answers for.
+    pub owner: Option<OwnerName>,
+    /// Only the accounts of this person.
+    pub person: Option<Segment>,
+    /// Only those with all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only names that begin so.
+    pub prefix: String,
+    /// Only those that end before this moment.
+    pub expiring_before: Option<UnixMillis>,
+    /// Only those that were not served, and not registered, since this moment.
+    pub unused_since: Option<UnixMillis>,
+    /// Only those whom nobody active answers for.
+    pub orphaned: bool,
 }
 
 /// A page of identities.
@@ -36,14 +68,98 @@ pub struct IdentityPage {
     pub next: String,
 }
 
-impl ListIdentities {
-    /// What a page's token is bound to.
-    fn narrowed(&self) -> String {
-        let word = |word: Option<&'static str>| word.unwrap_or_default();
-        let owner = self.owner.as_ref().map(IdentityName::as_str).unwrap_or_default();
-        let (kind, state) = (self.kind.map(Kind::as_str), self.state.map(IdentityState::as_str));
-        // No word holds a space.
-        [word(kind), owner, word(state), word(self.tier.map(Tier::as_str))].join(" ")
+impl IdentityFilter {
+    fn check(&self) -> Result<()> {
+        check_labels(&self.labels)?;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
+        if self.prefix.len() > NAME_BYTES || !self.prefix.bytes().all(plain) {
+            return Err(Error::invalid("a prefix has the characters of a name: a-z 0-9 . _ - /"));
+        }
+        Ok(())
+    }
+
+    /// Tells whether a row fits, by itself.
+    fn holds(&self, row: &IdentityRow) -> Result<bool> {
+        let fits = self.kind.is_none_or(|kind| row.kind == kind)
+            && self.state.is_none_or(|state| row.state == state)
+            && self.tier.is_none_or(|tier| row.tier == tier)
+            && self.person.as_ref().is_none_or(|person| row.person.as_ref() == Some(person))
+            && row.name.as_str().starts_with(&self.prefix)
+            && self.expiring_before.is_none_or(|at| row.expires_at.is_some_and(|end| end < at));
+        if !fits || self.labels.is_empty() {
+            return Ok(fits);
+        }
+        let labels = read_labels(&row.labels)?;
+        Ok(self.labels.iter().all(|(key, value)| labels.get(key) == Some(value)))
+    }
+
+    /// Tells whether what is known beside the row fits as well.
+    async fn holds_beside(
+        &self,
+        tx: &mut Tx,
+        names: &mut Names,
+        row: &IdentityRow,
+        now: UnixMillis,
+    ) -> Result<bool> {
+        if self.orphaned && names.answerable(tx, row.owner).await?.is_active(now) {
+            return Ok(false);
+        }
+        let Some(since) = self.unused_since else { return Ok(true) };
+        if row.created_at >= since {
+            return Ok(false);
+        }
+        Ok(identities::identity_last_used(tx, row.id).await?.is_none_or(|used| used < since))
+    }
+}
+
+/// Where a walk through identities stands.
+struct Walk {
+    filter: IdentityFilter,
+    owner: Option<Owner>,
+    size: usize,
+    now: UnixMillis,
+}
+
+impl Walk {
+    async fn step(&self, tx: &mut Tx, after: &str) -> Result<Vec<Versioned<IdentityRow>>> {
+        let prefix = self.filter.prefix.as_str();
+        let to = format!("{prefix}{BEHIND}");
+        let walk = match (self.owner, &self.filter.person) {
+            (Some(owner), _) => IdentityWalk::Owned(owner),
+            (None, Some(person)) => IdentityWalk::Person(person),
+            (None, None) => IdentityWalk::All,
+        };
+        let mut rows =
+            identities::identities_from(tx, walk, (after.max(prefix), &to), STEP).await?;
+        rows.retain(|found| found.row.name.as_str() != after);
+        Ok(rows)
+    }
+
+    /// Reads one page, and the name after which the next begins.
+    async fn page(
+        &self,
+        tx: &mut Tx,
+        mut after: String,
+    ) -> Result<(Vec<Described>, Option<String>)> {
+        let (mut names, mut found, mut looked_at) = (Names::default(), Vec::new(), 0_usize);
+        loop {
+            let rows = self.step(tx, &after).await?;
+            if rows.is_empty() {
+                return Ok((found, None));
+            }
+            for row in rows {
+                if found.len() == self.size || looked_at == LOOKED_AT {
+                    return Ok((found, Some(after)));
+                }
+                looked_at = looked_at.saturating_add(1);
+                row.row.name.as_str().clone_into(&mut after);
+                if self.filter.holds(&row.row)?
+                    && self.filter.holds_beside(tx, &mut names, &row.row, self.now).await?
+                {
+                    found.push(Described::read(tx, &mut names, row, self.now).await?);
+                }
+            }
+        }
     }
 }
 
@@ -58,31 +174,26 @@ impl Verb for ListIdentities {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<IdentityPage> {
-        let tokens = PageToken::new(view, Self::ACTION, &self.narrowed())?;
+        self.filter.check()?;
+        let tokens = PageToken::new(view, Self::ACTION, &format!("{:?}", self.filter))?;
         let page = tokens.open(view, self.page_size, &self.page_token)?;
-        let (owner, after, limit) = (self.owner.clone(), page.after.clone(), page.size + 1);
-        let mut filter =
-            IdentityFilter { kind: self.kind, state: self.state, tier: self.tier, owner: None };
-        let rows = view
+        let size = usize::try_from(page.size).map_err(Error::internal)?;
+        let mut walk = Walk { filter: self.filter.clone(), owner: None, size, now: view.now() };
+        let (identities, next) = view
             .read(move |tx| {
                 async move {
-                    if let Some(owner) = owner {
-                        let found = identities::identity_named(tx, &owner).await?;
+                    if let Some(name) = &walk.filter.owner {
+                        let found = Answerable::named(tx, name).await?;
                         let unknown = || Error::not_found("there is no owner of that name");
-                        filter.owner = Some(found.ok_or_else(unknown)?.row.id);
+                        walk.owner = Some(found.ok_or_else(unknown)?.owner);
                     }
-                    let (mut names, mut described) = (Names::default(), Vec::new());
-                    for row in identities::identities_after(tx, &after, &filter, limit).await? {
-                        described.push(Described::read(tx, &mut names, row).await?);
-                    }
-                    Ok(described)
+                    walk.page(tx, page.after).await
                 }
                 .boxed()
             })
             .await?;
-        let key = |last: &Described| last.identity.row.name.to_string();
-        let (identities, next) = tokens.cut(view, &page, rows, key)?;
-        Ok(IdentityPage { identities, next })
+        let next = next.map(|after| tokens.seal(view, &after)).transpose()?;
+        Ok(IdentityPage { identities, next: next.unwrap_or_default() })
     }
 }
 

@@ -2,19 +2,33 @@
 
 mod administrators;
 mod create;
+mod holdings;
+mod labels;
+mod lifecycles;
 mod list;
 mod names;
+mod owner;
+mod retire;
 mod show;
 mod state;
 mod text;
+mod transfer;
+mod update;
 mod whoami;
 
 pub use create::CreateIdentity;
-pub use list::{IdentityPage, ListIdentities};
+pub use holdings::{Holdings, InForce, OnTarget, ShowHoldings};
+pub use lifecycles::{DescribedLifecycle, Lifecycle, ListLifecycles, PutLifecycle};
+pub use list::{IdentityFilter, IdentityPage, ListIdentities};
+pub use owner::Former;
+pub use retire::RetireIdentity;
 pub use show::{Described, ShowIdentity};
-pub use state::{ResumeIdentity, SuspendIdentity};
+pub use state::{Due, ResumeIdentity, SuspendIdentity};
+pub use transfer::TransferIdentity;
+pub use update::{End, UpdateIdentity};
 pub use whoami::{WhoAmI, Whoami};
 
 pub(super) use administrators::keep_an_administrator;
 pub(super) use names::Names;
+pub(super) use state::activate;
 pub(super) use text::{LONG, SHORT, check_text};

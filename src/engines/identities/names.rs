@@ -1,17 +1,20 @@
 //! Names for ids, as answers show them, each read once.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use crate::error::{Error, Result};
 use crate::store::Tx;
 use crate::store::identities::{GroupRow, IdentityRow};
-use crate::types::{GroupId, IdentityId, IdentityName, Segment};
+use crate::types::{GroupId, IdentityId, IdentityName, Owner, OwnerName, Segment};
+use crate::vault::Answerable;
 
 /// Names that were looked up for one answer.
 #[derive(Debug, Default)]
 pub(in crate::engines) struct Names {
     identities: HashMap<IdentityId, IdentityName>,
     groups: HashMap<GroupId, Segment>,
+    owners: HashMap<Owner, Answerable>,
 }
 
 impl Names {
@@ -31,6 +34,28 @@ impl Names {
         let name = found.ok_or_else(|| Error::internal("an id without its identity"))?.row.name;
         self.identities.insert(id, name.clone());
         Ok(name)
+    }
+
+    /// Names an owner.
+    ///
+    /// # Errors
+    /// As [`Names::identity`].
+    pub(super) async fn owner(&mut self, tx: &mut Tx, owner: Owner) -> Result<OwnerName> {
+        Ok(match owner {
+            Owner::Identity(id) => OwnerName::Identity(self.identity(tx, id).await?),
+            Owner::Group(id) => OwnerName::Group(self.group(tx, id).await?),
+        })
+    }
+
+    /// Reads who answers for something.
+    ///
+    /// # Errors
+    /// As [`Answerable::find`].
+    pub(super) async fn answerable(&mut self, tx: &mut Tx, owner: Owner) -> Result<&Answerable> {
+        Ok(match self.owners.entry(owner) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(place) => place.insert(Answerable::find(tx, owner).await?),
+        })
     }
 
     /// Names a group.

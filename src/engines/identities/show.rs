@@ -1,13 +1,18 @@
 //! Shows one identity.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::Names;
+use super::labels::read_labels;
+use super::{Former, Names};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, IdentityName, RequestContext, ResourceName, Segment, UnixMillis};
+use crate::types::{
+    IdentityId, IdentityName, OwnerName, RequestContext, ResourceName, Segment, UnixMillis,
+};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
 /// An identity, with names for ids.
@@ -16,7 +21,13 @@ pub struct Described {
     /// Its row.
     pub identity: Versioned<IdentityRow>,
     /// Who answers for it.
-    pub owner: IdentityName,
+    pub owner: OwnerName,
+    /// Whether somebody does: an active human, or a group with one.
+    pub owner_active: bool,
+    /// Who did within the day before the last transfer, and until when.
+    pub former_owners: Vec<(OwnerName, UnixMillis)>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// The groups it is in, by name.
     pub groups: Vec<Segment>,
     /// When it was last served.
@@ -33,6 +44,7 @@ impl Described {
         tx: &mut Tx,
         names: &mut Names,
         identity: Versioned<IdentityRow>,
+        now: UnixMillis,
     ) -> Result<Self> {
         let row = &identity.row;
         let mut groups = Vec::new();
@@ -40,8 +52,16 @@ impl Described {
             groups.push(names.group(tx, member.row.group_id).await?);
         }
         groups.sort();
+        let mut former_owners = Vec::new();
+        for former in Former::read(&row.former_owners)? {
+            former_owners.push((names.owner(tx, former.owner).await?, former.until));
+        }
+        let owner = names.answerable(tx, row.owner).await?;
         Ok(Self {
-            owner: names.identity(tx, row.owner).await?,
+            owner: owner.name.clone(),
+            owner_active: owner.is_active(now),
+            former_owners,
+            labels: read_labels(&row.labels)?,
             groups,
             last_used_at: identities::identity_last_used(tx, row.id).await?,
             created_by: names.actor(tx, &row.created_by).await?,
@@ -51,9 +71,9 @@ impl Described {
     }
 
     /// Reads the identity with an id.
-    pub(super) async fn find(tx: &mut Tx, id: IdentityId) -> Result<Self> {
+    pub(super) async fn find(tx: &mut Tx, id: IdentityId, now: UnixMillis) -> Result<Self> {
         let row = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)?;
-        Self::read(tx, &mut Names::default(), row).await
+        Self::read(tx, &mut Names::default(), row, now).await
     }
 }
 
@@ -64,16 +84,24 @@ pub(super) fn unknown() -> Error {
 
 /// Names an identity as a resource, whether it exists or not.
 pub(super) async fn resource(view: &View, name: &IdentityName) -> Result<Resource> {
+    Ok(described(view, name).await?.0)
+}
+
+/// As [`resource`], with the row where there is one.
+pub(super) async fn described(
+    view: &View,
+    name: &IdentityName,
+) -> Result<(Resource, Option<Versioned<IdentityRow>>)> {
     let resource = Resource::named(ResourceName::join("identities", &[name.as_str()])?);
     let name = name.clone();
     let found = view
         .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
         .await?;
-    let Some(found) = found else { return Ok(resource) };
+    let Some(found) = found else { return Ok((resource, None)) };
     let mut resource = resource.with_row(found.row.id.0, &found);
     resource.owner = Some(found.row.owner);
-    resource.labels = serde_json::from_str(&found.row.labels).map_err(Error::internal)?;
-    Ok(resource)
+    resource.labels = read_labels(&found.row.labels)?;
+    Ok((resource, Some(found)))
 }
 
 /// The id of the identity that was decided on.
@@ -105,8 +133,8 @@ impl Verb for ShowIdentity {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Described> {
-        let id = decided(decision)?;
-        view.read(move |tx| Described::find(tx, id).boxed()).await
+        let (id, now) = (decided(decision)?, view.now());
+        view.read(move |tx| Described::find(tx, id, now).boxed()).await
     }
 }
 

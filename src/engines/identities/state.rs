@@ -7,9 +7,11 @@ use super::{Described, LONG, check_text, keep_an_administrator};
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::identities::IdentityRow;
+use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialState, IdentityId, IdentityName, IdentityState, RequestContext};
+use crate::types::{
+    CredentialState, IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis,
+};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Leases that a suspension hands to the worker itself. All of them are dead by their epoch; the
@@ -23,6 +25,35 @@ pub struct SuspendIdentity {
     pub name: IdentityName,
     /// Why.
     pub reason: String,
+    /// Of a worker: what must still be so.
+    pub due: Option<Due>,
+}
+
+/// Why a worker suspends an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Its end has passed.
+    Over,
+    /// It was neither used nor changed since.
+    Dormant {
+        /// Since when.
+        since: UnixMillis,
+    },
+}
+
+impl Due {
+    async fn holds(self, tx: &mut Tx, row: &IdentityRow, now: UnixMillis) -> Result<bool> {
+        if !row.state.stands() {
+            return Ok(false);
+        }
+        Ok(match self {
+            Self::Over => row.expires_at.is_some_and(|end| end <= now),
+            Self::Dormant { since } => {
+                let used = identities::identity_last_used(tx, row.id).await?;
+                row.changed_at < since && used.is_none_or(|used| used < since)
+            }
+        })
+    }
 }
 
 /// Lets a suspended identity act again; what the suspension killed stays dead.
@@ -34,17 +65,17 @@ pub struct ResumeIdentity {
     pub reason: String,
 }
 
-fn note_reason(reason: &str, note: &mut Note) {
+pub(super) fn note_reason(reason: &str, note: &mut Note) {
     if !reason.is_empty() {
         note.private.push((Field::Reason, reason.to_owned()));
     }
 }
 
-async fn read(tx: &mut Tx, id: IdentityId) -> Result<Versioned<IdentityRow>> {
+pub(super) async fn read(tx: &mut Tx, id: IdentityId) -> Result<Versioned<IdentityRow>> {
     tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)
 }
 
-fn next(count: i64) -> Result<i64> {
+pub(super) fn next(count: i64) -> Result<i64> {
     count.checked_add(1).ok_or_else(|| Error::internal("a counter ran out"))
 }
 
@@ -80,18 +111,63 @@ impl Operation for SuspendIdentity {
         id: &IdentityId,
         _: &Decision,
     ) -> Result<Described> {
-        let Versioned { mut row, version } = read(tx, *id).await?;
-        keep_an_administrator(tx, *id, ctx.now).await?;
-        row.state = IdentityState::Suspended;
-        row.revocation_epoch = next(row.revocation_epoch)?;
+        let found = read(tx, *id).await?;
+        if found.row.state == IdentityState::Retired {
+            return Err(retired());
+        }
+        if let Some(due) = self.due
+            && !due.holds(tx, &found.row, ctx.now).await?
+        {
+            return Err(Error::Conflict("it is not due any more".into()));
+        }
+        contain(ctx, tx, found, IdentityState::Suspended).await?;
+        Described::find(tx, *id, ctx.now).await
+    }
+}
+
+/// Says that retiring is for good.
+pub(super) fn retired() -> Error {
+    Error::precondition("the identity is retired, for good; register another under a new name")
+}
+
+/// Ends all that an identity holds, by its revocation epoch, and hands what hangs outside to the
+/// worker that ends it.
+pub(super) async fn contain(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    found: Versioned<IdentityRow>,
+    state: IdentityState,
+) -> Result<()> {
+    let Versioned { mut row, version } = found;
+    keep_an_administrator(tx, row.id, ctx.now).await?;
+    row.state = state;
+    row.revocation_epoch = next(row.revocation_epoch)?;
+    row.changed_at = ctx.now;
+    row.changed_by = ctx.actor();
+    let row = tx.update(version, &row).await?.row;
+    for lease in credentials::outdated(tx, row.id, row.revocation_epoch, LEASES).await? {
+        hand_over(ctx, tx, lease).await?;
+    }
+    Ok(())
+}
+
+/// Makes a registered identity active, in the commit that gives it its first credential.
+///
+/// # Errors
+/// What the store answers.
+pub(in crate::engines) async fn activate(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    id: IdentityId,
+) -> Result<()> {
+    let Versioned { mut row, version } = read(tx, id).await?;
+    if row.state == IdentityState::Registered {
+        row.state = IdentityState::Active;
         row.changed_at = ctx.now;
         row.changed_by = ctx.actor();
-        let row = tx.update(version, &row).await?.row;
-        for lease in credentials::outdated(tx, *id, row.revocation_epoch, LEASES).await? {
-            hand_over(ctx, tx, lease).await?;
-        }
-        Described::find(tx, *id).await
+        tx.update(version, &row).await?;
     }
+    Ok(())
 }
 
 /// Hands a lease to the worker that ends it. One that is pending has its next try already, and
@@ -148,12 +224,20 @@ impl Operation for ResumeIdentity {
         _: &Decision,
     ) -> Result<Described> {
         let Versioned { mut row, version } = read(tx, *id).await?;
-        if row.state == IdentityState::Suspended {
-            row.state = IdentityState::Active;
-            row.changed_at = ctx.now;
-            row.changed_by = ctx.actor();
-            tx.update(version, &row).await?;
+        match row.state {
+            IdentityState::Registered | IdentityState::Active => {}
+            IdentityState::Retired => return Err(retired()),
+            IdentityState::Suspended => {
+                row.state = if credentials::has_any(tx, *id).await? {
+                    IdentityState::Active
+                } else {
+                    IdentityState::Registered
+                };
+                row.changed_at = ctx.now;
+                row.changed_by = ctx.actor();
+                tx.update(version, &row).await?;
+            }
         }
-        Described::find(tx, *id).await
+        Described::find(tx, *id, ctx.now).await
     }
 }

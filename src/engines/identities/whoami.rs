@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Needs, Tx};
-use crate::types::{RequestContext, ResourceName};
+use crate::types::{RequestContext, ResourceName, UnixMillis};
 use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View};
 
 /// Asks who the caller is.
@@ -20,6 +20,10 @@ pub struct WhoAmI {
     pub subject: Arc<Subject>,
     /// Whether the vault is marked as development.
     pub dev: bool,
+    /// Whether the caller's own end is near.
+    pub identity_ends_soon: bool,
+    /// Whether its credential's is: less than a third of its life is left.
+    pub credential_ends_soon: bool,
 }
 
 #[async_trait]
@@ -40,7 +44,18 @@ impl Verb for Whoami {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<WhoAmI> {
-        Ok(WhoAmI { subject: Arc::clone(view.subject()?), dev: view.is_dev() })
+        let (subject, now) = (Arc::clone(view.subject()?), view.now());
+        let notice = u64::try_from(subject.lifecycle.row.notice_s).map_err(Error::internal)?;
+        let near = |end: UnixMillis| end.since(now).as_secs() < notice;
+        let credential = &subject.credential.row;
+        let left = credential.expires_at.since(now);
+        let late = left < credential.expires_at.since(credential.issued_at) / 3;
+        Ok(WhoAmI {
+            dev: view.is_dev(),
+            identity_ends_soon: subject.identity.row.expires_at.is_some_and(near),
+            credential_ends_soon: late && near(credential.expires_at),
+            subject,
+        })
     }
 }
 

@@ -52,7 +52,7 @@ impl Verb for RenewLease {
         resource_of(view, self.id).await
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let found = find(view, self.id).await?.ok_or_else(missing)?;
         let (row, now, subject) = (&found.lease.row, view.now(), view.subject()?);
         if row.identity != subject.identity.row.id {
@@ -73,9 +73,11 @@ impl Verb for RenewLease {
         if self.ttl_s != 0 && ttl_s > row.max_expires_at.since(row.issued_at).as_secs() {
             return Err(Error::invalid("ttl_s is beyond the longest life of this lease"));
         }
-        let end = now.plus(Duration::from_secs(ttl_s))?;
+        let end = now.plus(Duration::from_secs(decision.cap_ttl_s(ttl_s)))?;
+        let longest = row.max_expires_at.since(row.issued_at).as_secs();
+        let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
         // Renewing shortens nothing: revoking does.
-        let end = limits.cap(end).min(row.max_expires_at).max(row.expires_at);
+        let end = limits.cap(end).min(last).max(row.expires_at);
         let (target, used) = pool(&self.databases, view, &found.detail).await?;
         let role = found.detail.role(view.vault_id())?;
         Ok(Prepared { found, role, target, used, end })

@@ -8,7 +8,6 @@ use super::{Authority, Role, TrustDomain};
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::Keyring;
-use crate::store::keys::HsmPurpose;
 
 /// The authorities, each proved against its key in the HSM.
 #[derive(Debug)]
@@ -41,13 +40,8 @@ async fn load(
     role: Role,
     above: Option<&Authority>,
 ) -> Result<Authority> {
-    let purpose = match role {
-        Role::Root => HsmPurpose::CaRoot,
-        Role::Issuing => HsmPurpose::CaIssuing,
-        Role::Login => HsmPurpose::CaLogin,
-    };
     let missing = || Error::internal("an authority is missing");
-    let key = keyring.hsm_key(purpose)?;
+    let key = keyring.hsm_key(role.purpose())?;
     let info = hsm.lookup_key(&key.label).await?.ok_or_else(missing)?;
     let certificate = key.certificate.ok_or_else(missing)?;
     Authority::load(role, &info, &certificate, above, ours)

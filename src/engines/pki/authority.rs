@@ -13,11 +13,12 @@ use x509_parser::certificate::X509Certificate;
 use super::certificate::{Certificate, Unsigned, Validity, issue, pem};
 use super::key::{KeyType, PublicKey, ca_key_type};
 use super::spiffe::TrustDomain;
-use super::template::{Body, Serial, Template};
+use super::template::{Body, Template};
 use super::{der, lint};
 use crate::error::{Error, Result};
 use crate::hsm::{Hsm, KeyInfo};
-use crate::types::UnixMillis;
+use crate::store::keys::HsmPurpose;
+use crate::types::{Serial, UnixMillis};
 
 const DAY_S: u64 = 86_400;
 const ROOT_TTL: Duration = Duration::from_secs(20 * 365 * DAY_S);
@@ -38,6 +39,16 @@ pub enum Role {
 }
 
 impl Role {
+    /// Names what its key in the HSM is for.
+    #[must_use]
+    pub const fn purpose(self) -> HsmPurpose {
+        match self {
+            Self::Root => HsmPurpose::CaRoot,
+            Self::Issuing => HsmPurpose::CaIssuing,
+            Self::Login => HsmPurpose::CaLogin,
+        }
+    }
+
     const fn title(self) -> &'static str {
         match self {
             Self::Root => "Root",

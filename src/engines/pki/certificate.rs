@@ -13,11 +13,11 @@ use super::authority::Authority;
 use super::key::PublicKey;
 use super::names::SubjectName;
 use super::profile::{KeyUse, Usage};
-use super::template::{Body, Serial, Template};
+use super::template::{Body, Template};
 use super::{der, lint};
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::types::UnixMillis;
+use crate::types::{Serial, UnixMillis};
 
 /// How far before now a certificate begins, for clocks that are behind.
 const BACKDATED_S: i64 = 60;

@@ -1,97 +1,86 @@
-//! The row of a certificate: pending with its serial before the HSM signs, then with its DER.
-//!
-//! A pending row that a crash or a failure left is ended by [`never_signed`]: what the HSM may
-//! have signed over its serial was never handed out.
+//! A certificate's row: made once the HSM has signed, and committed before anybody gets it.
 
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
-use super::certificate::Certificate;
+use super::authority::Authority;
+use super::certificate::{Certificate, issue};
 use super::names::SubjectName;
-use super::template::Serial;
+use super::template::Template;
 use crate::crypto::sha256;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::IdentityRow;
-use crate::store::keys::HsmPurpose;
 use crate::types::{CredentialId, CredentialKind, CredentialState, ResourceName, UnixMillis};
 use crate::vault::View;
 
-/// The version of a row that nobody but its intent has written.
-pub(super) const PENDING: i64 = 1;
-/// How long after its intent a signature is looked for by recovery.
-const RECOVER_AFTER: std::time::Duration = std::time::Duration::from_mins(1);
-
-/// Whose certificate is made, from what.
-#[derive(Debug)]
-pub(super) struct Intent<'a> {
-    pub(super) kind: CredentialKind,
-    pub(super) identity: &'a IdentityRow,
-    pub(super) resource: ResourceName,
-    pub(super) serial: &'a Serial,
-    /// The last second of the certificate.
-    pub(super) not_after: UnixMillis,
+/// What a certificate is signed for.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder<'a> {
+    /// What it is.
+    pub kind: CredentialKind,
+    /// Whose it is.
+    pub identity: &'a IdentityRow,
+    /// The token that it is asked for with.
+    pub parent: Option<CredentialId>,
+    /// What it is issued for.
+    pub resource: &'a ResourceName,
 }
 
-impl Intent<'_> {
-    /// Makes the row that is stored before anything is signed.
-    pub(super) fn pending(self, view: &View) -> Result<CredentialRow> {
-        let now = view.now();
-        Ok(CredentialRow {
+/// A certificate that was signed, and that nobody has before its row is committed.
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// The row.
+    pub row: CredentialRow,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The key that signed.
+    pub key: KeyUse,
+}
+
+impl Holder<'_> {
+    /// Has a certificate signed, over a serial that is in the store.
+    ///
+    /// # Errors
+    /// As [`issue`].
+    pub async fn sign(
+        self,
+        view: &View,
+        authority: &Authority,
+        template: &Template,
+    ) -> Result<Signed> {
+        let serial = view.serial().await?;
+        let certificate =
+            issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await?;
+        let row = CredentialRow {
             id: CredentialId(view.new_id()?),
             kind: self.kind,
             identity: self.identity.id,
-            parent: None,
-            handle: None,
-            resource: self.resource,
-            state: CredentialState::Pending,
+            parent: self.parent,
+            handle: Some(sha256(&certificate.der).to_vec()),
+            resource: self.resource.clone(),
+            state: CredentialState::Active,
             revocation_epoch: self.identity.revocation_epoch,
-            issued_at: now,
-            expires_at: self.not_after,
-            max_expires_at: self.not_after,
-            next_try: Some(now.plus(RECOVER_AFTER)?),
+            issued_at: view.now(),
+            expires_at: certificate.not_after,
+            max_expires_at: certificate.not_after,
+            next_try: None,
             tries: 0,
             trouble: String::new(),
-            detail: self.serial.as_bytes().to_vec(),
-        })
+            detail: certificate.der.clone(),
+        };
+        Ok(Signed { row, certificate, key: signing_key(view, authority)? })
     }
-}
-
-/// Makes the row of a certificate that was signed.
-pub(super) fn signed(pending: &CredentialRow, certificate: &Certificate) -> CredentialRow {
-    CredentialRow {
-        handle: Some(sha256(&certificate.der).to_vec()),
-        state: CredentialState::Active,
-        expires_at: certificate.not_after,
-        max_expires_at: certificate.not_after,
-        next_try: None,
-        detail: certificate.der.clone(),
-        ..pending.clone()
-    }
-}
-
-/// Makes the row of a certificate or login whose signing failed or was cut off: it has ended, and
-/// nothing is left outside.
-#[must_use]
-pub(super) fn never_signed(pending: &CredentialRow) -> CredentialRow {
-    CredentialRow {
-        state: CredentialState::Ended,
-        next_try: None,
-        trouble: "it was not signed".to_owned(),
-        ..pending.clone()
-    }
-}
-
-/// Tells when a certificate of this length ends: its last second, inclusive.
-pub(super) fn last_second(now: UnixMillis, ttl: std::time::Duration) -> Result<UnixMillis> {
-    Ok(UnixMillis(now.plus(ttl)?.seconds().saturating_mul(1_000)))
 }
 
 /// Names the key that signs, for the record.
-pub(super) fn signing_key(view: &View, purpose: HsmPurpose) -> Result<KeyUse> {
-    let key = view.keyring().hsm_key(purpose)?;
+///
+/// # Errors
+/// [`Error::Sealed`].
+pub fn signing_key(view: &View, authority: &Authority) -> Result<KeyUse> {
+    let key = view.keyring().hsm_key(authority.role().purpose())?;
     Ok(KeyUse { key: key.label, version: key.version, purpose: "sign certificate" })
 }
 
@@ -131,28 +120,6 @@ impl Said {
             not_after: ms(parsed.validity().not_after.timestamp()),
         })
     }
-
-    /// Reads a row: the certificate, or the serial that was set aside for it.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] when it holds neither.
-    pub fn of_row(row: &CredentialRow) -> Result<Self> {
-        if is_signed(row) {
-            return Self::of_der(&row.detail);
-        }
-        Ok(Self {
-            serial: Serial::from_bytes(&row.detail)?.to_string(),
-            names: Vec::new(),
-            not_before: row.issued_at,
-            not_after: row.expires_at,
-        })
-    }
-}
-
-/// Tells whether the row holds a certificate, and not only the serial that was set aside for one.
-#[must_use]
-pub fn is_signed(row: &CredentialRow) -> bool {
-    row.handle.is_some()
 }
 
 fn name_of(name: &GeneralName<'_>) -> Result<SubjectName> {

@@ -18,8 +18,9 @@ use super::der;
 use super::key::KeyType;
 use super::names::SubjectName;
 use super::profile::{KeyUse, Usage};
-use super::template::{Body, Serial, Template};
+use super::template::{Body, Template};
 use crate::error::{Error, Result};
+use crate::types::Serial;
 
 /// `keyUsage` bits as x509-parser numbers them (RFC 5280, section 4.2.1.3).
 const DIGITAL_SIGNATURE: u16 = 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::credential::{Said, is_signed};
+use super::credential::Said;
 use super::roles::role_resource;
 use super::{Authorities, AuthoritySlot};
 use crate::error::{Error, Result};
@@ -34,16 +34,12 @@ pub struct ListCertificates {
 /// What has become of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// It is being signed.
-    Pending,
     /// It is valid.
     Active,
     /// Its time is over.
     Expired,
     /// It was taken back, or its identity was contained.
     Revoked,
-    /// It was never signed.
-    Failed,
 }
 
 /// One certificate.
@@ -64,11 +60,10 @@ impl Standing {
     #[must_use]
     pub fn of(row: &CredentialRow, revocation_epoch: i64, now: UnixMillis) -> Self {
         match row.state {
-            CredentialState::Pending => Self::Pending,
-            CredentialState::Ended if !is_signed(row) => Self::Failed,
-            CredentialState::Ended | CredentialState::Revoking | CredentialState::Spent => {
-                Self::Revoked
-            }
+            CredentialState::Pending
+            | CredentialState::Ended
+            | CredentialState::Revoking
+            | CredentialState::Spent => Self::Revoked,
             CredentialState::Active if row.revocation_epoch < revocation_epoch => Self::Revoked,
             // Valid through its last second, inclusive (RFC 5280, section 4.1.2.5).
             CredentialState::Active if row.expires_at.seconds() < now.seconds() => Self::Expired,
@@ -80,11 +75,9 @@ impl Standing {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Pending => "pending",
             Self::Active => "active",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
-            Self::Failed => "failed",
         }
     }
 }
@@ -203,7 +196,7 @@ async fn describe(
             known
         };
         let standing = Standing::of(&row, epoch, now);
-        listed.push(Listed { said: Said::of_row(&row)?, row, identity, standing });
+        listed.push(Listed { said: Said::of_der(&row.detail)?, row, identity, standing });
     }
     Ok(listed)
 }

@@ -3,28 +3,28 @@
 //! Who may ask is policy's (administrators, a machine's owner, the bootstrap certificate for the
 //! first login of a human that it registered); who may receive one is looked at here.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::certificate::pem;
-use super::credential::{Intent, PENDING, Said, last_second, never_signed, signed, signing_key};
-use super::mint::{Made, cap, made_before};
-use super::{Authorities, AuthoritySlot, Request, Serial, SpiffeId, Template, issue};
+use super::credential::{Holder, Said, Signed};
+use super::mint::{Made, made_before};
+use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
+use crate::engines::identities::activate;
 use crate::error::{Error, Result};
-use crate::keyring::KeyUse;
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
-use crate::store::keys::HsmPurpose;
-use crate::store::{Tx, Versioned, pki as rows};
+use crate::store::lifecycles::{self, LifecycleRow};
+use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
     CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
 };
 use crate::vault::{
-    ADMINISTRATORS, Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, is_active,
+    ADMINISTRATORS, Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View,
+    WRITES, is_active,
 };
 
 /// How long login certificates live.
@@ -78,22 +78,23 @@ impl LoginIssued {
     }
 }
 
-/// A login certificate that is about to be signed.
+/// A login certificate that was signed and that nobody has yet.
 #[derive(Debug)]
 pub struct PreparedLogin {
-    pending: CredentialRow,
-    serial: Serial,
-    template: Template,
-    authorities: Arc<Authorities>,
-    key: KeyUse,
+    signed: Signed,
+    names: Vec<SubjectName>,
+    chain_pem: String,
     /// Whether it may be the bearer's first login certificate alone.
     first: bool,
+    /// Whether nothing was issued to the bearer before.
+    activates: bool,
 }
 
 /// An identity, with what a decision about its login stands on.
 struct Bearer {
     identity: Versioned<IdentityRow>,
-    owner: Versioned<IdentityRow>,
+    owner: Answerable,
+    lifecycle: LifecycleRow,
     administrator: bool,
     has_login: bool,
 }
@@ -108,7 +109,7 @@ impl IssueLogin {
         ResourceName::join("identities", &[self.name.as_str()])
     }
 
-    fn ttl(&self, view: &View, decision: &Decision, bearer: &IdentityRow) -> Result<Duration> {
+    fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
         let ttl = self.ttl.unwrap_or(self.limits.usual);
         if ttl > self.limits.most {
             return Err(Error::invalid(format!(
@@ -116,7 +117,12 @@ impl IssueLogin {
                 self.limits.most.as_secs()
             )));
         }
-        Ok(cap(view, decision, ttl, bearer.expires_at))
+        let lives = &bearer.lifecycle;
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+        let most = u64::try_from(most).map_err(Error::internal)?;
+        let ttl = Duration::from_secs(decision.oblige_ttl_s(ttl.as_secs().min(most)));
+        let end = bearer.identity.row.expires_at;
+        Ok(end.map_or(ttl, |end| ttl.min(end.since(view.now()))))
     }
 }
 
@@ -128,12 +134,8 @@ impl Bearer {
     async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
         let id = identity.row.id;
-        let owner = if identity.row.owner == id {
-            identity.clone()
-        } else {
-            let owner = tx.lookup::<IdentityRow>(&identity.row.owner).await?;
-            owner.ok_or_else(|| Error::internal("an identity without its owner"))?
-        };
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?.row;
         let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
             Some(group) => identities::member(tx, group.row.id, id)
                 .await?
@@ -141,13 +143,13 @@ impl Bearer {
             None => false,
         };
         let has_login = rows::has_login(tx, id).await?;
-        Ok(Some(Self { identity, owner, administrator, has_login }))
+        Ok(Some(Self { identity, owner, lifecycle, administrator, has_login }))
     }
 
     fn resource(&self, view: &View, name: ResourceName) -> Resource {
         let row = &self.identity.row;
         let mut resource = Resource::named(name).with_row(row.id.0, &self.identity);
-        resource.rows.push(self.owner.fence());
+        resource.rows.extend(self.owner.fence());
         resource.owner = Some(row.owner);
         resource.identity = Some(SubjectFacts {
             id: Some(row.id),
@@ -155,8 +157,8 @@ impl Bearer {
             administrator: self.administrator,
             registered_by: row.created_by.parse().ok(),
             has_certificate: self.has_login,
-            owner_active: is_active(&self.owner.row, view.now()),
-            owner_expires_at: self.owner.row.expires_at,
+            owner_active: self.owner.is_active(view.now()),
+            owner_expires_at: self.owner.expires_at(),
         });
         resource
     }
@@ -167,11 +169,15 @@ impl Bearer {
         if row.kind == Kind::Bootstrap {
             return Err(Error::precondition("the bootstrap identity gets no other certificate"));
         }
-        if row.state != IdentityState::Active {
-            return Err(Error::precondition("the identity is suspended; resume it first"));
+        match row.state {
+            IdentityState::Registered | IdentityState::Active => {}
+            IdentityState::Suspended => {
+                return Err(Error::precondition("the identity is suspended; resume it first"));
+            }
+            IdentityState::Retired => return Err(Error::precondition("the identity is retired")),
         }
         if !is_active(row, view.now()) {
-            return Err(Error::precondition("the identity has expired; register another"));
+            return Err(Error::precondition("the identity has expired; give it another end first"));
         }
         Ok(())
     }
@@ -201,29 +207,26 @@ impl Verb for IssueLogin {
             kind: row.kind,
             name: row.name.clone(),
         };
-        let ttl = self.ttl(view, decision, row)?;
+        let ttl = self.ttl(view, decision, &bearer)?;
         let template = Template::login(&self.request, &spiffe, Some(ttl))?;
-        let not_after = last_second(view.now(), ttl)?;
-        if not_after > authorities.login.not_after() {
-            return Err(Error::precondition("the login authority ends before the certificate"));
-        }
-        let serial = Serial::random(view.entropy())?;
-        let pending = Intent {
+        let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
-            resource: decision.resource()?.name.clone(),
-            serial: &serial,
-            not_after,
-        }
-        .pending(view)?;
-        let first = view.subject()?.identity.row.kind == Kind::Bootstrap;
-        let key = signing_key(view, HsmPurpose::CaLogin)?;
-        Ok(PreparedLogin { pending, serial, template, authorities, key, first })
+            parent: None,
+            resource: &decision.resource()?.name,
+        };
+        Ok(PreparedLogin {
+            signed: holder.sign(view, &authorities.login, &template).await?,
+            names: template.names().to_vec(),
+            chain_pem: authorities.login.pem(),
+            first: view.subject()?.identity.row.kind == Kind::Bootstrap,
+            activates: row.state == IdentityState::Registered,
+        })
     }
 
     fn note(&self, prepared: &PreparedLogin, note: &mut Note) {
-        note.keys.push(prepared.key.clone());
-        note.credential = Some(prepared.pending.id);
+        note.keys.push(prepared.signed.key.clone());
+        note.credential = Some(prepared.signed.row.id);
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -231,7 +234,7 @@ impl Verb for IssueLogin {
     }
 
     fn made(&self, prepared: &PreparedLogin) -> String {
-        prepared.pending.id.to_string()
+        prepared.signed.row.id.to_string()
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<LoginIssued> {
@@ -243,57 +246,44 @@ impl Verb for IssueLogin {
         };
         let row = made_before(view, made, theirs).await?;
         let chain_pem = self.authorities.current()?.login.pem();
-        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
+        Ok(LoginIssued { said: Said::of_der(&row.detail)?, row, chain_pem })
     }
 }
 
 #[async_trait]
-impl EffectOperation for IssueLogin {
-    type Effect = CredentialRow;
+impl Operation for IssueLogin {
+    const NEEDS: Needs = WRITES;
 
-    async fn intend(
+    fn needs(&self, prepared: &PreparedLogin) -> Needs {
+        if prepared.activates { GOVERNS } else { WRITES }
+    }
+
+    async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         prepared: &PreparedLogin,
         _: &Decision,
-    ) -> Result<()> {
+    ) -> Result<LoginIssued> {
         // Every login takes the lock: that there is none yet is a fact without a row of its own.
-        let bearer = prepared.pending.identity;
-        identities::hold_identity(tx, bearer).await?;
-        if prepared.first && rows::has_login(tx, bearer).await? {
+        let Signed { row, certificate, .. } = &prepared.signed;
+        identities::hold_identity(tx, row.identity).await?;
+        if prepared.first && rows::has_login(tx, row.identity).await? {
             return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
-        tx.insert(&prepared.pending).await?;
-        Ok(())
-    }
-
-    async fn act(&self, view: &View, prepared: &PreparedLogin) -> Result<CredentialRow> {
-        let PreparedLogin { pending, serial, template, authorities, .. } = prepared;
-        let hsm = view.hsm().as_ref();
-        let made = issue(hsm, &authorities.login, template, serial, view.now()).await?;
-        Ok(signed(pending, &made))
-    }
-
-    async fn record(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &PreparedLogin,
-        effect: &CredentialRow,
-    ) -> Result<LoginIssued> {
-        let row = tx.update(PENDING, effect).await?.row;
-        let chain_pem = prepared.authorities.login.pem();
-        Ok(LoginIssued { said: Said::of_row(&row)?, row, chain_pem })
-    }
-
-    async fn abandon(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &PreparedLogin,
-    ) -> Result<()> {
-        tx.update(PENDING, &never_signed(&prepared.pending)).await?;
-        Ok(())
+        tx.insert(row).await?;
+        if prepared.activates {
+            activate(ctx, tx, row.identity).await?;
+        }
+        Ok(LoginIssued {
+            said: Said {
+                serial: certificate.serial.to_string(),
+                names: prepared.names.clone(),
+                not_before: certificate.not_before,
+                not_after: certificate.not_after,
+            },
+            row: row.clone(),
+            chain_pem: prepared.chain_pem.clone(),
+        })
     }
 }

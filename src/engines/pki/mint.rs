@@ -1,7 +1,7 @@
 //! Certificates of a role: for a key that the caller keeps (a CSR), or for one that is made here.
 //!
-//! Intent with the serial, signature in the HSM, record with the certificate. Nothing is outside
-//! the vault before the record is durable, so whatever fails only leaves a serial unused.
+//! Signed over a serial that is in the store, then committed with its entry. Nothing is outside the
+//! vault before that is durable, so whatever fails only leaves a serial unused.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,27 +11,19 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::certificate::pem;
-use super::credential::{
-    self, Intent, Said, is_signed, last_second, never_signed, signed, signing_key,
-};
+use super::credential::{Holder, Said, Signed};
 use super::listing::Standing;
 use super::roles::{Roles, no_such_role, role_resource};
-use super::{
-    Authorities, AuthoritySlot, Certificate, GeneratedKey, KeyType, Profile, Request, Serial,
-    SubjectName, Template, issue,
-};
+use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, SubjectName};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
-use crate::store::keys::HsmPurpose;
 use crate::store::{Needs, Tx};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
     SecretBytes, Segment, UnixMillis,
 };
-use crate::vault::{
-    Decision, EffectOperation, Note, Resource, Resumed, RetryKey, Verb, View, WRITES_ONE,
-};
+use crate::vault::{Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES_ONE};
 
 /// What every order for a certificate names.
 #[derive(Debug)]
@@ -129,30 +121,18 @@ impl Issued {
     }
 }
 
-/// A certificate that is about to be signed.
+/// A certificate that was signed and that nobody has yet.
 #[derive(Debug)]
 pub struct Prepared {
-    pending: CredentialRow,
-    serial: Serial,
-    template: Template,
-    authorities: Arc<Authorities>,
+    issued: Arc<Issued>,
     key: KeyUse,
-    private_key: Option<Arc<SecretBytes>>,
-    identity: String,
-}
-
-/// A certificate that was signed.
-#[derive(Debug)]
-pub struct Signed {
-    row: CredentialRow,
-    not_before: UnixMillis,
 }
 
 #[async_trait]
 impl<S: Source> Verb for Mint<S> {
     const ACTION: &'static str = S::ACTION;
     type Prepared = Prepared;
-    type Output = Issued;
+    type Output = Arc<Issued>;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let Order { roles, role, .. } = &self.order;
@@ -171,37 +151,36 @@ impl<S: Source> Verb for Mint<S> {
         let mut template = role.profile.check(&request, &[], *ttl, ours)?;
         let holder = &view.subject()?.identity.row;
         template.ttl = cap(view, decision, template.ttl, decision.end(S::ACTION));
-        let not_after = last_second(view.now(), template.ttl)?;
-        if not_after > authorities.issuing.not_after() {
-            return Err(Error::precondition("the issuing authority ends before the certificate"));
-        }
-        let serial = Serial::random(view.entropy())?;
-        let pending = Intent {
-            kind: CredentialKind::Certificate,
-            identity: holder,
-            resource: role.resource.name.clone(),
-            serial: &serial,
-            not_after,
-        }
-        .pending(view)?;
         // Revoking a token ends what was asked for with it; a login's end ends nothing.
         let asks = view.subject()?;
-        let token = asks.token.as_ref().map(|_| asks.credential.row.id);
-        let pending = CredentialRow { parent: token, ..pending };
-        Ok(Prepared {
-            pending,
-            serial,
-            template,
-            authorities,
-            key: signing_key(view, HsmPurpose::CaIssuing)?,
-            private_key,
+        let holder_of = Holder {
+            kind: CredentialKind::Certificate,
+            identity: holder,
+            parent: asks.token.as_ref().map(|_| asks.credential.row.id),
+            resource: &role.resource.name,
+        };
+        let Signed { row, certificate, key } =
+            holder_of.sign(view, &authorities.issuing, &template).await?;
+        let issued = Issued {
+            said: Said {
+                serial: certificate.serial.to_string(),
+                names: template.names().to_vec(),
+                not_before: certificate.not_before,
+                not_after: certificate.not_after,
+            },
+            row,
             identity: holder.name.to_string(),
-        })
+            standing: Standing::Active,
+            chain_pem: authorities.issuing.pem(),
+            private_key,
+            replayed: false,
+        };
+        Ok(Prepared { issued: Arc::new(issued), key })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
         note.keys.push(prepared.key.clone());
-        note.credential = Some(prepared.pending.id);
+        note.credential = Some(prepared.issued.row.id);
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -209,96 +188,24 @@ impl<S: Source> Verb for Mint<S> {
     }
 
     fn made(&self, prepared: &Prepared) -> String {
-        prepared.pending.id.to_string()
+        prepared.issued.row.id.to_string()
     }
 
-    async fn replay(&self, view: &View, made: &str) -> Result<Issued> {
+    async fn replay(&self, view: &View, made: &str) -> Result<Arc<Issued>> {
         let holder = &view.subject()?.identity.row;
         let resource = role_resource(&self.order.role)?;
         let mine = Made { kind: CredentialKind::Certificate, identity: holder.id, resource };
         let row = made_before(view, made, mine).await?;
         let authorities = self.order.authorities.current()?;
-        Ok(Issued {
-            said: Said::of_row(&row)?,
+        Ok(Arc::new(Issued {
+            said: Said::of_der(&row.detail)?,
             standing: Standing::of(&row, holder.revocation_epoch, view.now()),
             row,
             identity: holder.name.to_string(),
             chain_pem: authorities.issuing.pem(),
             private_key: None,
             replayed: true,
-        })
-    }
-}
-
-#[async_trait]
-impl<S: Source> EffectOperation for Mint<S> {
-    type Effect = Signed;
-    const NEEDS: Needs = WRITES_ONE;
-
-    async fn intend(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-        _: &Decision,
-    ) -> Result<()> {
-        tx.insert(&prepared.pending).await?;
-        Ok(())
-    }
-
-    async fn act(&self, view: &View, prepared: &Prepared) -> Result<Signed> {
-        let Prepared { pending, serial, template, authorities, .. } = prepared;
-        let hsm = view.hsm().as_ref();
-        let made: Certificate =
-            issue(hsm, &authorities.issuing, template, serial, view.now()).await?;
-        Ok(Signed { row: signed(pending, &made), not_before: made.not_before })
-    }
-
-    async fn record(
-        &self,
-        _: &RequestContext,
-        tx: &mut Tx,
-        prepared: &Prepared,
-        effect: &Signed,
-    ) -> Result<Issued> {
-        let row = tx.update(credential::PENDING, &effect.row).await?.row;
-        Ok(Issued {
-            said: Said {
-                serial: prepared.serial.to_string(),
-                names: prepared.template.names().to_vec(),
-                not_before: effect.not_before,
-                not_after: row.expires_at,
-            },
-            row,
-            identity: prepared.identity.clone(),
-            standing: Standing::Active,
-            chain_pem: prepared.authorities.issuing.pem(),
-            private_key: prepared.private_key.clone(),
-            replayed: false,
-        })
-    }
-
-    async fn abandon(&self, _: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
-        tx.update(credential::PENDING, &never_signed(&prepared.pending)).await?;
-        Ok(())
-    }
-
-    async fn resume(
-        &self,
-        ctx: &RequestContext,
-        tx: &mut Tx,
-        made: &str,
-        replace: bool,
-    ) -> Result<Resumed> {
-        if replace {
-            self.supersede(ctx, tx, made).await?;
-            return Ok(Resumed::Anew);
-        }
-        // Nothing of one that was never signed is anywhere.
-        let id: CredentialId = made.parse()?;
-        let found = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(nothing_made)?;
-        let failed = found.row.state == CredentialState::Ended && !is_signed(&found.row);
-        Ok(if failed { Resumed::Anew } else { Resumed::Stays })
+        }))
     }
 
     async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
@@ -325,13 +232,24 @@ impl<S: Source> EffectOperation for Mint<S> {
     }
 }
 
+#[async_trait]
+impl<S: Source> Operation for Mint<S> {
+    const NEEDS: Needs = WRITES_ONE;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        _: &Decision,
+    ) -> Result<Arc<Issued>> {
+        tx.insert(&prepared.issued.row).await?;
+        Ok(Arc::clone(&prepared.issued))
+    }
+}
+
 /// Caps a time to live by the decision's obligations and by an end that it may not pass.
-pub(super) fn cap(
-    view: &View,
-    decision: &Decision,
-    ttl: Duration,
-    end: Option<UnixMillis>,
-) -> Duration {
+fn cap(view: &View, decision: &Decision, ttl: Duration, end: Option<UnixMillis>) -> Duration {
     let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
     end.map_or(ttl, |end| ttl.min(end.since(view.now())))
 }
@@ -356,7 +274,7 @@ fn nothing_made() -> Error {
     Error::internal("a retry names nothing that its call made")
 }
 
-/// Finds what an earlier try made, or says why there is nothing.
+/// Finds what an earlier try made.
 pub(super) async fn made_before(view: &View, made: &str, what: Made) -> Result<CredentialRow> {
     let id: CredentialId = made.parse()?;
     let found = view
@@ -364,22 +282,5 @@ pub(super) async fn made_before(view: &View, made: &str, what: Made) -> Result<C
         .await?
         .filter(|found| what.is(&found.row))
         .ok_or_else(nothing_made)?;
-    match found.row.state {
-        CredentialState::Pending => {
-            Err(Error::unavailable("the first call with this key is still being signed; retry"))
-        }
-        CredentialState::Active
-        | CredentialState::Revoking
-        | CredentialState::Ended
-        | CredentialState::Spent => {
-            if is_signed(&found.row) {
-                Ok(found.row)
-            } else {
-                Err(Error::precondition(
-                    "the first call with this idempotency key failed before anything was signed; \
-                     ask again with another key",
-                ))
-            }
-        }
-    }
+    Ok(found.row)
 }

@@ -1,8 +1,8 @@
 //! X.509: requests, profiles, authorities, and certificates signed by keys in the HSM.
 //!
 //! The core is pure: bytes and rules in, certificates out, and [`issue`] is the one way to a
-//! signature. The verbs around it (`roles`, `mint`, `login`, `listing`) store a serial before they
-//! call it.
+//! signature. The verbs around it (`roles`, `mint`, `login`, `listing`) give it a serial that is in the
+//! store.
 
 mod authorities;
 mod authority;
@@ -19,7 +19,6 @@ mod mint;
 mod names;
 mod patterns;
 mod profile;
-mod recover;
 mod roles;
 mod rsa;
 mod spiffe;
@@ -28,7 +27,7 @@ mod template;
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
 pub use certificate::{Certificate, issue, pem};
-pub use credential::{Said, is_signed};
+pub use credential::{Holder, Said, Signed, signing_key};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};
 pub use listing::{Anchors, CertificatePage, ListCertificates, Listed, ShowAuthorities, Standing};
@@ -37,7 +36,6 @@ pub use mint::{Issue, Issued, Mint, NewKey, Order, Sign, Source};
 pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
-pub use recover::RecoverSigning;
 pub use roles::{CertificateRole, ListRoles, Put, PutRole, RemoveRole, RolePage, Roles, ShowRole};
 pub use spiffe::{SpiffeId, TrustDomain};
-pub use template::{LOGIN_TTL, Serial, Template};
+pub use template::{LOGIN_TTL, Template};

@@ -1,21 +1,19 @@
 //! Signs the certificate of a node's own listener. The listener is no identity, so that there is
-//! no row: the serial is in the entry of the intent, which is durable before anything is signed.
+//! no row: its serial and its names are in the entry.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::audit::Field;
 use crate::engines::pki::{
-    Authorities, AuthoritySlot, Certificate, PublicKey, Serial, SubjectName, Template, issue,
+    AuthoritySlot, Certificate, PublicKey, SubjectName, Template, issue, signing_key,
 };
 use crate::error::Result;
 use crate::keyring::KeyUse;
-use crate::store::Tx;
-use crate::store::keys::HsmPurpose;
+use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, ResourceName};
-use crate::vault::{Decision, EffectOperation, Note, Resource, Verb, View};
+use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View};
 
 /// The name under which a node's listener is recorded.
 pub const LISTENER: &str = "listener";
@@ -33,12 +31,10 @@ pub struct IssueListener {
     pub ttl: Duration,
 }
 
-/// A listener's certificate that is about to be signed.
+/// A listener's certificate that was signed and that no listener shows yet.
 #[derive(Debug)]
 pub struct PreparedListener {
-    serial: Serial,
-    template: Template,
-    authorities: Arc<Authorities>,
+    certificate: Certificate,
     key: KeyUse,
 }
 
@@ -55,14 +51,16 @@ impl Verb for IssueListener {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<PreparedListener> {
         let authorities = self.authorities.current()?;
         let template = Template::server(self.key.clone(), self.names.clone(), self.ttl)?;
-        let serial = Serial::random(view.entropy())?;
-        let key = view.keyring().hsm_key(HsmPurpose::CaIssuing)?;
-        let key = KeyUse { key: key.label, version: key.version, purpose: "sign certificate" };
-        Ok(PreparedListener { serial, template, authorities, key })
+        let (issuing, serial) = (&authorities.issuing, view.serial().await?);
+        Ok(PreparedListener {
+            certificate: issue(view.hsm().as_ref(), issuing, &template, &serial, view.now())
+                .await?,
+            key: signing_key(view, issuing)?,
+        })
     }
 
     fn note(&self, prepared: &PreparedListener, note: &mut Note) {
-        let serial = data_encoding::HEXLOWER.encode(prepared.serial.as_bytes());
+        let serial = prepared.certificate.serial;
         let names: Vec<_> = self.names.iter().map(SubjectName::text).collect();
         note.keys.push(prepared.key.clone());
         note.private.push((Field::Detail, format!("serial {serial} for {}", names.join(", "))));
@@ -70,35 +68,16 @@ impl Verb for IssueListener {
 }
 
 #[async_trait]
-impl EffectOperation for IssueListener {
-    type Effect = Certificate;
+impl Operation for IssueListener {
+    const NEEDS: Needs = READS;
 
-    async fn intend(
+    async fn commit(
         &self,
         _: &RequestContext,
         _: &mut Tx,
-        _: &PreparedListener,
+        prepared: &PreparedListener,
         _: &Decision,
-    ) -> Result<()> {
-        Ok(())
-    }
-
-    async fn act(&self, view: &View, prepared: &PreparedListener) -> Result<Certificate> {
-        let PreparedListener { serial, template, authorities, .. } = prepared;
-        issue(view.hsm().as_ref(), &authorities.issuing, template, serial, view.now()).await
-    }
-
-    async fn record(
-        &self,
-        _: &RequestContext,
-        _: &mut Tx,
-        _: &PreparedListener,
-        made: &Certificate,
     ) -> Result<Certificate> {
-        Ok(made.clone())
-    }
-
-    async fn abandon(&self, _: &RequestContext, _: &mut Tx, _: &PreparedListener) -> Result<()> {
-        Ok(())
+        Ok(prepared.certificate.clone())
     }
 }

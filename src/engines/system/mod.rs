@@ -9,7 +9,7 @@ mod seal;
 mod unseal;
 
 pub use listener::{IssueListener, LISTENER, PreparedListener};
-pub use renew::{RenewAdministrator, Renewed};
+pub use renew::RenewAdministrator;
 pub use seal::{Seal, Sealing};
 pub use unseal::{CONTROL_SOCKET, Unseal};
 

@@ -9,18 +9,20 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::{Token, find, missing, resource_name};
+use crate::engines::identities::activate;
 use crate::error::{Error, Result};
 use crate::policy::{Cidr, SubjectFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, IdentityRow};
+use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    AccessToken, CredentialId, CredentialKind, CredentialState, IdentityName, RequestContext,
-    SecretBytes, SingleUseToken, TokenSecret, TokenType, UnixMillis,
+    AccessToken, CredentialId, CredentialKind, CredentialState, IdentityName, IdentityState,
+    RequestContext, SecretBytes, SingleUseToken, TokenSecret, TokenType, UnixMillis,
 };
 use crate::vault::{
-    DEPTH, Decision, Note, Operation, Resource, RetryKey, Scope, Subject, TokenDetail, Verb, View,
-    WRITES_ONE, handle_of, is_active,
+    Answerable, DEPTH, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Scope, Subject,
+    TokenDetail, Verb, View, WRITES_ONE, handle_of, is_active,
 };
 
 /// Entries of each list of an order.
@@ -96,6 +98,8 @@ pub struct MintToken {
 pub struct Prepared {
     token: Token,
     bearer: SecretBytes,
+    /// Whether nothing was issued to its holder before.
+    activates: bool,
 }
 
 /// A token that was made.
@@ -129,8 +133,8 @@ impl Order {
         Ok(())
     }
 
-    /// How long it lives, and how long renewals carry it.
-    fn spans(&self, decision: &Decision) -> Result<(Duration, Duration)> {
+    /// How long it lives, and how long renewals carry it, within what its holder's kind may.
+    fn spans(&self, decision: &Decision, lives: &LifecycleRow) -> Result<(Duration, Duration)> {
         let limits = self.limits;
         let single = self.uses == Some(1);
         let usual = if single { limits.usual_single } else { limits.usual };
@@ -144,8 +148,12 @@ impl Order {
                 limits.most.as_secs()
             )));
         }
-        let cap = |span: Duration| Duration::from_secs(decision.cap_ttl_s(span.as_secs()));
-        Ok((cap(ttl), cap(most)))
+        let cap = |span: Duration, most_s: i64| -> Result<Duration> {
+            let most_s = u64::try_from(most_s).map_err(Error::internal)?;
+            Ok(Duration::from_secs(decision.oblige_ttl_s(span.as_secs().min(most_s))))
+        };
+        let most = cap(most, lives.max_age_s)?;
+        Ok((cap(ttl, lives.max_ttl_s)?.min(most), most))
     }
 
     /// Makes it for a holder, under the token that asks where that is the holder's own.
@@ -154,11 +162,18 @@ impl Order {
         view: &View,
         decision: &Decision,
         holder: &IdentityRow,
+        lives: &LifecycleRow,
         parent: Option<&Subject>,
     ) -> Result<Prepared> {
         self.check()?;
+        if lives.single_use && self.uses != Some(1) {
+            return Err(Error::precondition(format!(
+                "each token of a {} can be used once alone: ask for one use",
+                holder.kind
+            )));
+        }
         let (subject, now) = (view.subject()?, view.now());
-        let (ttl, most) = self.spans(decision)?;
+        let (ttl, most) = self.spans(decision, lives)?;
         let above = parent.filter(|parent| parent.token.is_some()).map(|up| &up.credential.row);
         let cap = |at: UnixMillis, above: Option<UnixMillis>| {
             [holder.expires_at, above].into_iter().flatten().fold(at, UnixMillis::min)
@@ -207,7 +222,8 @@ impl Order {
             revocation_epoch: holder.revocation_epoch,
             created_by: subject.identity.row.name.to_string(),
         };
-        Ok(Prepared { token, bearer })
+        let activates = holder.state == IdentityState::Registered;
+        Ok(Prepared { token, bearer, activates })
     }
 
     fn detail(&self, by: &Subject, ttl: Duration) -> TokenDetail {
@@ -238,6 +254,9 @@ impl Order {
             ));
         }
         tx.insert(row).await?;
+        if made.activates {
+            activate(ctx, tx, row.identity).await?;
+        }
         Ok(Made { token: made.token.clone(), bearer: Some(made.bearer.clone()) })
     }
 }
@@ -273,7 +292,8 @@ impl Verb for CreateToken {
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let subject = view.subject()?;
-        self.0.make(view, decision, &subject.identity.row, Some(subject))
+        let (holder, lives) = (&subject.identity.row, &subject.lifecycle.row);
+        self.0.make(view, decision, holder, lives, Some(subject))
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {
@@ -308,23 +328,24 @@ impl Operation for CreateToken {
     }
 }
 
-/// A machine and who answers for it.
-type Holder = (Versioned<IdentityRow>, Versioned<IdentityRow>);
+/// Whose token it is to be, as of one snapshot.
+struct Holder {
+    identity: Versioned<IdentityRow>,
+    owner: Answerable,
+    lifecycle: Versioned<LifecycleRow>,
+}
 
-impl MintToken {
-    async fn holder(&self, view: &View) -> Result<Option<Holder>> {
-        let name = self.name.clone();
-        let read = view.read(move |tx| {
-            async move {
-                let found = identities::identity_named(tx, &name).await?;
-                let Some(holder) = found else { return Ok(None) };
-                let owner = tx.lookup::<IdentityRow>(&holder.row.owner).await?;
-                let missing = || Error::internal("an identity without its owner");
-                Ok(Some((holder, owner.ok_or_else(missing)?)))
-            }
-            .boxed()
-        });
-        read.await
+impl Holder {
+    async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
+        let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
+        Ok(Some(Self { identity, owner, lifecycle }))
+    }
+
+    async fn find(view: &View, name: &IdentityName) -> Result<Option<Self>> {
+        let name = name.clone();
+        view.read(move |tx| async move { Self::load(tx, &name).await }.boxed()).await
     }
 }
 
@@ -336,34 +357,37 @@ impl Verb for MintToken {
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let resource = Resource::named(resource_name(&self.name)?);
-        let Some((holder, owner)) = self.holder(view).await? else { return Ok(vec![resource]) };
-        let mut resource = resource.with_row(holder.row.id.0, &holder);
-        resource.rows.push(owner.fence());
-        resource.owner = Some(holder.row.owner);
-        resource.labels = serde_json::from_str(&holder.row.labels).map_err(Error::internal)?;
+        let Some(holder) = Holder::find(view, &self.name).await? else { return Ok(vec![resource]) };
+        let row = &holder.identity.row;
+        let mut resource = resource.with_row(row.id.0, &holder.identity);
+        resource.rows.push(holder.lifecycle.fence());
+        resource.rows.extend(holder.owner.fence());
+        resource.owner = Some(row.owner);
+        resource.labels = serde_json::from_str(&row.labels).map_err(Error::internal)?;
         resource.identity = Some(SubjectFacts {
-            id: Some(holder.row.id),
-            kind: holder.row.kind,
+            id: Some(row.id),
+            kind: row.kind,
             administrator: false,
-            registered_by: holder.row.created_by.parse().ok(),
+            registered_by: row.created_by.parse().ok(),
             has_certificate: true,
-            owner_active: is_active(&owner.row, view.now()),
-            owner_expires_at: owner.row.expires_at,
+            owner_active: holder.owner.is_active(view.now()),
+            owner_expires_at: holder.owner.expires_at(),
         });
         Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
-        let found = self.holder(view).await?;
-        let (holder, _) = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
-        // Read again since it was decided on: the fence holds the one that was.
-        if decision.resource()?.id != Some(holder.row.id.0) {
+        let found = Holder::find(view, &self.name).await?;
+        let holder = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
+        let (rows, row) = (&decision.resource()?.rows, &holder.identity.row);
+        // Read again since it was decided on: the fence holds what was.
+        if !rows.contains(&holder.identity.fence()) || !rows.contains(&holder.lifecycle.fence()) {
             return Err(Error::Conflict("the identity changed; retry".into()));
         }
-        if !is_active(&holder.row, view.now()) {
+        if !is_active(row, view.now()) {
             return Err(Error::precondition("the identity is suspended or over"));
         }
-        self.order.make(view, decision, &holder.row, None)
+        self.order.make(view, decision, row, &holder.lifecycle.row, None)
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {
@@ -386,6 +410,10 @@ impl Verb for MintToken {
 #[async_trait]
 impl Operation for MintToken {
     const NEEDS: Needs = WRITES_ONE;
+
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        if prepared.activates { GOVERNS } else { WRITES_ONE }
+    }
 
     async fn commit(
         &self,

@@ -39,7 +39,7 @@ impl Verb for RenewToken {
         resource_of(view, self.accessor).await
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let (id, now, subject) = (meant(view, self.accessor)?, view.now(), view.subject()?);
         let read = view.read(move |tx| async move { with_parent(tx, id).await }.boxed());
         let (found, parent) = read.await?.ok_or_else(missing)?;
@@ -55,8 +55,10 @@ impl Verb for RenewToken {
             return Err(Error::precondition("the token is over; ask for another"));
         }
         let ttl = self.ttl.unwrap_or(Duration::from_secs(found.detail.ttl_s));
-        let caps =
-            [Some(row.max_expires_at), holder.expires_at, parent.map(|up| up.row.expires_at)];
+        let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
+        let longest = row.max_expires_at.since(row.issued_at).as_secs();
+        let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
+        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at)];
         let end = caps.into_iter().flatten().fold(now.plus(ttl)?, UnixMillis::min);
         // Renewing shortens nothing: revoking does.
         let end = end.max(row.expires_at);

@@ -76,7 +76,7 @@ impl Pkcs11Hsm {
     /// Tells what the token is and can do; needs no login.
     ///
     /// # Errors
-    /// [`HsmError::Configuration`] when no token or more than one matches.
+    /// [`HsmError::TokenMissing`] when no token or more than one matches.
     pub async fn probe(&self) -> Result<Probe, HsmError> {
         self.workers.run(|link| probe::probe(link)).await
     }

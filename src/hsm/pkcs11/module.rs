@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use aws_lc_rs::digest;
@@ -30,6 +31,8 @@ pub(in crate::hsm) struct Module {
     sha256: String,
     /// Whether we called `C_Initialize`; who did not, does not finalise.
     owned: bool,
+    /// Whether more than one opened it.
+    shared: AtomicBool,
     /// Makes keys be made one at a time in this process, so that one of two wins.
     creating: Mutex<()>,
 }
@@ -45,6 +48,7 @@ impl Module {
         loaded.retain(|(_, module)| module.strong_count() > 0);
         let known = loaded.iter().find(|(known, _)| known == path);
         if let Some(module) = known.and_then(|(_, module)| module.upgrade()) {
+            module.shared.store(true, Ordering::SeqCst);
             return Ok(module);
         }
         let sha256 = inspect(path)?;
@@ -52,17 +56,24 @@ impl Module {
         let context = Pkcs11::new(path).map_err(|error| {
             HsmError::Configuration(format!("cannot load {}: {error}", path.display()))
         })?;
-        let owned = match context.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
-        {
+        let owned = match context.initialize(arguments()) {
             Ok(()) => true,
             Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => false,
-            Err(error) => return Err(map(&error)),
+            // What it looks for may come yet: who looks for the token begins with this again.
+            Err(error) => match map(&error) {
+                cause if !matches!(cause, HsmError::Unavailable(_)) => return Err(cause),
+                cause => {
+                    tracing::warn!(%cause, "the PKCS#11 module does not initialise");
+                    true
+                }
+            },
         };
         let module = Arc::new(Self {
             context: Some(context),
             path: path.to_owned(),
             sha256,
             owned,
+            shared: AtomicBool::new(false),
             creating: Mutex::new(()),
         });
         loaded.push((path.to_owned(), Arc::downgrade(&module)));
@@ -72,6 +83,26 @@ impl Module {
     /// Gives the loaded module.
     pub(in crate::hsm) fn context(&self) -> Result<&Pkcs11, HsmError> {
         self.context.as_ref().ok_or_else(|| HsmError::Unavailable("module finalised".to_owned()))
+    }
+
+    /// Finalises and initialises it anew, for modules that look for tokens only then; not where
+    /// somebody else uses it.
+    ///
+    /// Only for whoever keeps everybody else out of the module.
+    ///
+    /// # Errors
+    /// What the module says to `C_Initialize`; the next call begins with it again.
+    pub(super) fn start_over(&self) -> Result<(), HsmError> {
+        let _loading = LOADED.lock();
+        if !self.owned || self.shared.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let context = self.context()?;
+        match context.clone().finalize() {
+            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiNotInitialized, _)) => {}
+            Err(error) => return Err(map(&error)),
+        }
+        context.initialize(arguments()).map_err(|error| map(&error))
     }
 
     /// Waits until nobody else in this process makes a key.
@@ -108,6 +139,10 @@ impl Drop for Module {
             tracing::warn!(%error, "the PKCS#11 module did not finalise");
         }
     }
+}
+
+fn arguments() -> CInitializeArgs {
+    CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)
 }
 
 /// Checks who may change the module's file and hashes it.

@@ -72,6 +72,7 @@ impl Probe {
 
 /// Asks module and token.
 pub(super) fn probe(link: &Link) -> Result<Probe, HsmError> {
+    link.settle()?;
     let context = link.module().context()?;
     let slot = link.find_slot()?;
     let token = context.get_token_info(slot).map_err(|error| map(&error))?;

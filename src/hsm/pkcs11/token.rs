@@ -213,6 +213,7 @@ impl Link {
                 | HsmError::KeyMissing(_)
                 | HsmError::KeyNotUnique(_)
                 | HsmError::KeyUntrusted { .. }
+                | HsmError::TokenMissing(_)
                 | HsmError::Configuration(_),
             ) => {}
         }
@@ -234,6 +235,7 @@ impl Link {
         if shared.auth.lock().pin.is_some() {
             return Ok(());
         }
+        self.look_for_token()?;
         let keeper = self.open_keeper(&pin, final_try)?;
         let mut auth = shared.auth.lock();
         if auth.term != term {
@@ -324,6 +326,21 @@ impl Link {
         Ok(Keeper { session, slot })
     }
 
+    /// Lets the module look for the token again where it never found it.
+    pub(super) fn settle(&self) -> Result<(), HsmError> {
+        let _gate = self.shared.gate.lock();
+        self.look_for_token()
+    }
+
+    /// Lets a module that looks for tokens only when it is initialised look again. Before the token
+    /// was ever found there is no session, and whoever holds the gate is alone in the module.
+    fn look_for_token(&self) -> Result<(), HsmError> {
+        if !self.shared.found.load(Ordering::Relaxed) && self.find_slot().is_err() {
+            self.module.start_over()?;
+        }
+        Ok(())
+    }
+
     /// Finds the one token that the configuration names.
     pub(super) fn find_slot(&self) -> Result<Slot, HsmError> {
         let context = self.module.context()?;
@@ -347,15 +364,19 @@ impl Link {
             [] if self.shared.found.load(Ordering::Relaxed) => {
                 Err(HsmError::Unavailable("the token is gone".to_owned()))
             }
-            [] => Err(HsmError::Configuration(format!(
-                "no token matches {:?}; is the module's own configuration found?",
-                self.shared.selector
-            ))),
-            _ => Err(HsmError::Configuration(format!(
-                "more than one token matches {:?}; name it by token_serial",
-                self.shared.selector
-            ))),
+            [] => Err(self.missing("no token is there with", "plug it in, or correct [hsm]")),
+            _ => Err(self.missing("more than one token is there with", "name it by token_serial")),
         }
+    }
+
+    /// Says of the configured token what is wrong, and what to do.
+    fn missing(&self, wrong: &str, advice: &str) -> HsmError {
+        let (by, name) = match &self.shared.selector {
+            TokenSelector::Label(label) => ("label", label),
+            TokenSelector::Serial(serial) => ("serial number", serial),
+        };
+        let module = self.module.path().display();
+        HsmError::TokenMissing(format!("{wrong} the {by} `{name}` behind {module}; {advice}"))
     }
 
     /// Drops everything of an epoch in which the token was lost.

@@ -12,8 +12,8 @@ use regorus::{CompiledPolicy, PolicyModule, Value, compile_policy_with_entrypoin
 
 use super::*;
 use crate::types::{
-    AuthMethod, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, ResourceName,
-    ResourcePattern, Segment, Tier,
+    AuthMethod, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, Owner,
+    ResourceName, ResourcePattern, Segment, Tier,
 };
 
 /// The time of every scene.
@@ -99,7 +99,7 @@ impl Given {
 #[derive(Debug, Clone)]
 struct Thing {
     name: ResourceName,
-    owner: Option<IdentityId>,
+    owner: Option<Owner>,
     holder: Option<IdentityId>,
     subject: Option<SubjectFacts>,
 }
@@ -109,8 +109,8 @@ fn thing(name: &str) -> Thing {
 }
 
 impl Thing {
-    fn owned(mut self, by: IdentityId) -> Self {
-        self.owner = Some(by);
+    fn owned(mut self, by: impl Into<Owner>) -> Self {
+        self.owner = Some(by.into());
         self
     }
 
@@ -205,7 +205,7 @@ impl Scene {
             name: &name,
             kind: self.kind,
             state: self.state,
-            owner: OTHER,
+            owner: OTHER.into(),
             owner_active: self.owner_active,
             owner_expires_at: self.owner_expires_at,
             tier: Tier::Medium,

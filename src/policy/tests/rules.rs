@@ -258,8 +258,7 @@ fn workers_do_what_their_list_says_and_no_more() {
     let policy = Policy::builtin().unwrap();
     for (worker, action, allow) in [
         ("lease_reaper", "leases.revoke", true),
-        ("certificate_reaper", "pki.sign", true),
-        ("certificate_reaper", "leases.revoke", false),
+        ("lease_reaper", "pki.sign", false),
         ("lease_reaper", "leases.renew", false),
         ("lease_reaper", "system.seal", false),
         ("reaper", "leases.revoke", false),
@@ -302,5 +301,35 @@ fn no_combination_of_facts_lets_anybody_but_a_human_administer() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_humans_of_a_group_act_as_the_owner_that_it_is_and_machines_in_it_do_not() {
+    let machine = |by: GroupId| {
+        thing("identities/etl").owned(Owner::Group(by)).is(|it| it.kind = Kind::Pipeline)
+    };
+    let other = GroupId(id(51));
+    for action in
+        ["identities.show", "identities.holdings", "identities.issue-cert", "identities.transfer"]
+    {
+        allowed_by(&human(action, machine(TEAM)), "owner");
+        assert!(!human(action, machine(other)).decide().allow, "{action} of another group");
+        let left = human(action, machine(TEAM)).with(|scene| scene.member = false);
+        assert!(!left.decide().allow, "{action} after leaving");
+        refused(&pipeline(action, machine(TEAM)), Reason::MachinesNeverAdminister);
+    }
+    let lease = || thing(READER).held(OTHER).owned(Owner::Group(TEAM));
+    allowed_by(&human("leases.revoke", lease()), "owner");
+    refused(&pipeline("leases.revoke", lease()), Reason::NotHolder);
+}
+
+#[test]
+fn who_is_retired_or_holds_no_credential_yet_does_nothing() {
+    for state in [IdentityState::Registered, IdentityState::Retired] {
+        let scene =
+            human("identities.whoami", thing("identities/carol").is(|it| it.id = Some(CALLER)));
+        allowed_by(&scene, "self");
+        refused(&scene.with(|scene| scene.state = state), Reason::IdentityNotActive);
     }
 }

@@ -72,7 +72,7 @@ fn probe_tells_what_the_token_can_do_before_any_login() {
                 assert!(Pkcs11Hsm::open(&config).unwrap().probe().await.is_ok());
                 config.token = strongroom::hsm::TokenSelector::Label("another".to_owned());
                 let missing = Pkcs11Hsm::open(&config).unwrap().probe().await;
-                assert!(matches!(missing, Err(HsmError::Configuration(_))), "{missing:?}");
+                assert!(matches!(missing, Err(HsmError::TokenMissing(_))), "{missing:?}");
             });
         },
     );

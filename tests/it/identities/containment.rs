@@ -29,7 +29,7 @@ async fn a_suspended_caller_is_refused_on_its_open_connection_at_once() {
         let mut carol = Client::new(human(&f, "carol").await);
         assert_eq!(knock(&mut carol).await, Code::Ok);
         let suspended = suspend(&mut client, "carol").await.unwrap();
-        assert_eq!((suspended.state.as_str(), suspended.row_version), ("suspended", 2));
+        assert_eq!((suspended.state.as_str(), suspended.row_version), ("suspended", 3));
         assert_eq!(knock(&mut carol).await, Code::Unauthenticated);
         assert_eq!(suspended, show(&mut client, "carol").await.unwrap());
     }

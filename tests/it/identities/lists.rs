@@ -1,6 +1,9 @@
 //! Lists of identities: pages, their tokens, what they are narrowed by.
 
-use strongroom::proto::{ListIdentitiesRequest, ListIdentitiesResponse};
+use strongroom::proto::group_service_client::GroupServiceClient;
+use strongroom::proto::{
+    AddMemberRequest, CreateGroupRequest, ListIdentitiesRequest, ListIdentitiesResponse,
+};
 
 use super::*;
 use crate::support::logins::login;
@@ -82,17 +85,119 @@ async fn a_list_is_narrowed_by_kind_owner_state_and_tier() {
     }
 }
 
+fn labelled(name: &str, owner: &str, label: (&str, &str), days: i64) -> CreateIdentityRequest {
+    let labels = [(label.0.to_owned(), label.1.to_owned())].into();
+    CreateIdentityRequest { labels, ttl_s: days * 86_400, ..registration(name, "pipeline", owner) }
+}
+
+/// Four machines, of a human and of a group that has the human's name; answers when they were made.
+async fn four_machines(f: &Fixture) -> i64 {
+    let mut client = admin(f).await;
+    register(f, "carol", "human", "").await;
+    let mut groups = GroupServiceClient::new(f.connect(&f.admin).await);
+    let team = CreateGroupRequest { name: "carol".into(), ..Default::default() };
+    groups.create_group(team).await.unwrap();
+    let add = AddMemberRequest { group: "carol".into(), identity: "carol".into() };
+    groups.add_member(add).await.unwrap();
+    for request in [
+        labelled("data/a", "carol", ("env", "prod"), 10),
+        labelled("data/b", "carol", ("env", "dev"), 20),
+        labelled("data-c", "admin", ("env", "prod"), 30),
+    ] {
+        create(&mut client, request).await.unwrap();
+    }
+    let grouped = CreateIdentityRequest {
+        owner_group: "carol".into(),
+        ..labelled("web/d", "", ("env", "prod"), 40)
+    };
+    create(&mut client, grouped).await.unwrap().created_at_ms
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_is_narrowed_by_label_group_prefix_end_and_use_on_the_server() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let mut client = admin(&f).await;
+        let (now, day) = (four_machines(&f).await, 86_400_000);
+        f.clock.advance(std::time::Duration::from_hours(5));
+        let mut used = Client::new(f.connect(&login(&f, "data/a").await).await);
+        used.who_am_i(WhoAmIRequest {}).await.unwrap();
+        f.node().vault.flush_usage().await.unwrap();
+        let all = || ListIdentitiesRequest { kind: "pipeline".into(), ..Default::default() };
+        let label = |value: &str| [("env".to_owned(), value.to_owned())].into();
+        for (request, expected) in [
+            (
+                ListIdentitiesRequest { labels: label("prod"), ..all() },
+                vec!["data-c", "data/a", "web/d"],
+            ),
+            (ListIdentitiesRequest { labels: label("pro"), ..all() }, vec![]),
+            (ListIdentitiesRequest { owner: "carol".into(), ..all() }, vec!["data/a", "data/b"]),
+            (ListIdentitiesRequest { owner_group: "carol".into(), ..all() }, vec!["web/d"]),
+            (
+                ListIdentitiesRequest { prefix: "data".into(), ..all() },
+                vec!["data-c", "data/a", "data/b"],
+            ),
+            (ListIdentitiesRequest { prefix: "data/".into(), ..all() }, vec!["data/a", "data/b"]),
+            (ListIdentitiesRequest { prefix: "data/b".into(), ..all() }, vec!["data/b"]),
+            (
+                ListIdentitiesRequest { expiring_before_ms: now + 25 * day, ..all() },
+                vec!["data/a", "data/b"],
+            ),
+            (
+                ListIdentitiesRequest { unused_since_ms: now + 3_600_000, ..all() },
+                vec!["data-c", "data/b", "web/d"],
+            ),
+            (ListIdentitiesRequest { unused_since_ms: now - day, ..all() }, vec![]),
+            (ListIdentitiesRequest { state: "active".into(), ..all() }, vec!["data/a"]),
+            (
+                ListIdentitiesRequest { labels: label("prod"), owner: "carol".into(), ..all() },
+                vec!["data/a"],
+            ),
+        ] {
+            let mut seen = Vec::new();
+            let mut next = ListIdentitiesRequest { page_size: 1, ..request.clone() };
+            loop {
+                let page = list(&mut client, next.clone()).await.unwrap();
+                seen.extend(names(&page).into_iter().map(str::to_owned));
+                next.page_token = page.next_page_token;
+                if next.page_token.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(seen, expected, "{backend:?} {request:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_is_not_canonical_is_refused() {
+    let f = Fixture::new().await;
+    let mut client = admin(&f).await;
+    let all = ListIdentitiesRequest::default;
+    let label = |value: &str| [("env".to_owned(), value.to_owned())].into();
+    let invalid = Code::InvalidArgument;
+    for request in [
+        ListIdentitiesRequest { labels: label("PROD"), ..all() },
+        ListIdentitiesRequest { prefix: "Data".into(), ..all() },
+        ListIdentitiesRequest { prefix: "%".into(), ..all() },
+        ListIdentitiesRequest { prefix: "a".repeat(256), ..all() },
+        ListIdentitiesRequest { expiring_before_ms: -1, ..all() },
+        ListIdentitiesRequest { unused_since_ms: i64::MIN, ..all() },
+        ListIdentitiesRequest { owner: "carol".into(), owner_group: "carol".into(), ..all() },
+        ListIdentitiesRequest { person: "*".into(), ..all() },
+    ] {
+        let refusal = list(&mut client, request.clone()).await.unwrap_err();
+        assert_eq!(refusal.code(), invalid, "{request:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_token_serves_its_caller_and_its_list_alone() {
     let f = Fixture::new().await;
     let mut client = admin(&f).await;
     register(&f, "carol", "human", "").await;
-    let mut groups =
-        strongroom::proto::group_service_client::GroupServiceClient::new(f.connect(&f.admin).await);
-    let add = strongroom::proto::AddMemberRequest {
-        group: "administrators".into(),
-        identity: "carol".into(),
-    };
+    let mut groups = GroupServiceClient::new(f.connect(&f.admin).await);
+    let add = AddMemberRequest { group: "administrators".into(), identity: "carol".into() };
     groups.add_member(add).await.unwrap();
     let mut carol = Client::new(f.connect(&login(&f, "carol").await).await);
     let first = ListIdentitiesRequest { page_size: 1, ..ListIdentitiesRequest::default() };

@@ -4,16 +4,17 @@ use prost::Message as _;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateTokenRequest,
     GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
-    GetGrantRequest, GetGroupRequest, GetIdentityRequest, InspectTokenRequest,
-    IssueCertificateRequest, IssueLoginCertificateRequest, ListCertificateRolesRequest,
+    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, InspectTokenRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
     ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest,
     ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
-    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
-    RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
-    RenewTokenRequest, ResumeIdentityRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    WhoAmIRequest, add_grant_request,
+    ListLifecyclesRequest, ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest,
+    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
+    RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, RevokeTokenRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
 };
 
 use crate::support::logins::registration;
@@ -27,6 +28,8 @@ pub(super) struct Things {
     pub(super) machine: String,
     /// Whose first login certificate is signed.
     pub(super) bearer: String,
+    /// Who owns the machine.
+    pub(super) owner: String,
     pub(super) lease: String,
     /// The accessor of its token.
     pub(super) token: String,
@@ -37,6 +40,8 @@ pub(super) struct Things {
 
 const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
+/// Who is retired.
+pub(super) const LEAVER: &str = "leaver";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
 
@@ -71,6 +76,29 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
         "CreateIdentity" => registration("newcomer", "human", "").encode_to_vec(),
         "GetIdentity" => GetIdentityRequest { name: of.machine.clone() }.encode_to_vec(),
         "ListIdentities" => ListIdentitiesRequest::default().encode_to_vec(),
+        "ListLifecycles" => ListLifecyclesRequest {}.encode_to_vec(),
+        "PutLifecycle" => {
+            let lifecycle = Lifecycle {
+                kind: "model".into(),
+                max_ttl_s: 3_600,
+                max_age_s: 3_600,
+                rotation_s: 3_600,
+                ..Default::default()
+            };
+            PutLifecycleRequest { lifecycle: Some(lifecycle) }.encode_to_vec()
+        }
+        "GetHoldings" => GetHoldingsRequest { name: of.machine.clone() }.encode_to_vec(),
+        "UpdateIdentity" => {
+            UpdateIdentityRequest { name, purpose: Some("another".into()), ..Default::default() }
+                .encode_to_vec()
+        }
+        "TransferIdentity" => TransferIdentityRequest {
+            name: of.machine.clone(),
+            owner: of.owner.clone(),
+            ..Default::default()
+        }
+        .encode_to_vec(),
+        "RetireIdentity" => RetireIdentityRequest { name: LEAVER.into(), reason }.encode_to_vec(),
         "SuspendIdentity" => SuspendIdentityRequest { name, reason }.encode_to_vec(),
         "ResumeIdentity" => ResumeIdentityRequest { name, reason }.encode_to_vec(),
         "IssueLoginCertificate" => IssueLoginCertificateRequest {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::requests::{SPARE, Things, certificate_role, request};
+use super::requests::{LEAVER, SPARE, Things, certificate_role, request};
 use super::wire::call;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Login, TRUST_DOMAIN, csr, location, pin};
@@ -79,6 +79,7 @@ impl Scene {
         let bare = machine(f, "bare").await;
         let other = human(f, "dave").await;
         register(f, "victim", "pipeline", "carol").await;
+        register(f, LEAVER, "pipeline", "carol").await;
         let suspended = machine(f, "contained").await;
         let contain = SuspendIdentityRequest { name: "contained".into(), reason: String::new() };
         let mut client = IdentityServiceClient::new(world.admin.clone());
@@ -86,6 +87,7 @@ impl Scene {
         let things = Things {
             machine: "data-etl".into(),
             bearer: "data-etl".into(),
+            owner: "carol".into(),
             token: token(&granted, 0).await.token.unwrap().accessor,
             lease: issue(&granted, ask()).await.unwrap().lease_id,
             grant: world

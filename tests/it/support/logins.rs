@@ -6,17 +6,17 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use strongroom::Result;
 use strongroom::crypto::sha256;
-use strongroom::engines::pki::{Authorities, Request, Serial, SpiffeId, Template, issue};
+use strongroom::engines::pki::{Authorities, Request, SpiffeId, Template, issue};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{CreateIdentityRequest, Identity};
 use strongroom::store::credentials::CredentialRow;
-use strongroom::store::identities::identity_named;
-use strongroom::store::{Needs, Tx};
+use strongroom::store::identities::{IdentityRow, identity_named};
+use strongroom::store::{Needs, Tx, Versioned};
 use strongroom::types::{
-    Caller, CredentialId, CredentialKind, CredentialState, IdentityName, RequestContext,
-    ResourceName,
+    Caller, CredentialId, CredentialKind, CredentialState, IdentityName, IdentityState,
+    RequestContext, ResourceName,
 };
-use strongroom::vault::{Decision, Operation, Resource, Verb, View, WRITES};
+use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
 use tonic::transport::Channel;
 
 use super::node::{Fixture, Login, TRUST_DOMAIN, csr};
@@ -31,6 +31,7 @@ pub(crate) fn registration(name: &str, kind: &str, owner: &str) -> CreateIdentit
         purpose: "a test".to_owned(),
         tier: "low".to_owned(),
         ttl_s: if kind == "human" { 0 } else { 90 * 86_400 },
+        ..CreateIdentityRequest::default()
     }
 }
 
@@ -99,7 +100,7 @@ impl Verb for Sign {
         let authorities = Authorities::load(view.keyring(), hsm, &trust_domain).await?;
         let id = SpiffeId { trust_domain, kind: found.kind, name: found.name.clone() };
         let template = Template::login(&Request::parse(self.request.as_bytes())?, &id, None)?;
-        let serial = Serial::random(view.entropy())?;
+        let serial = view.serial().await?;
         let signed = issue(hsm, &authorities.login, &template, &serial, view.now()).await?;
         let row = CredentialRow {
             id: CredentialId(view.new_id()?),
@@ -124,7 +125,7 @@ impl Verb for Sign {
 
 #[async_trait]
 impl Operation for Sign {
-    const NEEDS: Needs = WRITES;
+    const NEEDS: Needs = GOVERNS;
 
     async fn commit(
         &self,
@@ -134,6 +135,12 @@ impl Operation for Sign {
         _: &Decision,
     ) -> Result<String> {
         tx.insert(row).await?;
+        let Versioned { row: mut bearer, version } =
+            tx.lookup::<IdentityRow>(&row.identity).await?.unwrap();
+        if bearer.state == IdentityState::Registered {
+            bearer.state = IdentityState::Active;
+            tx.update(version, &bearer).await?;
+        }
         Ok(pem.clone())
     }
 }

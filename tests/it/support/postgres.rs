@@ -252,6 +252,11 @@ fn account() -> Option<(u32, u32)> {
     Some((fields.next().unwrap(), fields.next().unwrap()))
 }
 
+/// Prepares one of PostgreSQL's own programs.
+pub(crate) fn tool(program: &str) -> Command {
+    Command::new(binaries().join(program))
+}
+
 /// The newest installed version's programs.
 fn binaries() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("postgresql is not installed");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use strongroom::hsm::softhsm;
+use strongroom::store::Location;
 use tempfile::TempDir;
+
+use super::node::{Backend, location};
+use super::postgres::PASSWORD;
 
 /// Longest that a start or an end may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -152,6 +157,21 @@ impl Installation {
         Self::with("")
     }
 
+    /// On PostgreSQL.
+    pub(crate) async fn on_postgres() -> Self {
+        let real = Self::new();
+        let Location::Postgres { url, .. } = location(Backend::Postgres, real.dir.path()).await
+        else {
+            panic!("not PostgreSQL")
+        };
+        let word = real.write_secret("word", PASSWORD);
+        let url = url.replacen(&format!(":{PASSWORD}@"), "@", 1);
+        let word = word.display();
+        let store = format!("[store]\nurl = \"{url}\"\npassword_file = \"{word}\"\n[vault]");
+        real.replace("[vault]", &store);
+        real
+    }
+
     /// With more in `[server]`.
     pub(crate) fn with(server: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -200,10 +220,14 @@ impl Installation {
 
     /// Changes what is in the PIN file.
     pub(crate) fn set_pin(&self, pin: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        let path = self.dir.path().join("pin");
-        fs::write(&path, pin).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        self.write_secret("pin", pin);
+    }
+
+    fn write_secret(&self, name: &str, secret: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, secret).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path
     }
 
     /// Runs a command with this configuration.

@@ -1,0 +1,141 @@
+//! What an identity holds: what a suspension would end, and what is still to be ended after one.
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::Described;
+use super::retire::COUNTED;
+use super::show::{decided, resource};
+use crate::error::Result;
+use crate::store::credentials::{self, Held};
+use crate::store::{Needs, Tx, identities};
+use crate::types::{
+    CredentialKind, IdentityId, IdentityName, Owner, RequestContext, ResourceName, UnixMillis,
+};
+use crate::vault::{Decision, Operation, READS, Resource, Verb, View, is_active};
+
+/// Targets shown, of those that leases are open on.
+const TARGETS: usize = 100;
+
+/// Shows what an identity holds.
+#[derive(Debug, Clone)]
+pub struct ShowHoldings {
+    /// Its name.
+    pub name: IdentityName,
+}
+
+/// Credentials of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InForce {
+    /// What kind.
+    pub kind: CredentialKind,
+    /// How many are in force.
+    pub in_force: i64,
+    /// How many are dead before their time: a lease among them is still to be ended outside.
+    pub contained: i64,
+}
+
+/// Open leases on one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnTarget {
+    /// What they are on.
+    pub resource: ResourceName,
+    /// How many are in force.
+    pub in_force: i64,
+    /// How many are still to be ended.
+    pub ending: i64,
+}
+
+/// What an identity holds.
+#[derive(Debug, Clone)]
+pub struct Holdings {
+    /// The identity, with its groups.
+    pub identity: Described,
+    /// Its credentials, by kind.
+    pub credentials: Vec<InForce>,
+    /// What its leases are on, at most 100.
+    pub targets: Vec<OnTarget>,
+    /// How many identities it answers for, counted up to 1,000.
+    pub owned: i64,
+    /// How many grants it holds by itself.
+    pub grants: i64,
+    /// Whether it holds so much that not all of it was counted.
+    pub partial: bool,
+}
+
+impl Holdings {
+    async fn read(tx: &mut Tx, id: IdentityId, now: UnixMillis) -> Result<Self> {
+        let identity = Described::find(tx, id, now).await?;
+        let row = &identity.identity.row;
+        // Nothing of an identity that is not in force is in force, whatever its epoch.
+        let epoch = if is_active(row, now) { row.revocation_epoch } else { i64::MAX };
+        let mut held = Self {
+            credentials: Vec::new(),
+            targets: Vec::new(),
+            owned: identities::count_owned(tx, Owner::Identity(id), COUNTED).await?,
+            grants: identities::count_grants(tx, id.0).await?,
+            partial: false,
+            identity,
+        };
+        for kind in CredentialKind::ALL.iter().copied() {
+            let counted = match kind {
+                CredentialKind::Lease => {
+                    let targets = credentials::open_leases(tx, id, epoch).await?;
+                    held.count_targets(targets)
+                }
+                CredentialKind::Login | CredentialKind::Certificate | CredentialKind::Token => {
+                    credentials::unexpired(tx, kind, id, epoch, now).await?
+                }
+            };
+            held.partial |= counted.looked_at > credentials::COUNTED;
+            let Held { in_force, contained, .. } = counted;
+            held.credentials.push(InForce { kind, in_force, contained });
+        }
+        Ok(held)
+    }
+
+    fn count_targets(&mut self, targets: Vec<(ResourceName, Held)>) -> Held {
+        let mut all = Held::default();
+        for (resource, held) in targets {
+            all.in_force = all.in_force.saturating_add(held.in_force);
+            all.contained = all.contained.saturating_add(held.contained);
+            all.looked_at = all.looked_at.saturating_add(held.looked_at);
+            if self.targets.len() < TARGETS {
+                let (in_force, ending) = (held.in_force, held.contained);
+                self.targets.push(OnTarget { resource, in_force, ending });
+            }
+        }
+        all
+    }
+}
+
+#[async_trait]
+impl Verb for ShowHoldings {
+    const ACTION: &'static str = "identities.holdings";
+    type Prepared = Holdings;
+    type Output = Holdings;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Holdings> {
+        let (id, now) = (decided(decision)?, view.now());
+        view.read(move |tx| Holdings::read(tx, id, now).boxed()).await
+    }
+}
+
+#[async_trait]
+impl Operation for ShowHoldings {
+    const NEEDS: Needs = READS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        _: &mut Tx,
+        prepared: &Holdings,
+        _: &Decision,
+    ) -> Result<Holdings> {
+        Ok(prepared.clone())
+    }
+}
