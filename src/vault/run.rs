@@ -192,6 +192,7 @@ pub(super) struct Claim {
 }
 
 /// What came of claiming a key.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     /// It is this call's.
     Ours,
@@ -250,19 +251,22 @@ struct RunWork<O: Operation> {
 impl<O: Operation> Work for RunWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let ctx = &self.story.ctx;
-        // What a use paid for is replaced without another.
         let mut spending = self.spending.as_ref();
         if let Some(claim) = &self.claim {
-            match claim.take(ctx, tx).await? {
+            let claimed = claim.take(ctx, tx).await?;
+            if claimed != Claimed::Ours
+                && let Some(paid) = spending.take()
+            {
+                // What a use paid for is shown, or replaced, without another.
+                paid.require_standing(tx).await?;
+            }
+            match claimed {
                 Claimed::Ours => {}
                 Claimed::Made(made) => {
                     self.output = Some(Answered::Made(made));
                     return Ok(());
                 }
                 Claimed::Replaces(earlier) => {
-                    if let Some(paid) = spending.take() {
-                        paid.require_standing(tx).await?;
-                    }
                     self.op.supersede(ctx, tx, &earlier).await?;
                     claim.moves_on(tx, &earlier).await?;
                 }

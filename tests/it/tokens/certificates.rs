@@ -11,6 +11,8 @@ use super::*;
 use crate::support::node::csr;
 use crate::support::target::{World, until};
 
+const KEY: &str = "a-key-of-the-test";
+
 async fn world(backend: Backend) -> World {
     let world = World::new(backend).await;
     let role = PutCertificateRoleRequest {
@@ -52,11 +54,15 @@ async fn sign(
     Ok(client.sign_certificate(request).await?.into_inner())
 }
 
-async fn issue(bearer: &Bearing, replace: bool) -> Result<IssueCertificateResponse, Status> {
+async fn issue(
+    bearer: &Bearing,
+    key: &str,
+    replace: bool,
+) -> Result<IssueCertificateResponse, Status> {
     let request = IssueCertificateRequest {
         role: "etl".into(),
         names: Some(names()),
-        idempotency_key: "a-key-of-the-test".into(),
+        idempotency_key: key.to_owned(),
         replace,
         ..Default::default()
     };
@@ -79,9 +85,9 @@ async fn one_use_pays_for_one_certificate_which_a_retry_finds() {
         let token = mint(&world.admin, "nightly-etl", single).await.unwrap();
         let bearer = bearing(&world.f.connect_as_nobody().await, &token);
         let (_, csr_pem) = csr();
-        let paid = sign(&bearer, order(&csr_pem, "a-key-of-the-test")).await.unwrap();
+        let paid = sign(&bearer, order(&csr_pem, KEY)).await.unwrap();
         // The same call is answered again; another one hears that the token is spent.
-        let again = sign(&bearer, order(&csr_pem, "a-key-of-the-test")).await.unwrap();
+        let again = sign(&bearer, order(&csr_pem, KEY)).await.unwrap();
         assert_eq!(again.certificate.unwrap().id, paid.certificate.unwrap().id);
         for other in [order(&csr_pem, ""), order(&csr_pem, "another-key-of-the-test")] {
             let refusal = sign(&bearer, other).await.unwrap_err();
@@ -99,14 +105,14 @@ async fn what_a_use_paid_for_is_replaced_without_another_within_its_minute() {
         let single = TokenOrder { uses: 1, ..with(0) };
         let token = mint(&world.admin, "nightly-etl", single).await.unwrap();
         let bearer = bearing(&world.f.connect_as_nobody().await, &token);
-        let first = issue(&bearer, false).await.unwrap();
+        let first = issue(&bearer, KEY, false).await.unwrap();
         assert!(first.private_key_pem.contains("PRIVATE KEY"));
-        assert!(issue(&bearer, false).await.unwrap().private_key_pem.is_empty());
-        let second = issue(&bearer, true).await.unwrap();
+        assert!(issue(&bearer, KEY, false).await.unwrap().private_key_pem.is_empty());
+        let second = issue(&bearer, KEY, true).await.unwrap();
         assert!(second.private_key_pem.contains("PRIVATE KEY"));
         assert_eq!(states(&world).await, ["revoked", "active"]);
         world.f.clock.advance(Duration::from_secs(61));
-        assert!(issue(&bearer, true).await.unwrap().private_key_pem.is_empty());
+        assert!(issue(&bearer, KEY, true).await.unwrap().private_key_pem.is_empty());
         assert_eq!(states(&world).await, ["revoked", "active"]);
     }
 }
@@ -126,6 +132,30 @@ async fn many_race_for_one_use_and_one_certificate_is_signed_of_it() {
         assert!(bad.into_iter().all(|refusal| is_spent(&refusal.unwrap_err())));
         assert_eq!(states(&world).await, ["active"]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_paid_for_is_neither_shown_nor_replaced_once_another_node_revoked_the_token() {
+    let world = world(Backend::Postgres).await;
+    let other = world.f.second_node().await;
+    let administrator = plain(&world.f.connect_to(&other, &world.f.admin).await);
+    for replace in [false, true] {
+        let single = TokenOrder { uses: 1, ..with(0) };
+        let token = mint(&world.admin, "nightly-etl", single).await.unwrap();
+        let bearer = bearing(&world.f.connect_as_nobody().await, &token);
+        let accessor = inspect(&bearer, "").await.unwrap().accessor;
+        // The caller's, not the token's: one that the first round has not used.
+        let key = format!("a-key-of-the-test-{replace}");
+        for _ in 0..2 {
+            // The second one leaves the caller in this node's memory.
+            issue(&bearer, &key, false).await.unwrap();
+        }
+        revoke(&administrator, &accessor).await.unwrap();
+        let refusal = issue(&bearer, &key, replace).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Unauthenticated, "{refusal}");
+    }
+    until("they are revoked", async || states(&world).await == ["revoked", "revoked"]).await;
+    other.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
