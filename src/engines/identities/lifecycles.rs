@@ -31,6 +31,8 @@ pub struct Lifecycle {
     pub dormant_after: Option<Duration>,
     /// How long before an end they are told of it.
     pub notice: Duration,
+    /// Whether each of their tokens can be used once alone.
+    pub single_use: bool,
 }
 
 impl Lifecycle {
@@ -50,6 +52,7 @@ impl Lifecycle {
             rotation: life,
             dormant_after: Some(Duration::from_hours(dormant * 24)),
             notice: Duration::from_hours(14 * 24),
+            single_use: matches!(kind, Kind::Runner),
         }
     }
 
@@ -66,6 +69,7 @@ impl Lifecycle {
             rotation_s: seconds(self.rotation),
             dormant_after_s: self.dormant_after.map_or(0, seconds),
             notice_s: seconds(self.notice),
+            single_use: self.single_use,
             created_at: now,
             created_by: by.clone(),
             changed_at: now,

@@ -212,6 +212,7 @@ impl Verb for IssueLogin {
         let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
+            parent: None,
             resource: &decision.resource()?.name,
         };
         Ok(PreparedLogin {

@@ -151,9 +151,12 @@ impl<S: Source> Verb for Mint<S> {
         let mut template = role.profile.check(&request, &[], *ttl, ours)?;
         let holder = &view.subject()?.identity.row;
         template.ttl = cap(view, decision, template.ttl, decision.end(S::ACTION));
+        // Revoking a token ends what was asked for with it; a login's end ends nothing.
+        let asks = view.subject()?;
         let holder_of = Holder {
             kind: CredentialKind::Certificate,
             identity: holder,
+            parent: asks.token.as_ref().map(|_| asks.credential.row.id),
             resource: &role.resource.name,
         };
         let Signed { row, certificate, key } =
