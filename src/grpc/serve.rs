@@ -19,7 +19,7 @@ use super::records::Records;
 use super::system::System;
 use super::tls::{self, Tls};
 use crate::engines::database::Databases;
-use crate::engines::pki::{AuthoritySlot, LoginTtl};
+use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl};
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::database_service_server::DatabaseServiceServer;
@@ -95,6 +95,8 @@ pub struct Engines {
     pub authorities: AuthoritySlot,
     /// Connections to target databases.
     pub databases: Databases,
+    /// The newest revocation list.
+    pub crls: CrlSlot,
 }
 
 /// Serves until the tasks are told to stop, then drains.
@@ -109,7 +111,7 @@ pub async fn serve(
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), settings.in_flight);
-    let Engines { authorities, databases } = engines;
+    let Engines { authorities, databases, crls } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls));
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -126,7 +128,7 @@ pub async fn serve(
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
-    let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls)).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
     let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
     let leases =

@@ -15,16 +15,19 @@ import rego.v1
 receives := {"database.credentials", "pki.issue", "pki.sign", "leases.renew"}
 
 # What belongs to whoever holds the lease or the certificate.
-for_holder := {"leases.list", "leases.renew", "leases.revoke", "pki.list"}
+for_holder := {"leases.list", "leases.renew", "leases.revoke", "pki.list", "pki.revoke"}
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
-for_owner := {"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings"}
+for_owner := {
+	"leases.list", "leases.revoke", "pki.list", "pki.revoke", "identities.show",
+	"identities.holdings",
+}
 
 # What the owner of a machine may do for it: a human of the group, where a group owns it.
 for_machines_owner := {"identities.issue-cert", "identities.transfer"}
 
 # What every active identity may read.
-for_all := {"records.checkpoint", "pki.ca"}
+for_all := {"records.checkpoint", "pki.ca", "pki.crl"}
 
 default decision := {"refuse": "no_grant"}
 

@@ -8,6 +8,7 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("lifecycle_keeper", "identities.suspend"),
+    ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),

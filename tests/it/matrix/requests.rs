@@ -4,15 +4,15 @@ use prost::Message as _;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetAuthoritiesRequest,
     GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
+    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest,
+    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
+    ListLifecyclesRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
     RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, RevokeCertificateRequest, RevokeLeaseRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
 };
 
@@ -30,6 +30,7 @@ pub(super) struct Things {
     /// Who owns the machine.
     pub(super) owner: String,
     pub(super) lease: String,
+    pub(super) certificate: String,
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
@@ -202,6 +203,11 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
             ListCertificatesRequest { identity: of.machine.clone(), ..Default::default() }
                 .encode_to_vec()
         }
+        "RevokeCertificate" => {
+            let id = of.certificate.clone();
+            RevokeCertificateRequest { id, reason: String::new() }.encode_to_vec()
+        }
+        "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
         _ => unknown(method),
     }
