@@ -12,7 +12,7 @@ use super::found::{First, Founding, found};
 use super::life::Life;
 use super::node::Node;
 use super::run::{environment, failed, in_runtime};
-use super::serve::{self, Mark, start, until_stopped};
+use super::serve::{self, Mark, Signals, start};
 use crate::cli::{DevArgs, Failure, Format, Global, Outcome, json_text, print};
 use crate::config::{Config, TokenName};
 use crate::engines::pki::{GeneratedKey, KeyType, PublicKey, Request};
@@ -51,6 +51,7 @@ pub(super) fn run(global: &Global, args: &DevArgs) -> Outcome {
     }
     environment(&config, Some(again))?;
     in_runtime(&config, false, async {
+        let signals = Signals::watch().map_err(|error| failed(&error))?;
         let _lock = files::lock(&dir).map_err(|error| failed(&error))?;
         let node = begin(&dir, &config).await.map_err(|error| failed(&error))?;
         let files = Files::of(&dir);
@@ -69,7 +70,7 @@ pub(super) fn run(global: &Global, args: &DevArgs) -> Outcome {
             serve::write_ready(path, &ready).map_err(|error| failed(&error))?;
         }
         keep_renewing(&node, dir.clone());
-        until_stopped(&config, node).await.map_err(|error| failed(&error))
+        signals.serve_until_stopped(&config, node).await.map_err(|error| failed(&error))
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::assemble;
 use super::control::{self, Control};
@@ -41,6 +41,7 @@ pub(super) fn run(args: &ServerArgs) -> Outcome {
     environment(&config, None)?;
     in_runtime(&config, false, async {
         let served = async {
+            let signals = Signals::watch()?;
             files::private_dir(&config.server.data_dir)?;
             let _lock = files::lock(&config.server.data_dir)?;
             let token = assemble::token(&config)?;
@@ -49,7 +50,7 @@ pub(super) fn run(args: &ServerArgs) -> Outcome {
                 let ready = json!({ "grpc_addr": node.grpc_addr, "http_addr": node.http_addr });
                 write_ready(path, &ready)?;
             }
-            until_stopped(&config, node).await
+            signals.serve_until_stopped(&config, node).await
         };
         served.await.map_err(|error| failed(&error))
     })
@@ -191,28 +192,43 @@ fn stay_sealed(life: &Life, because: &str) {
     life.standing().set(State::Sealed(because.to_owned()));
 }
 
-/// Serves until SIGTERM or SIGINT, reloading TLS on SIGHUP; then drains.
-pub(super) async fn until_stopped(config: &Config, node: Node) -> Result<()> {
-    let watch = |kind| signal(kind).map_err(Error::internal);
-    let (mut term, mut int, mut hup) = (
-        watch(SignalKind::terminate())?,
-        watch(SignalKind::interrupt())?,
-        watch(SignalKind::hangup())?,
-    );
-    loop {
-        tokio::select! {
-            _ = term.recv() => break,
-            _ = int.recv() => break,
-            _ = hup.recv() => match node.life.reload_tls().await {
-                Ok(()) => tracing::info!("the listener's certificate and trust are reloaded"),
-                Err(error) => tracing::error!(%error, "what served before serves on"),
-            },
-        }
+/// What the server is told from outside. Watched from before it says that it is ready: a signal
+/// that nobody watches would end it there and then, with nothing drained.
+#[derive(Debug)]
+pub(super) struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    /// Begins to watch: what comes from now on is heard, however much later.
+    pub(super) fn watch() -> Result<Self> {
+        let watch = |kind| signal(kind).map_err(Error::internal);
+        Ok(Self {
+            term: watch(SignalKind::terminate())?,
+            int: watch(SignalKind::interrupt())?,
+            hup: watch(SignalKind::hangup())?,
+        })
     }
-    tracing::info!("stopping");
-    node.stop_within(config.server.drain_timeout).await?;
-    tracing::info!("stopped");
-    Ok(())
+
+    /// Serves until SIGTERM or SIGINT, reloading TLS on SIGHUP; then drains.
+    pub(super) async fn serve_until_stopped(mut self, config: &Config, node: Node) -> Result<()> {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => break,
+                _ = self.int.recv() => break,
+                _ = self.hup.recv() => match node.life.reload_tls().await {
+                    Ok(()) => tracing::info!("the listener's certificate and trust are reloaded"),
+                    Err(error) => tracing::error!(%error, "what served before serves on"),
+                },
+            }
+        }
+        tracing::info!("stopping");
+        node.stop_within(config.server.drain_timeout).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
 }
 
 /// Says to whoever waits that the node answers: the file is there whole, or not at all.

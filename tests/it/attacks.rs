@@ -287,7 +287,7 @@ async fn a_replay_is_on_the_record_as_one_and_names_no_key() {
     let replays = entries(&f, "pki.issue", "REPLAY").await;
     assert_eq!(replays.len(), 1);
     assert!(replays[0].keys.is_empty() && replays[0].changes.is_empty(), "{:?}", replays[0]);
-    assert_eq!(entries(&f, "pki.issue", "INTENT").await.len(), 1, "one was issued");
+    assert_eq!(entries(&f, "pki.issue", "OK").await.len(), 1, "one was issued");
 }
 
 #[tokio::test(flavor = "multi_thread")]
