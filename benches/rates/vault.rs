@@ -58,6 +58,7 @@ impl Vault {
             server_names: vec!["dns:localhost".parse().unwrap()],
             checkpoint: Duration::from_secs(1),
             limits: strongroom::grpc::Settings::default(),
+            crl_url: None,
         };
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();

@@ -107,6 +107,8 @@ CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS N
 CREATE INDEX identities_over ON identities (expires_at)
     WHERE expires_at IS NOT NULL AND state IN ('registered', 'active');
 CREATE INDEX identities_active ON identities (kind, id) WHERE state = 'active';
+-- Who was ever contained: what they held before stands on the revocation list.
+CREATE INDEX identities_contained ON identities (id) WHERE revocation_epoch > 1;
 
 -- How the identities of each kind live: a row for each, made with the vault.
 CREATE TABLE lifecycles (
@@ -233,6 +235,22 @@ CREATE TABLE serials (
     numbers BLOB NOT NULL,
     stored_at BIGINT NOT NULL
 );
+
+-- The newest revocation list of each authority that has one, and what it is made of.
+CREATE TABLE crls (
+    id TEXT PRIMARY KEY,
+    number BIGINT NOT NULL,
+    this_update BIGINT NOT NULL,
+    next_update BIGINT NOT NULL,
+    ended BIGINT NOT NULL,
+    contained BIGINT NOT NULL,
+    der BLOB NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BLOB NOT NULL
+);
+CREATE INDEX credentials_ended_certificates ON credentials (expires_at, id)
+    WHERE kind = 'certificate' AND state = 'ended';
 
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection
 -- is sent elsewhere, because leases that were made there end there.

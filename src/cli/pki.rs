@@ -1,5 +1,7 @@
 //! `strongroom pki …`
 
+mod revoke;
+
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -36,8 +38,12 @@ pub enum PkiCommand {
     Issue(Issue),
     /// Get a certificate for a key that you keep, from a CSR
     Sign(Sign),
+    /// End a certificate before its time
+    Revoke(revoke::Revoke),
     /// Show the authorities' certificates
     Ca,
+    /// Show the list of revoked certificates
+    Crl,
     /// List issued certificates: yours, and others where you may
     List(List),
 }
@@ -218,7 +224,9 @@ pub(super) async fn run(session: &Session, command: &PkiCommand) -> Outcome {
         PkiCommand::Role(RoleCommand::List { limit }) => list_roles(session, *limit).await,
         PkiCommand::Issue(args) => issue(session, args).await,
         PkiCommand::Sign(args) => sign(session, args).await,
+        PkiCommand::Revoke(args) => revoke::revoke(session, args).await,
         PkiCommand::Ca => authorities(session).await,
+        PkiCommand::Crl => revoke::show_list(session).await,
         PkiCommand::List(args) => list(session, args).await,
     }
 }
@@ -369,12 +377,7 @@ async fn authorities(session: &Session) -> Outcome {
 
 async fn list(session: &Session, args: &List) -> Outcome {
     let listed = collect(args.limit, async |page_size, page_token| {
-        let (identity, role) = (args.identity.clone(), args.role.clone());
-        let request = ListCertificatesRequest { page_size, page_token, identity, role };
-        let page = session
-            .call(request, async |wire, request| Client::new(wire).list_certificates(request).await)
-            .await?;
-        Ok((page.certificates, page.next_page_token))
+        page(session, (&args.identity, &args.role), page_size, page_token).await
     })
     .await?;
     let headers = ["SERIAL", "IDENTITY", "ROLE", "NAMES", "STATE", "ENDS"];
@@ -388,6 +391,20 @@ async fn list(session: &Session, args: &List) -> Outcome {
             time(certificate.expires_at_ms),
         ]
     })
+}
+
+async fn page(
+    session: &Session,
+    (identity, role): (&str, &str),
+    page_size: i32,
+    page_token: String,
+) -> Outcome<(Vec<Certificate>, String)> {
+    let (identity, role) = (identity.to_owned(), role.to_owned());
+    let request = ListCertificatesRequest { page_size, page_token, identity, role };
+    let page = session
+        .call(request, async |wire, request| Client::new(wire).list_certificates(request).await)
+        .await?;
+    Ok((page.certificates, page.next_page_token))
 }
 
 fn chain(certificate: &str, chain: &str) -> String {

@@ -12,6 +12,7 @@ mod hsm;
 mod limits;
 mod log;
 mod login;
+mod pki;
 mod reader;
 mod record;
 mod secret;
@@ -31,6 +32,7 @@ pub use hsm::{Hsm, TokenName};
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
 pub use login::Login;
+pub use pki::Pki;
 pub use record::Record;
 pub use secret::{MAX_SECRET_BYTES, SecretSource};
 pub use server::{Server, TlsFiles};
@@ -50,6 +52,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     (hsm::SECTION, hsm::KEYS),
     (store::SECTION, store::KEYS),
     (login::SECTION, login::KEYS),
+    (pki::SECTION, pki::KEYS),
     (limits::SECTION, limits::KEYS),
     (record::SECTION, record::KEYS),
     (log::SECTION, log::KEYS),
@@ -69,6 +72,8 @@ pub struct Config {
     pub store: Store,
     /// Lifetimes of login certificates.
     pub login: Login,
+    /// What certificates say about the vault.
+    pub pki: Pki,
     /// Bounds on what a caller may send.
     pub limits: Limits,
     /// The record's name and pace.
@@ -122,6 +127,7 @@ impl Config {
         Ok(Self {
             hsm: hsm::read(&document)?,
             login: login::read(&document)?,
+            pki: pki::read(&document)?,
             limits: limits::read(&document)?,
             record: record::read(&document, &vault)?,
             log: log::read(&document)?,

@@ -11,19 +11,22 @@ use super::accept::Gate;
 use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
-    Anchors, Authority, CertificateRole, Issued, KeyType, KeyUse, ListCertificates, ListRoles,
-    Listed, Mint, NewKey, Order, Profile, PutRole, RemoveRole, Request as Csr, Roles, Said,
-    ShowAuthorities, ShowRole, Standing, SubjectName, Usage, WildcardNames,
+    Anchors, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse, ListCertificates,
+    ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, RemoveRole, Request as Csr,
+    RevokeCertificate, Roles, Said, ShowAuthorities, ShowCrl, ShowRole, Standing, SubjectName,
+    Usage, WildcardNames, crl_pem,
 };
 use crate::error::{Error, Result};
 use crate::proto::pki_service_server::PkiService;
 use crate::proto::{
     Authority as AuthorityProto, Certificate, CertificateRole as RoleProto, GetAuthoritiesRequest,
     GetAuthoritiesResponse, GetCertificateRoleRequest, GetCertificateRoleResponse,
-    IssueCertificateRequest, IssueCertificateResponse, ListCertificateRolesRequest,
-    ListCertificateRolesResponse, ListCertificatesRequest, ListCertificatesResponse,
-    PutCertificateRoleRequest, PutCertificateRoleResponse, RemoveCertificateRoleRequest,
-    RemoveCertificateRoleResponse, SignCertificateRequest, SignCertificateResponse, SubjectNames,
+    GetRevocationListRequest, GetRevocationListResponse, IssueCertificateRequest,
+    IssueCertificateResponse, ListCertificateRolesRequest, ListCertificateRolesResponse,
+    ListCertificatesRequest, ListCertificatesResponse, PutCertificateRoleRequest,
+    PutCertificateRoleResponse, RemoveCertificateRoleRequest, RemoveCertificateRoleResponse,
+    RevokeCertificateRequest, RevokeCertificateResponse, SignCertificateRequest,
+    SignCertificateResponse, SubjectNames,
 };
 use crate::store::credentials::CredentialRow;
 use crate::vault::RetryKey;
@@ -36,11 +39,12 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) struct Pki {
     gate: Gate,
     roles: Roles,
+    crls: CrlSlot,
 }
 
 impl Pki {
-    pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, roles: Roles::default() }
+    pub(super) fn new(gate: Gate, crls: CrlSlot) -> Self {
+        Self { gate, roles: Roles::default(), crls }
     }
 
     fn order(&self, role: &str, ttl_s: i64, retry: Option<RetryKey>) -> Result<Order> {
@@ -168,6 +172,34 @@ impl PkiService for Pki {
         let (listed, next_page_token) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let certificates = listed.iter().map(listed_proto).collect();
         Ok(Response::new(ListCertificatesResponse { certificates, next_page_token }))
+    }
+
+    async fn revoke_certificate(
+        &self,
+        request: Request<RevokeCertificateRequest>,
+    ) -> Result<Response<RevokeCertificateResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let id = Gate::answer(&ctx, request.id.parse())?;
+        let op = RevokeCertificate { id, reason: request.reason };
+        let ended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let certificate = Some(listed_proto(&ended));
+        Ok(Response::new(RevokeCertificateResponse { certificate }))
+    }
+
+    async fn get_revocation_list(
+        &self,
+        request: Request<GetRevocationListRequest>,
+    ) -> Result<Response<GetRevocationListResponse>, Status> {
+        let (ctx, GetRevocationListRequest {}) = self.gate.accept(request).await?;
+        let op = ShowCrl { crls: self.crls.clone() };
+        let crl = &Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?.row;
+        Ok(Response::new(GetRevocationListResponse {
+            crl_pem: crl_pem(&crl.der),
+            number: crl.number,
+            revoked: crl.ended.saturating_add(crl.contained),
+            signed_at_ms: crl.this_update.0,
+            expires_at_ms: crl.next_update.0,
+        }))
     }
 
     async fn get_authorities(

@@ -20,7 +20,7 @@ use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
 use crate::engines::database::Databases;
-use crate::engines::pki::{AuthoritySlot, LoginTtl, SubjectName};
+use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
@@ -103,6 +103,8 @@ pub struct Engines {
     pub authorities: AuthoritySlot,
     /// Connections to target databases.
     pub databases: Databases,
+    /// The newest revocation list.
+    pub crls: CrlSlot,
 }
 
 /// Serves until the tasks are told to stop, then drains.
@@ -117,7 +119,7 @@ pub async fn serve(
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, names, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), settings.in_flight);
-    let Engines { authorities, databases } = engines;
+    let Engines { authorities, databases, crls } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -134,7 +136,7 @@ pub async fn serve(
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
-    let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls)).max_decoding_message_size(most);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };

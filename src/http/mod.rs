@@ -1,18 +1,23 @@
-//! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`. It answers nothing about
-//! identities or what the vault holds.
+//! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`, and `/crl/issuing.crl`, which
+//! is signed and for everybody. It answers nothing else about identities or what the vault holds.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use bytes::Bytes;
 use tokio::net::TcpListener;
 
+use crate::engines::pki::CrlSlot;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
+use crate::store::Versioned;
+use crate::store::crls::CrlRow;
 use crate::telemetry::{Gauges, Metrics};
 use crate::types::{Standing, State as Serving, TaskGroup};
 use crate::vault::Vault;
@@ -21,6 +26,8 @@ use crate::vault::Vault;
 const STORE: Duration = Duration::from_secs(2);
 /// How long batches may wait without the log growing: it is integrated every second.
 const STUCK: Duration = Duration::from_secs(30);
+/// How long whoever stands between may keep a revocation list without asking again.
+const CRL_CACHED: &str = "public, max-age=60, must-revalidate";
 
 /// What the listener asks.
 #[derive(Debug, Clone)]
@@ -33,6 +40,8 @@ pub struct Front {
     pub metrics: Arc<Metrics>,
     /// The token.
     pub hsm: Arc<dyn Hsm>,
+    /// The newest revocation list.
+    pub crls: CrlSlot,
 }
 
 /// Serves until the tasks are told to stop.
@@ -44,6 +53,7 @@ pub async fn serve(listener: TcpListener, front: Front, tasks: TaskGroup) -> Res
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
+        .route("/crl/issuing.crl", get(crl))
         .with_state(front);
     axum::serve(listener, routes)
         .with_graceful_shutdown(async move { tasks.stopping().await })
@@ -69,6 +79,35 @@ async fn readyz(State(front): State<Front>) -> (StatusCode, String) {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// A list that is sent from where it is kept.
+struct Kept(Arc<Versioned<CrlRow>>);
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.row.der
+    }
+}
+
+/// The newest revocation list (RFC 2585, section 4.2). A node that does not serve may not know the
+/// newest, so that it shows none.
+async fn crl(State(front): State<Front>, asked: HeaderMap) -> Response {
+    let Some(crl) = front.crls.current().filter(|_| front.standing.is_serving()) else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "there is no list here now\n").into_response();
+    };
+    let tag = format!("\"{}\"", crl.row.number);
+    let same =
+        asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let headers = [
+        (header::CONTENT_TYPE, "application/pkix-crl".to_owned()),
+        (header::CACHE_CONTROL, CRL_CACHED.to_owned()),
+        (header::ETAG, tag),
+    ];
+    if same {
+        return (StatusCode::NOT_MODIFIED, headers).into_response();
+    }
+    (headers, Body::from(Bytes::from_owner(Kept(crl)))).into_response()
 }
 
 /// Why the node must get no requests.

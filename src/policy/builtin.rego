@@ -19,13 +19,14 @@ receives := {
 
 # What belongs to whoever holds the lease, the certificate or the token.
 for_holder := {
-	"leases.list", "leases.renew", "leases.revoke", "pki.list", "tokens.inspect", "tokens.list",
-	"tokens.renew", "tokens.revoke",
+	"leases.list", "leases.renew", "leases.revoke", "pki.list", "pki.revoke", "tokens.inspect",
+	"tokens.list", "tokens.renew", "tokens.revoke",
 }
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
 for_owner := {
-	"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings",
+	"leases.list", "leases.revoke", "pki.list", "pki.revoke", "identities.show",
+	"identities.holdings",
 	"tokens.inspect", "tokens.list", "tokens.revoke",
 }
 
@@ -39,7 +40,7 @@ for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.m
 for_self := {"identities.whoami", "identities.show", "tokens.create"}
 
 # What every active identity may read.
-for_all := {"records.checkpoint", "pki.ca"}
+for_all := {"records.checkpoint", "pki.ca", "pki.crl"}
 
 default decision := {"refuse": "no_grant"}
 

@@ -9,6 +9,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("token_reaper", "tokens.end"),
     ("lifecycle_keeper", "identities.suspend"),
+    ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),

@@ -66,6 +66,7 @@ pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingr
         server_names: server.server_names.iter().map(|name| host(name)).collect::<Result<_>>()?,
         checkpoint: config.record.checkpoint_interval,
         limits: limits(config),
+        crl_url: config.pki.crl_url.clone(),
     })
 }
 

@@ -269,7 +269,9 @@ impl Life {
         self.0.vault.mark_clock().await?;
         let ours: TrustDomain = found.vault.trust_domain.parse()?;
         let hsm = self.0.parts.hsm.as_ref();
-        let authorities = Arc::new(Authorities::load(&self.0.keyring, hsm, &ours).await?);
+        let crl_url = self.0.parts.crl_url.clone();
+        let loaded = Authorities::load(&self.0.keyring, hsm, &ours, crl_url).await?;
+        let authorities = Arc::new(loaded);
         self.0.authorities.set(Some(Arc::clone(&authorities)));
         self.show(&authorities).await?;
         let anchored = self.0.vault.check_anchor().await?;

@@ -12,7 +12,7 @@ use super::listener::{self, ListenerTls};
 use super::upkeep;
 use crate::audit::RecordCodec;
 use crate::engines::database::Databases;
-use crate::engines::pki::{AuthoritySlot, SubjectName};
+use crate::engines::pki::{AuthoritySlot, CrlSlot, SubjectName};
 use crate::error::{Error, Result};
 use crate::grpc::tls::Tls;
 use crate::hsm::Hsm;
@@ -22,7 +22,7 @@ use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, LeaseReaper, LifecycleKeeper, TokenReaper};
+use crate::workers::{self, CrlKeeper, LeaseReaper, LifecycleKeeper, TokenReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -55,6 +55,8 @@ pub struct Ingredients {
     pub checkpoint: Duration,
     /// Limits before parsing.
     pub limits: grpc::Settings,
+    /// Where relying parties get the revocation list, if they do.
+    pub crl_url: Option<String>,
 }
 
 /// A running node.
@@ -136,6 +138,7 @@ impl Node {
             tls: Arc::clone(&tls),
             standing: standing.clone(),
         });
+        let crls = CrlSlot::default();
         let tasks = TaskGroup::default();
         let metrics = Arc::new(Metrics::default());
         let grpc = bind(parts.grpc_listen).await?;
@@ -145,11 +148,12 @@ impl Node {
             standing: standing.clone(),
             metrics: Arc::clone(&metrics),
             hsm: Arc::clone(&parts.hsm),
+            crls: crls.clone(),
         };
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
-        let engines = grpc::Engines { authorities, databases: databases.clone() };
-        start_workers((&vault, &reader), databases, &standing, &tasks);
+        let engines = grpc::Engines { authorities, databases, crls };
+        start_workers((&vault, &reader), &engines, &standing, &tasks);
         let names = parts.server_names.clone();
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
@@ -230,16 +234,19 @@ impl Node {
 /// Starts what the vault does by itself.
 fn start_workers(
     (vault, reader): (&Vault, &Reader),
-    databases: Databases,
+    engines: &grpc::Engines,
     standing: &Standing,
     tasks: &TaskGroup,
 ) {
+    let grpc::Engines { authorities, databases, crls } = engines.clone();
     let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
     workers::start(leases, vault, standing, tasks);
     let tokens = TokenReaper::new(vault.clone(), reader.clone());
     workers::start(tokens, vault, standing, tasks);
     let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
     workers::start(lifecycles, vault, standing, tasks);
+    let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
+    workers::start(crls, vault, standing, tasks);
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener> {

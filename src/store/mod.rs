@@ -6,6 +6,7 @@
 pub mod clock;
 mod commit;
 pub mod credentials;
+pub mod crls;
 pub mod database;
 mod error;
 pub mod idempotency;

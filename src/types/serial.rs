@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 /// A serial number: 20 octets, positive, 158 of its bits random.
 ///
 /// Source: RFC 5280, section 4.1.2.2.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Serial([u8; Self::LEN_BYTES]);
 
 impl Serial {

@@ -1,6 +1,7 @@
 //! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
 //! every node at once. Must not know transports.
 
+mod crl_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
 mod token_reaper;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crl_keeper::CrlKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
 pub use token_reaper::TokenReaper;

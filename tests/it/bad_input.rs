@@ -43,7 +43,7 @@ impl Verb for Unrecorded {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<String> {
         let trust_domain = TRUST_DOMAIN.parse()?;
         let hsm = view.hsm().as_ref();
-        let authorities = Authorities::load(view.keyring(), hsm, &trust_domain).await?;
+        let authorities = Authorities::load(view.keyring(), hsm, &trust_domain, None).await?;
         let id = SpiffeId { trust_domain, kind: self.kind, name: self.name.parse()? };
         let template = Template::login(&Request::parse(self.csr_pem.as_bytes())?, &id, None)?;
         let serial = view.serial().await?;

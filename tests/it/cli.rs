@@ -75,6 +75,8 @@ fn every_command_explains_itself() {
         "pki issue",
         "pki sign",
         "pki ca",
+        "pki crl",
+        "pki revoke",
         "pki list",
         "audit list",
         "audit tail",

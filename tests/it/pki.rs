@@ -1,5 +1,6 @@
 //! Certificates at the real socket: what is signed verifies, what is refused leaves no trace.
 
+mod crl;
 mod effects;
 mod logins;
 mod processes;
@@ -113,7 +114,10 @@ struct World {
 
 impl World {
     async fn on(backend: Backend) -> Self {
-        let f = Fixture::on(backend).await;
+        Self::of(Fixture::on(backend).await).await
+    }
+
+    async fn of(f: Fixture) -> Self {
         let mut admin = Client::new(f.connect(&f.admin).await);
         admin.put_role(web()).await.unwrap();
         register(&f, "carol", "human", "").await;

@@ -24,12 +24,17 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Backend, Fixture, PIN, pin};
+use crate::support::target::until;
 use crate::tlog::reader;
 
 /// A vault whose log moves by hand alone.
 async fn quiet(backend: Backend) -> Fixture {
     let mut f = Fixture::on(backend).await;
+    // The first revocation list is an entry; another is due in an hour.
+    let hand = Hand::new(&f.parts.location);
+    until("a list was signed", async || !hand.ask("SELECT id FROM crls").await.is_empty()).await;
     f.node.take().unwrap().stop().await.unwrap();
     f.parts.checkpoint = Duration::from_hours(1);
     f.node = Some(Node::start(f.parts.clone(), pin()).await.unwrap());

@@ -21,13 +21,20 @@ pub struct Authorities {
 }
 
 impl Authorities {
-    /// Loads and proves all three.
+    /// Loads and proves all three. Where the issuing CA's list is served, if anybody said, will stand
+    /// in what it signs.
     ///
     /// # Errors
     /// [`Error::Internal`] when a certificate does not belong to its key.
-    pub async fn load(keyring: &Keyring, hsm: &dyn Hsm, ours: &TrustDomain) -> Result<Self> {
+    pub async fn load(
+        keyring: &Keyring,
+        hsm: &dyn Hsm,
+        ours: &TrustDomain,
+        crl_url: Option<String>,
+    ) -> Result<Self> {
         let root = load(keyring, hsm, ours, Role::Root, None).await?;
-        let issuing = load(keyring, hsm, ours, Role::Issuing, Some(&root)).await?;
+        let mut issuing = load(keyring, hsm, ours, Role::Issuing, Some(&root)).await?;
+        issuing.set_crl_url(crl_url);
         let login = load(keyring, hsm, ours, Role::Login, None).await?;
         Ok(Self { root, issuing, login })
     }

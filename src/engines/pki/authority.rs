@@ -79,6 +79,7 @@ pub struct Authority {
     writer: Issuer<'static, Unsigned>,
     certificate_der: Vec<u8>,
     above_der: Option<Vec<u8>>,
+    crl_url: Option<String>,
 }
 
 impl Authority {
@@ -166,7 +167,19 @@ impl Authority {
             key,
             certificate_der: Vec::new(),
             above_der: None,
+            crl_url: None,
         })
+    }
+
+    /// Says where its revocation list is served, to stand in each certificate that it signs.
+    pub fn set_crl_url(&mut self, url: Option<String>) {
+        self.crl_url = url;
+    }
+
+    /// Tells where its revocation list is served, where that is known.
+    #[must_use]
+    pub fn crl_url(&self) -> Option<&str> {
+        self.crl_url.as_deref()
     }
 
     /// Tells what it signs.

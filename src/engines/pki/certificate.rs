@@ -4,8 +4,9 @@
 //! compared with what was meant; only then are exactly those bytes signed. Must not know the store.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, CrlDistributionPoint, DistinguishedName,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    SigningKey, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -48,9 +49,21 @@ impl Certificate {
 /// Writes a certificate as PEM (RFC 7468, section 5).
 #[must_use]
 pub fn pem(der: &[u8]) -> String {
+    armour("CERTIFICATE", der)
+}
+
+/// Writes a revocation list as PEM (RFC 7468, section 6).
+#[must_use]
+pub fn crl_pem(der: &[u8]) -> String {
+    armour("X509 CRL", der)
+}
+
+fn armour(label: &str, der: &[u8]) -> String {
     let encoded = data_encoding::BASE64.encode(der);
-    let mut pem = String::with_capacity(encoded.len().saturating_add(encoded.len() / 64 + 64));
-    pem.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut pem = String::with_capacity(encoded.len().saturating_add(encoded.len() / 64 + 80));
+    pem.push_str("-----BEGIN ");
+    pem.push_str(label);
+    pem.push_str("-----\n");
     let mut rest = encoded.as_str();
     while let Some((line, after)) = rest.split_at_checked(64) {
         pem.push_str(line);
@@ -61,7 +74,9 @@ pub fn pem(der: &[u8]) -> String {
         pem.push_str(rest);
         pem.push('\n');
     }
-    pem.push_str("-----END CERTIFICATE-----\n");
+    pem.push_str("-----END ");
+    pem.push_str(label);
+    pem.push_str("-----\n");
     pem
 }
 
@@ -103,7 +118,7 @@ pub async fn issue(
     let tbs = lint::check(&unsigned, authority, template, serial, validity)?;
     let signature = hsm.sign(authority.key_label(), &tbs).await?;
     Ok(Certificate {
-        der: der::certificate(&tbs, authority.key().key_type(), &signature)?,
+        der: der::signed(&tbs, authority.key().key_type(), &signature)?,
         serial: *serial,
         not_before: UnixMillis(validity.not_before_s.saturating_mul(1_000)),
         not_after: UnixMillis(validity.not_after_s.saturating_mul(1_000)),
@@ -149,6 +164,9 @@ fn write_unsigned(
     match &template.body {
         Body::Leaf { names, usages, key_uses } => {
             params.is_ca = IsCa::ExplicitNoCa;
+            let url = authority.crl_url().map(str::to_owned);
+            params.crl_distribution_points =
+                url.into_iter().map(|url| CrlDistributionPoint { uris: vec![url] }).collect();
             params.subject_alt_names = names.iter().map(alternative_name).collect::<Result<_>>()?;
             params.key_usages = key_uses.iter().copied().map(key_usage).collect();
             params.extended_key_usages = usages.iter().copied().map(extended_key_usage).collect();
@@ -188,7 +206,7 @@ fn extended_key_usage(usage: Usage) -> ExtendedKeyUsagePurpose {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use super::super::authority::Role;
@@ -200,7 +218,8 @@ mod tests {
     /// 2026-01-01T00:00:00Z.
     const NOW: UnixMillis = UnixMillis(1_767_225_600_000);
 
-    fn authority(role: Role) -> Authority {
+    /// An authority that signs nothing.
+    pub(in super::super) fn authority(role: Role) -> Authority {
         let info = KeyInfo {
             label: "ca".to_owned(),
             kind: KeyKind::EcdsaP256,
@@ -303,6 +322,30 @@ mod tests {
             let der = write_unsigned(&issuer, &template, &serial, span).unwrap();
             let checked = lint::check(&der, &issuer, &template, &serial, span);
             assert_eq!(checked.is_ok(), fits, "{role:?} {names:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_list_is_stands_in_a_certificate_exactly_where_it_is_configured() {
+        let plain = authority(Role::Issuing);
+        let mut named = authority(Role::Issuing);
+        named.set_crl_url(Some("http://crl.example/crl/issuing.crl".to_owned()));
+        let mut other = authority(Role::Issuing);
+        other.set_crl_url(Some("http://crl.example/crl/other.crl".to_owned()));
+        let (meant, serial) = (server(&key(), NAMES), serial());
+        let span = Validity::of(&meant, &plain, NOW).unwrap();
+        // Their keys differ, which is a fault of its own: each checks what it wrote itself.
+        for issuer in [&plain, &named, &other] {
+            let der = write_unsigned(issuer, &meant, &serial, span).unwrap();
+            assert!(lint::check(&der, issuer, &meant, &serial, span).is_ok());
+            let url = issuer.crl_url().unwrap_or("crl").as_bytes();
+            let there = der.windows(url.len()).any(|window| window == url);
+            assert_eq!(there, issuer.crl_url().is_some());
+        }
+        let der = write_unsigned(&named, &meant, &serial, span).unwrap();
+        for url in [None, Some("http://crl.example/crl/other.crl".to_owned())] {
+            named.set_crl_url(url);
+            assert!(lint::check(&der, &named, &meant, &serial, span).is_err());
         }
     }
 

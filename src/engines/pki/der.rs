@@ -28,11 +28,12 @@ pub(super) const RSA_PKCS1: [&[u8]; 3] = [
     b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0d\x05\x00",
 ];
 
-/// Joins what was signed and its signature: `Certificate` (RFC 5280, section 4.1).
+/// Joins what was signed and its signature: `Certificate` and `CertificateList` (RFC 5280, sections
+/// 4.1 and 5.1).
 ///
 /// # Errors
-/// [`Error::Internal`] for a key type that signs no certificates.
-pub(super) fn certificate(tbs: &[u8], signer: KeyType, signature: &[u8]) -> Result<Vec<u8>> {
+/// [`Error::Internal`] for a key type that authorities do not have.
+pub(super) fn signed(tbs: &[u8], signer: KeyType, signature: &[u8]) -> Result<Vec<u8>> {
     let algorithm = match signer {
         KeyType::P256 => ECDSA_SHA256,
         KeyType::P384 => ECDSA_SHA384,

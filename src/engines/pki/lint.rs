@@ -6,9 +6,9 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use x509_parser::asn1_rs::FromDer;
+use x509_parser::asn1_rs::{FromDer, Oid};
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
-use x509_parser::extensions::{GeneralName, ParsedExtension, X509Extension};
+use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384};
 use x509_parser::x509::X509Version;
 
@@ -44,11 +44,8 @@ pub(super) fn check(
         X509Certificate::from_der(unsigned).map_err(|_malformed| fault("it does not parse"))?;
     let tbs = &certificate.tbs_certificate;
     let issuer = authority.validity();
-    let algorithm = match authority.key().key_type() {
-        KeyType::P256 => OID_SIG_ECDSA_WITH_SHA256,
-        KeyType::P384 => OID_SIG_ECDSA_WITH_SHA384,
-        KeyType::Ed25519 | KeyType::Rsa => return Err(fault("authorities sign with ECDSA")),
-    };
+    let algorithm =
+        signature_algorithm(authority).ok_or_else(|| fault("authorities sign with ECDSA"))?;
     let subject = match &template.body {
         Body::Leaf { .. } => vec![0x30, 0x00],
         Body::Authority { common_name, .. } => der::common_name(common_name),
@@ -77,6 +74,15 @@ pub(super) fn check(
     }
 }
 
+/// What an authority signs with, which is ECDSA.
+pub(super) fn signature_algorithm(authority: &Authority) -> Option<Oid<'static>> {
+    match authority.key().key_type() {
+        KeyType::P256 => Some(OID_SIG_ECDSA_WITH_SHA256),
+        KeyType::P384 => Some(OID_SIG_ECDSA_WITH_SHA384),
+        KeyType::Ed25519 | KeyType::Rsa => None,
+    }
+}
+
 /// The login CA vouches for one id of our trust domain; no other authority for any.
 fn names_fit(template: &Template, authority: &Authority) -> bool {
     let ours = |name: &SubjectName| authority.trust_domain().holds(name);
@@ -93,7 +99,7 @@ fn names_fit(template: &Template, authority: &Authority) -> bool {
 /// Wants each meant extension once, and no other.
 fn extensions_fit(tbs: &TbsCertificate<'_>, authority: &Authority, template: &Template) -> bool {
     let expected = match &template.body {
-        Body::Leaf { .. } => 6,
+        Body::Leaf { .. } => 6_usize.saturating_add(usize::from(authority.crl_url().is_some())),
         Body::Authority { .. } => 4,
     };
     let unique = tbs.extensions_map().is_ok_and(|map| map.len() == expected);
@@ -150,6 +156,17 @@ fn extension_fits(
                 && !others
                 && usage.server_auth == usages.contains(&Usage::Server)
                 && usage.client_auth == usages.contains(&Usage::Client)
+        }
+        (ParsedExtension::CRLDistributionPoints(points), Body::Leaf { .. }) => {
+            let [point] = points.points.as_slice() else { return false };
+            let Some(DistributionPointName::FullName(names)) = &point.distribution_point else {
+                return false;
+            };
+            !critical
+                && point.reasons.is_none()
+                && point.crl_issuer.is_none()
+                && matches!(names.as_slice(), [GeneralName::URI(url)]
+                    if Some(*url) == authority.crl_url())
         }
         (ParsedExtension::SubjectAlternativeName(written), Body::Leaf { names, .. }) => {
             // The subject is empty, so the names are critical (RFC 5280, section 4.2.1.6).

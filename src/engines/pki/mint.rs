@@ -13,6 +13,7 @@ use futures_util::FutureExt as _;
 use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
 use super::listing::Standing;
+use super::publish::REPLACED;
 use super::roles::{Roles, no_such_role, role_resource};
 use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, SubjectName};
 use crate::error::{Error, Result};
@@ -224,7 +225,7 @@ impl<S: Source> Verb for Mint<S> {
         let ended = CredentialRow {
             state: CredentialState::Ended,
             next_try: None,
-            trouble: "it was replaced".to_owned(),
+            trouble: REPLACED.to_owned(),
             ..found.row
         };
         tx.update(found.version, &ended).await?;

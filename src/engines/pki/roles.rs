@@ -20,7 +20,7 @@ use crate::vault::{
 };
 
 /// Names that stand for something else among the resources of this noun.
-const RESERVED: [&str; 3] = ["authorities", "certificates", "roles"];
+const RESERVED: [&str; 4] = ["authorities", "certificates", "crl", "roles"];
 /// Roles kept.
 const KEPT: usize = 10_000;
 

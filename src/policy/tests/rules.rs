@@ -9,7 +9,7 @@ const MACHINES: [Kind; 6] =
 
 #[test]
 fn nothing_is_allowed_by_default() {
-    let everybody = ["identities.whoami", "records.checkpoint", "pki.ca"];
+    let everybody = ["identities.whoami", "records.checkpoint", "pki.ca", "pki.crl"];
     for verb in VERBS.iter().filter(|verb| !everybody.contains(&verb.action)) {
         for kind in Kind::ALL {
             let verdict = scene(*kind, verb.action, thing("database/analytics/reader")).decide();

@@ -4,16 +4,17 @@ use prost::Message as _;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateTokenRequest,
     GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
-    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, InspectTokenRequest,
-    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
-    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest,
-    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
-    ListLifecyclesRequest, ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest,
-    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
-    RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, RevokeTokenRequest,
-    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityRequest,
+    GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
+    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
+    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
+    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
+    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
+    PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
+    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewTokenRequest, ResumeIdentityRequest, RetireIdentityRequest,
+    RevokeCertificateRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
 };
 
@@ -33,6 +34,7 @@ pub(super) struct Things {
     pub(super) lease: String,
     /// The accessor of its token.
     pub(super) token: String,
+    pub(super) certificate: String,
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
@@ -219,6 +221,11 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
             ListCertificatesRequest { identity: of.machine.clone(), ..Default::default() }
                 .encode_to_vec()
         }
+        "RevokeCertificate" => {
+            let id = of.certificate.clone();
+            RevokeCertificateRequest { id, reason: String::new() }.encode_to_vec()
+        }
+        "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
         _ => unknown(method),
     }

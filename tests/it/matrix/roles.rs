@@ -8,7 +8,7 @@ use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    SuspendIdentityRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
 };
 use strongroom::server::{First, Founding, Ingredients, Node, found};
 use tempfile::TempDir;
@@ -90,6 +90,7 @@ impl Scene {
             owner: "carol".into(),
             token: token(&granted, 0).await.token.unwrap().accessor,
             lease: issue(&granted, ask()).await.unwrap().lease_id,
+            certificate: sign(&granted).await,
             grant: world
                 .grant("bare", |grant| AddGrantRequest {
                     resource: "database/analytics/writer".into(),
@@ -126,6 +127,18 @@ impl Scene {
         }
         answers
     }
+}
+
+/// Signs what is to be revoked.
+async fn sign(granted: &Channel) -> String {
+    let order = SignCertificateRequest {
+        role: "etl".into(),
+        names: Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() }),
+        csr_pem: csr().1,
+        ..Default::default()
+    };
+    let signed = PkiServiceClient::new(granted.clone()).sign_certificate(order).await.unwrap();
+    signed.into_inner().certificate.unwrap().id
 }
 
 /// How the page writes a code.

@@ -97,7 +97,7 @@ impl Verb for Sign {
             .row;
         let trust_domain = TRUST_DOMAIN.parse()?;
         let hsm = view.hsm().as_ref();
-        let authorities = Authorities::load(view.keyring(), hsm, &trust_domain).await?;
+        let authorities = Authorities::load(view.keyring(), hsm, &trust_domain, None).await?;
         let id = SpiffeId { trust_domain, kind: found.kind, name: found.name.clone() };
         let template = Template::login(&Request::parse(self.request.as_bytes())?, &id, None)?;
         let serial = view.serial().await?;

@@ -107,11 +107,12 @@ impl Fixture {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy),
             grpc_listen: ([127, 0, 0, 1], 0).into(),
-            http_listen: None,
+            http_listen: Some(([127, 0, 0, 1], 0).into()),
             tls: ListenerTls::Issued { kept_in: None },
             server_names: vec!["dns:localhost".parse().unwrap()],
             checkpoint: Duration::from_millis(200),
             limits: strongroom::grpc::Settings::default(),
+            crl_url: None,
         };
         let (key_pem, request) = csr();
         let founding = Founding {

@@ -1,0 +1,125 @@
+//! Has the revocation list signed anew when something was revoked, and each hour; takes over the
+//! lists that other nodes had signed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::Worker;
+use crate::engines::pki::{AuthoritySlot, CrlSlot, SignCrl, issuing, listed_from};
+use crate::error::{Error, Result};
+use crate::store::crls::{self, CrlRow};
+use crate::store::{Reader, Versioned};
+use crate::types::{Caller, UnixMillis};
+use crate::vault::Vault;
+
+/// How old a list becomes, in milliseconds.
+const REFRESH_MS: i64 = 3_600_000;
+/// The longest pause after tries in vain, in milliseconds: each is on the record.
+const LONGEST_PAUSE_MS: i64 = 30_000;
+
+/// The worker.
+#[derive(Debug)]
+pub struct CrlKeeper {
+    vault: Vault,
+    reader: Reader,
+    authorities: AuthoritySlot,
+    crls: CrlSlot,
+    /// The authority epoch up to which contained certificates were looked for.
+    looked: AtomicI64,
+    /// Tries in vain, and when the next one is.
+    tries: AtomicU32,
+    next_try: AtomicI64,
+}
+
+impl CrlKeeper {
+    /// Makes the worker.
+    #[must_use]
+    pub fn new(vault: Vault, reader: Reader, authorities: AuthoritySlot, crls: CrlSlot) -> Self {
+        let (looked, next_try) = (AtomicI64::new(0), AtomicI64::new(0));
+        Self { vault, reader, authorities, crls, looked, tries: AtomicU32::new(0), next_try }
+    }
+
+    /// Takes over the newest list of the store, and tells the authority epoch as of before.
+    async fn load(&self) -> Result<i64> {
+        let known = self.crls.current().map(|crl| crl.version);
+        let read = self.reader.view(move |tx| {
+            async move {
+                let (epoch, id) = (tx.epoch().await?, issuing()?);
+                let newer = crls::version(tx, &id).await? != known;
+                Ok((epoch, if newer { tx.lookup::<CrlRow>(&id).await? } else { None }))
+            }
+            .boxed()
+        });
+        let (epoch, newest) = read.await?;
+        if let Some(newest) = newest {
+            self.crls.offer(Arc::new(newest));
+        }
+        Ok(epoch)
+    }
+
+    /// Tells whether something was revoked that does not stand on the list. Those that were ended
+    /// are counted each time; who was contained only where rights moved.
+    async fn lacks(&self, crl: &Versioned<CrlRow>, epoch: i64) -> Result<bool> {
+        let moved = epoch != self.looked.load(Ordering::Acquire);
+        let CrlRow { this_update, ended, contained, .. } = crl.row;
+        let read = self.reader.view(move |tx| {
+            async move {
+                let since = listed_from(this_update);
+                Ok(crls::count_ended(tx, since).await? != ended
+                    || (moved && crls::count_contained(tx, since).await? != contained))
+            }
+            .boxed()
+        });
+        let lacks = read.await?;
+        if !lacks {
+            self.looked.store(epoch, Ordering::Release);
+        }
+        Ok(lacks)
+    }
+
+    async fn sign(&self, replaces: Option<Arc<Versioned<CrlRow>>>) -> Result<()> {
+        let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+        let op = SignCrl { authorities: self.authorities.clone(), replaces };
+        match self.vault.run(&ctx, op).await {
+            Ok(signed) => self.crls.offer(Arc::new(signed)),
+            // Another node was first; its list is taken over in the next round.
+            Err(Error::Conflict(_) | Error::AlreadyExists(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Worker for CrlKeeper {
+    const NAME: &'static str = "crl_keeper";
+    const PERIOD: Duration = Duration::from_millis(500);
+
+    async fn tick(&self, now: UnixMillis) -> Result<()> {
+        let epoch = self.load().await?;
+        let crl = self.crls.current();
+        let due = match &crl {
+            None => true,
+            Some(crl) => {
+                now.0.saturating_sub(crl.row.this_update.0) >= REFRESH_MS
+                    || self.lacks(crl, epoch).await?
+            }
+        };
+        if !due || now.0 < self.next_try.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let signed = self.sign(crl).await;
+        if signed.is_ok() {
+            self.tries.store(0, Ordering::Release);
+        } else {
+            let tries = self.tries.fetch_add(1, Ordering::AcqRel);
+            let pause_ms = 1_000_i64.saturating_mul(1 << tries.min(5)).min(LONGEST_PAUSE_MS);
+            self.next_try.store(now.0.saturating_add(pause_ms), Ordering::Release);
+        }
+        signed
+    }
+}
