@@ -283,3 +283,33 @@ pub(super) async fn password(view: &View, row: &Versioned<TargetRow>) -> Result<
         .await?;
     Ok(opened)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Id, SecretBytes, SystemEntropy, VaultId};
+
+    fn opened() -> Pooled {
+        let settings = r#"{"host": "127.0.0.1", "port": 1, "database": "d", "username": "u"}"#;
+        let settings = serde_json::from_str(settings).unwrap();
+        let vault = VaultId(Id::from_bytes([1; 16]));
+        let password = SecretBytes::new(b"of before".to_vec());
+        let target = PostgresTarget::new(vault, &settings, &password, Arc::new(SystemEntropy));
+        Pooled { version: 1, target: Arc::new(target.unwrap()), used: 0 }
+    }
+
+    #[tokio::test]
+    async fn what_was_opened_while_all_was_forgotten_is_not_kept() {
+        let databases = Databases::new(Arc::new(SystemEntropy), TaskGroup::default());
+        let account = ObjectId(Id::from_bytes([2; 16]));
+        let forgotten = databases.0.pools.lock().forgotten;
+        databases.keep(account, opened(), forgotten).unwrap();
+        databases.forget_all();
+        assert!(databases.0.pools.lock().kept.is_empty());
+        assert_eq!(databases.keep(account, opened(), forgotten), Err(Error::Sealed));
+        assert!(databases.0.pools.lock().kept.is_empty());
+        let forgotten = databases.0.pools.lock().forgotten;
+        databases.keep(account, opened(), forgotten).unwrap();
+        assert_eq!(databases.0.pools.lock().kept.len(), 1);
+    }
+}

@@ -159,7 +159,13 @@ async fn who_is_over_or_unused_for_too_long_is_suspended_and_the_record_says_why
         machine(&f, "idle").await;
         register(&f, "waiting", "pipeline", "admin").await;
         f.clock.advance(Duration::from_hours(2));
-        let ended = until_suspended(&client, "over").await;
+        until("it is suspended", async || {
+            // The worker waits for a whole minute after its start.
+            f.clock.advance(Duration::from_secs(5));
+            show(&mut client.clone(), "over").await.unwrap().state == "suspended"
+        })
+        .await;
+        let ended = show(&mut client, "over").await.unwrap();
         assert_eq!(ended.changed_by, "lifecycle_keeper");
         // The fixture's logins last a day: a second one is signed before the first ends.
         f.clock.advance(Duration::from_hours(20));
