@@ -22,6 +22,9 @@ pub enum Error {
     /// Authenticate: no credential, or one that is not accepted.
     #[error("{0}")]
     Unauthenticated(Message),
+    /// Get another token: the last use of this one is made.
+    #[error("{0}")]
+    Spent(Message),
     /// Ask for a grant or an approval: policy refused.
     #[error("{0}")]
     Denied(Message),
@@ -76,6 +79,7 @@ impl Error {
         match self {
             Self::Invalid(_) => "INVALID",
             Self::Unauthenticated(_) => "UNAUTHENTICATED",
+            Self::Spent(_) => "SPENT",
             Self::Denied(_) => "DENIED",
             Self::NotFound(_) => "NOT_FOUND",
             Self::AlreadyExists(_) => "ALREADY_EXISTS",

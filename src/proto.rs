@@ -111,7 +111,10 @@ mod tests {
                 "strongroom.v1.PutConnectionRequest.password",
                 "strongroom.v1.IssueCredentialsResponse.password",
                 "strongroom.v1.IssueCredentialsResponse.dsn",
+                "strongroom.v1.IssueCredentialsResponse.lease_handle",
                 "strongroom.v1.IssueCertificateResponse.private_key_pem",
+                "strongroom.v1.CreateTokenResponse.bearer",
+                "strongroom.v1.MintTokenResponse.bearer",
             ],
             "a new secret field belongs into this list"
         );

@@ -20,6 +20,7 @@ mod load;
 mod pki;
 mod record;
 mod report;
+mod tokens;
 mod vault;
 mod whoami;
 
@@ -43,6 +44,12 @@ fn main() {
         let vault = vault::Vault::start().await;
         if wants("whoami") {
             rows.push(whoami::measure(&vault).await);
+        }
+        if wants("whoami_token") {
+            rows.push(tokens::whoami(&vault).await);
+        }
+        if wants("token_single_use") {
+            rows.push(tokens::single_use(&vault).await);
         }
         if wants("pki_sign_csr") {
             rows.extend(pki::measure(&vault).await);

@@ -116,6 +116,7 @@ CREATE TABLE lifecycles (
     rotation_s BIGINT NOT NULL,
     dormant_after_s BIGINT NOT NULL,
     notice_s BIGINT NOT NULL,
+    single_use BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
@@ -186,7 +187,7 @@ CREATE TABLE grant_usage (
     last_used_at BIGINT NOT NULL
 );
 
--- The one tree of authority: certificates and leases; later tokens, sessions and wraps.
+-- The one tree of authority: certificates, leases and tokens; later sessions and wraps.
 CREATE TABLE credentials (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -211,6 +212,12 @@ CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
 CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
 -- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
 CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
+-- Tokens are found by their id. Those in force are counted and listed by when they end.
+CREATE INDEX credentials_live_tokens ON credentials (identity, expires_at, id)
+    WHERE kind = 'token' AND state = 'active';
+-- What hangs below what is revoked.
+CREATE INDEX credentials_below ON credentials (parent, id)
+    WHERE parent IS NOT NULL AND state <> 'ended' AND state <> 'revoking';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 -- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
 -- store. A column that names the connection would need an index as well.

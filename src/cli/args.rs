@@ -15,6 +15,7 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
+use super::tokens::TokenCommand;
 
 /// Strongroom, an identity-first secrets vault: server and client in one program.
 #[derive(Debug, Parser)]
@@ -52,6 +53,9 @@ pub struct Global {
     /// The private key of your login certificate, a PEM file.
     #[arg(long, global = true, env = "STRONGROOM_KEY", help_heading = "Connection")]
     pub key: Option<PathBuf>,
+    /// A file that holds a bearer token, or `-` for standard input.
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Every command.
@@ -84,6 +88,9 @@ pub enum ClientCommand {
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),
+    /// Make, renew and revoke bearer tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Renew and revoke what was issued for a time
     #[command(subcommand)]
     Lease(LeaseCommand),

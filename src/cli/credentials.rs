@@ -106,6 +106,7 @@ fn human(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         ("ends", time(issued.expires_at_ms)),
         ("ends at the latest", time(issued.max_expires_at_ms)),
         ("dsn", dsn(issued, ca_file)),
+        ("handle", issued.lease_handle.clone()),
     ])
 }
 
@@ -123,6 +124,7 @@ fn json(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> Value {
         "expires_at_ms": issued.expires_at_ms,
         "max_expires_at_ms": issued.max_expires_at_ms,
         "dsn": dsn(issued, ca_file),
+        "lease_handle": issued.lease_handle,
     })
 }
 
@@ -141,6 +143,7 @@ fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         ("PGSSLROOTCERT", ca_file.unwrap_or_default()),
         ("STRONGROOM_LEASE_ID", &issued.lease_id),
         ("STRONGROOM_LEASE_EXPIRES_AT_MS", &ends),
+        ("STRONGROOM_LEASE_HANDLE", &issued.lease_handle),
     ] {
         if !value.is_empty() {
             text.extend(["export ", name, "=", &shell_quote(value), "\n"]);
@@ -189,6 +192,7 @@ mod tests {
             max_expires_at_ms: 1_795_392_000_000,
             dsn: "postgresql://sr_x:p@db.example:5432/x?sslmode=verify-full".into(),
             replayed: false,
+            lease_handle: String::new(),
         }
     }
 

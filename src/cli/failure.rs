@@ -238,7 +238,7 @@ const fn exit_of(code: Code) -> Exit {
 
 fn exit_of_reason(reason: &str) -> Exit {
     match reason {
-        "UNAUTHENTICATED" => Exit::Unauthenticated,
+        "UNAUTHENTICATED" | "SPENT" => Exit::Unauthenticated,
         "DENIED" | "TAMPERED" => Exit::Denied,
         "NOT_FOUND" => Exit::NotFound,
         "ALREADY_EXISTS" | "CONFLICT" => Exit::Conflict,
@@ -279,6 +279,10 @@ fn hint_of(reason: &str) -> Option<&'static str> {
         "UNAUTHENTICATED" => {
             "give a current login certificate of an active identity with --cert and --key; an \
              administrator signs one with `strongroom identity issue-cert NAME --csr FILE`"
+        }
+        "SPENT" => {
+            "a token with counted uses pays for so many calls; `strongroom token create` makes \
+             another"
         }
         "DENIED" => {
             "`strongroom whoami` shows what you may do; for more, ask an administrator for a \
@@ -367,6 +371,7 @@ mod tests {
         for error in [
             Error::invalid("x"),
             Error::Unauthenticated("x".into()),
+            Error::Spent("x".into()),
             Error::Denied("x".into()),
             Error::not_found("x"),
             Error::AlreadyExists("x".into()),

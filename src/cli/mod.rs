@@ -20,6 +20,7 @@ mod records;
 mod session;
 mod span;
 mod system;
+mod tokens;
 mod values;
 mod verify;
 
@@ -81,6 +82,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Group(command) => groups::run(&session()?, command).await,
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
+        ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,

@@ -1,5 +1,6 @@
 //! The way to a vault: mTLS, deadlines, bounded retries, pages.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -12,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome, error_info};
-use super::files::read_text;
+use super::files::{read_secret, read_text};
 use super::output::{Format, Listed};
 use crate::proto::ErrorInfo;
 use crate::types::{Entropy as _, Id, SystemEntropy};
@@ -82,7 +83,10 @@ impl Session {
             .connect_timeout(CONNECT)
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
-        let wire = InterceptedService::new(endpoint.connect_lazy(), Bearer(token()?));
+        let wire = InterceptedService::new(
+            endpoint.connect_lazy(),
+            Bearer(token(global.token_file.as_deref())?),
+        );
         Ok(Self { wire, format: global.output })
     }
 
@@ -204,15 +208,18 @@ fn parse_address(text: &str) -> Outcome<Uri> {
     clippy::disallowed_methods,
     reason = "the client has no configuration file, and a token must not become a flag"
 )]
-fn token() -> Outcome<Option<MetadataValue<Ascii>>> {
-    let Some(token) = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) else {
-        return Ok(None);
+fn token(file: Option<&Path>) -> Outcome<Option<MetadataValue<Ascii>>> {
+    let token = match file {
+        Some(file) => read_secret(file)?,
+        None => match std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) {
+            Some(token) => Zeroizing::new(token),
+            None => return Ok(None),
+        },
     };
-    let token = Zeroizing::new(token);
     let header = Zeroizing::new(format!("Bearer {}", token.as_str()));
-    let mut value: MetadataValue<Ascii> = header.parse().map_err(|_malformed| {
-        Failure::usage(format!("{TOKEN_VARIABLE} holds characters that no token has"))
-    })?;
+    let mut value: MetadataValue<Ascii> = header
+        .parse()
+        .map_err(|_malformed| Failure::usage("the token holds characters that no token has"))?;
     value.set_sensitive(true);
     Ok(Some(value))
 }

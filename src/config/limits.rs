@@ -17,6 +17,7 @@ pub(super) const KEYS: &[&str] = &[
     "unread_timeout_s",
     "ping_interval_s",
     "ping_timeout_s",
+    "tokens_per_identity_max",
 ];
 
 /// Bounds on connections and requests.
@@ -42,6 +43,8 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// Longest it may take to say so.
     pub ping_timeout: Duration,
+    /// Tokens in force that one identity may have.
+    pub tokens_per_identity_max: u32,
 }
 
 pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
@@ -60,5 +63,6 @@ pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
         unread_timeout: seconds("unread_timeout_s", 300, 30)?,
         ping_interval: seconds("ping_interval_s", 3_600, 30)?,
         ping_timeout: seconds("ping_timeout_s", 300, 10)?,
+        tokens_per_identity_max: section.small("tokens_per_identity_max", 1..=1_000_000, 10_000)?,
     })
 }

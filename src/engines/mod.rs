@@ -10,3 +10,4 @@ pub mod leases;
 pub mod pki;
 pub mod records;
 pub mod system;
+pub mod tokens;

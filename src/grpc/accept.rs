@@ -1,6 +1,7 @@
 //! Takes a request in: who calls, from where, until when. Nothing else is looked at before.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +10,11 @@ use tonic::{Request, Status};
 
 use super::status::status;
 use super::tls::{PeerCertificate, PeerInfo, Tls, Trust};
-use crate::auth::mtls;
-use crate::engines::pki::AuthoritySlot;
+use crate::auth::{mtls, token};
+use crate::engines::pki::{AuthoritySlot, SubjectName};
 use crate::error::{Error, Result};
-use crate::types::{Caller, RequestContext, UnixMillis};
-use crate::vault::Vault;
+use crate::types::{Bearer, Caller, RequestContext, UnixMillis};
+use crate::vault::{Presented, Vault};
 
 /// The gate that every service stands behind.
 #[derive(Debug, Clone)]
@@ -22,6 +23,8 @@ pub(super) struct Gate {
     /// Where the engines find the authorities.
     pub(super) authorities: AuthoritySlot,
     tls: Arc<Tls>,
+    /// What this node is called: the audience of tokens that it accepts.
+    names: Arc<[String]>,
     checked: Arc<Mutex<HashMap<[u8; 32], Checked>>>,
 }
 
@@ -38,8 +41,15 @@ const RECHECK: Duration = Duration::from_mins(1);
 const KEPT: usize = 20_000;
 
 impl Gate {
-    pub(super) fn new(vault: Vault, authorities: AuthoritySlot, tls: Arc<Tls>) -> Self {
-        Self { vault, authorities, tls, checked: Arc::default() }
+    pub(super) fn new(
+        vault: Vault,
+        authorities: AuthoritySlot,
+        tls: Arc<Tls>,
+        server_names: &[SubjectName],
+    ) -> Self {
+        let mut names = vec![vault.installation().trust_domain.clone()];
+        names.extend(server_names.iter().map(SubjectName::text));
+        Self { vault, authorities, tls, names: names.into(), checked: Arc::default() }
     }
 
     /// Authenticates the caller and fixes the request's id and time.
@@ -49,7 +59,13 @@ impl Gate {
     ) -> Result<(RequestContext, T), Status> {
         let peer = request.extensions().get::<PeerInfo>().cloned();
         let source = peer.as_ref().map(|peer| peer.address.ip().to_canonical());
-        match self.authenticate(peer).await {
+        let bearer = token::bearer(request.metadata().as_ref());
+        let caller = match bearer {
+            Ok(Some(bearer)) => self.authenticate_bearer(&bearer, peer, source).await,
+            Ok(None) => self.authenticate(peer).await,
+            Err(error) => Err(error),
+        };
+        match caller {
             Ok(caller) => {
                 let ctx = self.vault.context(caller, source, None::<Instant>);
                 Ok((ctx.map_err(|error| status(&error, None))?, request.into_inner()))
@@ -64,7 +80,7 @@ impl Gate {
     async fn authenticate(&self, peer: Option<PeerInfo>) -> Result<Caller> {
         let certificate = peer.and_then(|peer| peer.certificate).ok_or_else(|| {
             Error::Unauthenticated(
-                "present a login certificate as the TLS client certificate".into(),
+                "present a login certificate as the TLS client certificate, or a token".into(),
             )
         })?;
         // The connection may be older than the certificate's end, or than a change of trust.
@@ -74,6 +90,31 @@ impl Gate {
         mtls::authenticate(&self.vault, certificate.der_sha256, &certificate.id)
             .await
             .map(Caller::Identity)
+    }
+
+    /// A token is the credential; a certificate beside it is what the token may be bound to.
+    async fn authenticate_bearer(
+        &self,
+        bearer: &Bearer,
+        peer: Option<PeerInfo>,
+        source: Option<IpAddr>,
+    ) -> Result<Caller> {
+        let certificate = match peer.and_then(|peer| peer.certificate) {
+            Some(certificate) if self.still_valid(&certificate)? => Some(certificate.der_sha256),
+            Some(_) | None => None,
+        };
+        let with = Presented { source, certificate, names: &self.names };
+        token::authenticate(&self.vault, bearer, with).await.map(Caller::Identity)
+    }
+
+    /// Checks a name that a token's audience is to hold.
+    pub(super) fn known_as(name: String) -> Result<String> {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b".:-".contains(&b);
+        if (1..=253).contains(&name.len()) && name.bytes().all(plain) {
+            Ok(name)
+        } else {
+            Err(Error::invalid("an audience is a host name, in lowercase, or an address"))
+        }
     }
 
     /// Verifies a connection's chain again each minute, and whenever trust was replaced.

@@ -280,7 +280,7 @@ fn show_role(shown: Role) -> proto::DatabaseRole {
 }
 
 fn show_credential(made: &Credential) -> Result<IssueCredentialsResponse> {
-    let Credential { lease, access, replayed } = made;
+    let Credential { lease, access, handle, replayed } = made;
     let text = |secret: &SecretBytes| {
         std::str::from_utf8(secret.expose()).map(str::to_owned).map_err(Error::internal)
     };
@@ -298,5 +298,6 @@ fn show_credential(made: &Credential) -> Result<IssueCredentialsResponse> {
         max_expires_at_ms: lease.max_expires_at.0,
         dsn,
         replayed: *replayed,
+        lease_handle: handle.as_ref().map(text).transpose()?.unwrap_or_default(),
     })
 }

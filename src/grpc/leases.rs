@@ -84,7 +84,7 @@ fn show(lease: Lease) -> proto::Lease {
         CredentialState::Pending => "pending",
         CredentialState::Active => "active",
         CredentialState::Revoking => "revoking",
-        CredentialState::Ended => "revoked",
+        CredentialState::Ended | CredentialState::Spent => "revoked",
     };
     // What is due while all is well is its end, which is shown.
     let trying = row.state == CredentialState::Revoking;

@@ -17,6 +17,7 @@ pub(super) fn put(request: PutLifecycleRequest) -> Result<PutLifecycle> {
         rotation: needed("rotation_s", sent.rotation_s)?,
         dormant_after: span("dormant_after_s", sent.dormant_after_s)?,
         notice: span("notice_s", sent.notice_s)?.unwrap_or_default(),
+        single_use: sent.single_use,
     };
     Ok(PutLifecycle { kind: sent.kind.parse()?, lifecycle })
 }
@@ -31,6 +32,7 @@ pub(super) fn lifecycle(of: DescribedLifecycle) -> proto::Lifecycle {
         rotation_s: row.rotation_s,
         dormant_after_s: row.dormant_after_s,
         notice_s: row.notice_s,
+        single_use: row.single_use,
         changed_at_ms: row.changed_at.0,
         changed_by: of.changed_by,
     }

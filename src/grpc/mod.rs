@@ -17,5 +17,6 @@ mod serve;
 mod status;
 mod system;
 pub mod tls;
+mod tokens;
 
 pub use serve::{Engines, Front, Settings, serve};

@@ -18,8 +18,10 @@ use super::pki::Pki;
 use super::records::Records;
 use super::system::System;
 use super::tls::{self, Tls};
+use super::tokens::Tokens;
 use crate::engines::database::Databases;
-use crate::engines::pki::{AuthoritySlot, LoginTtl};
+use crate::engines::pki::{AuthoritySlot, LoginTtl, SubjectName};
+use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::database_service_server::DatabaseServiceServer;
@@ -30,6 +32,7 @@ use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
+use crate::proto::token_service_server::TokenServiceServer;
 use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
@@ -55,6 +58,8 @@ pub struct Settings {
     pub pong: Duration,
     /// How long login certificates live.
     pub login: LoginTtl,
+    /// How long tokens live, and how many.
+    pub tokens: TokenLimits,
 }
 
 impl Default for Settings {
@@ -69,6 +74,7 @@ impl Default for Settings {
             ping: Duration::from_secs(30),
             pong: Duration::from_secs(10),
             login: LoginTtl::default(),
+            tokens: TokenLimits::default(),
         }
     }
 }
@@ -84,6 +90,8 @@ pub struct Front {
     pub standing: Standing,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What the node is called.
+    pub names: Vec<SubjectName>,
     /// What engines hold outside the vault.
     pub engines: Engines,
 }
@@ -107,10 +115,10 @@ pub async fn serve(
     settings: Settings,
     tasks: TaskGroup,
 ) -> Result<()> {
-    let Front { tls, vault, standing, metrics, engines } = front;
+    let Front { tls, vault, standing, metrics, names, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), settings.in_flight);
     let Engines { authorities, databases } = engines;
-    let gate = Gate::new(vault, authorities, Arc::clone(&tls));
+    let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
     let reflection = || {
@@ -127,12 +135,15 @@ pub async fn serve(
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone())).max_decoding_message_size(most);
+    let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
+    let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
     let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
     let leases =
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
+    let health = health.with(&tokens);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -151,6 +162,7 @@ pub async fn serve(
         .add_service(pki)
         .add_service(database)
         .add_service(leases)
+        .add_service(tokens)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

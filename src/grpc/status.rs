@@ -34,7 +34,7 @@ pub(super) fn status(error: &Error, request: Option<RequestId>) -> Status {
 const fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
-        Error::Unauthenticated(_) => Code::Unauthenticated,
+        Error::Unauthenticated(_) | Error::Spent(_) => Code::Unauthenticated,
         Error::Denied(_) | Error::Tampered { .. } | Error::TamperedRow(_) => Code::PermissionDenied,
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,

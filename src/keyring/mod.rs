@@ -193,6 +193,14 @@ impl Keyring {
         Ok(self.open_state()?.keys.page.clone())
     }
 
+    /// Lends the key that tokens get their MAC from.
+    ///
+    /// # Errors
+    /// [`KeyringError::Sealed`].
+    pub fn token_key(&self) -> Result<MacKey> {
+        Ok(self.open_state()?.keys.token.clone())
+    }
+
     /// Forgets the cached keys of an owner: another node changed them.
     pub fn forget(&self, owner: KeyOwner) {
         if let Ok(open) = self.open_state() {

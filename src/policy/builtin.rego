@@ -12,16 +12,31 @@ package strongroom
 import rego.v1
 
 # What an identity receives anew, or keeps for longer; without an active owner it gets neither.
-receives := {"database.credentials", "pki.issue", "pki.sign", "leases.renew"}
+receives := {
+	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
+	"tokens.renew",
+}
 
-# What belongs to whoever holds the lease or the certificate.
-for_holder := {"leases.list", "leases.renew", "leases.revoke", "pki.list"}
+# What belongs to whoever holds the lease, the certificate or the token.
+for_holder := {
+	"leases.list", "leases.renew", "leases.revoke", "pki.list", "tokens.inspect", "tokens.list",
+	"tokens.renew", "tokens.revoke",
+}
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
-for_owner := {"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings"}
+for_owner := {
+	"leases.list", "leases.revoke", "pki.list", "identities.show", "identities.holdings",
+	"tokens.inspect", "tokens.list", "tokens.revoke",
+}
+
+# What makes a credential by which somebody else is known.
+mints := {"identities.issue-cert", "tokens.mint"}
 
 # What the owner of a machine may do for it: a human of the group, where a group owns it.
-for_machines_owner := {"identities.issue-cert", "identities.transfer"}
+for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.mint"}
+
+# What every identity does for itself.
+for_self := {"identities.whoami", "identities.show", "tokens.create"}
 
 # What every active identity may read.
 for_all := {"records.checkpoint", "pki.ca"}
@@ -47,7 +62,7 @@ decision := {"refuse": "identity_suspended"} if {
 	input.action in receives
 	not input.caller.owner_active
 } else := {"rule": "self"} if {
-	input.action == "identities.whoami"
+	input.action in for_self
 	every resource in input.resources { resource.identity.id == input.caller.id }
 } else := {"rule": "everybody"} if {
 	input.action in for_all
@@ -63,8 +78,11 @@ decision := {"refuse": "identity_suspended"} if {
 		resource.owned
 		resource.identity.machine
 	}
+} else := {"refuse": "mint_forbidden"} if {
+	input.action == "tokens.mint"
+	for_human
 } else := {"refuse": "subject_owner_inactive"} if {
-	input.action == "identities.issue-cert"
+	input.action in mints
 	administers
 	orphaned
 } else := {"rule": "administrator"} if {
@@ -74,7 +92,7 @@ decision := {"refuse": "identity_suspended"} if {
 	input.action in for_holder
 	administers
 } else := {"refuse": "mint_forbidden"} if {
-	input.action == "identities.issue-cert"
+	input.action in mints
 } else := {"grants": chosen} if {
 	count(chosen) == count(input.resources)
 } else := {"refuse": "not_administrator"} if {
@@ -92,6 +110,11 @@ administers if {
 orphaned if {
 	some resource in input.resources
 	resource.identity.owner_active == false
+}
+
+for_human if {
+	some resource in input.resources
+	resource.identity.machine == false
 }
 
 # The bootstrap certificate registers human administrators and signs the first request of a human

@@ -153,7 +153,7 @@ impl Proposal<'_> {
         };
         held.action == self.action
             && held.in_force(self.now)
-            && contains(held.resource, self.resource)
+            && held.resource.covers(self.resource)
             && ends_in_time
             && lives_no_longer
             && sources_within(self.conditions, held.conditions)
@@ -166,15 +166,6 @@ fn shares_prefix(giver: &IdentityName, receiver: &IdentityName) -> bool {
     giver.as_str().rsplit_once('/').is_some_and(|(prefix, _)| {
         receiver.as_str().strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
     })
-}
-
-/// Tells whether a pattern covers all that another one covers.
-///
-/// Matching the other's text is enough, because a `*` in it is matched by nothing but a wildcard;
-/// only a `**` could hide behind a `*`, and needs a `**`.
-fn contains(wide: &ResourcePattern, narrow: &ResourcePattern) -> bool {
-    let any_depth = |pattern: &ResourcePattern| pattern.as_str().ends_with("/**");
-    wide.matches(narrow.as_str()) && (any_depth(wide) || !any_depth(narrow))
 }
 
 fn sources_within(narrow: &Conditions, wide: &Conditions) -> bool {

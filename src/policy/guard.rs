@@ -7,6 +7,7 @@ use crate::types::{IdentityState, Kind, UnixMillis};
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
+    ("token_reaper", "tokens.end"),
     ("lifecycle_keeper", "identities.suspend"),
     ("control_socket", "system.unseal"),
     ("listener", "system.issue-listener"),
@@ -46,6 +47,11 @@ pub(super) fn objection(
     }
     if facts.resources.is_empty() {
         return Some(Reason::NothingAsked);
+    }
+    // For another human nobody mints, whoever asks.
+    let human = |one: &ResourceFacts<'_>| one.identity.is_some_and(|it| !it.kind.is_machine());
+    if facts.action == "tokens.mint" && facts.resources.iter().any(human) {
+        return Some(Reason::MintForbidden);
     }
     match identity.kind {
         Kind::Human => None,

@@ -60,7 +60,13 @@ impl Policy {
         let Some(verb) = Verb::lookup(facts.action) else {
             return Verdict::refuse(Reason::UnknownAction, None);
         };
-        let administrative = facts.administrative || verb.administrative;
+        // Whoever looks at itself administers nothing.
+        let of_itself = facts.action == "identities.show"
+            && facts
+                .resources
+                .iter()
+                .all(|one| one.identity.and_then(|it| it.id) == Some(identity.id));
+        let administrative = (facts.administrative || verb.administrative) && !of_itself;
         self.of_identity(facts, administrative, identity, credential)
     }
 

@@ -93,6 +93,12 @@ reasons! {
     NotHolder = "not_holder",
     /// No grant covers all of it.
     NoGrant = "no_grant",
+    /// A token asks for what is beyond its scope.
+    OutOfScope = "out_of_scope",
+    /// A token asks for an administrative action that it does not name.
+    TokenLimited = "token_limited",
+    /// The handle of a lease was used for something else.
+    HandleLimited = "handle_limited",
     /// A worker asked for what is not on its list.
     SystemLimited = "system_limited",
     /// The policy failed, ran out of time or said nothing that can be understood.
@@ -138,8 +144,8 @@ impl Reason {
                 "an identity without an active owner receives nothing new; give it one first"
             }
             Self::MintForbidden => {
-                "login certificates are issued by an administrator or, for a machine, by its \
-                 owner; ask one of them"
+                "login certificates and tokens are issued by an administrator or, for a machine, \
+                 by its owner; ask one of them"
             }
             Self::NotAdministrator => {
                 return Cow::Owned(format!(
@@ -159,6 +165,14 @@ impl Reason {
                      what you asked for"
                 ));
             }
+            Self::OutOfScope => {
+                "this is beyond the scope of the token; ask for one whose scope covers it"
+            }
+            Self::TokenLimited => {
+                "a token administers only what its scope names exactly, action and resource, and \
+                 never where its uses are counted; use a login certificate"
+            }
+            Self::HandleLimited => "the handle of a lease renews or revokes that lease alone",
             Self::SystemLimited => "workers do only what the list in code says",
             Self::PolicyFailed => {
                 "the policy could not be evaluated, so nothing is allowed; ask the operator"
@@ -182,7 +196,7 @@ impl fmt::Display for Reason {
 impl Verdict {
     /// Refuses by a rule that has the reason's name.
     #[must_use]
-    pub(super) const fn refuse(reason: Reason, valid_until: Option<UnixMillis>) -> Self {
+    pub const fn refuse(reason: Reason, valid_until: Option<UnixMillis>) -> Self {
         Self {
             allow: false,
             reason,

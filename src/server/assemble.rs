@@ -10,6 +10,7 @@ use super::listener::ListenerTls;
 use super::node::Ingredients;
 use crate::config::{Config, Endpoint, Postgres, Store, StoreTls, TokenName};
 use crate::engines::pki::{LoginTtl, SubjectName};
+use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::hsm::{HsmError, Pkcs11Config, Pkcs11Hsm, TokenSelector};
 use crate::store::Location;
@@ -146,6 +147,7 @@ fn limits(config: &Config) -> grpc::Settings {
             usual: config.login.certificate_ttl,
             most: config.login.certificate_max_ttl,
         },
+        tokens: TokenLimits { live: limits.tokens_per_identity_max, ..TokenLimits::default() },
     }
 }
 

@@ -22,7 +22,7 @@ use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, LeaseReaper, LifecycleKeeper};
+use crate::workers::{self, LeaseReaper, LifecycleKeeper, TokenReaper};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -150,7 +150,8 @@ impl Node {
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases: databases.clone() };
         start_workers((&vault, &reader), databases, &standing, &tasks);
-        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, engines };
+        let names = parts.server_names.clone();
+        let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
         let node = Self {
             vault,
@@ -235,6 +236,8 @@ fn start_workers(
 ) {
     let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
     workers::start(leases, vault, standing, tasks);
+    let tokens = TokenReaper::new(vault.clone(), reader.clone());
+    workers::start(tokens, vault, standing, tasks);
     let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
     workers::start(lifecycles, vault, standing, tasks);
 }

@@ -1,4 +1,4 @@
-//! The one tree of authority: certificates and leases; later tokens, sessions and wraps.
+//! The one tree of authority: certificates, leases and tokens; later sessions and wraps.
 
 use crate::params;
 use crate::sealed_row;
@@ -43,7 +43,7 @@ sealed_row! {
     }
 }
 
-/// Finds a credential that is presented, a login certificate, by its handle.
+/// Finds a credential that is presented, a login certificate, by its handle. A token says its id.
 pub async fn by_handle(
     tx: &mut Tx,
     handle: &[u8],
@@ -141,6 +141,46 @@ pub async fn after(
     tx.select(tail, params![kind, identity, after.to_owned(), limit]).await
 }
 
+const LIVE_TOKENS: &str = "WHERE identity = $1 AND kind = 'token' AND state = 'active' \
+                           AND (expires_at, id) > ($2, $3) ORDER BY expires_at, id LIMIT $4";
+
+/// Lists tokens in force of an identity by when they end, after an end and an id.
+pub async fn live_tokens(
+    tx: &mut Tx,
+    identity: IdentityId,
+    end: UnixMillis,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    tx.select(LIVE_TOKENS, params![identity, end, after.to_owned(), limit]).await
+}
+
+/// Tells whether an identity has so many tokens in force.
+pub async fn has_live_tokens(
+    tx: &mut Tx,
+    identity: IdentityId,
+    now: UnixMillis,
+    many: u32,
+) -> Result<bool, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM credentials WHERE identity = $1 \
+               AND kind = 'token' AND state = 'active' AND expires_at > $2 LIMIT $3) AS live";
+    let row = tx.query_one(sql, params![identity, now, i64::from(many)]).await?;
+    let live: i64 = row.ok_or(StoreError::Malformed)?.take()?;
+    Ok(live >= i64::from(many))
+}
+
+const CHILDREN: &str = "WHERE parent = $1 AND state <> 'ended' AND state <> 'revoking' \
+                        ORDER BY id LIMIT $2";
+
+/// Lists what hangs on a credential and is not to end yet.
+pub async fn below(
+    tx: &mut Tx,
+    parent: CredentialId,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    tx.select(CHILDREN, params![parent, limit]).await
+}
+
 const OUTDATED: &str = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
                         AND state <> 'ended' AND state IN ('pending', 'active') \
                         ORDER BY id LIMIT $3";
@@ -171,7 +211,8 @@ pub struct Held {
     pub contained: i64,
 }
 
-/// Counts the certificates, or logins, of an identity whose time is not over.
+/// Counts the credentials of an identity whose time is not over, of a kind that nothing outside
+/// hangs on.
 pub async fn unexpired(
     tx: &mut Tx,
     kind: CredentialKind,
@@ -182,8 +223,8 @@ pub async fn unexpired(
     let sql = "SELECT COUNT(*), COALESCE(SUM(lives), 0), COALESCE(SUM(died), 0) FROM (SELECT \
                CASE WHEN state = 'active' AND expires_at > $4 AND revocation_epoch >= $3 \
                THEN 1 ELSE 0 END AS lives, \
-               CASE WHEN expires_at > $4 AND (state <> 'active' \
-               OR revocation_epoch < $3) THEN 1 ELSE 0 END AS died \
+               CASE WHEN handle IS NOT NULL AND expires_at > $4 AND state <> 'spent' \
+               AND (state <> 'active' OR revocation_epoch < $3) THEN 1 ELSE 0 END AS died \
                FROM credentials WHERE identity = $1 AND kind = $2 ORDER BY id DESC LIMIT $5) AS c";
     let params = params![identity, kind, epoch, now, COUNTED.saturating_add(1)];
     let mut row = tx.query_one(sql, params).await?.ok_or(StoreError::Malformed)?;
@@ -242,10 +283,12 @@ mod tests {
             (ALL, "sqlite_autoindex_credentials_1 (id>?"),
             (OUTDATED, one),
             (BELOW, "credentials_open_by_resource (resource>? AND resource<?)"),
+            (LIVE_TOKENS, "credentials_live_tokens (identity=?"),
+            (CHILDREN, "credentials_below (parent=?"),
         ] {
             let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let some = [1, 2, 3].iter().take(plan.parameter_count());
+            let some = [1, 2, 3, 4].iter().take(plan.parameter_count());
             let steps =
                 plan.query_map(rusqlite::params_from_iter(some), |row| row.get::<_, String>(3));
             let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();

@@ -21,6 +21,8 @@ sealed_row! {
         pub dormant_after_s: i64,
         /// How long before an end, in seconds, they are told of it.
         pub notice_s: i64,
+        /// Whether each of their tokens can be used once alone.
+        pub single_use: bool,
         /// When it was made.
         pub created_at: UnixMillis,
         /// By whom.

@@ -13,6 +13,13 @@ pub enum AuthMethod {
         /// SHA-256 of the certificate's DER.
         fingerprint: [u8; 32],
     },
+    /// A bearer token.
+    Token {
+        /// SHA-256 of the client certificate's DER, where the connection has one.
+        certificate: Option<[u8; 32]>,
+    },
+    /// The handle of a lease, which may renew or revoke it.
+    Handle,
 }
 
 impl AuthMethod {
@@ -21,6 +28,8 @@ impl AuthMethod {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Mtls { .. } => "mtls",
+            Self::Token { .. } => "token",
+            Self::Handle => "handle",
         }
     }
 }

@@ -100,6 +100,8 @@ words! {
         Certificate = "certificate",
         /// A lease on something outside, such as a database role.
         Lease = "lease",
+        /// A bearer token.
+        Token = "token",
     }
 }
 
@@ -110,6 +112,8 @@ words! {
         Pending = "pending",
         /// In force until it expires.
         Active = "active",
+        /// A token whose last use is made: it proves nothing more, what it paid for lives on.
+        Spent = "spent",
         /// To be ended; what hangs outside is not proven gone yet.
         Revoking = "revoking",
         /// Over, and nothing of it is left outside.

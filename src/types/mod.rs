@@ -15,6 +15,7 @@ mod pattern;
 mod serial;
 mod standing;
 mod tasks;
+mod token;
 mod verbs;
 
 pub use bytes::SecretBytes;
@@ -29,4 +30,5 @@ pub use pattern::ResourcePattern;
 pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
+pub use token::{AccessToken, Bearer, LeaseHandle, SingleUseToken, TokenSecret, TokenType};
 pub use verbs::{VERBS, Verb};

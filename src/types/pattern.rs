@@ -24,6 +24,16 @@ impl ResourcePattern {
         self.0.contains('*')
     }
 
+    /// Tells whether the pattern covers all that another one covers.
+    ///
+    /// Matching the other's text is enough, because a `*` in it is matched by nothing but a
+    /// wildcard; only a `**` could hide behind a `*`, and needs a `**`.
+    #[must_use]
+    pub fn covers(&self, narrow: &Self) -> bool {
+        let any_depth = |pattern: &Self| pattern.0.ends_with("/**");
+        self.matches(narrow.as_str()) && (any_depth(self) || !any_depth(narrow))
+    }
+
     /// Tells whether the pattern covers a resource's name.
     #[must_use]
     pub fn matches(&self, resource: &str) -> bool {

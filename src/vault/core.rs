@@ -11,7 +11,7 @@ use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::refusals::Refusals;
 use super::serials::Serials;
-use super::subject::Subjects;
+use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};

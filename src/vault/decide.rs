@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::core::Core;
 use super::{Resource, Subject};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
@@ -112,24 +113,27 @@ impl Decision {
 
 /// Decides, from what was kept where everything that was read is the same.
 pub(super) fn decide(
-    policy: &Policy,
-    decisions: &Decisions,
+    core: &Core,
     ctx: &RequestContext,
     action: &'static str,
     subject: Option<Arc<Subject>>,
     resources: Vec<Resource>,
     epoch: i64,
+    spending: bool,
 ) -> Result<Arc<Decision>> {
     let credential = ctx.authenticated().map(|caller| caller.credential);
     if let (Some(credential), [resource]) = (credential, resources.as_slice())
-        && let Some(kept) = decisions.lookup(ctx, credential, action, resource)
+        && let Some(kept) = core.decisions.lookup(ctx, credential, action, resource)
     {
         return Ok(kept);
     }
-    let verdict = evaluate(policy, ctx, action, subject.as_deref(), &resources)?;
+    let verdict = evaluate(&core.policy, ctx, action, subject.as_deref(), &resources)?;
     let epoch = subject.as_ref().map_or(epoch, |subject| subject.epoch.min(epoch));
     let rows = subject.iter().flat_map(|subject| subject.rows.iter());
-    let rows = rows.chain(resources.iter().flat_map(|resource| &resource.rows)).cloned().collect();
+    let rows = rows.chain(resources.iter().flat_map(|resource| &resource.rows)).cloned();
+    // Whoever takes a use from the credential's row compares that one itself.
+    let own = subject.as_ref().filter(|_| !spending).map(|one| one.credential.fence());
+    let rows = rows.chain(own).collect();
     let decision = Arc::new(Decision {
         verdict,
         subject,
@@ -139,7 +143,7 @@ pub(super) fn decide(
         compared: AtomicI64::new(ctx.now.0),
     });
     if let (Some(credential), [resource]) = (credential, decision.resources.as_slice()) {
-        decisions.keep((credential, action, resource.name.clone()), &decision);
+        core.decisions.keep((credential, action, resource.name.clone()), &decision);
     }
     Ok(decision)
 }
@@ -151,7 +155,7 @@ fn evaluate(
     subject: Option<&Subject>,
     resources: &[Resource],
 ) -> Result<Verdict> {
-    let resources: Vec<_> = resources
+    let facts: Vec<_> = resources
         .iter()
         .map(|resource| ResourceFacts {
             name: &resource.name,
@@ -171,15 +175,24 @@ fn evaluate(
         }
         (Caller::Identity(_), _, _) => return Err(Error::internal("a caller without its facts")),
     };
-    Ok(policy.evaluate(&Facts {
+    let administrative = Verb::lookup(action).is_none_or(|verb| verb.administrative);
+    let verdict = policy.evaluate(&Facts {
         caller,
         action,
-        administrative: Verb::lookup(action).is_none_or(|verb| verb.administrative),
-        resources: &resources,
+        administrative,
+        resources: &facts,
         grants: &grants,
         now: ctx.now,
         source: ctx.source,
-    }))
+    });
+    let bearer = subject.zip(ctx.authenticated()).filter(|_| verdict.allow);
+    let objection = bearer.and_then(|(subject, caller)| {
+        subject.objection(caller.method, action, administrative, resources)
+    });
+    Ok(match objection {
+        Some(reason) => Verdict::refuse(reason, verdict.valid_until),
+        None => verdict,
+    })
 }
 
 type Key = (CredentialId, &'static str, ResourceName);
@@ -204,7 +217,8 @@ impl Decisions {
 
     fn keep(&self, key: Key, decision: &Arc<Decision>) {
         // A refusal is decided anew each time, so that a new grant is seen at once.
-        let large = decision.subject.as_ref().is_some_and(|subject| subject.is_large());
+        let unkept = |subject: &Arc<Subject>| subject.is_large() || subject.is_counted();
+        let large = decision.subject.as_ref().is_some_and(unkept);
         if !decision.verdict.allow || decision.verdict.depends_on_source || large {
             return;
         }

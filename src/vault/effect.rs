@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::run::{Answered, Claim, Claimed, Ready};
-use super::{Decision, EffectOperation, Note, Vault, View};
+use super::run::{Answered, Claim, Claimed, Ready, needs};
+use super::spend::Spending;
+use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Needs, Settled, Tx, Work, Writes};
 use crate::types::RequestContext;
@@ -39,7 +40,8 @@ impl Vault {
                 view,
                 op: Arc::clone(&op),
                 prepared,
-                decision,
+                spending: Spending::of::<O>(decision.subject.as_ref()),
+                decision: Arc::clone(&decision),
                 claim: claim.map(Arc::new),
             };
             let view = effect.view.clone();
@@ -47,7 +49,9 @@ impl Vault {
             match done.map_err(Error::internal)? {
                 Answered::Done(output, _) => return Ok(output),
                 Answered::Made(id) => return op.replay(&view, &id).await,
-                Answered::Failed(error) => return Err(error),
+                Answered::Failed(error) => {
+                    return Err(self.told_of::<O>(ctx, &decision, error).await);
+                }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
                 Answered::Moved => self.forget(),
             }
@@ -64,12 +68,13 @@ struct Effect<O: EffectOperation> {
     prepared: Arc<O::Prepared>,
     decision: Arc<Decision>,
     claim: Option<Arc<Claim>>,
+    spending: Option<Spending>,
 }
 
 impl<O: EffectOperation> Effect<O> {
     async fn run(self) -> Answered<O::Output> {
-        if !self.op.is_done(&self.prepared) {
-            let intend = Step::Intend(self.claim.clone());
+        if self.spending.is_some() || !self.op.is_done(&self.prepared) {
+            let intend = Step::Intend(self.claim.clone(), self.spending.clone());
             match self.commit(intend, self.decision.fence(self.view.ctx.now)).await {
                 Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
                 Ok(other) => return other,
@@ -99,8 +104,10 @@ impl<O: EffectOperation> Effect<O> {
         }
     }
 
-    /// Leaves the row to the worker that ends it, and answers why.
+    /// Leaves the row to the worker that ends it, and answers why. Where a use was taken, the key
+    /// stays with what it paid for: by it the call may go on once that is known to be gone.
     async fn give_up(&self, error: Error, release: Option<Arc<Claim>>) -> Answered<O::Output> {
+        let release = release.filter(|_| self.spending.is_none());
         let fence =
             Fence { epoch: self.decision.fence(self.view.ctx.now).epoch, rows: Arc::new([]) };
         match self.commit(Step::Abandon(error.clone(), release), fence).await {
@@ -117,15 +124,15 @@ impl<O: EffectOperation> Effect<O> {
         let mut note = Note::default();
         self.op.note(&self.prepared, &mut note);
         let mut story = Story::new(&self.vault, &self.view.ctx, O::ACTION, &self.decision, note)?;
-        if matches!(step, Step::Intend(_)) {
+        if matches!(step, Step::Intend(..)) {
             story.success = "INTENT";
         }
-        let needs = self.op.needs(&self.prepared);
-        let writes = match &step {
-            Step::Intend(None) | Step::Record(_) => needs.writes,
-            Step::Intend(Some(_)) | Step::Abandon(_, _) => Writes::Many,
+        let own = self.op.needs(&self.prepared);
+        let needs = match &step {
+            Step::Intend(claim, spending) => needs(own, claim.is_some(), spending.is_some()),
+            Step::Record(_) => own,
+            Step::Abandon(_, _) => Needs { writes: Writes::Many, ..own },
         };
-        let needs = Needs { writes, ..needs };
         let (reply, answer) = oneshot::channel();
         let work = EffectWork {
             op: Arc::clone(&self.op),
@@ -141,7 +148,7 @@ impl<O: EffectOperation> Effect<O> {
 }
 
 enum Step<O: EffectOperation> {
-    Intend(Option<Arc<Claim>>),
+    Intend(Option<Arc<Claim>>, Option<Spending>),
     Record(O::Effect),
     /// With why, and the claim to be released where the caller's request goes on.
     Abandon(Error, Option<Arc<Claim>>),
@@ -163,25 +170,62 @@ struct EffectWork<O: EffectOperation> {
     reply: oneshot::Sender<Answered<O::Output>>,
 }
 
+/// Claims the key and takes the use, or finds what was made before.
+///
+/// A use pays for one thing: what it made is gone before the call goes on under a new name,
+/// and the use is not taken again.
+async fn begin<O: EffectOperation>(
+    op: &O,
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    claim: Option<&Claim>,
+    spending: Option<&Spending>,
+) -> Result<Option<String>> {
+    let claimed = match claim {
+        Some(claim) => claim.take(ctx, tx).await?,
+        None => Claimed::Ours,
+    };
+    let (earlier, replace) = match claimed {
+        Claimed::Ours => {
+            if let Some(spending) = spending {
+                spending.take(ctx, tx).await?;
+            }
+            return Ok(None);
+        }
+        Claimed::Made(earlier) => (earlier, false),
+        Claimed::Replaces(earlier) => (earlier, true),
+    };
+    let anew = if let Some(paid) = spending {
+        paid.require_standing(tx).await?;
+        op.resume(ctx, tx, &earlier, replace).await? == Resumed::Anew
+    } else if replace {
+        op.supersede(ctx, tx, &earlier).await?;
+        true
+    } else {
+        false
+    };
+    match claim {
+        Some(claim) if anew => {
+            claim.moves_on(tx, &earlier).await?;
+            Ok(None)
+        }
+        Some(_) | None => Ok(Some(earlier)),
+    }
+}
+
 #[async_trait]
 impl<O: EffectOperation> Work for EffectWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let ctx: &RequestContext = &self.story.ctx;
         self.output = Some(match &self.step {
-            Step::Intend(claim) => {
-                let claimed = match claim {
-                    Some(claim) => claim.take(ctx, tx).await?,
-                    None => Claimed::Ours,
-                };
-                if let Claimed::Replaces(earlier) = &claimed {
-                    self.op.supersede(ctx, tx, earlier).await?;
-                }
-                match claimed {
-                    Claimed::Made(made) => Reached::Made(made),
-                    Claimed::Ours | Claimed::Replaces(_) => {
-                        self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
-                        Reached::Intended
-                    }
+            Step::Intend(claim, spending) => {
+                let (claim, spending) = (claim.as_deref(), spending.as_ref());
+                let made = begin(self.op.as_ref(), ctx, tx, claim, spending).await?;
+                if let Some(made) = made {
+                    Reached::Made(made)
+                } else {
+                    self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                    Reached::Intended
                 }
             }
             Step::Record(effect) => {
@@ -207,11 +251,16 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                 self.story.success = error.reason();
                 self.story.entry(Ok(changes))
             }
+            // Told apart: see `Vault::told_of`.
+            (_, Err(Error::Spent(_))) => return None,
             (_, outcome) => self.story.entry(outcome),
         })
     }
 
     fn settle(self: Box<Self>, settled: Settled) {
+        if let Step::Intend(_, Some(spending)) = &self.step {
+            self.story.core.subjects.forget(spending.token());
+        }
         let answered = match settled {
             Settled::Durable { outcome: Ok(()), epoch } => match self.output {
                 Some(Reached::Recorded(output)) => Answered::Done(output, epoch),

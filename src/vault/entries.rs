@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::core::Core;
-use super::{Decision, Note, READS, Resource, Subject, Vault};
+use super::spend::Strike;
+use super::{Decision, GOVERNS, Note, READS, Resource, Subject, Vault};
 use crate::audit::{CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ResourceFact};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -78,6 +79,33 @@ impl Story {
         let draft = facts.draft(core.entropy.as_ref())?;
         let (ctx, keys) = (ctx.clone(), Vec::new());
         Ok(Self { ctx, core, draft, keys, credential: None, success: "OK", silent: false })
+    }
+
+    /// Tells that a spent token was shown again: from here, and where its last use came from.
+    pub(super) fn shown_again(
+        vault: &Vault,
+        ctx: &RequestContext,
+        action: &'static str,
+        subject: &Subject,
+        first: &str,
+    ) -> Result<Self> {
+        let core = Arc::clone(&vault.core);
+        let noted = vec![(Field::Detail, format!("spent from {first}"))];
+        let facts = EntryFacts {
+            at: ctx.now,
+            request: ctx.request_id,
+            caller: caller_fact(ctx),
+            action,
+            resources: Vec::new(),
+            decision: DecisionFact { allowed: false, reason: "token_spent", by: "token".into() },
+            private: private(ctx, Some(subject), &[], noted),
+        };
+        let draft = facts.draft(core.entropy.as_ref())?;
+        let now = core.clock.monotonic();
+        let silent = !core.refusals.records(subject.identity.row.id, action, now);
+        let (ctx, keys) = (ctx.clone(), Vec::new());
+        let credential = Some(subject.credential.row.id);
+        Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent })
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
@@ -178,7 +206,7 @@ impl Vault {
             Err(failed) => return failed,
         };
         story.silent = counted;
-        match self.append_story(story, Err(error.clone()), None).await {
+        match self.append_story(story, Err(error.clone()), None, None).await {
             Ok(_) => error,
             Err(lost) => lost,
         }
@@ -198,10 +226,12 @@ impl Vault {
             !self.core.refusals.records(identity, action, self.core.clock.monotonic())
         });
         let mut story = Story::new(self, ctx, action, decision, Note::default())?;
+        let strike = Strike::of(decision.subject.as_ref());
         // It waits for a group like any other: how long it took to look must not show.
-        story.silent = counted;
+        story.silent = counted && strike.is_none();
         let outcome = Err(refusal.clone());
-        if self.append_story(story, outcome, Some(decision.fence(ctx.now))).await? {
+        let fence = Some(decision.fence(ctx.now));
+        if self.append_story(story, outcome, fence, strike).await? {
             Ok(Some(refusal))
         } else {
             self.forget();
@@ -231,7 +261,7 @@ impl Vault {
     ) -> Result<bool> {
         let mut story = Story::new(self, ctx, action, decision, Note::default())?;
         story.success = success;
-        self.append_story(story, Ok(()), Some(decision.fence(ctx.now))).await
+        self.append_story(story, Ok(()), Some(decision.fence(ctx.now)), None).await
     }
 
     /// Records how a stream ended, whatever moved meanwhile.
@@ -243,7 +273,7 @@ impl Vault {
         outcome: Result<()>,
     ) -> Result<()> {
         let story = Story::new(self, ctx, action, decision, Note::default())?;
-        self.append_story(story, outcome, None).await.map(drop)
+        self.append_story(story, outcome, None, None).await.map(drop)
     }
 
     /// Appends an entry of an operation that changes nothing; false when its fence moved.
@@ -255,20 +285,22 @@ impl Vault {
         outcome: Result<()>,
     ) -> Result<bool> {
         let story = Story::new(self, ctx, action, decision, Note::default())?;
-        self.append_story(story, outcome, Some(decision.fence(ctx.now))).await
+        self.append_story(story, outcome, Some(decision.fence(ctx.now)), None).await
     }
 
-    async fn append_story(
+    pub(super) async fn append_story(
         &self,
         story: Story,
         outcome: Result<()>,
         fence: Option<Fence>,
+        strike: Option<Strike>,
     ) -> Result<bool> {
         let (reply, answer) = oneshot::channel();
-        let work = Append { story, outcome, reply };
-        self.core.writer.submit(Job { fence, needs: READS, work: Box::new(work) }).await?;
+        let needs = if strike.is_some() { GOVERNS } else { READS };
+        let work = Append { story, outcome, strike, reply };
+        self.core.writer.submit(Job { fence, needs, work: Box::new(work) }).await?;
         match answer.await.map_err(|_dropped| Error::OutcomeUnknown)? {
-            Settled::Durable { .. } => Ok(true),
+            Settled::Durable { outcome, .. } => outcome.map(|()| true),
             Settled::Moved => Ok(false),
             Settled::Lost(error) => Err(error.into()),
         }
@@ -279,19 +311,24 @@ impl Vault {
 struct Append {
     story: Story,
     outcome: Result<()>,
+    strike: Option<Strike>,
     reply: oneshot::Sender<Settled>,
 }
 
 #[async_trait]
 impl Work for Append {
-    async fn run(&mut self, _: &mut Tx) -> Result<()> {
-        Ok(())
+    async fn run(&mut self, tx: &mut Tx) -> Result<()> {
+        match &self.strike {
+            Some(strike) => strike.count(self.story.ctx.now, tx).await,
+            None => Ok(()),
+        }
     }
 
-    fn entry(&mut self, _: Result<&[Change], &Error>) -> Option<Entry> {
-        let none: &[Change] = &[];
-        let tell = || self.story.entry(self.outcome.as_ref().map(|()| none));
-        (!self.story.silent).then(tell)
+    fn entry(&mut self, ran: Result<&[Change], &Error>) -> Option<Entry> {
+        if let Err(error) = &self.outcome {
+            self.story.success = error.reason();
+        }
+        (!self.story.silent).then(|| self.story.entry(ran))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {

@@ -1,12 +1,13 @@
 //! The one door to every engine: nothing happens that was not decided and recorded.
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
-//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, blocks
-//! of serial numbers, old idempotency keys) is a closed list in `upkeep.rs`: undecided, without an entry, unable to write
-//! a sealed row.
+//! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
+//! idempotency keys, and blocks of serials in `serials.rs`) is a closed list in `upkeep.rs`:
+//! undecided, without an entry, unable to write a sealed row.
 
 mod acceptance;
 mod anchor;
+mod bearer;
 mod clock;
 mod core;
 mod decide;
@@ -19,9 +20,12 @@ mod page;
 mod refusals;
 mod run;
 mod serials;
+mod spend;
 mod stream;
 mod subject;
+mod subjects;
 mod terms;
+mod token;
 mod upkeep;
 mod view;
 
@@ -39,22 +43,24 @@ use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, Reques
 pub use self::core::{Installation, Parts};
 pub use acceptance::Approver;
 pub use anchor::Anchored;
+pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use gauges::LogState;
 pub use operation::{
-    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, RetryKey, TAKES_BACK,
-    Verb, WRITES, WRITES_ONE,
+    CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,
+    TAKES_BACK, Verb, WRITES, WRITES_ONE,
 };
 pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use stream::StreamOperation;
-pub use subject::{ADMINISTRATORS, GRANTS, HeldGrant, Subject, is_active};
+pub use subject::{ADMINISTRATORS, DEPTH, GRANTS, HeldGrant, Subject, is_active};
 pub use terms::Terms;
+pub use token::{Scope, TokenDetail};
 pub use view::View;
 
 use self::core::Core;
-use subject::Wanted;
+use subjects::Wanted;
 
 /// The vault.
 #[derive(Debug, Clone)]
@@ -80,7 +86,7 @@ impl Vault {
             identity,
             tasks,
             policy: Policy::builtin()?,
-            subjects: subject::Subjects::default(),
+            subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
             decisions: decide::Decisions::default(),
             refusals: refusals::Refusals::default(),
@@ -134,14 +140,15 @@ impl Vault {
         let now = self.core.clock.now()?;
         let subject =
             self.subject(Wanted::Handle(fingerprint)).await?.ok_or_else(subject::refused)?;
-        subject.check(now)?;
+        let method = AuthMethod::Mtls { fingerprint };
+        subject.check(now, method)?;
         if !claims(&subject) {
             return Err(subject::refused());
         }
         Ok(Authenticated {
             identity: subject.identity.row.id,
             credential: subject.credential.row.id,
-            method: AuthMethod::Mtls { fingerprint },
+            method,
         })
     }
 
@@ -159,7 +166,10 @@ impl Vault {
         let loaded = self
             .core
             .reader
-            .view(move |tx| async move { Subject::load(tx, &load, &core.subjects).await }.boxed())
+            .view(move |tx| {
+                let vault = core.identity.id;
+                async move { Subject::load(tx, vault, &load, &core.subjects).await }.boxed()
+            })
             .await?;
         let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
         if !self.core.subjects.keep(&subject, emptied) {
@@ -177,10 +187,8 @@ impl Vault {
         let subject = match &ctx.caller {
             Caller::System(_) => None,
             Caller::Identity(caller) => {
-                let subject = self.subject(Wanted::Id(caller.credential)).await?;
-                let subject = subject.ok_or_else(subject::refused)?;
-                subject.check(ctx.now)?;
-                Some(subject)
+                let wanted = Wanted::Id(caller.credential);
+                Some(self.checked(&wanted, caller.method, ctx.now).await?)
             }
         };
         Ok(View { core: Arc::clone(&self.core), ctx: ctx.clone(), subject })

@@ -129,6 +129,8 @@ impl RetryKey {
 pub trait Verb: Send + Sync + 'static {
     /// Its action, a row of [`crate::types::VERBS`].
     const ACTION: &'static str;
+    /// Whether it takes a use from a token whose uses are counted.
+    const SPENDS: bool = true;
     /// What it prepares outside the transaction.
     type Prepared: Send + Sync + 'static;
     /// What it answers.
@@ -172,6 +174,10 @@ pub trait Operation: Verb {
     /// How its commit is to be run.
     const NEEDS: Needs;
 
+    /// Whether it goes on where its caller hangs up: it uses a key in the HSM before its commit,
+    /// and no use of one stays without an entry because nobody waited for it.
+    const GOES_ON: bool = false;
+
     /// How it is to be run for what was found.
     fn needs(&self, _: &Self::Prepared) -> Needs {
         Self::NEEDS
@@ -185,6 +191,15 @@ pub trait Operation: Verb {
         prepared: &Self::Prepared,
         decision: &Decision,
     ) -> Result<Self::Output>;
+}
+
+/// What becomes of what a counted use of a token began, when its call is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resumed {
+    /// Nothing of it is left anywhere: the call may go on under a new name.
+    Anew,
+    /// It stands, is under way, or is over: the call is answered with what is known of it.
+    Stays,
 }
 
 /// A verb that changes something outside: intent, act, record.
@@ -235,4 +250,16 @@ pub trait EffectOperation: Verb {
         tx: &mut Tx,
         prepared: &Self::Prepared,
     ) -> Result<()>;
+
+    /// Says what is left of what a counted use of a token made. Where `replace` is asked for, what
+    /// stands is to be ended first, and the call repeated.
+    async fn resume(
+        &self,
+        _ctx: &RequestContext,
+        _tx: &mut Tx,
+        _made: &str,
+        _replace: bool,
+    ) -> Result<Resumed> {
+        Ok(Resumed::Stays)
+    }
 }

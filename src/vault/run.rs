@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
+use super::spend::Spending;
 use super::{Decision, Note, Operation, Vault, Verb, View};
 use crate::error::{Error, Result};
 use crate::store::{
     Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, Writes, idempotency,
 };
-use crate::types::RequestContext;
+use crate::types::{RequestContext, UnixMillis};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 pub(super) const ATTEMPTS: usize = 3;
@@ -25,6 +26,15 @@ impl Vault {
     /// keeps moving; what the verb itself answers.
     pub async fn run<O: Operation>(&self, ctx: &RequestContext, op: O) -> Result<O::Output> {
         let op = Arc::new(op);
+        if !O::GOES_ON {
+            return self.attempt(ctx, op).await;
+        }
+        let (vault, ctx) = (self.clone(), ctx.clone());
+        let done = self.core.tasks.spawn(async move { vault.attempt(&ctx, op).await }).await;
+        done.map_err(Error::internal)?
+    }
+
+    async fn attempt<O: Operation>(&self, ctx: &RequestContext, op: Arc<O>) -> Result<O::Output> {
         for _ in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
             let Ready { view, decision, prepared } = ready;
@@ -32,10 +42,8 @@ impl Vault {
             let mut note = Note::default();
             op.note(&prepared, &mut note);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
-            let needs = op.needs(&prepared);
-            // A claim is a statement more, and one that may find that nothing is to be done.
-            let writes = if claim.is_some() { Writes::Many } else { needs.writes };
-            let needs = Needs { writes, ..needs };
+            let spending = Spending::of::<O>(decision.subject.as_ref());
+            let needs = needs(op.needs(&prepared), claim.is_some(), spending.is_some());
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
@@ -44,6 +52,7 @@ impl Vault {
                 decision: Arc::clone(&decision),
                 bumps: needs.bumps,
                 claim,
+                spending,
                 output: None,
                 reply,
             };
@@ -54,12 +63,28 @@ impl Vault {
                     return Ok(output);
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,
-                Answered::Failed(error) => return Err(error),
+                Answered::Failed(error) => {
+                    return Err(self.told_of::<O>(ctx, &decision, error).await);
+                }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
                 Answered::Moved => self.forget(),
             }
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
+    }
+
+    /// Puts on the record what is told apart from the call itself: that a token was shown again
+    /// after its last use. What the caller hears.
+    pub(super) async fn told_of<V: Verb>(
+        &self,
+        ctx: &RequestContext,
+        decision: &Decision,
+        error: Error,
+    ) -> Error {
+        match (&error, &decision.subject) {
+            (Error::Spent(_), Some(subject)) => self.shown_again::<V>(ctx, subject).await,
+            (_, _) => error,
+        }
     }
 
     /// Hands a job to the store and waits until it is settled.
@@ -86,6 +111,7 @@ impl Vault {
             Ok(view) => view,
             Err(error) => return Err(self.undecided(ctx, V::ACTION, None, error).await),
         };
+        self.require_unspent(ctx, op, view.subject.as_ref()).await?;
         let decision = match self.decide(&view, op).await {
             Ok(decision) => decision,
             Err(error) => {
@@ -120,15 +146,26 @@ impl Vault {
         let resources = op.resources(view).await?;
         let subject = view.subject.clone();
         super::decide::decide(
-            &core.policy,
-            &core.decisions,
+            core,
             &view.ctx,
             V::ACTION,
             subject,
             resources,
             epoch,
+            Spending::of::<V>(view.subject.as_ref()).is_some(),
         )
     }
+}
+
+/// What a commit needs that also claims a key or takes a use: each is a statement of its own.
+pub(super) const fn needs(own: Needs, claims: bool, spends: bool) -> Needs {
+    let writes = match (own.writes, claims, spends) {
+        (writes, false, false) => writes,
+        // The last statement, after everything that can fail.
+        (Writes::Nothing, false, true) => Writes::One,
+        (_, _, _) => Writes::Many,
+    };
+    Needs { writes, ..own }
 }
 
 /// A verb that was decided and prepared.
@@ -164,10 +201,11 @@ pub(super) struct Claim {
 }
 
 /// What came of claiming a key.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Claimed {
     /// It is this call's.
     Ours,
-    /// It is this call's now; what an earlier try made is to be ended.
+    /// It may become this call's: what an earlier try made is to be ended then.
     Replaces(String),
     /// An earlier try made this.
     Made(String),
@@ -181,13 +219,23 @@ impl Claim {
         if earlier.request != self.request {
             return Err(Error::invalid("the idempotency key was used for another request"));
         }
-        if !self.replace || ctx.now.since(earlier.at) > REPLACEABLE {
+        if !self.may_replace(ctx, earlier.at) {
             return Ok(Claimed::Made(earlier.object));
         }
-        if !idempotency::replace(tx, &self.id, &earlier.object, &self.made).await? {
+        Ok(Claimed::Replaces(earlier.object))
+    }
+
+    /// Moves the key on from what an earlier try made to what this one makes.
+    pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str) -> Result<()> {
+        if !idempotency::replace(tx, &self.id, earlier, &self.made).await? {
             return Err(StoreError::Stale.into());
         }
-        Ok(Claimed::Replaces(earlier.object))
+        Ok(())
+    }
+
+    /// Tells whether what the first try made may be replaced yet.
+    fn may_replace(&self, ctx: &RequestContext, first: UnixMillis) -> bool {
+        self.replace && ctx.now.since(first) <= REPLACEABLE
     }
 
     /// Gives the key back: what it claimed was undone.
@@ -203,6 +251,7 @@ struct RunWork<O: Operation> {
     decision: Arc<Decision>,
     bumps: bool,
     claim: Option<Claim>,
+    spending: Option<Spending>,
     output: Option<Answered<O::Output>>,
     reply: oneshot::Sender<Answered<O::Output>>,
 }
@@ -211,20 +260,34 @@ struct RunWork<O: Operation> {
 impl<O: Operation> Work for RunWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
         let ctx = &self.story.ctx;
+        let mut spending = self.spending.as_ref();
         if let Some(claim) = &self.claim {
-            match claim.take(ctx, tx).await? {
+            let claimed = claim.take(ctx, tx).await?;
+            if claimed != Claimed::Ours
+                && let Some(paid) = spending.take()
+            {
+                // What a use paid for is shown, or replaced, without another.
+                paid.require_standing(tx).await?;
+            }
+            match claimed {
                 Claimed::Ours => {}
                 Claimed::Made(made) => {
                     self.output = Some(Answered::Made(made));
                     return Ok(());
                 }
-                Claimed::Replaces(earlier) => self.op.supersede(ctx, tx, &earlier).await?,
+                Claimed::Replaces(earlier) => {
+                    self.op.supersede(ctx, tx, &earlier).await?;
+                    claim.moves_on(tx, &earlier).await?;
+                }
             }
         }
         if self.bumps {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
+        if let Some(spending) = spending {
+            spending.take(ctx, tx).await?;
+        }
         self.output = Some(Answered::Done(output, 0));
         Ok(())
     }
@@ -233,7 +296,9 @@ impl<O: Operation> Work for RunWork<O> {
         if matches!(self.output, Some(Answered::Made(_))) {
             self.story.is_replay();
         }
-        Some(self.story.entry(outcome))
+        // Told apart: see `Vault::told_of`.
+        let told_apart = matches!(outcome, Err(Error::Spent(_)));
+        (!told_apart).then(|| self.story.entry(outcome))
     }
 
     fn settle(self: Box<Self>, settled: Settled) {
@@ -241,6 +306,9 @@ impl<O: Operation> Work for RunWork<O> {
         let failed = matches!(settled, Settled::Durable { outcome: Err(_), .. });
         if self.bumps && !failed {
             self.story.core.forget();
+        }
+        if let Some(spending) = &self.spending {
+            self.story.core.subjects.forget(spending.token());
         }
         let answered = match settled {
             Settled::Durable { outcome: Ok(()), epoch } => match self.output {

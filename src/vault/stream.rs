@@ -48,6 +48,9 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
             let Ready { view, decision, prepared: at } = ready;
+            if decision.subject.as_ref().is_some_and(|subject| subject.is_counted()) {
+                return Err(Error::Denied("a stream is not what a counted use pays for".into()));
+            }
             let (items, receiver) = mpsc::channel(AHEAD);
             let stream = Streaming {
                 vault: self.clone(),

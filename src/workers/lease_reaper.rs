@@ -176,6 +176,8 @@ fn reason(lease: &CredentialRow) -> EndReason {
         CredentialState::Active => EndReason::Expired,
         CredentialState::Pending => EndReason::Failed,
         // Why it is to end stands in it already.
-        CredentialState::Revoking | CredentialState::Ended => EndReason::Revoked,
+        CredentialState::Revoking | CredentialState::Ended | CredentialState::Spent => {
+            EndReason::Revoked
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod lease_reaper;
 mod lifecycle_keeper;
+mod token_reaper;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
+pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};
 use crate::types::{Standing, TaskGroup, UnixMillis};

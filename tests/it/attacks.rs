@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use strongroom::hsm::memory::MemoryFault;
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
@@ -288,6 +289,19 @@ async fn a_replay_is_on_the_record_as_one_and_names_no_key() {
     assert_eq!(replays.len(), 1);
     assert!(replays[0].keys.is_empty() && replays[0].changes.is_empty(), "{:?}", replays[0]);
     assert_eq!(entries(&f, "pki.issue", "OK").await.len(), 1, "one was issued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_hsm_was_asked_to_sign_is_on_the_record_though_the_caller_hung_up() {
+    let f = Fixture::new().await;
+    let (mut etl, _) = pipeline(&f).await;
+    f.hsm.set_fault(Some(MemoryFault::Hang));
+    let cut = tokio::time::timeout(Duration::from_millis(500), etl.issue_certificate(issue()));
+    assert!(cut.await.is_err(), "it hangs in the token");
+    f.hsm.set_fault(None);
+    let told = async { while entries(&f, "pki.issue", "UNAVAILABLE").await.is_empty() {} };
+    tokio::time::timeout(Duration::from_secs(30), told).await.expect("it ends by itself");
+    assert_eq!(entries(&f, "pki.issue", "").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

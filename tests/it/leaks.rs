@@ -108,6 +108,34 @@ fn every_form_of_a_secret_is_found() {
     assert!(!forms(secret).iter().any(|form| holds(b"a canary of 20 bytes", form)));
 }
 
+/// A token and the handle of a lease: made, sent, refused, spent and sent again.
+fn tokens(job: &Job) -> Vec<Vec<u8>> {
+    let line = "token create --for etl --uses 1 --output json";
+    let made = job.real.ask(job.server(), &job.alice, line);
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let token = made["bearer"].as_str().unwrap().to_owned();
+    let bearing = |line: &str, token: &str| {
+        let mut command = job.real.client(job.server(), &job.etl, line);
+        command.env("STRONGROOM_TOKEN", token).output().unwrap()
+    };
+    let wide = bearing("token list --identity alice", &token);
+    assert_eq!(wide.status.code(), Some(4), "{}", text(&wide.stderr));
+    let creds = bearing("db creds analytics/reader --format json", &token);
+    let creds: Value = serde_json::from_slice(&creds.stdout).unwrap();
+    let handle = creds["lease_handle"].as_str().unwrap().to_owned();
+    let spent = bearing("db creds analytics/reader", &token);
+    assert_eq!(spent.status.code(), Some(3), "{}", text(&spent.stderr));
+    assert!(text(&spent.stderr).contains("spent"));
+    let file = job.real.dir.path().join("handle");
+    fs::write(&file, &handle).unwrap();
+    let lease = creds["lease_id"].as_str().unwrap();
+    let line = format!("lease revoke {lease} --token-file {}", file.display());
+    let revoked = job.real.client(job.server(), &job.etl, &line).output().unwrap();
+    assert!(revoked.status.success(), "{}", text(&revoked.stderr));
+    // Behind prefix and id stands what nobody may see.
+    [token, handle].map(|bearer| bearer.as_bytes()[26..70].to_vec()).to_vec()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let collector = Collector::default();
@@ -141,6 +169,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let line = "db creds analytics/CANARY-name-9876543210";
     let refused = job.real.client(job.server(), &job.etl, line).output().unwrap();
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+    secrets.extend(tokens(&job).into_iter().map(|bits| ("the bits of a token", bits)));
     for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
         let pem = fs::read_to_string(dir.join(file)).unwrap();
         secrets.extend(of_key(&pem).into_iter().map(|part| ("a private key", part)));

@@ -44,6 +44,7 @@ mod surroundings;
 mod tidy;
 mod tlog;
 mod tls;
+mod tokens;
 mod tree;
 mod whoami;
 mod x509;

@@ -4,21 +4,25 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, CreateIdentityRequest, IssueCredentialsRequest, IssueLoginCertificateRequest,
-    ListCertificatesRequest, PutCertificateRoleRequest, RemoveCertificateRoleRequest,
-    RemoveDatabaseRoleRequest, RemoveGrantRequest, RetireIdentityRequest, SignCertificateRequest,
-    SubjectNames, SuspendIdentityRequest, WhoAmIRequest,
+    AddGrantRequest, CreateIdentityRequest, CreateTokenRequest, IssueCredentialsRequest,
+    IssueLoginCertificateRequest, ListCertificatesRequest, PutCertificateRoleRequest,
+    RemoveCertificateRoleRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest,
+    RetireIdentityRequest, RevokeTokenRequest, SignCertificateRequest, SubjectNames,
+    SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
 
 use crate::support::logins::{register, registration};
 use crate::support::node::{BACKENDS, Backend, Login, csr};
-use crate::support::target::{World, ask, issue, until};
+use crate::support::target::{World, ask, until};
+use crate::support::tokens::{Bearing, bearing, create, plain};
 
 const PAGE: &str = "docs/tree-of-authority.md";
 
@@ -91,6 +95,9 @@ struct Scene {
     machine: Channel,
     certificate: String,
     lease: String,
+    /// A token, and the one that all of these were made with, where that is what ends.
+    token: String,
+    parent: Option<String>,
     grants: Vec<String>,
     /// A lease of another machine that ends by its own time: then the worker has been round.
     probe: String,
@@ -117,10 +124,16 @@ impl Scene {
         let login = Login { key_pem, certificate_pem: login.certificate_pem };
         let machine = world.f.connect(&login).await;
         let grants = grant(&world, short("grant")).await;
-        let certificate = sign(&machine).await;
-        let lease = issue_lease(&machine, 0).await;
-        let probe = issue_lease(&world.etl, SHORT_S / 2).await;
-        Self { world, machine, certificate, lease, grants, probe }
+        let parent = match row.parent.as_str() {
+            "token" => Some(parent(&machine, row).await),
+            _ => None,
+        };
+        let bearer = parent.as_ref().map_or_else(|| plain(&machine), |it| bearing(&machine, it));
+        let token = if row.way == "spending" { String::new() } else { child(&bearer).await };
+        let certificate = sign(&bearer).await;
+        let lease = issue_lease(&bearer, 0).await;
+        let probe = issue_lease(&plain(&world.etl), SHORT_S / 2).await;
+        Self { world, machine, certificate, lease, token, parent, grants, probe }
     }
 
     /// Ends what the row names.
@@ -148,7 +161,13 @@ impl Scene {
                 let mut client = PkiServiceClient::new(self.world.admin.clone());
                 client.remove_role(request).await.unwrap();
             }
-            (_, "expiry") => {}
+            ("token", "revocation") => {
+                let bearer = bearing(&self.machine, self.parent.as_ref().unwrap());
+                let request = RevokeTokenRequest::default();
+                TokenServiceClient::new(bearer).revoke_token(request).await.unwrap();
+            }
+            // Its second use was the last.
+            ("token", "spending") | (_, "expiry") => {}
             (parent, way) => panic!("play here how a {parent} ends by {way}"),
         }
         self.world.advance(u64::try_from(SHORT_S).unwrap() + 1);
@@ -181,7 +200,9 @@ impl Scene {
         let listed = client.list_certificates(request).await.unwrap().into_inner().certificates;
         let certificate = listed.iter().find(|one| one.id == self.certificate).unwrap();
         let lease = self.world.lease(&self.lease).await;
-        [login, certificate.state == "active", lease.state == "active"]
+        let mut client = IdentityServiceClient::new(bearing(&self.machine, &self.token));
+        let token = client.who_am_i(WhoAmIRequest {}).await.is_ok();
+        [login, certificate.state == "active", lease.state == "active", token]
             .map(|alive| if alive { "stays" } else { "ends" }.to_owned())
             .to_vec()
     }
@@ -207,7 +228,24 @@ async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
     vec![database.id, world.grant("etl", sign).await.unwrap().id]
 }
 
-async fn sign(machine: &Channel) -> String {
+/// The token that everything else hangs on.
+async fn parent(machine: &Channel, row: &Row) -> String {
+    let order = match row.way.as_str() {
+        "expiry" => TokenOrder { ttl_s: SHORT_S, ..Default::default() },
+        "spending" => TokenOrder { ttl_s: LONG_S, uses: 2, ..Default::default() },
+        _ => TokenOrder { ttl_s: LONG_S, ..Default::default() },
+    };
+    create(machine, order).await.unwrap().bearer
+}
+
+async fn child(bearer: &Bearing) -> String {
+    let order = Some(TokenOrder { ttl_s: LONG_S, ..Default::default() });
+    let request = CreateTokenRequest { order, ..Default::default() };
+    let mut client = TokenServiceClient::new(bearer.clone());
+    client.create_token(request).await.unwrap().into_inner().bearer
+}
+
+async fn sign(machine: &Bearing) -> String {
     let mut client = PkiServiceClient::new(machine.clone());
     let request = SignCertificateRequest {
         role: "etl".into(),
@@ -219,7 +257,8 @@ async fn sign(machine: &Channel) -> String {
     signed.certificate.unwrap().id
 }
 
-async fn issue_lease(machine: &Channel, ttl_s: i64) -> String {
+async fn issue_lease(machine: &Bearing, ttl_s: i64) -> String {
     let request = IssueCredentialsRequest { ttl_s, ..ask() };
-    issue(machine, request).await.unwrap().lease_id
+    let mut client = DatabaseServiceClient::new(machine.clone());
+    client.issue_credentials(request).await.unwrap().into_inner().lease_id
 }

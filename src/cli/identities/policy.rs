@@ -42,6 +42,9 @@ pub struct Put {
     /// How long before an end they are told of it; not at all where it is left out.
     #[arg(long, value_name = "SPAN")]
     notice: Option<Span>,
+    /// Each of their tokens can be used once alone; any number of times where it is left out.
+    #[arg(long)]
+    single_use: bool,
 }
 
 pub(super) async fn policy(session: &Session, command: &PolicyCommand) -> Outcome {
@@ -58,7 +61,16 @@ async fn list(session: &Session) -> Outcome {
         })
         .await?;
     let listed = Listed { items: listed.lifecycles, more: false };
-    let headers = ["KIND", "MAX TTL", "MAX AGE", "ROTATION", "DORMANT AFTER", "NOTICE", "CHANGED"];
+    let headers = [
+        "KIND",
+        "MAX TTL",
+        "MAX AGE",
+        "ROTATION",
+        "DORMANT AFTER",
+        "NOTICE",
+        "SINGLE USE",
+        "CHANGED",
+    ];
     show_list(session.format, &listed, headers, |of| {
         [
             of.kind.clone(),
@@ -67,6 +79,7 @@ async fn list(session: &Session) -> Outcome {
             show_seconds(of.rotation_s),
             show_seconds(of.dormant_after_s),
             show_seconds(of.notice_s),
+            of.single_use.to_string(),
             by(of.changed_at_ms, &of.changed_by),
         ]
     })
@@ -80,6 +93,7 @@ async fn put(session: &Session, args: &Put) -> Outcome {
         rotation_s: args.rotation.seconds(),
         dormant_after_s: seconds_or_default(args.dormant_after),
         notice_s: seconds_or_default(args.notice),
+        single_use: args.single_use,
         ..Lifecycle::default()
     };
     let put = session
@@ -95,6 +109,7 @@ async fn put(session: &Session, args: &Put) -> Outcome {
             ("rotation", show_seconds(of.rotation_s)),
             ("dormant after", show_seconds(of.dormant_after_s)),
             ("notice", show_seconds(of.notice_s)),
+            ("single use", of.single_use.to_string()),
         ])
     })
 }

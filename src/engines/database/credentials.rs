@@ -35,7 +35,10 @@ use crate::types::{
     CredentialId, CredentialKind, CredentialState, Entropy, RequestContext, ResourceName,
     SecretBytes, Segment,
 };
-use crate::vault::{Decision, EffectOperation, Note, Resource, RetryKey, Verb, View, WRITES_ONE};
+use crate::vault::{
+    Decision, EffectOperation, Note, Resource, Resumed, RetryKey, Verb, View, WRITES_ONE,
+    lease_handle,
+};
 
 /// The action; a renewal asks whether it is still held.
 pub(super) const ACTION: &str = "database.credentials";
@@ -66,6 +69,8 @@ pub struct Credential {
     pub lease: CredentialRow,
     /// All that connecting takes; the password is empty in a replay.
     pub access: Access,
+    /// What renews and revokes the lease by itself, where a token asked; none in a replay.
+    pub handle: Option<SecretBytes>,
     /// Whether this repeats the answer of an earlier call.
     pub replayed: bool,
 }
@@ -79,6 +84,7 @@ pub struct Prepared {
     lease: CredentialRow,
     name: RoleName,
     password: SecretBytes,
+    handle: Option<SecretBytes>,
     verifier: Mutex<Option<JoinHandle<Result<SecretBytes>>>>,
 }
 
@@ -164,7 +170,11 @@ impl Verb for IssueCredentials {
         let (password, verifier) =
             make_password(view.entropy(), known.definition.scram_iterations)?;
         let verifier = Mutex::new(Some(verifier));
-        Ok(Prepared { known, target, used, lease, name, password, verifier })
+        let handle = match subject.token {
+            Some(_) => Some(lease_handle(view.keyring(), lease.id)?.text()),
+            None => None,
+        };
+        Ok(Prepared { known, target, used, lease, name, password, handle, verifier })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
@@ -197,19 +207,27 @@ impl Verb for IssueCredentials {
             (CredentialState::Active, _) => {
                 let access =
                     Access::new(&settings, detail.accessor(), SecretBytes::new(Vec::new()));
-                Ok(Credential { lease, access, replayed: true })
+                Ok(Credential { lease, access, handle: None, replayed: true })
             }
             (CredentialState::Pending, _) => Err(Error::unavailable(
                 "the first call with this idempotency key is under way; retry",
             )),
+            // Of a counted use, this call may go on when it is gone.
+            (CredentialState::Revoking, Some(EndReason::Failed | EndReason::Replaced))
+                if view.subject()?.is_counted() =>
+            {
+                Err(Error::unavailable("what the first call made is being taken back; retry"))
+            }
             (CredentialState::Revoking | CredentialState::Ended, Some(EndReason::Failed)) => {
                 Err(Error::precondition(
                     "the first call with this idempotency key made nothing; use a new key",
                 ))
             }
-            (CredentialState::Revoking | CredentialState::Ended, _) => Err(Error::precondition(
-                "what the first call with this idempotency key made is over; use a new key",
-            )),
+            (CredentialState::Revoking | CredentialState::Ended | CredentialState::Spent, _) => {
+                Err(Error::precondition(
+                    "what the first call with this idempotency key made is over; use a new key",
+                ))
+            }
         }
     }
 
@@ -232,6 +250,16 @@ impl EffectOperation for IssueCredentials {
     ) -> Result<()> {
         tx.insert(&prepared.lease).await?;
         Ok(())
+    }
+
+    async fn resume(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        earlier: &str,
+        replace: bool,
+    ) -> Result<Resumed> {
+        leases::resume(ctx, tx, earlier.parse().map_err(Error::internal)?, replace).await
     }
 
     async fn act(&self, _: &View, prepared: &Prepared) -> Result<()> {
@@ -265,9 +293,9 @@ impl EffectOperation for IssueCredentials {
             ..prepared.lease.clone()
         };
         let lease = tx.update(1, &row).await?.row;
-        let Prepared { known, name, password, .. } = prepared;
+        let Prepared { known, name, password, handle, .. } = prepared;
         let access = Access::new(&known.settings, name.as_str(), password.clone());
-        Ok(Credential { lease, access, replayed: false })
+        Ok(Credential { lease, access, handle: handle.clone(), replayed: false })
     }
 
     async fn abandon(&self, ctx: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {

@@ -83,7 +83,7 @@ impl Holdings {
                     let targets = credentials::open_leases(tx, id, epoch).await?;
                     held.count_targets(targets)
                 }
-                CredentialKind::Login | CredentialKind::Certificate => {
+                CredentialKind::Login | CredentialKind::Certificate | CredentialKind::Token => {
                     credentials::unexpired(tx, kind, id, epoch, now).await?
                 }
             };

@@ -35,6 +35,8 @@ pub struct Lifecycle {
     pub dormant_after: Option<Duration>,
     /// How long before an end they are told of it.
     pub notice: Duration,
+    /// Whether each of their tokens can be used once alone.
+    pub single_use: bool,
 }
 
 impl Lifecycle {
@@ -54,6 +56,7 @@ impl Lifecycle {
             rotation: life,
             dormant_after: Some(Duration::from_hours(dormant * 24)),
             notice: Duration::from_hours(14 * 24),
+            single_use: matches!(kind, Kind::Runner),
         }
     }
 
@@ -70,6 +73,7 @@ impl Lifecycle {
             rotation_s: seconds(self.rotation),
             dormant_after_s: self.dormant_after.map_or(0, seconds),
             notice_s: seconds(self.notice),
+            single_use: self.single_use,
             created_at: now,
             created_by: by.clone(),
             changed_at: now,
@@ -135,9 +139,11 @@ pub struct PreparedLifecycle {
 /// Writes the bounds for the record.
 fn bounds(row: &LifecycleRow) -> String {
     let LifecycleRow { max_ttl_s, max_age_s, rotation_s, dormant_after_s, notice_s, .. } = row;
+    let single_use = row.single_use;
     format!(
         "max_ttl_s {max_ttl_s}, max_age_s {max_age_s}, rotation_s {rotation_s}, \
-         dormant_after_s {dormant_after_s}, notice_s {notice_s}"
+         dormant_after_s {dormant_after_s}, notice_s {notice_s}, \
+         single_use {single_use}"
     )
 }
 

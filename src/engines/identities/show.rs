@@ -150,7 +150,13 @@ impl Verb for ShowIdentity {
     type Output = Described;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        Ok(vec![resource(view, &self.name).await?])
+        let mut resource = resource(view, &self.name).await?;
+        // Looking at oneself is no administration.
+        let subject = view.subject()?;
+        if resource.id == Some(subject.identity.row.id.0) {
+            resource.identity = Some(subject.own_facts(view.now()));
+        }
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Described> {

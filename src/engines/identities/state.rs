@@ -184,7 +184,10 @@ async fn hand_over(
             row.next_try = Some(ctx.now);
             tx.update(version, &row).await?;
         }
-        CredentialState::Pending | CredentialState::Revoking | CredentialState::Ended => {}
+        CredentialState::Pending
+        | CredentialState::Revoking
+        | CredentialState::Ended
+        | CredentialState::Spent => {}
     }
     Ok(())
 }

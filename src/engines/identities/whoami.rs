@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::{Error, Result};
-use crate::policy::SubjectFacts;
 use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, ResourceName, UnixMillis};
 use crate::vault::{Decision, Operation, READS, Resource, Subject, Verb, View};
@@ -30,6 +29,7 @@ pub struct WhoAmI {
 #[async_trait]
 impl Verb for Whoami {
     const ACTION: &'static str = "identities.whoami";
+    const SPENDS: bool = false;
     type Prepared = WhoAmI;
     type Output = WhoAmI;
 
@@ -39,15 +39,7 @@ impl Verb for Whoami {
         let name = ResourceName::join("identities", &[row.name.as_str()])?;
         let mut resource = Resource::named(name).with_row(row.id.0, &subject.identity);
         resource.owner = Some(row.owner);
-        resource.identity = Some(SubjectFacts {
-            id: Some(row.id),
-            kind: row.kind,
-            administrator: subject.is_administrator(),
-            registered_by: row.created_by.parse().ok(),
-            has_certificate: true,
-            owner_active: subject.owner.is_active(view.now()),
-            owner_expires_at: subject.owner.expires_at(),
-        });
+        resource.identity = Some(subject.own_facts(view.now()));
         Ok(vec![resource])
     }
 

@@ -17,6 +17,10 @@ pub enum EndReason {
     Revoked,
     /// Its identity was suspended, contained, or is over.
     IdentitySuspended,
+    /// The token that it hangs on was revoked.
+    ParentEnded,
+    /// Another takes its place.
+    Replaced,
     /// It never came to be: creating it failed, or its node did.
     Failed,
 }
@@ -29,6 +33,8 @@ impl EndReason {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::IdentitySuspended => "identity-suspended",
+            Self::ParentEnded => "parent-ended",
+            Self::Replaced => "replaced",
             Self::Failed => "failed",
         }
     }

@@ -14,7 +14,9 @@ pub use detail::{EndReason, LeaseDetail};
 pub use list::ListLeases;
 pub use renew::RenewLease;
 pub use revoke::{Ending, RevokeLease, TargetDown};
-pub(in crate::engines) use revoke::{MAY_STILL_COME, hand_over, supersede};
+pub(in crate::engines) use revoke::{
+    MAY_STILL_COME, end_with_parent, hand_over, resume, supersede,
+};
 
 use crate::error::{Error, Result};
 use crate::store::credentials::CredentialRow;

@@ -22,7 +22,7 @@ use crate::store::database::TargetRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
 use crate::vault::{
-    Decision, EffectOperation, Note, READS, Resource, TAKES_BACK, Verb, View, WRITES,
+    Decision, EffectOperation, Note, READS, Resource, Resumed, TAKES_BACK, Verb, View, WRITES,
 };
 
 /// How long a try has a lease for itself: after it another may begin.
@@ -140,7 +140,7 @@ impl EffectOperation for RevokeLease {
     fn needs(&self, prepared: &Prepared) -> Needs {
         let lease = &prepared.found.lease.row;
         match (&self.ending, lease.state) {
-            (Ending::Asked { .. }, CredentialState::Ended) => READS,
+            (Ending::Asked { .. }, CredentialState::Ended | CredentialState::Spent) => READS,
             (Ending::Asked { .. }, CredentialState::Pending | CredentialState::Active) => {
                 TAKES_BACK
             }
@@ -342,23 +342,62 @@ pub(in crate::engines) async fn hand_over(
     end(tx, &lease, EndReason::Failed, ctx.now).await
 }
 
+/// Finds a lease of the caller's: the row that names it is not sealed, so whoever writes to the
+/// database chooses the name.
+async fn own_lease(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    id: CredentialId,
+) -> Result<Versioned<CredentialRow>> {
+    let lease = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?;
+    let own = ctx.authenticated().is_some_and(|caller| caller.identity == lease.row.identity);
+    if own && lease.row.kind == CredentialKind::Lease { Ok(lease) } else { Err(missing()) }
+}
+
 /// Ends, in favour of another, what a first try made.
 pub(in crate::engines) async fn supersede(
     ctx: &RequestContext,
     tx: &mut Tx,
     id: CredentialId,
 ) -> Result<()> {
-    let lease = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?;
-    let own = ctx.authenticated().is_some_and(|caller| caller.identity == lease.row.identity);
-    if !own || lease.row.kind != CredentialKind::Lease {
-        return Err(missing());
-    }
+    let lease = own_lease(ctx, tx, id).await?;
     match lease.row.state {
         CredentialState::Pending | CredentialState::Active => {
             end(tx, &lease, EndReason::Revoked, ctx.now).await
         }
-        CredentialState::Revoking | CredentialState::Ended => Ok(()),
+        CredentialState::Revoking | CredentialState::Ended | CredentialState::Spent => Ok(()),
     }
+}
+
+/// Says what is left of the lease that a counted use began. A use pays for one lease at a time: the
+/// next may be made when this one is proven gone, and came to nothing or is to be replaced.
+pub(in crate::engines) async fn resume(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    id: CredentialId,
+    replace: bool,
+) -> Result<Resumed> {
+    let lease = own_lease(ctx, tx, id).await?;
+    let detail = LeaseDetail::decode(&lease.row.detail)?;
+    match (lease.row.state, detail.end_reason) {
+        (CredentialState::Ended, Some(EndReason::Failed | EndReason::Replaced)) => {
+            Ok(Resumed::Anew)
+        }
+        (CredentialState::Active, _) if replace => {
+            end(tx, &lease, EndReason::Replaced, ctx.now).await?;
+            Ok(Resumed::Stays)
+        }
+        (_, _) => Ok(Resumed::Stays),
+    }
+}
+
+/// Ends a lease because what it hangs on was revoked.
+pub(in crate::engines) async fn end_with_parent(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    lease: &Versioned<CredentialRow>,
+) -> Result<()> {
+    end(tx, lease, EndReason::ParentEnded, ctx.now).await
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub struct Holder<'a> {
     pub kind: CredentialKind,
     /// Whose it is.
     pub identity: &'a IdentityRow,
+    /// The token that it is asked for with.
+    pub parent: Option<CredentialId>,
     /// What it is issued for.
     pub resource: &'a ResourceName,
 }
@@ -56,7 +58,7 @@ impl Holder<'_> {
             id: CredentialId(view.new_id()?),
             kind: self.kind,
             identity: self.identity.id,
-            parent: None,
+            parent: self.parent,
             handle: Some(sha256(&certificate.der).to_vec()),
             resource: self.resource.clone(),
             state: CredentialState::Active,

@@ -60,9 +60,10 @@ impl Standing {
     #[must_use]
     pub fn of(row: &CredentialRow, revocation_epoch: i64, now: UnixMillis) -> Self {
         match row.state {
-            CredentialState::Pending | CredentialState::Ended | CredentialState::Revoking => {
-                Self::Revoked
-            }
+            CredentialState::Pending
+            | CredentialState::Ended
+            | CredentialState::Revoking
+            | CredentialState::Spent => Self::Revoked,
             CredentialState::Active if row.revocation_epoch < revocation_epoch => Self::Revoked,
             // Valid through its last second, inclusive (RFC 5280, section 4.1.2.5).
             CredentialState::Active if row.expires_at.seconds() < now.seconds() => Self::Expired,

@@ -199,6 +199,7 @@ impl Verb for IssueLogin {
         let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
+            parent: None,
             resource: &decision.resource()?.name,
         };
         Ok(PreparedLogin {
@@ -239,6 +240,7 @@ impl Verb for IssueLogin {
 #[async_trait]
 impl Operation for IssueLogin {
     const NEEDS: Needs = WRITES;
+    const GOES_ON: bool = true;
 
     fn needs(&self, prepared: &PreparedLogin) -> Needs {
         if prepared.activates { GOVERNS } else { WRITES }

@@ -161,9 +161,12 @@ impl<S: Source> Verb for Mint<S> {
         if let Some(end) = decision.end(S::ACTION) {
             template.ttl = template.ttl.min(end.since(view.now()));
         }
+        // Revoking a token ends what was asked for with it; a login's end ends nothing.
+        let asks = view.subject()?;
         let holder_of = Holder {
             kind: CredentialKind::Certificate,
             identity: holder,
+            parent: asks.token.as_ref().map(|_| asks.credential.row.id),
             resource: &role.resource.name,
         };
         let Signed { row, certificate, key } =
@@ -242,6 +245,7 @@ impl<S: Source> Verb for Mint<S> {
 #[async_trait]
 impl<S: Source> Operation for Mint<S> {
     const NEEDS: Needs = WRITES_ONE;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

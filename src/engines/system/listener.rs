@@ -70,6 +70,7 @@ impl Verb for IssueListener {
 #[async_trait]
 impl Operation for IssueListener {
     const NEEDS: Needs = READS;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

@@ -60,7 +60,8 @@ impl Verb for RenewAdministrator {
         };
         let template = Template::login(&self.request, &spiffe, Some(TTL))?;
         let resource = &decision.resource()?.name;
-        let holder = Holder { kind: CredentialKind::Login, identity: &admin, resource };
+        let kind = CredentialKind::Login;
+        let holder = Holder { kind, identity: &admin, parent: None, resource };
         holder.sign(view, &authorities.login, &template).await
     }
 
@@ -73,6 +74,7 @@ impl Verb for RenewAdministrator {
 #[async_trait]
 impl Operation for RenewAdministrator {
     const NEEDS: Needs = WRITES_ONE;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

@@ -108,16 +108,22 @@ fn administrators_hold_every_administrative_action_and_nothing_else() {
         let target = thing("groups/target").is(|subject| subject.kind = Kind::Pipeline);
         if verb.administrative {
             allowed_by(&administrator(verb.action, target.clone()), "administrator");
-            let reason = if verb.action == "identities.issue-cert" {
-                Reason::MintForbidden
-            } else {
-                Reason::NotAdministrator
-            };
+            let mints = ["identities.issue-cert", "tokens.mint"].contains(&verb.action);
+            let reason = if mints { Reason::MintForbidden } else { Reason::NotAdministrator };
             refused(&human(verb.action, target), reason);
         }
     }
     refused(&administrator("database.credentials", thing(READER)), Reason::NoGrant);
     refused(&administrator("pki.sign", thing("pki/web")), Reason::NoGrant);
+}
+
+#[test]
+fn nobody_mints_a_token_for_another_human() {
+    let target = || thing("tokens/target").is(|subject| subject.kind = Kind::Human);
+    refused(&administrator("tokens.mint", target()), Reason::MintForbidden);
+    refused(&human("tokens.mint", target().owned(CALLER)), Reason::MintForbidden);
+    let machine = thing("tokens/target").is(|subject| subject.kind = Kind::Runner);
+    allowed_by(&human("tokens.mint", machine.owned(CALLER)), "owner");
 }
 
 #[test]
@@ -284,7 +290,11 @@ fn no_combination_of_facts_lets_anybody_but_a_human_administer() {
                         .with(|scene| scene.administrator = administrator);
                     let verdict = scene.decide();
                     let bootstrap = verdict.by == Basis::Rule("bootstrap");
-                    assert!(!verdict.allow || kind == Kind::Human || bootstrap, "{scene:?}");
+                    // Looking at oneself administers nothing.
+                    let itself = verdict.by == Basis::Rule("self");
+                    assert!(!itself || verb.action == "identities.show", "{scene:?}");
+                    let human = kind == Kind::Human;
+                    assert!(!verdict.allow || human || bootstrap || itself, "{scene:?}");
                     let by_wildcard =
                         matches!(verdict.by, Basis::Grants(_)) && pattern != "groups/target";
                     assert!(!by_wildcard, "{scene:?}");

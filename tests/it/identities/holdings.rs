@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
+use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, GetHoldingsRequest, GetHoldingsResponse,
-    ListCertificatesRequest, PutCertificateRoleRequest, RetireIdentityRequest,
-    SignCertificateRequest, SubjectNames, TailEntriesRequest,
+    ListCertificatesRequest, PutCertificateRoleRequest, RetireIdentityRequest, RevokeTokenRequest,
+    SignCertificateRequest, SubjectNames, TailEntriesRequest, TokenOrder,
 };
 
 use super::*;
 use crate::support::logins::login;
 use crate::support::postgres::Postgres;
-use crate::support::target::{Proxy, Wire, World, until};
+use crate::support::target::{Proxy, Wire, World, ask, until};
+use crate::support::tokens::{bearing, create, token};
 
 async fn holdings(client: &mut Client, name: &str) -> Result<GetHoldingsResponse, Status> {
     let request = GetHoldingsRequest { name: name.to_owned() };
@@ -57,8 +60,9 @@ async fn what_a_suspension_would_end_is_shown_before_and_how_far_it_is_after() {
         sign(&w).await;
         w.issue().await.unwrap();
         w.issue().await.unwrap();
+        token(&w.etl, 0).await;
         let before = holdings(&mut client, "nightly-etl").await.unwrap();
-        for (kind, in_force) in [("login", 1), ("certificate", 1), ("lease", 2)] {
+        for (kind, in_force) in [("login", 1), ("certificate", 1), ("lease", 2), ("token", 1)] {
             assert_eq!(counted(&before, kind), (in_force, 0), "{kind}");
         }
         assert_eq!((before.owned, before.grants, before.partial), (0, 2, false));
@@ -75,7 +79,7 @@ async fn what_a_suspension_would_end_is_shown_before_and_how_far_it_is_after() {
         let suspend = SuspendIdentityRequest { name: "nightly-etl".into(), ..Default::default() };
         client.suspend_identity(suspend).await.unwrap();
         let after = holdings(&mut client, "nightly-etl").await.unwrap();
-        for (kind, contained) in [("login", 1), ("certificate", 1), ("lease", 2)] {
+        for (kind, contained) in [("login", 1), ("certificate", 1), ("lease", 2), ("token", 1)] {
             assert_eq!(counted(&after, kind), (0, contained), "{kind}");
         }
         assert_eq!((after.leases[0].in_force, after.leases[0].ending), (0, 2));
@@ -99,6 +103,30 @@ async fn what_a_suspension_would_end_is_shown_before_and_how_far_it_is_after() {
             counted(&held, "lease") == (0, 0) && held.leases.is_empty()
         })
         .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_held_as_long_as_it_is_of_use() {
+    for backend in BACKENDS {
+        let w = World::new(backend).await;
+        let mut client = Client::new(w.admin.clone());
+        let order = |uses, ttl_s| TokenOrder { uses, ttl_s, ..Default::default() };
+        let single = create(&w.etl, order(1, 0)).await.unwrap().bearer;
+        create(&w.etl, order(0, 60)).await.unwrap();
+        let revoked = create(&w.etl, order(0, 0)).await.unwrap().bearer;
+        let held = holdings(&mut client, "nightly-etl").await.unwrap();
+        assert_eq!(counted(&held, "token"), (3, 0));
+        let mut database = DatabaseServiceClient::new(bearing(&w.etl, &single));
+        database.issue_credentials(ask()).await.unwrap();
+        let mut tokens = TokenServiceClient::new(bearing(&w.etl, &revoked));
+        tokens.revoke_token(RevokeTokenRequest::default()).await.unwrap();
+        // One that is spent is over, not contained.
+        let held = holdings(&mut client, "nightly-etl").await.unwrap();
+        assert_eq!(counted(&held, "token").0, 1);
+        w.advance(61);
+        let held = holdings(&mut client, "nightly-etl").await.unwrap();
+        assert_eq!(counted(&held, "token").0, 0);
     }
 }
 

@@ -53,8 +53,16 @@ async fn a_new_vault_says_how_each_kind_lives_and_what_is_put_comes_back() {
         let kinds: Vec<_> = all.lifecycles.iter().map(|one| one.kind.as_str()).collect();
         assert_eq!(kinds, ["human", "agent", "model", "dataset", "pipeline", "service", "runner"]);
         assert_eq!(listed(&mut client, "service").await.rotation_s, 90 * DAY_S);
-        let wanted = Lifecycle { dormant_after_s: DAY_S, notice_s: 60, ..brief("agent", 3_600) };
+        let wanted = Lifecycle {
+            dormant_after_s: DAY_S,
+            notice_s: 60,
+            single_use: true,
+            ..brief("agent", 3_600)
+        };
+        assert!(listed(&mut client, "runner").await.single_use);
+        assert!(!listed(&mut client, "agent").await.single_use);
         let now = put(&mut client, wanted.clone()).await.unwrap();
+        assert!(now.single_use);
         assert_eq!((now.max_ttl_s, now.dormant_after_s, now.notice_s), (3_600, DAY_S, 60));
         assert_eq!(
             (now.clone(), now.changed_by.as_str()),

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use strongroom::proto::SuspendIdentityRequest;
+use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::{IssueCredentialsRequest, SuspendIdentityRequest, TokenOrder};
 use strongroom::server::Node;
 use strongroom::types::TaskGroup;
 use tokio::task::JoinSet;
@@ -13,7 +14,8 @@ use tonic::Code;
 use crate::support::logins;
 use crate::support::node::{BACKENDS, Backend, pin};
 use crate::support::postgres::{Options, Postgres};
-use crate::support::target::{Proxy, Wire, World, ask, issue, until};
+use crate::support::target::{Proxy, Wire, World, ask, issue, log_in, until};
+use crate::support::tokens::{Bearing, bearing, mint};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_down_for_an_hour_loses_its_role_when_it_is_back_and_the_lease_shows_why() {
@@ -121,6 +123,43 @@ async fn a_node_that_dies_before_or_after_the_role_is_made_leaves_it_to_the_othe
         .await;
         assert_eq!(w.roles(Postgres::shared()).await.len(), 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_that_a_dead_node_took_is_resumed_elsewhere_once_its_role_is_proven_gone() {
+    let proxy = Proxy::to(Postgres::shared().port()).await;
+    let w = World::over(Backend::Postgres, Postgres::shared(), proxy.port).await;
+    let (runtime, node) = doomed(&w);
+    let login = logins::login(&w.f, "nightly-etl").await;
+    let etl = w.f.connect_to(&node, &login).await;
+    issue(&etl, ask()).await.unwrap();
+    rested().await;
+    let order = TokenOrder { uses: 1, ..Default::default() };
+    let token = mint(&w.admin, "nightly-etl", order).await.unwrap();
+    let keyed = || IssueCredentialsRequest { idempotency_key: "a-key-of-the-test".into(), ..ask() };
+    let pay = |bearer: Bearing| async move {
+        let mut client = DatabaseServiceClient::new(bearer);
+        client.issue_credentials(keyed()).await.map(tonic::Response::into_inner)
+    };
+    proxy.set(Wire::HoldsAnswers);
+    let call = TaskGroup::default().spawn(pay(bearing(&etl, &token)));
+    until("the target has it", async || w.roles(Postgres::shared()).await.len() == 2).await;
+    runtime.shutdown_background();
+    std::mem::forget(node);
+    call.await.unwrap().unwrap_err();
+    proxy.set(Wire::Cut);
+    proxy.set(Wire::Whole);
+    let elsewhere = bearing(&w.f.connect_as_nobody().await, &token);
+    let refusal = pay(elsewhere.clone()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Unavailable, "{refusal}");
+    w.advance(61);
+    until("what was begun is over", async || {
+        w.leases().await.iter().any(|lease| lease.end_reason == "failed" && lease.ended_at_ms > 0)
+    })
+    .await;
+    let resumed = pay(elsewhere).await.unwrap();
+    drop(log_in(&resumed, proxy.port).await.unwrap());
+    assert_eq!(w.roles(Postgres::shared()).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

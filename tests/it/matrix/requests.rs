@@ -2,17 +2,18 @@
 
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetAuthoritiesRequest,
-    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
-    RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateTokenRequest,
+    GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
+    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, InspectTokenRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
+    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest,
+    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
+    ListLifecyclesRequest, ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest,
+    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
+    RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, RevokeLeaseRequest, RevokeTokenRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Things {
     /// Who owns the machine.
     pub(super) owner: String,
     pub(super) lease: String,
+    /// The accessor of its token.
+    pub(super) token: String,
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
@@ -51,6 +54,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "GrantService" => grants(method, of),
         "DatabaseService" => database(method, of),
         "LeaseService" => leases(method, of),
+        "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
@@ -170,6 +174,19 @@ fn leases(method: &str, of: &Things) -> Vec<u8> {
         }
         "RenewLease" => RenewLeaseRequest { id, ttl_s: 0 }.encode_to_vec(),
         "RevokeLease" => RevokeLeaseRequest { id, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn tokens(method: &str, of: &Things) -> Vec<u8> {
+    let (accessor, identity) = (of.token.clone(), of.machine.clone());
+    match method {
+        "CreateToken" => CreateTokenRequest::default().encode_to_vec(),
+        "MintToken" => MintTokenRequest { identity, ..Default::default() }.encode_to_vec(),
+        "InspectToken" => InspectTokenRequest { accessor }.encode_to_vec(),
+        "RenewToken" => RenewTokenRequest { accessor, ttl_s: 0 }.encode_to_vec(),
+        "ListTokens" => ListTokensRequest { identity, ..Default::default() }.encode_to_vec(),
+        "RevokeToken" => RevokeTokenRequest { accessor, reason: String::new() }.encode_to_vec(),
         _ => unknown(method),
     }
 }

@@ -20,6 +20,7 @@ use super::wire::call;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Login, TRUST_DOMAIN, csr, location, pin};
 use crate::support::target::{World, ask, issue};
+use crate::support::tokens::token;
 
 /// The columns. They are asked in this order: who is refused comes before who changes something.
 pub(super) const ROLES: [&str; 8] = [
@@ -87,6 +88,7 @@ impl Scene {
             machine: "data-etl".into(),
             bearer: "data-etl".into(),
             owner: "carol".into(),
+            token: token(&granted, 0).await.token.unwrap().accessor,
             lease: issue(&granted, ask()).await.unwrap().lease_id,
             grant: world
                 .grant("bare", |grant| AddGrantRequest {

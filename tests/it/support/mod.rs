@@ -8,3 +8,4 @@ pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod softhsm;
 pub(crate) mod target;
+pub(crate) mod tokens;

@@ -1,0 +1,163 @@
+//! Tokens: a bearer beside a certificate, and one use from its making to its spending.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior, params};
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::token_service_client::TokenServiceClient;
+use strongroom::proto::{CreateTokenRequest, GetIdentityRequest, TokenOrder, WhoAmIRequest};
+use tokio::sync::{mpsc, oneshot};
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Channel;
+
+use crate::load::{RUN, WARM, drive};
+use crate::report::{Row, Run, row};
+use crate::vault::Vault;
+
+const CONCURRENCY: usize = 64;
+const CONNECTIONS: usize = 8;
+/// The vault's own tables and indexes.
+const SCHEMA: &str = include_str!("../../migrations/sqlite/0001_house.sql");
+/// Bytes of a token's detail, and of an entry with what stands beside it.
+const DETAIL: usize = 180;
+const ENTRY: usize = 620;
+
+fn header(token: &str) -> MetadataValue<Ascii> {
+    format!("Bearer {token}").parse().unwrap()
+}
+
+fn with<T>(message: T, header: &MetadataValue<Ascii>) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("authorization", header.clone());
+    request
+}
+
+async fn create(channel: &Channel, uses: i32) -> String {
+    let order = Some(TokenOrder { uses, ..Default::default() });
+    let request = CreateTokenRequest { order, ..Default::default() };
+    let mut client = TokenServiceClient::new(channel.clone());
+    client.create_token(request).await.unwrap().into_inner().bearer
+}
+
+/// `whoami` with a token, beside `whoami` with a certificate.
+pub(crate) async fn whoami(vault: &Vault) -> Row {
+    let channels = vault.channels(CONNECTIONS).await;
+    let token = header(&create(&channels[0], 0).await);
+    let by_token = move |channel, _| {
+        let request = with(WhoAmIRequest {}, &token);
+        async move { drop(IdentityServiceClient::new(channel).who_am_i(request).await.unwrap()) }
+    };
+    let by_certificate = |channel, _| async move {
+        drop(IdentityServiceClient::new(channel).who_am_i(WhoAmIRequest {}).await.unwrap());
+    };
+    drive(CONCURRENCY, WARM, channels.clone(), by_token.clone()).await;
+    drive(CONCURRENCY, WARM, channels.clone(), by_certificate).await;
+    let (mut tokens, mut certificates) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        certificates.push(drive(CONCURRENCY, RUN, channels.clone(), by_certificate).await);
+        tokens.push(drive(CONCURRENCY, RUN, channels.clone(), by_token.clone()).await);
+    }
+    let beside = "the same with a certificate";
+    row("whoami_token", CONCURRENCY, beside, 0.90, tokens, certificates)
+}
+
+/// Makes a token with one use and spends it, beside the same rows without a server.
+pub(crate) async fn single_use(vault: &Vault) -> Row {
+    let channels = vault.channels(CONNECTIONS).await;
+    let once = |channel: Channel, _| async move {
+        let token = header(&create(&channel, 1).await);
+        let request = with(GetIdentityRequest { name: "admin".to_owned() }, &token);
+        drop(IdentityServiceClient::new(channel).get_identity(request).await.unwrap());
+    };
+    drive(CONCURRENCY, WARM, channels.clone(), once).await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut best: Option<Run> = None;
+        for group in [32, 64] {
+            let run = ceiling(group).await;
+            if best.as_ref().is_none_or(|best| run.rate_per_s > best.rate_per_s) {
+                best = Some(run);
+            }
+        }
+        theirs.extend(best);
+        ours.push(drive(CONCURRENCY, RUN, channels.clone(), once).await);
+    }
+    let beside = "durable grouped commits of the same rows";
+    row("token_single_use", CONCURRENCY, beside, 0.40, ours, theirs)
+}
+
+/// What the one writer of the ceiling is asked for.
+enum Step {
+    Create(String),
+    Spend(String),
+}
+
+/// The same rows and entries, a group in one durable transaction of one thread.
+async fn ceiling(group: usize) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let mut connection = Connection::open(dir.path().join("ceiling.db")).unwrap();
+    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
+    connection.pragma_update(None, "synchronous", "FULL").unwrap();
+    connection.execute_batch(SCHEMA).unwrap();
+    connection
+        .execute("CREATE TABLE blobs (id INTEGER PRIMARY KEY, body BLOB NOT NULL)", [])
+        .unwrap();
+    let (sender, mut receiver) = mpsc::channel::<(Step, oneshot::Sender<()>)>(4_096);
+    let writer = std::thread::spawn(move || {
+        while let Some(first) = receiver.blocking_recv() {
+            let mut waiting = vec![first];
+            while waiting.len() < group
+                && let Ok(next) = receiver.try_recv()
+            {
+                waiting.push(next);
+            }
+            commit(&mut connection, &waiting);
+            for (_, reply) in waiting {
+                reply.send(()).unwrap();
+            }
+        }
+    });
+    let ids = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let call = move |sender: mpsc::Sender<_>, _| {
+        let id = ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        // As long as an id that sorts by time.
+        let id = format!("0198f3a0-0000-7000-8000-{id:012}");
+        async move {
+            for step in [Step::Create(id.clone()), Step::Spend(id)] {
+                let (reply, done) = oneshot::channel();
+                sender.send((step, reply)).await.unwrap();
+                done.await.unwrap();
+            }
+        }
+    };
+    let run = drive(CONCURRENCY, RUN / 2, vec![sender], call).await;
+    writer.join().unwrap();
+    run
+}
+
+fn commit(connection: &mut Connection, steps: &[(Step, oneshot::Sender<()>)]) {
+    let group = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+    let (handle, detail, mac) = ([7_u8; 32], vec![7_u8; DETAIL], [7_u8; 32]);
+    for (step, _) in steps {
+        match step {
+            Step::Create(id) => {
+                let sql = "INSERT INTO credentials VALUES (?1, 'token', ?2, ?2, ?3, \
+                           'tokens/admin', 'active', 1, 1, 9, 9, NULL, 0, '', ?4, 1, 1, ?5)";
+                let owner = "0198f3a0-0000-7000-8000-000000000000";
+                let row = params![id, owner, handle, detail, mac];
+                group.prepare_cached(sql).unwrap().execute(row).unwrap();
+            }
+            Step::Spend(id) => {
+                let sql = "UPDATE credentials SET state = 'spent', detail = ?2, row_version = 2, \
+                           mac = ?3 WHERE id = ?1 AND row_version = 1";
+                let row = params![id, detail, mac];
+                assert_eq!(group.prepare_cached(sql).unwrap().execute(row).unwrap(), 1);
+            }
+        }
+    }
+    let body = vec![7_u8; ENTRY * steps.len()];
+    let sql = "INSERT INTO blobs (body) VALUES (?1)";
+    group.prepare_cached(sql).unwrap().execute([body]).unwrap();
+    group.commit().unwrap();
+}

@@ -1,0 +1,103 @@
+//! Renewing: the end moves, never past its maximum nor past the end of the token above.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::{Found, Token, load, meant, missing, resource_of};
+use crate::error::{Error, Result};
+use crate::store::credentials::CredentialRow;
+use crate::store::{Needs, Tx, Versioned};
+use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
+use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES_ONE};
+
+/// Moves a token's end.
+#[derive(Debug, Clone, Copy)]
+pub struct RenewToken {
+    /// Its accessor; none for the one that asks.
+    pub accessor: Option<CredentialId>,
+    /// How long it lives from now; none for as long as it was made for.
+    pub ttl: Option<Duration>,
+}
+
+/// A token and its new end.
+#[derive(Debug)]
+pub struct Prepared {
+    found: Found,
+    end: UnixMillis,
+}
+
+#[async_trait]
+impl Verb for RenewToken {
+    const ACTION: &'static str = "tokens.renew";
+    const SPENDS: bool = false;
+    type Prepared = Prepared;
+    type Output = Token;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        resource_of(view, self.accessor).await
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
+        let (id, now, subject) = (meant(view, self.accessor)?, view.now(), view.subject()?);
+        let read = view.read(move |tx| async move { with_parent(tx, id).await }.boxed());
+        let (found, parent) = read.await?.ok_or_else(missing)?;
+        let (row, holder) = (&found.token.row, &subject.identity.row);
+        if row.identity != holder.id {
+            return Err(Error::Denied("a token is renewed by its holder alone".into()));
+        }
+        let alive = row.state == CredentialState::Active
+            && row.expires_at > now
+            && row.revocation_epoch == holder.revocation_epoch
+            && found.detail.restore_epoch == subject.restore_epoch();
+        if !alive {
+            return Err(Error::precondition("the token is over; ask for another"));
+        }
+        let ttl = self.ttl.unwrap_or(Duration::from_secs(found.detail.ttl_s));
+        let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
+        let longest = row.max_expires_at.since(row.issued_at).as_secs();
+        let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
+        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at)];
+        let end = caps.into_iter().flatten().fold(now.plus(ttl)?, UnixMillis::min);
+        // Renewing shortens nothing: revoking does.
+        let end = end.max(row.expires_at);
+        Ok(Prepared { found, end })
+    }
+
+    fn note(&self, prepared: &Prepared, note: &mut Note) {
+        note.credential = Some(prepared.found.token.row.id);
+    }
+}
+
+/// A token and the token above it, if it is a child.
+async fn with_parent(
+    tx: &mut Tx,
+    id: CredentialId,
+) -> Result<Option<(Found, Option<Versioned<CredentialRow>>)>> {
+    let Some(found) = load(tx, id).await? else { return Ok(None) };
+    let parent = match found.token.row.parent {
+        Some(parent) => tx.lookup::<CredentialRow>(&parent).await?,
+        None => None,
+    };
+    let parent = parent.filter(|parent| parent.row.kind == CredentialKind::Token);
+    Ok(Some((found, parent)))
+}
+
+#[async_trait]
+impl Operation for RenewToken {
+    const NEEDS: Needs = WRITES_ONE;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        _: &Decision,
+    ) -> Result<Token> {
+        let token = &prepared.found.token;
+        let row = CredentialRow { expires_at: prepared.end, ..token.row.clone() };
+        let row = tx.update(token.version, &row).await?.row;
+        prepared.found.shown(row)
+    }
+}
