@@ -103,6 +103,7 @@ CREATE TABLE identities (
     mac BLOB NOT NULL
 );
 CREATE INDEX identities_by_owner ON identities (owner, name);
+CREATE INDEX identities_owned ON identities (owner) WHERE state <> 'retired';
 CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS NOT NULL;
 CREATE INDEX identities_over ON identities (expires_at)
     WHERE expires_at IS NOT NULL AND state IN ('registered', 'active');
@@ -128,7 +129,8 @@ CREATE TABLE lifecycles (
     mac BLOB NOT NULL
 );
 
--- Statistics, unsealed: no decision reads them.
+-- Statistics, unsealed: policy reads none of them. The worker that suspends whoever was not used for
+-- too long does; whoever writes them can bring that about or put it off, and nothing else.
 CREATE TABLE identity_usage (
     id TEXT PRIMARY KEY,
     last_used_at BIGINT NOT NULL

@@ -124,7 +124,7 @@ pub enum Field {
     Source,
     /// A reason that a person gave.
     Reason,
-    /// What went wrong.
+    /// What went wrong, or what exactly was changed.
     Detail,
 }
 

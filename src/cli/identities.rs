@@ -18,7 +18,7 @@ use self::policy::{PolicyCommand, policy};
 use self::show::text;
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
-use super::output::{Format, escape_lines, fields, print, show, time};
+use super::output::{Format, escape_lines, fields, note, print, show, time};
 use super::session::{Session, idempotency_key, must};
 use super::span::{Span, seconds_or_default};
 use crate::proto::identity_service_client::IdentityServiceClient as Client;
@@ -160,7 +160,14 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
                 .identity
         }
     };
-    show(session.format, &must(identity)?, text)
+    show(session.format, &must(identity)?, text)?;
+    if matches!(command, IdentityCommand::Transfer(_)) {
+        note(
+            "logins that the old owner had signed for it stay valid; to end them: identity suspend, \
+             identity resume, identity issue-cert",
+        );
+    }
+    Ok(())
 }
 
 async fn create(session: &Session, args: &Create) -> Outcome<Option<Identity>> {

@@ -116,7 +116,8 @@ impl From<HsmError> for Error {
                 tracing::warn!(%cause, "the HSM does not answer");
                 Self::unavailable("the HSM does not answer")
             }
-            // Only a login meets it, and only an operator asks for one.
+            // Only a login before the token was ever found meets it, and only an operator asks for
+            // one.
             HsmError::TokenMissing(what) => Self::unavailable(what),
             HsmError::LoggedOut => Self::Sealed,
             HsmError::PinIncorrect | HsmError::PinFinalTry => Self::precondition(error.to_string()),

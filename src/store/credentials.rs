@@ -51,7 +51,8 @@ pub async fn by_handle(
     tx.lookup_where("WHERE handle = $1 AND kind = 'login'", params![handle.to_vec()]).await
 }
 
-/// Lists what a worker has to look at: intents that a crash left, ends, tries that failed.
+/// Lists what a worker has to look at: intents that a crash left, ends, tries that failed. One that
+/// is not what was sealed holds up itself alone.
 pub async fn due(
     tx: &mut Tx,
     kind: CredentialKind,
@@ -60,7 +61,7 @@ pub async fn due(
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
     let tail = "WHERE kind = $1 AND next_try IS NOT NULL AND next_try <= $2 \
                 ORDER BY next_try LIMIT $3";
-    tx.select(tail, params![kind, now, limit]).await
+    tx.select_intact(tail, params![kind, now, limit]).await
 }
 
 /// Whose leases are walked through.
@@ -112,7 +113,8 @@ pub async fn lease_below(
 
 /// Lists leases in force whose identity is not: suspended, contained since, or over.
 ///
-/// The identities' own seals are not looked at here: what is found is looked at again.
+/// The identities' own seals are not looked at here: what is found is looked at again. A lease that
+/// is not what was sealed is left out.
 pub async fn leases_without_right(
     tx: &mut Tx,
     now: UnixMillis,
@@ -123,7 +125,7 @@ pub async fn leases_without_right(
                 AND (i.revocation_epoch > credentials.revocation_epoch \
                 OR i.state NOT IN ('registered', 'active') \
                 OR (i.expires_at IS NOT NULL AND i.expires_at <= $1))) ORDER BY id LIMIT $2";
-    tx.select(tail, params![now, limit]).await
+    tx.select_intact(tail, params![now, limit]).await
 }
 
 /// Lists credentials of one kind by id, of one identity or of all.
@@ -184,14 +186,15 @@ const OUTDATED: &str = "WHERE identity = $1 AND revocation_epoch < $2 AND kind =
                         ORDER BY id LIMIT $3";
 
 /// Lists an identity's credentials that a worker must end outside, after the identity was
-/// contained: those of an earlier revocation epoch that are not ended yet.
+/// contained: those of an earlier revocation epoch that are not ended yet. One that is not what was
+/// sealed is left out.
 pub async fn outdated(
     tx: &mut Tx,
     identity: IdentityId,
     epoch: i64,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    tx.select(OUTDATED, params![identity, epoch, limit]).await
+    tx.select_intact(OUTDATED, params![identity, epoch, limit]).await
 }
 
 /// Credentials of one identity and kind that are counted at most, the newest of them.

@@ -240,6 +240,27 @@ pub async fn groups_of(
     tx.select(tail, params![identity]).await
 }
 
+/// Lists ids that a group is said to hold, in order; only [`member`] vouches for one.
+pub async fn said_members(
+    tx: &mut Tx,
+    group: GroupId,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<String>, StoreError> {
+    let sql = "SELECT identity_id FROM members WHERE group_id = $1 AND active = 1 \
+               AND identity_id > $2 ORDER BY identity_id LIMIT $3";
+    let rows = tx.query(sql, params![group, after.to_owned(), limit]).await?;
+    rows.into_iter().map(|mut row| row.take()).collect()
+}
+
+/// Counts the members of a group, up to a bound.
+pub async fn count_members(tx: &mut Tx, group: GroupId, most: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM members WHERE group_id = $1 AND active = 1 \
+               LIMIT $2) AS held";
+    let row = tx.query_one(sql, params![group, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Lists the members of a group by the name of the identity.
 pub async fn members_after(
     tx: &mut Tx,

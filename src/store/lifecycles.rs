@@ -40,22 +40,31 @@ pub async fn of_kind(tx: &mut Tx, kind: Kind) -> Result<Versioned<LifecycleRow>,
 }
 
 const OVER: &str = "WHERE expires_at <= $1 AND state IN ('registered', 'active') \
-                    AND kind <> 'bootstrap' ORDER BY expires_at LIMIT $2";
+                    AND kind <> 'bootstrap' AND id > $2 ORDER BY id LIMIT $3";
 
-/// Lists identities whose end has passed and that are not contained yet.
+/// Lists identities whose end has passed and that are not contained yet, by id; one that is not
+/// what was sealed is left out.
 pub async fn over(
     tx: &mut Tx,
     now: UnixMillis,
+    after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
-    tx.select(OVER, params![now, limit]).await
+    tx.select_intact(OVER, params![now, after.to_owned(), limit]).await
+}
+
+/// Tells when anybody at all was last served.
+pub async fn last_use(tx: &mut Tx) -> Result<Option<UnixMillis>, StoreError> {
+    let row = tx.query_one("SELECT MAX(last_used_at) FROM identity_usage", vec![]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
 }
 
 const DORMANT: &str = "WHERE kind = $1 AND state = 'active' AND changed_at < $2 AND id > $3 \
                        AND NOT EXISTS (SELECT 1 FROM identity_usage u \
                        WHERE u.id = identities.id AND u.last_used_at >= $2) ORDER BY id LIMIT $4";
 
-/// Lists active identities of a kind that were neither used nor changed since a moment, by id.
+/// Lists active identities of a kind that were neither used nor changed since a moment, by id; one
+/// that is not what was sealed is left out.
 pub async fn dormant(
     tx: &mut Tx,
     kind: Kind,
@@ -63,5 +72,5 @@ pub async fn dormant(
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
-    tx.select(DORMANT, params![kind, since, after.to_owned(), limit]).await
+    tx.select_intact(DORMANT, params![kind, since, after.to_owned(), limit]).await
 }

@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::types::TaskGroup;
 
 pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, OwnLane, Settled, Work, Writes};
-pub use error::StoreError;
+pub use error::{StoreError, intact};
 pub use sealed::{Change, RowRef, RowSealer, SealedRow, Table, Versioned};
 pub use tx::Tx;
 pub use value::{Column, Row, Value};

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::params;
 use crate::store::sealed::{change, sealed_bytes};
 use crate::store::{Change, Row, RowRef, RowSealer, SealedRow, StoreError, Value, Versioned};
-use crate::store::{postgres, sqlite};
+use crate::store::{intact, postgres, sqlite};
 use std::sync::Arc;
 
 /// The connection that a transaction runs on; owned for its length.
@@ -177,6 +177,32 @@ impl Tx {
             opened.push(row);
         }
         Ok(opened)
+    }
+
+    /// Selects sealed rows and leaves out those that are not what was sealed, each with an alarm:
+    /// for where one of them must not keep the rest from being done.
+    ///
+    /// # Errors
+    /// As [`Tx::query`].
+    pub async fn select_intact<T: SealedRow>(
+        &mut self,
+        tail: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<Versioned<T>>, StoreError> {
+        let rows = self.query(&T::TABLE.select(tail), params).await?;
+        let open = |row| intact(self.sealer.open::<T>(row, self.since).map(Some));
+        rows.into_iter().map(open).filter_map(Result::transpose).collect()
+    }
+
+    /// Selects one sealed row by its key, unless it is not what was sealed.
+    ///
+    /// # Errors
+    /// As [`Tx::query`].
+    pub async fn lookup_intact<T: SealedRow>(
+        &mut self,
+        key: &impl ToString,
+    ) -> Result<Option<Versioned<T>>, StoreError> {
+        intact(self.lookup(key).await)
     }
 
     /// Selects one sealed row by its key.

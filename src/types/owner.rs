@@ -27,6 +27,16 @@ pub enum OwnerName {
     Group(Segment),
 }
 
+impl fmt::Display for OwnerName {
+    /// Writes it for a person to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Identity(name) => write!(f, "{name}"),
+            Self::Group(name) => write!(f, "group {name}"),
+        }
+    }
+}
+
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Entropy;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// A serial number: 20 octets, positive, 158 of its bits random.
 ///
@@ -26,17 +26,6 @@ impl Serial {
         // Positive, and always of full length.
         *first = *first & 0x3f | 0x40;
         Ok(Self(bytes))
-    }
-
-    /// Takes a serial from bytes.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] when it is none that was drawn here.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        match <[u8; Self::LEN_BYTES]>::try_from(bytes) {
-            Ok(serial @ [0x40..=0x7f, ..]) => Ok(Self(serial)),
-            Ok(_) | Err(_) => Err(Error::internal("a stored serial is malformed")),
-        }
     }
 
     /// Shows the 20 octets.

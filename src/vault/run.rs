@@ -302,8 +302,9 @@ impl<O: Operation> Work for RunWork<O> {
     }
 
     fn settle(self: Box<Self>, settled: Settled) {
-        // Here, because a caller that went away would not.
-        if self.bumps {
+        // Here, because a caller that went away would not; what failed changed nothing.
+        let failed = matches!(settled, Settled::Durable { outcome: Err(_), .. });
+        if self.bumps && !failed {
             self.story.core.forget();
         }
         if let Some(spending) = &self.spending {

@@ -157,7 +157,6 @@ impl Worker for LeaseReaper {
     const PERIOD: Duration = Duration::from_secs(1);
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
-        self.databases.forget_changed(&self.reader).await?;
         for _ in 0..STEPS {
             if !self.may_lack_right(now).await? || !self.end_without_right(now).await? {
                 break;
@@ -168,7 +167,7 @@ impl Worker for LeaseReaper {
                 break;
             }
         }
-        Ok(())
+        self.databases.forget_changed(&self.reader).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! Identities at the real socket: who may be registered, by whom, and how they are contained.
 
+mod bounds;
 mod containment;
 mod holdings;
 mod leases;

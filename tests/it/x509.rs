@@ -433,9 +433,5 @@ fn serials_are_long_positive_and_never_the_same() {
     assert_eq!(serials.len(), 10_000);
     for serial in serials {
         assert!((0x40..=0x7f).contains(&serial.as_bytes()[0]));
-        assert_eq!(Serial::from_bytes(serial.as_bytes()).unwrap(), serial);
-    }
-    for bytes in [&[0x40; 19][..], &[0x40; 21], &[0x80; 20], &[0x00; 20], &[]] {
-        assert!(Serial::from_bytes(bytes).is_err());
     }
 }

@@ -33,11 +33,19 @@ pub struct Databases(Arc<Inner>);
 struct Inner {
     entropy: Arc<dyn Entropy>,
     tasks: TaskGroup,
-    pools: Mutex<HashMap<ObjectId, Pooled>>,
+    pools: Mutex<Pools>,
     roles: Mutex<HashMap<ResourceName, Arc<KnownRole>>>,
     uses: AtomicU64,
     /// The authority epoch up to which the pools were looked at.
     looked: AtomicI64,
+}
+
+/// The connections that are kept, and how often all of them were forgotten: what was opened with a
+/// password from before is not kept.
+#[derive(Debug, Default)]
+struct Pools {
+    kept: HashMap<ObjectId, Pooled>,
+    forgotten: u64,
 }
 
 #[derive(Debug)]
@@ -106,27 +114,46 @@ impl Databases {
         row: &Versioned<TargetRow>,
     ) -> Result<(Arc<PostgresTarget>, Vec<KeyUse>)> {
         let used = self.0.uses.fetch_add(1, Ordering::Relaxed);
-        if let Some(pooled) = self.0.pools.lock().get_mut(&row.row.id)
-            && pooled.version >= row.version
-        {
-            pooled.used = used;
-            return Ok((Arc::clone(&pooled.target), Vec::new()));
-        }
+        let forgotten = {
+            let mut pools = self.0.pools.lock();
+            if let Some(pooled) = pools.kept.get_mut(&row.row.id)
+                && pooled.version >= row.version
+            {
+                pooled.used = used;
+                return Ok((Arc::clone(&pooled.target), Vec::new()));
+            }
+            pools.forgotten
+        };
         let opened = password(view, row).await?;
         let settings = settings(&row.row)?;
         let target = Arc::new(self.connect(view, &settings, &opened.plaintext)?);
         let pooled = Pooled { version: row.version, target: Arc::clone(&target), used };
-        let closed = {
+        self.keep(row.row.id, pooled, forgotten)?;
+        Ok((target, opened.used))
+    }
+
+    /// Keeps connections, unless all were forgotten while these were opened.
+    fn keep(&self, account: ObjectId, pooled: Pooled, forgotten: u64) -> Result<()> {
+        let (closed, kept) = {
             let mut pools = self.0.pools.lock();
-            let replaced = pools.insert(row.row.id, pooled);
-            let oldest = pools.iter().min_by_key(|(_, pooled)| pooled.used).map(|(id, _)| *id);
-            let evicted = oldest.filter(|_| pools.len() > POOLS).and_then(|id| pools.remove(&id));
-            replaced.into_iter().chain(evicted).collect::<Vec<_>>()
+            if pools.forgotten == forgotten {
+                let kept = &mut pools.kept;
+                let replaced = kept.insert(account, pooled);
+                let oldest = kept.iter().min_by_key(|(_, pooled)| pooled.used).map(|(id, _)| *id);
+                let evicted = oldest.filter(|_| kept.len() > POOLS).and_then(|id| kept.remove(&id));
+                (replaced.into_iter().chain(evicted).collect::<Vec<_>>(), Ok(()))
+            } else {
+                (vec![pooled], Err(Error::Sealed))
+            }
         };
+        self.end(closed);
+        kept
+    }
+
+    fn end(&self, closed: Vec<Pooled>) {
         for pooled in closed {
             drop(self.0.tasks.spawn(async move { pooled.target.close().await }));
         }
-        Ok((target, opened.used))
     }
 
     /// Closes the connections to accounts whose passwords were forgotten, and forgets them too.
@@ -136,8 +163,12 @@ impl Databases {
 
     /// Closes every connection and forgets every password: the vault is sealed.
     pub(crate) fn forget_all(&self) {
-        let all: Vec<_> = self.0.pools.lock().keys().copied().collect();
-        self.forget(&all);
+        let all = {
+            let mut pools = self.0.pools.lock();
+            pools.forgotten = pools.forgotten.wrapping_add(1);
+            std::mem::take(&mut pools.kept)
+        };
+        self.end(all.into_values().collect());
     }
 
     /// Forgets what was changed or removed on another node: where rights moved since the last
@@ -147,7 +178,7 @@ impl Databases {
     /// What the store answers.
     pub(crate) async fn forget_changed(&self, reader: &Reader) -> Result<()> {
         let kept: Vec<_> =
-            self.0.pools.lock().iter().map(|(id, pooled)| (*id, pooled.version)).collect();
+            self.0.pools.lock().kept.iter().map(|(id, pooled)| (*id, pooled.version)).collect();
         if kept.is_empty() {
             return Ok(());
         }
@@ -157,7 +188,8 @@ impl Databases {
                 let (epoch, mut changed) = (tx.epoch().await?, Vec::new());
                 if epoch != looked {
                     for (id, version) in kept {
-                        let row = tx.lookup::<TargetRow>(&id).await?;
+                        // One that is not what was sealed is let go of as well, and it alone.
+                        let row = tx.lookup_intact::<TargetRow>(&id).await?;
                         if row.is_none_or(|row| row.version > version) {
                             changed.push((id, version));
                         }
@@ -178,14 +210,12 @@ impl Databases {
         let closed: Vec<_> = {
             let mut pools = self.0.pools.lock();
             let close = |(id, version)| {
-                let old = pools.get(&id).is_some_and(|pooled| pooled.version <= version);
-                if old { pools.remove(&id) } else { None }
+                let old = pools.kept.get(&id).is_some_and(|pooled| pooled.version <= version);
+                if old { pools.kept.remove(&id) } else { None }
             };
             accounts.into_iter().filter_map(close).collect()
         };
-        for pooled in closed {
-            drop(self.0.tasks.spawn(async move { pooled.target.close().await }));
-        }
+        self.end(closed);
     }
 
     /// Makes a driver of its own, for a trial.
@@ -252,4 +282,34 @@ pub(super) async fn password(view: &View, row: &Versioned<TargetRow>) -> Result<
         .open(view.reader(), KeyOwner::System, &place, *password_key, password)
         .await?;
     Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Id, SecretBytes, SystemEntropy, VaultId};
+
+    fn opened() -> Pooled {
+        let settings = r#"{"host": "127.0.0.1", "port": 1, "database": "d", "username": "u"}"#;
+        let settings = serde_json::from_str(settings).unwrap();
+        let vault = VaultId(Id::from_bytes([1; 16]));
+        let password = SecretBytes::new(b"of before".to_vec());
+        let target = PostgresTarget::new(vault, &settings, &password, Arc::new(SystemEntropy));
+        Pooled { version: 1, target: Arc::new(target.unwrap()), used: 0 }
+    }
+
+    #[tokio::test]
+    async fn what_was_opened_while_all_was_forgotten_is_not_kept() {
+        let databases = Databases::new(Arc::new(SystemEntropy), TaskGroup::default());
+        let account = ObjectId(Id::from_bytes([2; 16]));
+        let forgotten = databases.0.pools.lock().forgotten;
+        databases.keep(account, opened(), forgotten).unwrap();
+        databases.forget_all();
+        assert!(databases.0.pools.lock().kept.is_empty());
+        assert_eq!(databases.keep(account, opened(), forgotten), Err(Error::Sealed));
+        assert!(databases.0.pools.lock().kept.is_empty());
+        let forgotten = databases.0.pools.lock().forgotten;
+        databases.keep(account, opened(), forgotten).unwrap();
+        assert_eq!(databases.0.pools.lock().kept.len(), 1);
+    }
 }

@@ -5,12 +5,12 @@ use futures_util::FutureExt as _;
 
 use super::DescribedMember;
 use super::show::{decided, resource};
-use crate::engines::identities::{Names, keep_an_administrator};
+use crate::engines::identities::{Names, TEAM, keep_an_administrator, team_full};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow, MemberRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, RequestContext, Segment,
+    GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, Owner, RequestContext, Segment,
 };
 use crate::vault::{ADMINISTRATORS, CONTAINS, Decision, GOVERNS, Operation, Resource, Verb, View};
 
@@ -145,6 +145,11 @@ impl Operation for AddMember {
                 if identities::memberships(tx, it.identity).await?.len() >= GROUPS {
                     let full = format!("an identity is in at most {GROUPS} groups");
                     return Err(Error::Exhausted(full.into()));
+                }
+                if identities::count_owned(tx, Owner::Group(it.group), 1).await? > 0
+                    && identities::count_members(tx, it.group, TEAM).await? >= TEAM
+                {
+                    return Err(team_full());
                 }
                 (it.write(ctx, tx, before, true).await?, true)
             }

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 
 use super::administrators::administrators;
 use super::labels::{check_labels, write_labels};
-use super::owner::{decided_owner, find_owner};
+use super::owner::{check_team, decided_owner, find_owner};
 use super::{Described, LONG, check_text};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
@@ -143,7 +143,7 @@ impl Verb for CreateIdentity {
         self.check()?;
         let id = IdentityId(view.new_id()?);
         let (owner, person) = match self.owner.as_ref().filter(|_| self.kind.is_machine()) {
-            Some(name) => (decided_owner(view, decision, name).await?, None),
+            Some(name) => (decided_owner(view, decision, name).await?.owner, None),
             None => (Owner::Identity(id), Some(self.person.clone())),
         };
         let own = || id.to_string().parse();
@@ -180,6 +180,7 @@ impl Operation for CreateIdentity {
         decision: &Decision,
     ) -> Result<Described> {
         let by = ctx.actor();
+        check_team(tx, prepared.owner).await?;
         tx.insert(&IdentityRow {
             id: prepared.id,
             name: self.name.clone(),

@@ -7,16 +7,20 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::Names;
+use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{Kind, RequestContext, UnixMillis};
-use crate::vault::{Decision, GOVERNS, Operation, READS, Resource, Verb, View};
+use crate::vault::{Decision, GOVERNS, Note, Operation, READS, Resource, Verb, View};
 
 const DAY_S: i64 = 86_400;
 /// Nothing that is issued may be allowed to live longer, or shorter.
 const MOST_S: i64 = 397 * DAY_S;
 const LEAST_S: i64 = 60;
+/// Of humans: who administers has to get the next login before the last one ends, and counts as one
+/// who can log in only while a good part of it is left.
+const LEAST_HUMAN_S: i64 = 3_600;
 
 /// How the identities of one kind live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,11 +79,12 @@ impl Lifecycle {
             changed_at: now,
             changed_by: by,
         };
-        let life = |s: i64| (LEAST_S..=MOST_S).contains(&s);
+        let least_s = if kind == Kind::Human { LEAST_HUMAN_S } else { LEAST_S };
+        let life = |s: i64| (least_s..=MOST_S).contains(&s);
         if !(life(row.max_ttl_s) && life(row.max_age_s) && life(row.rotation_s)) {
-            return Err(Error::invalid(
-                "the longest TTL, the greatest age and the rotation are 60 s to 397 days",
-            ));
+            return Err(Error::invalid(format!(
+                "the longest TTL, the greatest age and the rotation are {least_s} s to 397 days"
+            )));
         }
         if row.max_ttl_s > row.max_age_s {
             return Err(Error::invalid("the longest TTL is beyond the greatest age"));
@@ -122,6 +127,24 @@ pub struct PutLifecycle {
     pub kind: Kind,
     /// How they live.
     pub lifecycle: Lifecycle,
+}
+
+/// How they lived, and how they are to live.
+#[derive(Debug)]
+pub struct PreparedLifecycle {
+    before: Versioned<LifecycleRow>,
+    row: LifecycleRow,
+}
+
+/// Writes the bounds for the record.
+fn bounds(row: &LifecycleRow) -> String {
+    let LifecycleRow { max_ttl_s, max_age_s, rotation_s, dormant_after_s, notice_s, .. } = row;
+    let single_use = row.single_use;
+    format!(
+        "max_ttl_s {max_ttl_s}, max_age_s {max_age_s}, rotation_s {rotation_s}, \
+         dormant_after_s {dormant_after_s}, notice_s {notice_s}, \
+         single_use {single_use}"
+    )
 }
 
 fn everybody() -> Result<Vec<Resource>> {
@@ -171,18 +194,28 @@ impl Operation for ListLifecycles {
 #[async_trait]
 impl Verb for PutLifecycle {
     const ACTION: &'static str = "identities.put-policy";
-    type Prepared = LifecycleRow;
+    type Prepared = PreparedLifecycle;
     type Output = DescribedLifecycle;
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         everybody()
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<LifecycleRow> {
-        if self.kind == Kind::Bootstrap {
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<PreparedLifecycle> {
+        let kind = self.kind;
+        if kind == Kind::Bootstrap {
             return Err(Error::invalid("the bootstrap identity lives as the vault made it"));
         }
-        self.lifecycle.row(self.kind, view.now(), view.actor())
+        let row = self.lifecycle.row(kind, view.now(), view.actor())?;
+        let before = view
+            .read(move |tx| async move { Ok(lifecycles::of_kind(tx, kind).await?) }.boxed())
+            .await?;
+        Ok(PreparedLifecycle { before, row })
+    }
+
+    fn note(&self, it: &PreparedLifecycle, note: &mut Note) {
+        let (before, after) = (bounds(&it.before.row), bounds(&it.row));
+        note.private.push((Field::Detail, format!("{}: {after}; was: {before}", self.kind)));
     }
 }
 
@@ -194,16 +227,16 @@ impl Operation for PutLifecycle {
         &self,
         _: &RequestContext,
         tx: &mut Tx,
-        row: &LifecycleRow,
+        it: &PreparedLifecycle,
         _: &Decision,
     ) -> Result<DescribedLifecycle> {
-        let Versioned { row: before, version } = lifecycles::of_kind(tx, self.kind).await?;
+        let Versioned { row: before, version } = &it.before;
         let row = LifecycleRow {
             created_at: before.created_at,
-            created_by: before.created_by,
-            ..row.clone()
+            created_by: before.created_by.clone(),
+            ..it.row.clone()
         };
-        tx.update(version, &row).await?;
+        tx.update(*version, &row).await?;
         DescribedLifecycle::find(tx, &mut Names::default(), self.kind).await
     }
 }

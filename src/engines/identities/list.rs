@@ -55,7 +55,8 @@ pub struct IdentityFilter {
     pub expiring_before: Option<UnixMillis>,
     /// Only those that were not served, and not registered, since this moment.
     pub unused_since: Option<UnixMillis>,
-    /// Only those whom nobody active answers for.
+    /// Only those that are not retired and whom nobody active answers for. Humans answer for
+    /// themselves.
     pub orphaned: bool,
 }
 
@@ -84,6 +85,7 @@ impl IdentityFilter {
             && self.state.is_none_or(|state| row.state == state)
             && self.tier.is_none_or(|tier| row.tier == tier)
             && self.person.as_ref().is_none_or(|person| row.person.as_ref() == Some(person))
+            && !(self.orphaned && (row.state == IdentityState::Retired || owns_itself(row)))
             && row.name.as_str().starts_with(&self.prefix)
             && self.expiring_before.is_none_or(|at| row.expires_at.is_some_and(|end| end < at));
         if !fits || self.labels.is_empty() {
@@ -110,6 +112,10 @@ impl IdentityFilter {
         }
         Ok(identities::identity_last_used(tx, row.id).await?.is_none_or(|used| used < since))
     }
+}
+
+fn owns_itself(row: &IdentityRow) -> bool {
+    row.owner == Owner::Identity(row.id)
 }
 
 /// Where a walk through identities stands.

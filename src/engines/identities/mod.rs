@@ -2,6 +2,7 @@
 
 mod administrators;
 mod create;
+mod facts;
 mod holdings;
 mod labels;
 mod lifecycles;
@@ -29,6 +30,8 @@ pub use update::{End, UpdateIdentity};
 pub use whoami::{WhoAmI, Whoami};
 
 pub(super) use administrators::keep_an_administrator;
+pub(super) use facts::subject_facts;
 pub(super) use names::Names;
+pub(super) use owner::{TEAM, team_full};
 pub(super) use state::activate;
 pub(super) use text::{LONG, SHORT, check_text};

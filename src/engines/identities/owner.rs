@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::store::{Tx, identities};
 use crate::types::{Owner, OwnerName, UnixMillis};
 use crate::vault::{Answerable, Decision, View};
 
@@ -14,29 +15,54 @@ const REMEMBERED: Duration = Duration::from_hours(24);
 /// Former owners remembered at most.
 const MOST: usize = 16;
 
+/// Members at most of a group that answers for machines: all are looked at for each of them.
+pub(in crate::engines) const TEAM: i64 = 256;
+
 /// Finds who is to answer for a machine.
 pub(super) async fn find_owner(view: &View, name: &OwnerName) -> Result<Option<Answerable>> {
     let name = name.clone();
     view.read(move |tx| async move { Answerable::named(tx, &name).await }.boxed()).await
 }
 
-/// Takes who is to answer for a machine, as it was decided on.
+/// Takes who is to answer for a machine, as it was decided on. Only an administrator, who may list
+/// them, is told whether there is somebody of that name.
 pub(super) async fn decided_owner(
     view: &View,
     decision: &Decision,
     name: &OwnerName,
-) -> Result<Owner> {
+) -> Result<Answerable> {
     let found = find_owner(view, name).await?;
-    let owner = found.ok_or_else(|| Error::not_found("there is no owner of that name"))?;
-    if !owner.may_own(view.now()) {
-        return Err(Error::precondition("an owner is an active human, or a group with one"));
+    if found.is_none() && view.subject()?.is_administrator() {
+        return Err(Error::not_found("there is no owner of that name"));
     }
+    let owner = found
+        .filter(|owner| owner.may_own(view.now()))
+        .ok_or_else(|| Error::precondition("an owner is an active human, or a group with one"))?;
     let rows = &decision.resource()?.rows;
     if !owner.fence().is_some_and(|row| rows.contains(&row)) {
         // Registered or changed since this was decided: the fence does not hold it.
         return Err(Error::Conflict("the owner changed; retry".into()));
     }
-    Ok(owner.owner)
+    Ok(owner)
+}
+
+/// Checks that a group which is to answer for a machine is no larger than one may be; in the
+/// commit, which excludes every other change of the group.
+///
+/// # Errors
+/// [`Error::Exhausted`] when it is.
+pub(super) async fn check_team(tx: &mut Tx, owner: Owner) -> Result<()> {
+    if let Owner::Group(group) = owner
+        && identities::count_members(tx, group, TEAM.saturating_add(1)).await? > TEAM
+    {
+        return Err(team_full());
+    }
+    Ok(())
+}
+
+/// Says that a group which answers for machines is full.
+pub(in crate::engines) fn team_full() -> Error {
+    Error::Exhausted(format!("a group that owns machines has at most {TEAM} members").into())
 }
 
 /// Somebody who answered for a machine.
@@ -70,13 +96,13 @@ impl Former {
         stored.into_iter().map(read).collect()
     }
 
-    /// Writes them anew when an owner leaves, without those who left long ago.
+    /// Writes them anew when an owner leaves, each once, without those who left long ago.
     ///
     /// # Errors
     /// [`Error::Exhausted`] where more changed hands in a day than is remembered.
     pub(super) fn handed_over(json: &str, owner: Owner, now: UnixMillis) -> Result<String> {
         let mut all = Self::read(json)?;
-        all.retain(|one| now.since(one.until) < REMEMBERED);
+        all.retain(|one| one.owner != owner && now.since(one.until) < REMEMBERED);
         all.push(Self { owner, until: now });
         if all.len() > MOST {
             return Err(Error::Exhausted(
@@ -108,9 +134,17 @@ mod tests {
         let third = Former::handed_over(&second, one, UnixMillis(24 * HOUR)).unwrap();
         assert_eq!(Former::read(&third).unwrap().first(), Some(&both[1]));
         let mut often = "[]".to_owned();
-        for _ in 0..MOST {
-            often = Former::handed_over(&often, one, UnixMillis(0)).unwrap();
+        for i in 0..64 {
+            let to_and_fro = if i % 2 == 0 { one } else { other };
+            often = Former::handed_over(&often, to_and_fro, UnixMillis(i)).unwrap();
         }
-        assert!(Former::handed_over(&often, one, UnixMillis(1)).is_err());
+        let latest = [(one, 62), (other, 63)];
+        let latest = latest.map(|(owner, until)| Former { owner, until: UnixMillis(until) });
+        assert_eq!(Former::read(&often), Ok(latest.to_vec()), "each once, and the latest counts");
+        let another = |i: u8| Owner::Identity(IdentityId(Id::from_bytes([i; 16])));
+        for i in 3..17 {
+            often = Former::handed_over(&often, another(i), UnixMillis(64)).unwrap();
+        }
+        assert!(Former::handed_over(&often, another(17), UnixMillis(64)).is_err());
     }
 }

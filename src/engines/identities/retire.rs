@@ -70,6 +70,6 @@ impl Operation for RetireIdentity {
             }
             contain(ctx, tx, found, IdentityState::Retired).await?;
         }
-        Described::find(tx, *id, ctx.now).await
+        Described::contained(tx, *id, ctx.now).await
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    IdentityId, IdentityName, OwnerName, RequestContext, ResourceName, Segment, UnixMillis,
+    IdentityId, IdentityName, Owner, OwnerName, RequestContext, ResourceName, Segment, UnixMillis,
 };
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
@@ -74,6 +74,33 @@ impl Described {
     pub(super) async fn find(tx: &mut Tx, id: IdentityId, now: UnixMillis) -> Result<Self> {
         let row = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)?;
         Self::read(tx, &mut Names::default(), row, now).await
+    }
+}
+
+impl Described {
+    /// As [`Described::find`], of what was just contained: a row beside it that is not what was
+    /// sealed is an alarm, and no reason to leave it as it was. What it would say is then left out.
+    pub(super) async fn contained(tx: &mut Tx, id: IdentityId, now: UnixMillis) -> Result<Self> {
+        match Self::find(tx, id, now).await {
+            Err(Error::Tampered { .. } | Error::Internal) => {}
+            found => return found,
+        }
+        let identity = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(unknown)?;
+        let row = &identity.row;
+        Ok(Self {
+            owner: match row.owner {
+                Owner::Identity(id) => OwnerName::Identity(id.to_string().parse()?),
+                Owner::Group(id) => OwnerName::Group(id.to_string().parse()?),
+            },
+            owner_active: false,
+            former_owners: Vec::new(),
+            labels: read_labels(&row.labels)?,
+            groups: Vec::new(),
+            last_used_at: None,
+            created_by: row.created_by.clone(),
+            changed_by: row.changed_by.clone(),
+            identity,
+        })
     }
 }
 

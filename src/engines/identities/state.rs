@@ -121,7 +121,7 @@ impl Operation for SuspendIdentity {
             return Err(Error::Conflict("it is not due any more".into()));
         }
         contain(ctx, tx, found, IdentityState::Suspended).await?;
-        Described::find(tx, *id, ctx.now).await
+        Described::contained(tx, *id, ctx.now).await
     }
 }
 

@@ -70,11 +70,14 @@ impl Verb for RenewLease {
             ttl_s => u64::try_from(ttl_s)
                 .map_err(|_negative| Error::invalid("ttl_s must not be negative"))?,
         };
-        if self.ttl_s != 0 && ttl_s > row.max_expires_at.since(row.issued_at).as_secs() {
-            return Err(Error::invalid("ttl_s is beyond the longest life of this lease"));
-        }
-        let end = now.plus(Duration::from_secs(decision.cap_ttl_s(ttl_s)))?;
         let longest = row.max_expires_at.since(row.issued_at).as_secs();
+        let most = decision.cap_ttl_s(longest);
+        if self.ttl_s != 0 && ttl_s > most {
+            return Err(Error::invalid(format!(
+                "ttl_s is beyond the {most} seconds that this lease may be renewed for at once"
+            )));
+        }
+        let end = now.plus(Duration::from_secs(ttl_s.min(most)))?;
         let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
         // Renewing shortens nothing: revoking does.
         let end = limits.cap(end).min(last).max(row.expires_at);

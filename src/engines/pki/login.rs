@@ -12,7 +12,7 @@ use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
 use super::mint::{Made, made_before};
 use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
-use crate::engines::identities::activate;
+use crate::engines::identities::{activate, subject_facts};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
@@ -20,11 +20,11 @@ use crate::store::identities::{self, IdentityRow};
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
-    CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName,
+    CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName, UnixMillis,
 };
 use crate::vault::{
-    ADMINISTRATORS, Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View,
-    WRITES, is_active,
+    Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View, WRITES,
+    is_active,
 };
 
 /// How long login certificates live.
@@ -94,15 +94,14 @@ pub struct PreparedLogin {
 struct Bearer {
     identity: Versioned<IdentityRow>,
     owner: Answerable,
-    lifecycle: LifecycleRow,
-    administrator: bool,
-    has_login: bool,
+    lifecycle: Versioned<LifecycleRow>,
+    facts: SubjectFacts,
 }
 
 impl IssueLogin {
     async fn bearer(&self, view: &View) -> Result<Option<Bearer>> {
-        let name = self.name.clone();
-        view.read(move |tx| async move { Bearer::load(tx, &name).await }.boxed()).await
+        let (name, now) = (self.name.clone(), view.now());
+        view.read(move |tx| async move { Bearer::load(tx, &name, now).await }.boxed()).await
     }
 
     fn resource(&self) -> Result<ResourceName> {
@@ -110,17 +109,18 @@ impl IssueLogin {
     }
 
     fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
-        let ttl = self.ttl.unwrap_or(self.limits.usual);
-        if ttl > self.limits.most {
+        let lives = &bearer.lifecycle.row;
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+        let most = u64::try_from(most).map_err(Error::internal)?.min(self.limits.most.as_secs());
+        let most = Duration::from_secs(decision.oblige_ttl_s(most));
+        if self.ttl.is_some_and(|ttl| ttl > most) {
             return Err(Error::invalid(format!(
-                "a login certificate lives for at most {} seconds",
-                self.limits.most.as_secs()
+                "a login certificate of {} lives for at most {} seconds",
+                bearer.identity.row.name,
+                most.as_secs()
             )));
         }
-        let lives = &bearer.lifecycle;
-        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
-        let most = u64::try_from(most).map_err(Error::internal)?;
-        let ttl = Duration::from_secs(decision.oblige_ttl_s(ttl.as_secs().min(most)));
+        let ttl = self.ttl.unwrap_or(self.limits.usual).min(most);
         let end = bearer.identity.row.expires_at;
         Ok(end.map_or(ttl, |end| ttl.min(end.since(view.now()))))
     }
@@ -131,35 +131,22 @@ fn unknown() -> Error {
 }
 
 impl Bearer {
-    async fn load(tx: &mut Tx, name: &IdentityName) -> Result<Option<Self>> {
+    async fn load(tx: &mut Tx, name: &IdentityName, now: UnixMillis) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
-        let id = identity.row.id;
-        let owner = Answerable::of(tx, &identity).await?;
-        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?.row;
-        let administrator = match identities::group_named(tx, &ADMINISTRATORS.parse()?).await? {
-            Some(group) => identities::member(tx, group.row.id, id)
-                .await?
-                .is_some_and(|member| member.row.active),
-            None => false,
-        };
-        let has_login = rows::has_login(tx, id).await?;
-        Ok(Some(Self { identity, owner, lifecycle, administrator, has_login }))
+        let (facts, owner) = subject_facts(tx, &identity, now).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
+        Ok(Some(Self { identity, owner, lifecycle, facts }))
     }
 
-    fn resource(&self, view: &View, name: ResourceName) -> Resource {
+    /// What bounds its life is in the fence: whoever tightens it is answered after the last login
+    /// that it did not bound.
+    fn resource(&self, name: ResourceName) -> Resource {
         let row = &self.identity.row;
         let mut resource = Resource::named(name).with_row(row.id.0, &self.identity);
         resource.rows.extend(self.owner.fence());
+        resource.rows.push(self.lifecycle.fence());
         resource.owner = Some(row.owner);
-        resource.identity = Some(SubjectFacts {
-            id: Some(row.id),
-            kind: row.kind,
-            administrator: self.administrator,
-            registered_by: row.created_by.parse().ok(),
-            has_certificate: self.has_login,
-            owner_active: self.owner.is_active(view.now()),
-            owner_expires_at: self.owner.expires_at(),
-        });
+        resource.identity = Some(self.facts);
         resource
     }
 
@@ -192,7 +179,7 @@ impl Verb for IssueLogin {
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let name = self.resource()?;
         Ok(vec![match self.bearer(view).await? {
-            Some(bearer) => bearer.resource(view, name),
+            Some(bearer) => bearer.resource(name),
             None => Resource::named(name),
         }])
     }

@@ -22,7 +22,7 @@ use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
-    SecretBytes, Segment, UnixMillis,
+    SecretBytes, Segment,
 };
 use crate::vault::{Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES_ONE};
 
@@ -151,7 +151,17 @@ impl<S: Source> Verb for Mint<S> {
         let ours = authorities.issuing.trust_domain();
         let mut template = role.profile.check(&request, &[], *ttl, ours)?;
         let holder = &view.subject()?.identity.row;
-        template.ttl = cap(view, decision, template.ttl, decision.end(S::ACTION));
+        let most = Duration::from_secs(decision.cap_ttl_s(role.profile.max_ttl_s));
+        if ttl.is_some_and(|ttl| ttl > most) {
+            return Err(Error::invalid(format!(
+                "the TTL is beyond the {} seconds that a certificate of this role may live",
+                most.as_secs()
+            )));
+        }
+        template.ttl = template.ttl.min(most);
+        if let Some(end) = decision.end(S::ACTION) {
+            template.ttl = template.ttl.min(end.since(view.now()));
+        }
         // Revoking a token ends what was asked for with it; a login's end ends nothing.
         let asks = view.subject()?;
         let holder_of = Holder {
@@ -248,12 +258,6 @@ impl<S: Source> Operation for Mint<S> {
         tx.insert(&prepared.issued.row).await?;
         Ok(Arc::clone(&prepared.issued))
     }
-}
-
-/// Caps a time to live by the decision's obligations and by an end that it may not pass.
-fn cap(view: &View, decision: &Decision, ttl: Duration, end: Option<UnixMillis>) -> Duration {
-    let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
-    end.map_or(ttl, |end| ttl.min(end.since(view.now())))
 }
 
 /// What an earlier try of a call can have made, and nothing else: the row that names it is not

@@ -365,6 +365,10 @@ impl Link {
                 Err(HsmError::Unavailable("the token is gone".to_owned()))
             }
             [] => Err(self.missing("no token is there with", "plug it in, or correct [hsm]")),
+            // It was the only one when it was found: whoever asks then may be anybody.
+            _ if self.shared.found.load(Ordering::Relaxed) => {
+                Err(HsmError::Unavailable("another token like it is there".to_owned()))
+            }
             _ => Err(self.missing("more than one token is there with", "name it by token_serial")),
         }
     }

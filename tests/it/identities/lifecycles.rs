@@ -33,15 +33,15 @@ fn brief(kind: &str, seconds: i64) -> Lifecycle {
     }
 }
 
-async fn issue_cert(client: &mut Client, name: &str, ttl_s: i64) -> i64 {
+async fn issue_cert(client: &mut Client, name: &str, ttl_s: i64) -> Result<i64, Status> {
     let request = IssueLoginCertificateRequest {
         name: name.to_owned(),
         csr_pem: csr().1,
         ttl_s,
         ..IssueLoginCertificateRequest::default()
     };
-    let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
-    issued.expires_at_ms - issued.not_before_ms
+    let issued = client.issue_login_certificate(request).await?.into_inner();
+    Ok(issued.expires_at_ms - issued.not_before_ms)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,10 +97,13 @@ async fn nothing_that_is_issued_outlives_what_its_kind_may() {
         let mut client = Client::new(w.admin.clone());
         // Of the bearer's kind, not of who signs.
         register(&w.f, "bot", "agent", "admin").await;
-        put(&mut client, brief("human", 60)).await.unwrap();
+        put(&mut client, brief("human", 3_600)).await.unwrap();
         let bound = Lifecycle { rotation_s: 7_200, ..brief("agent", 86_400) };
         put(&mut client, bound).await.unwrap();
-        let lives = issue_cert(&mut client, "bot", 20 * 3_600).await / 1_000;
+        let refusal = issue_cert(&mut client, "bot", 7_201).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument, "what is asked for is not cut");
+        issue_cert(&mut client, "bot", 7_200).await.unwrap();
+        let lives = issue_cert(&mut client, "bot", 0).await.unwrap() / 1_000;
         assert!((7_100..7_400).contains(&lives), "rotation bounds a login: {lives}");
         let bound = Lifecycle { max_ttl_s: 300, max_age_s: 900, ..brief("pipeline", 3_600) };
         put(&mut client, bound).await.unwrap();
@@ -116,7 +119,9 @@ async fn nothing_that_is_issued_outlives_what_its_kind_may() {
             |ttl_s| strongroom::proto::RenewLeaseRequest { id: issued.lease_id.clone(), ttl_s };
         let mut leases =
             strongroom::proto::lease_service_client::LeaseServiceClient::new(w.etl.clone());
-        let renewed = leases.renew_lease(renew(900)).await.unwrap().into_inner().lease.unwrap();
+        let refusal = leases.renew_lease(renew(301)).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::InvalidArgument);
+        let renewed = leases.renew_lease(renew(300)).await.unwrap().into_inner().lease.unwrap();
         let lives = (renewed.expires_at_ms - renewed.created_at_ms) / 1_000;
         assert!((500..510).contains(&lives), "{lives}");
         // What is put later holds for the next renewal, which shortens nothing.
@@ -162,7 +167,13 @@ async fn who_is_over_or_unused_for_too_long_is_suspended_and_the_record_says_why
         machine(&f, "idle").await;
         register(&f, "waiting", "pipeline", "admin").await;
         f.clock.advance(Duration::from_hours(2));
-        let ended = until_suspended(&client, "over").await;
+        until("it is suspended", async || {
+            // The worker waits for a whole minute after its start.
+            f.clock.advance(Duration::from_secs(5));
+            show(&mut client.clone(), "over").await.unwrap().state == "suspended"
+        })
+        .await;
+        let ended = show(&mut client, "over").await.unwrap();
         assert_eq!(ended.changed_by, "lifecycle_keeper");
         // The fixture's logins last a day: a second one is signed before the first ends.
         f.clock.advance(Duration::from_hours(20));

@@ -167,6 +167,9 @@ async fn only_a_grant_on_this_role_signs_and_its_limit_caps_the_time() {
     grant(&w.f, "brief", "pki.sign", "pki/*", 600).await;
     let nowhere = SignCertificateRequest { role: "nowhere".to_owned(), ..order(&csr_pem) };
     assert_eq!(brief.sign_certificate(nowhere).await.unwrap_err().code(), Code::NotFound);
+    let longer = SignCertificateRequest { ttl_s: 601, ..order(&csr_pem) };
+    let refused = brief.sign_certificate(longer).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "what is asked for is not cut");
     let signed = brief.sign_certificate(order(&csr_pem)).await.unwrap().into_inner();
     let signed = signed.certificate.unwrap();
     let life = signed.expires_at_ms - signed.created_at_ms;
