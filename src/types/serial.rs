@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Entropy;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A serial number: 20 octets, positive, 158 of its bits random.
 ///
@@ -26,6 +26,17 @@ impl Serial {
         // Positive, and always of full length.
         *first = *first & 0x3f | 0x40;
         Ok(Self(bytes))
+    }
+
+    /// Takes a serial from a certificate or a list.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it is none that was drawn here.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        match <[u8; Self::LEN_BYTES]>::try_from(bytes) {
+            Ok(serial @ [0x40..=0x7f, ..]) => Ok(Self(serial)),
+            Ok(_) | Err(_) => Err(Error::internal("a serial that this vault never draws")),
+        }
     }
 
     /// Shows the 20 octets.
