@@ -98,14 +98,19 @@ async fn a_suspension_that_races_with_signing_leaves_no_certificate_in_force_on_
                 None => here.clone(),
             };
             let (_, csr_pem) = csr();
-            let mut calls = JoinSet::new();
-            for channel in [here.clone(), there.clone(), here, there] {
-                let request = order(&csr_pem);
-                calls.spawn(async move { Client::new(channel).sign_certificate(request).await });
-            }
-            tokio::time::sleep(Duration::from_micros(round % 20 * 250)).await;
-            suspend(&w.f, &name).await;
-            for call in calls.join_all().await {
+            // Suspending opens a connection first, which takes longer than signing.
+            let sign = async {
+                tokio::time::sleep(Duration::from_millis(round % 20)).await;
+                let mut calls = JoinSet::new();
+                for channel in [here.clone(), there.clone(), here, there] {
+                    let request = order(&csr_pem);
+                    calls
+                        .spawn(async move { Client::new(channel).sign_certificate(request).await });
+                }
+                calls.join_all().await
+            };
+            let (calls, ()) = tokio::join!(sign, suspend(&w.f, &name));
+            for call in calls {
                 if call.is_ok() { made += 1 } else { refused += 1 }
             }
         }

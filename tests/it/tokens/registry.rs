@@ -112,7 +112,7 @@ async fn no_token_outlives_what_the_kind_of_its_holder_may() {
         let etl = machine(&f, "etl").await;
         let nobody = f.connect_as_nobody().await;
         // Of the holder's kind, not of who mints.
-        put(&admin, lives("human", 60, 60)).await;
+        put(&admin, lives("human", 3_600, 3_600)).await;
         put(&admin, lives("pipeline", 300, 900)).await;
         for bearer in [
             mint(&admin, "etl", with(0)).await.unwrap(),
@@ -133,8 +133,8 @@ async fn no_token_outlives_what_the_kind_of_its_holder_may() {
         put(&admin, lives("pipeline", 400, 400)).await;
         let again = renew(&bearer, "", 0).await.unwrap();
         assert_eq!(again.expires_at_ms, renewed.expires_at_ms);
-        let made = create(&admin, with(0)).await.unwrap().token.unwrap();
-        assert_eq!(made.expires_at_ms - made.created_at_ms, 60_000);
+        let made = create(&admin, with(7_200)).await.unwrap().token.unwrap();
+        assert_eq!(made.expires_at_ms - made.created_at_ms, 3_600_000);
     }
 }
 
@@ -155,7 +155,7 @@ async fn the_tokens_of_a_kind_that_may_have_one_use_have_exactly_one() {
         put(&admin, lives("runner", 900, 900)).await;
         assert!(mint(&admin, "ci", used(0)).await.unwrap().starts_with("srt_"));
         assert!(create(&ci, used(2)).await.unwrap().bearer.starts_with("srt_"));
-        put(&admin, Lifecycle { single_use: true, ..lives("human", 900, 900) }).await;
+        put(&admin, Lifecycle { single_use: true, ..lives("human", 3_600, 3_600) }).await;
         assert_eq!(refused(create(&admin, with(0)).await), Code::FailedPrecondition);
     }
 }
