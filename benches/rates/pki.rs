@@ -2,8 +2,8 @@
 //! key and no server.
 //!
 //! Beside it `pki_no_vault`: the same signing behind a bare tonic server with mTLS that stores as many
-//! bytes durably before it answers and does nothing else: no login, decision, MAC, log or index. No
-//! vault on this stack is faster, so it tells what of the distance to the ceiling is the vault's.
+//! bytes durably before it answers and does nothing else: no login, decision, MAC, log or index.
+//! What it misses of the ceiling is not the vault's; it is a measurement, no bound.
 //!
 //! The ceiling signs through our own pool of PKCS#11 sessions, the fastest driver of SoftHSM that
 //! was measured here; each of its threads parses, builds and signs by itself.
