@@ -166,7 +166,7 @@ async fn commit(
 }
 
 /// Gives the founding its place in the log, before anything else can have one.
-async fn place(reader: &Reader, codec: &RecordCodec, writer: &Writer) -> Result<()> {
+async fn place(reader: &Reader, codec: &Arc<RecordCodec>, writer: &Writer) -> Result<()> {
     let Some(step) = audit::plan(reader, codec).await? else { return Ok(()) };
     let (step, settled) = step.watched();
     let needs = Needs { writes: Writes::Many, bumps: false, urgent: false };
