@@ -30,6 +30,11 @@ impl TestClock {
     pub(crate) fn advance(&self, by: Duration) {
         *self.0.lock() += by;
     }
+
+    /// Turns the clock back; no further than it was turned on.
+    pub(crate) fn set_back(&self, by: Duration) {
+        *self.0.lock() -= by;
+    }
 }
 
 impl Clock for TestClock {
