@@ -15,7 +15,7 @@ use strongroom::proto::system_service_client::SystemServiceClient;
 use strongroom::proto::{
     AddMemberRequest, CancelRecoveryRequest, Entry, EntryFilter, ListEntriesRequest, Notice,
     Recovery, RemoveMemberRequest, ResumeIdentityRequest, RetireIdentityRequest,
-    SuspendIdentityRequest, WhoAmIRequest, WhoAmIResponse,
+    SuspendIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, WhoAmIResponse,
 };
 use strongroom::types::RecoveryState;
 use tonic::transport::Channel;

@@ -8,6 +8,7 @@ use super::*;
 use crate::support::hand::Hand;
 use crate::support::node::{Backend, pin};
 use crate::support::recovery::order;
+use crate::support::restored::restored;
 
 /// The state in the row.
 async fn state(f: &Fixture) -> String {
@@ -133,6 +134,44 @@ async fn who_is_contained_while_it_waits_is_not_recovered_by_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_ran_out_meanwhile_comes_back_without_that_end() {
+    let f = Fixture::new().await;
+    administrator(&f, "carol").await;
+    let ttl_s = Some(600);
+    let update = UpdateIdentityRequest { name: "carol".into(), ttl_s, ..Default::default() };
+    let mut client = IdentityServiceClient::new(f.connect(&f.admin).await);
+    client.update_identity(update).await.unwrap();
+    let (key, request) = csr();
+    recover(&f, f.node(), "carol", &request).await.unwrap();
+    f.clock.advance(HOUR);
+    let done = recover(&f, f.node(), "carol", &request).await.unwrap();
+    let me = whoami(&f.connect(&new_login(&done, &key)).await).await.unwrap();
+    assert_eq!((me.administrator, me.expires_at_ms), (true, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_before_a_restore_yields_nothing_after_it() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        administrator(&f, "carol").await;
+        let admin = f.connect(&f.admin).await;
+        let (_, request) = csr();
+        let asked = id(&recover(&f, f.node(), "carol", &request).await.unwrap());
+        assert_eq!(told(&admin).await.len(), 1);
+        restored(&f).await;
+        f.clock.advance(HOUR);
+        // What was kept of callers is forgotten.
+        register(&f, "erin", "human", "").await;
+        assert!(told(&admin).await.is_empty());
+        let refused = cancel(&admin, &asked).await.unwrap_err();
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        let anew = recover(&f, f.node(), "carol", &request).await.unwrap();
+        assert!(anew.login.is_none());
+        assert_ne!(id(&anew), asked);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_lapses_after_a_day_and_another_key_takes_its_place() {
     for backend in BACKENDS {
         let f = Fixture::on(backend).await;
@@ -227,8 +266,9 @@ async fn a_clock_that_is_set_back_does_not_make_it_wait_longer() {
     administrator(&f, "carol").await;
     let (_, request) = csr();
     let asked = recover(&f, f.node(), "carol", &request).await.unwrap();
-    f.node().vault.mark_clock().await.unwrap();
     f.clock.advance(59 * MINUTE);
+    // Who serves moves the nodes' mark.
+    recover(&f, f.node(), "carol", &request).await.unwrap();
     f.node().vault.mark_clock().await.unwrap();
     f.clock.set_back(Duration::from_secs(3));
     let waits = recover(&f, f.node(), "carol", &request).await.unwrap();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Output;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::node::csr;
@@ -63,6 +64,14 @@ fn play(real: &Installation) {
     assert_eq!(notices(&alice)["notices"], Value::Array(Vec::new()));
     let anew = json(&recover(real, &line, PIN));
     assert_ne!(anew["id"], asked["id"]);
+
+    server.signal(Signal::KILL);
+    assert_eq!(server.ended(), None);
+    let server = real.serve();
+    let after = json(&recover(real, &line, PIN));
+    assert_eq!(after["id"], anew["id"], "a crash loses nothing");
+    let due = |of: &Value| of["takes_effect_at_ms"].as_i64().unwrap();
+    assert!(due(&after) > due(&anew), "its hour begins with the service");
 
     let human = recover(real, &format!("alice --csr {ours}"), PIN);
     assert!(text(&human.stdout).contains("takes effect"), "{}", text(&human.stdout));
