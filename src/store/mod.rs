@@ -17,6 +17,7 @@ mod migrate;
 pub mod pki;
 mod postgres;
 pub mod records;
+pub mod recovery;
 mod sealed;
 mod sqlite;
 mod tx;
