@@ -31,8 +31,9 @@ fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
-    if let Some(mut command) = vault::with_token() {
+    if let Some((mut command, dir)) = vault::with_token() {
         let status = command.status().expect("the bench starts itself again with a token");
+        dir.close().expect("what the bench kept is removed");
         std::process::exit(status.code().unwrap_or(1));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -17,15 +17,15 @@ const DIR: &str = "STRONGROOM_BENCH_DIR";
 const PIN: &[u8] = b"bench-pin";
 
 /// SoftHSM finds its tokens through the environment, so the bench starts itself once more.
-pub(crate) fn with_token() -> Option<Command> {
+pub(crate) fn with_token() -> Option<(Command, tempfile::TempDir)> {
     if std::env::var_os(DIR).is_some() {
         return None;
     }
-    let dir = tempfile::Builder::new().prefix("strongroom-bench-").tempdir().unwrap().keep();
-    let conf = softhsm::write_configuration(&dir).unwrap();
+    let dir = tempfile::Builder::new().prefix("strongroom-bench-").tempdir().unwrap();
+    let conf = softhsm::write_configuration(dir.path()).unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(std::env::args().skip(1)).env("SOFTHSM2_CONF", conf).env(DIR, dir);
-    Some(command)
+    command.args(std::env::args().skip(1)).env("SOFTHSM2_CONF", conf).env(DIR, dir.path());
+    Some((command, dir))
 }
 
 /// A running vault with its administrator's login.
