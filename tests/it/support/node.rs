@@ -22,24 +22,34 @@ pub(crate) const PIN: &[u8] = b"a pin of the double";
 pub(crate) const TRUST_DOMAIN: &str = "vault.test";
 
 /// A clock that tests turn by hand; it also runs.
-#[derive(Debug)]
-pub(crate) struct TestClock(Mutex<Duration>);
+#[derive(Debug, Default)]
+pub(crate) struct TestClock {
+    ahead: Mutex<Duration>,
+    /// How far the wall's clock was set back.
+    behind: Mutex<Duration>,
+}
 
 impl TestClock {
     /// Turns the clock on.
     pub(crate) fn advance(&self, by: Duration) {
-        *self.0.lock() += by;
+        *self.ahead.lock() += by;
+    }
+
+    /// Sets the wall's clock so far back; what never goes back does not.
+    pub(crate) fn set_back(&self, by: Duration) {
+        *self.behind.lock() = by;
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
-        let ahead = i64::try_from(self.0.lock().as_millis()).unwrap();
-        UnixMillis(strongroom::types::SystemClock.now().0 + ahead)
+        let (ahead, behind) = (self.ahead.lock().as_millis(), self.behind.lock().as_millis());
+        let moved = i64::try_from(ahead).unwrap() - i64::try_from(behind).unwrap();
+        UnixMillis(strongroom::types::SystemClock.now().0 + moved)
     }
 
     fn monotonic(&self) -> Instant {
-        Instant::now() + *self.0.lock()
+        Instant::now() + *self.ahead.lock()
     }
 }
 
@@ -99,7 +109,7 @@ impl Fixture {
         let log = tracing_subscriber::fmt().with_test_writer();
         let _set = log.with_max_level(tracing::Level::WARN).try_init();
         let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
-        let clock = Arc::new(TestClock(Mutex::default()));
+        let clock = Arc::new(TestClock::default());
         let parts = Ingredients {
             node: "a".to_owned(),
             location,
