@@ -13,6 +13,7 @@ use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
+use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityState,
@@ -45,6 +46,8 @@ pub struct Subject {
     pub labels: BTreeMap<String, String>,
     /// What a token may do; none where the credential is no token.
     pub token: Option<TokenDetail>,
+    /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
+    pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
     /// What a token hangs on: tokens and a login, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// The vault, which counts its restores.
@@ -131,6 +134,11 @@ impl Subject {
                 None => Arc::new(Held::load(tx, holder, version).await?),
             });
         }
+        let recovery = if groups.iter().any(is_administrators) {
+            tx.lookup_intact::<RecoveryRow>(&RECOVERY_ID).await?.map(Arc::new)
+        } else {
+            None
+        };
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
@@ -144,6 +152,7 @@ impl Subject {
             lifecycle,
             labels,
             token,
+            recovery,
             ancestors,
             vault,
             epoch,
@@ -169,6 +178,7 @@ impl Subject {
             lifecycle: self.lifecycle.clone(),
             labels: self.labels.clone(),
             token,
+            recovery: self.recovery.clone(),
             ancestors,
             vault: self.vault.clone(),
             epoch: self.epoch,
@@ -233,7 +243,7 @@ impl Subject {
     /// Tells whether it is in the built-in group of administrators.
     #[must_use]
     pub fn is_administrator(&self) -> bool {
-        self.groups.iter().any(|group| group.row.name.as_str() == ADMINISTRATORS)
+        self.groups.iter().any(is_administrators)
     }
 
     /// The groups, as facts.
@@ -361,6 +371,10 @@ async fn above(
         }
     }
     Ok((Some(detail), ancestors))
+}
+
+fn is_administrators(group: &Versioned<GroupRow>) -> bool {
+    group.row.name.as_str() == ADMINISTRATORS
 }
 
 /// Tells whether an identity is in force at a moment: neither contained nor over.

@@ -36,6 +36,7 @@ mod pgtarget;
 mod pki;
 mod races;
 mod records;
+mod recovery;
 mod seal;
 mod server;
 mod silence;

@@ -21,35 +21,32 @@ pub(crate) const PIN: &[u8] = b"a pin of the double";
 /// The fixture's trust domain.
 pub(crate) const TRUST_DOMAIN: &str = "vault.test";
 
-/// A clock that tests turn by hand; it also runs.
-#[derive(Debug, Default)]
-pub(crate) struct TestClock {
-    ahead: Mutex<Duration>,
-    /// How far the wall's clock was set back.
-    behind: Mutex<Duration>,
-}
+/// A clock that tests turn by hand; it also runs. How far it was turned on, and how far back: the
+/// time that never goes back knows of the first alone.
+#[derive(Debug)]
+pub(crate) struct TestClock(Mutex<(Duration, Duration)>);
 
 impl TestClock {
     /// Turns the clock on.
     pub(crate) fn advance(&self, by: Duration) {
-        *self.ahead.lock() += by;
+        self.0.lock().0 += by;
     }
 
-    /// Sets the wall's clock so far back; what never goes back does not.
+    /// Turns the clock back.
     pub(crate) fn set_back(&self, by: Duration) {
-        *self.behind.lock() = by;
+        self.0.lock().1 += by;
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
-        let (ahead, behind) = (self.ahead.lock().as_millis(), self.behind.lock().as_millis());
-        let moved = i64::try_from(ahead).unwrap() - i64::try_from(behind).unwrap();
-        UnixMillis(strongroom::types::SystemClock.now().0 + moved)
+        let (on, back) = *self.0.lock();
+        let [on, back] = [on, back].map(|by| i64::try_from(by.as_millis()).unwrap());
+        UnixMillis(strongroom::types::SystemClock.now().0 + on - back)
     }
 
     fn monotonic(&self) -> Instant {
-        Instant::now() + *self.ahead.lock()
+        Instant::now() + self.0.lock().0
     }
 }
 
@@ -109,7 +106,7 @@ impl Fixture {
         let log = tracing_subscriber::fmt().with_test_writer();
         let _set = log.with_max_level(tracing::Level::WARN).try_init();
         let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
-        let clock = Arc::new(TestClock::default());
+        let clock = Arc::new(TestClock(Mutex::default()));
         let parts = Ingredients {
             node: "a".to_owned(),
             location,
