@@ -31,15 +31,15 @@ use crate::vault::Vault;
 
 const CONCURRENCY: usize = 8;
 
-/// A throwaway PostgreSQL as the target.
-struct Target {
+/// A throwaway PostgreSQL.
+pub(crate) struct Target {
     dir: PathBuf,
     port: u16,
     password: String,
 }
 
 impl Target {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("strongroom-bench-pg-").tempdir().unwrap().keep();
         let answer = script("start", &dir);
         let port = answer.trim().parse().expect("the script prints the port");
@@ -47,11 +47,13 @@ impl Target {
         Self { dir, port, password: password.trim().to_owned() }
     }
 
-    async fn connect(&self) -> PgConnection {
+    pub(crate) fn url(&self) -> String {
         let (port, password) = (self.port, &self.password);
-        let url =
-            format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable");
-        PgConnectOptions::from_str(&url).unwrap().connect().await.unwrap()
+        format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable")
+    }
+
+    async fn connect(&self) -> PgConnection {
+        PgConnectOptions::from_str(&self.url()).unwrap().connect().await.unwrap()
     }
 }
 

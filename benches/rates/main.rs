@@ -2,7 +2,8 @@
 //! never fails the build because of a number.
 //!
 //! Everything runs in this process: client, server and ceiling share the same cores. Each workload
-//! and its ceiling alternate three times; the median counts.
+//! and its ceiling alternate three times; the median counts. The server whose memory counts alone,
+//! that of many live tokens, is a process of its own: this program once more.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,9 +18,11 @@ mod db;
 mod echo;
 mod insert;
 mod load;
+mod many;
 mod pki;
 mod record;
 mod report;
+mod suspend;
 mod tokens;
 mod vault;
 mod whoami;
@@ -37,6 +40,10 @@ fn main() {
         std::process::exit(status.code().unwrap_or(1));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    if let Some(role) = many::role() {
+        return runtime.block_on(role);
+    }
+    vault::initialise_tokens();
     let mut rows: Vec<Row> = Vec::new();
     runtime.block_on(async {
         if wants("record_append") {
@@ -59,6 +66,12 @@ fn main() {
             rows.extend(db::measure(&vault).await);
         }
         vault.node.stop().await.expect("the node stops");
+        if wants("suspend") {
+            rows.extend(suspend::measure().await);
+        }
+        if wants("live_tokens") {
+            rows.push(many::measure().await);
+        }
     });
     report::print(&rows);
     report::write(&rows);

@@ -23,11 +23,11 @@ const SCHEMA: &str = include_str!("../../migrations/sqlite/0001_house.sql");
 const DETAIL: usize = 180;
 const ENTRY: usize = 620;
 
-fn header(token: &str) -> MetadataValue<Ascii> {
+pub(crate) fn header(token: &str) -> MetadataValue<Ascii> {
     format!("Bearer {token}").parse().unwrap()
 }
 
-fn with<T>(message: T, header: &MetadataValue<Ascii>) -> Request<T> {
+pub(crate) fn with<T>(message: T, header: &MetadataValue<Ascii>) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", header.clone());
     request

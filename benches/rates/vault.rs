@@ -1,5 +1,6 @@
 //! The real server with its defaults: SoftHSM, SQLite, durable record, sealed rows, fences.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,38 +29,80 @@ pub(crate) fn with_token() -> Option<(Command, tempfile::TempDir)> {
     Some((command, dir))
 }
 
+/// Tokens of the HSM: for the vault of most workloads, for two nodes on one PostgreSQL, for many
+/// live tokens.
+pub(crate) const BENCH: &str = "bench";
+pub(crate) const PAIR: &str = "pair";
+pub(crate) const MANY: &str = "many";
+
+/// Makes the HSM's tokens, before anything uses one.
+pub(crate) fn initialise_tokens() {
+    let module = softhsm::lookup_module().expect("SoftHSM is installed by make deps");
+    let so_pin = SecretBytes::new(b"bench-so-pin".to_vec());
+    for label in [BENCH, PAIR, MANY] {
+        softhsm::initialise_token(&module, label, &so_pin, &pin()).unwrap();
+    }
+}
+
+/// Where everything of this run lies.
+pub(crate) fn dir() -> PathBuf {
+    std::env::var_os(DIR).unwrap().into()
+}
+
+/// A store of our own.
+pub(crate) fn sqlite(name: &str) -> Location {
+    Location::Sqlite { path: dir().join(name), max_mib: 0, reserve_mib: 0 }
+}
+
+fn pin() -> SecretBytes {
+    SecretBytes::new(PIN.to_vec())
+}
+
+/// What a node is made of, with the token of a label.
+fn ingredients(label: &str, location: Location) -> (Arc<Pkcs11Hsm>, Ingredients) {
+    let module = softhsm::lookup_module().expect("SoftHSM is installed by make deps");
+    let config = Pkcs11Config { module, token: TokenSelector::Label(label.to_owned()) };
+    let hsm = Arc::new(Pkcs11Hsm::open(&config).unwrap());
+    let parts = Ingredients {
+        node: label.to_owned(),
+        location,
+        hsm: hsm.clone(),
+        clock: Arc::new(SystemClock),
+        entropy: Arc::new(SystemEntropy),
+        grpc_listen: ([127, 0, 0, 1], 0).into(),
+        http_listen: None,
+        tls: ListenerTls::Issued { kept_in: None },
+        server_names: vec!["dns:localhost".parse().unwrap()],
+        checkpoint: Duration::from_secs(1),
+        limits: strongroom::grpc::Settings::default(),
+        crl_url: None,
+    };
+    (hsm, parts)
+}
+
+/// A node of a vault that was founded before.
+pub(crate) async fn serve(label: &str, location: Location) -> Node {
+    Node::start(ingredients(label, location).1, pin()).await.unwrap()
+}
+
 /// A running vault with its administrator's login.
 pub(crate) struct Vault {
     pub(crate) node: Node,
     pub(crate) hsm: Arc<Pkcs11Hsm>,
+    pub(crate) certificate_pem: String,
+    parts: Ingredients,
     key_pem: String,
-    certificate_pem: String,
 }
 
 impl Vault {
+    /// The one that most workloads measure.
     pub(crate) async fn start() -> Self {
-        let dir = std::path::PathBuf::from(std::env::var_os(DIR).unwrap());
-        let module = softhsm::lookup_module().expect("SoftHSM is installed by make deps");
-        let pin = SecretBytes::new(PIN.to_vec());
-        let label = "bench";
-        let so_pin = SecretBytes::new(b"bench-so-pin".to_vec());
-        softhsm::initialise_token(&module, label, &so_pin, &pin).unwrap();
-        let config = Pkcs11Config { module, token: TokenSelector::Label(label.to_owned()) };
-        let hsm = Arc::new(Pkcs11Hsm::open(&config).unwrap());
-        let parts = Ingredients {
-            node: "bench".to_owned(),
-            location: Location::Sqlite { path: dir.join("vault.db"), max_mib: 0, reserve_mib: 0 },
-            hsm: hsm.clone(),
-            clock: Arc::new(SystemClock),
-            entropy: Arc::new(SystemEntropy),
-            grpc_listen: ([127, 0, 0, 1], 0).into(),
-            http_listen: None,
-            tls: ListenerTls::Issued { kept_in: None },
-            server_names: vec!["dns:localhost".parse().unwrap()],
-            checkpoint: Duration::from_secs(1),
-            limits: strongroom::grpc::Settings::default(),
-            crl_url: None,
-        };
+        Self::on(BENCH, sqlite("vault.db")).await
+    }
+
+    /// Founds a vault and serves it.
+    pub(crate) async fn on(label: &str, location: Location) -> Self {
+        let (hsm, parts) = ingredients(label, location);
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -70,23 +113,38 @@ impl Vault {
             dev: true,
             first: First::Administrator(Request::parse(csr.der()).unwrap()),
         };
-        let founded = found(&parts, &founding, pin.clone()).await.unwrap();
-        let node = Node::start(parts, pin).await.unwrap();
+        let founded = found(&parts, &founding, pin()).await.unwrap();
+        let node = Node::start(parts.clone(), pin()).await.unwrap();
         let certificate_pem = founded.certificate_pem;
-        Self { node, hsm, key_pem: key.serialize_pem(), certificate_pem }
+        Self { node, hsm, certificate_pem, parts, key_pem: key.serialize_pem() }
+    }
+
+    /// Another node of the same vault.
+    pub(crate) async fn second_node(&self) -> Node {
+        let parts = Ingredients { node: "beside".to_owned(), ..self.parts.clone() };
+        Node::start(parts, pin()).await.unwrap()
     }
 
     pub(crate) async fn channels(&self, count: usize) -> Vec<Channel> {
+        let login = Identity::from_pem(&self.certificate_pem, &self.key_pem);
         let mut channels = Vec::new();
         for _ in 0..count {
-            let tls = ClientTlsConfig::new()
-                .ca_certificate(Certificate::from_pem(&self.node.root_pem))
-                .identity(Identity::from_pem(&self.certificate_pem, &self.key_pem))
-                .domain_name("localhost");
-            let uri = format!("https://{}", self.node.grpc_addr);
-            let endpoint = Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap();
-            channels.push(endpoint.connect().await.unwrap());
+            let (address, root) = (&self.node.grpc_addr.to_string(), &self.node.root_pem);
+            channels.push(connect(address, root, Some(login.clone())).await);
         }
         channels
     }
+}
+
+/// Connects to a node, with a login or without any.
+pub(crate) async fn connect(address: &str, root_pem: &str, login: Option<Identity>) -> Channel {
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(root_pem))
+        .domain_name("localhost");
+    let tls = match login {
+        Some(login) => tls.identity(login),
+        None => tls,
+    };
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
 }

@@ -24,6 +24,30 @@ pub(super) fn private_dir(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a directory that only its owner enters, where it is not there, with those above it; which
+/// ones were made, the innermost first.
+pub(super) fn new_private_dirs(path: &Path) -> Result<Vec<PathBuf>> {
+    let absent = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let made: Vec<_> = path.ancestors().take_while(absent).map(Path::to_owned).collect();
+    if !made.is_empty() {
+        private_dir(path)?;
+    }
+    Ok(made)
+}
+
+/// Removes directories that were made in vain. One that somebody used meanwhile stays.
+pub(super) fn remove_empty(dirs: &[PathBuf]) -> Result<()> {
+    for dir in dirs {
+        match std::fs::remove_dir(dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(dir, "cannot be removed", &error)),
+        }
+    }
+    Ok(())
+}
+
 /// Takes a directory for this process alone, until what is returned is dropped.
 pub(super) fn lock(dir: &Path) -> Result<File> {
     let path = dir.join("lock");
@@ -140,6 +164,19 @@ mod tests {
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn directories_made_in_vain_go_again_and_those_that_were_there_or_are_used_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b/c");
+        let made = new_private_dirs(&inner).unwrap();
+        assert_eq!(made.len(), 3);
+        assert!(new_private_dirs(&inner).unwrap().is_empty());
+        std::fs::write(dir.path().join("a/used"), b"").unwrap();
+        remove_empty(&made).unwrap();
+        assert!(dir.path().join("a/used").exists() && !dir.path().join("a/b").exists());
+        remove_empty(&made).unwrap();
     }
 
     #[test]

@@ -75,11 +75,10 @@ async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Found
     let probe = token.probe().await.map_err(|error| assemble::explain(&error))?;
     probe.require().map_err(|error| assemble::explain(&error))?;
     let parts = assemble::ingredients(config, token)?;
-    if let Some(out) = files.key.parent().filter(|out| !out.as_os_str().is_empty())
-        && !out.exists()
-    {
-        files::private_dir(out)?;
-    }
+    let made = match files.key.parent() {
+        Some(out) => files::new_private_dirs(out)?,
+        None => Vec::new(),
+    };
     let key = if interrupted { kept_key(&files.key)? } else { new_key(&files.key)? };
     let founding = Founding {
         trust_domain: config.vault.trust_domain.parse()?,
@@ -92,6 +91,7 @@ async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Found
         // Nothing was founded for this key. After any other error something may have been.
         Err(error @ Error::AlreadyExists(_)) => {
             files::remove(&files.key)?;
+            files::remove_empty(&made)?;
             return Err(error);
         }
         done => done?,

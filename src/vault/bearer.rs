@@ -114,24 +114,25 @@ impl Vault {
         Ok(Authenticated { identity: subject.identity.row.id, credential: id, method })
     }
 
-    /// Finds a subject whose credential is accepted for a method. What is kept of a token does not
-    /// refuse it: it may have been renewed since.
+    /// Finds a subject whose credential is accepted for a method. What was kept of a token does not
+    /// refuse it, because it may have been renewed since; what was just read of it does.
     pub(super) async fn checked(
         &self,
         wanted: &Wanted,
         method: AuthMethod,
         now: UnixMillis,
     ) -> Result<Arc<Subject>> {
-        let found = self.subject(wanted.clone()).await?.ok_or_else(subject::refused)?;
-        match (found.check(now, method), method) {
-            (Ok(()), _) => Ok(found),
-            (Err(_), AuthMethod::Token { .. }) => {
-                self.core.subjects.forget(found.credential.row.id);
-                let found = self.subject(wanted.clone()).await?.ok_or_else(subject::refused)?;
-                found.check(now, method).map(|()| found)
+        if let Some(kept) = self.core.subjects.lookup(wanted) {
+            match (kept.check(now, method), method) {
+                (Ok(()), _) => return Ok(kept),
+                (Err(_), AuthMethod::Token { .. }) => {
+                    self.core.subjects.forget(kept.credential.row.id);
+                }
+                (Err(error), AuthMethod::Mtls { .. } | AuthMethod::Handle) => return Err(error),
             }
-            (Err(error), AuthMethod::Mtls { .. } | AuthMethod::Handle) => Err(error),
         }
+        let found = self.load(wanted.clone()).await?.ok_or_else(subject::refused)?;
+        found.check(now, method).map(|()| found)
     }
 }
 

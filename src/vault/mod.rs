@@ -160,9 +160,14 @@ impl Vault {
     }
 
     async fn subject(&self, wanted: Wanted) -> Result<Option<Arc<Subject>>> {
-        if let Some(kept) = self.core.subjects.lookup(&wanted) {
-            return Ok(Some(kept));
+        match self.core.subjects.lookup(&wanted) {
+            Some(kept) => Ok(Some(kept)),
+            None => self.load(wanted).await,
         }
+    }
+
+    /// Reads a subject, and keeps it.
+    async fn load(&self, wanted: Wanted) -> Result<Option<Arc<Subject>>> {
         let emptied = self.core.subjects.emptied();
         let (load, core) = (wanted.clone(), Arc::clone(&self.core));
         let loaded = self

@@ -34,6 +34,7 @@ mod leases;
 mod matrix;
 mod pgtarget;
 mod pki;
+mod races;
 mod records;
 mod recovery;
 mod seal;

@@ -1,6 +1,7 @@
 //! Certificates at the real socket: what is signed verifies, what is refused leaves no trace.
 
 mod crl;
+mod crl_pace;
 mod effects;
 mod logins;
 mod processes;

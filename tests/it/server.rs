@@ -18,9 +18,11 @@ fn a_vault_is_founded_once_and_served_until_it_is_told_to_stop() {
     let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("bootstrap.key"), mode("bootstrap.pem")), (0o600, 0o600));
 
-    let elsewhere = real.run("init --out elsewhere");
+    let above = real.dir.path().join("above");
+    let elsewhere = real.run(&format!("init --out {}", above.join("elsewhere").display()));
     assert_eq!(elsewhere.status.code(), Some(6), "{}", text(&elsewhere.stderr));
     assert!(text(&elsewhere.stderr).contains("holds a vault already"));
+    assert!(!above.exists(), "nothing is left of what was refused");
 
     let server = real.serve();
     assert_eq!(real.state().0, "unsealed");

@@ -2,9 +2,11 @@
 
 mod certificates;
 mod limits;
+mod properties;
 mod races;
 mod registry;
 mod spending;
+mod steps;
 mod tree;
 
 use std::time::Duration;

@@ -21,13 +21,13 @@ use crate::x509::OpenSsl;
 const URL: &str = "http://crl.example/crl/issuing.crl";
 
 /// A list as somebody outside gets it.
-struct Served {
-    status: String,
+pub(super) struct Served {
+    pub(super) status: String,
     head: String,
-    der: Vec<u8>,
+    pub(super) der: Vec<u8>,
 }
 
-async fn get(node: &Node, more: &str) -> Served {
+pub(super) async fn get(node: &Node, more: &str) -> Served {
     let mut stream = TcpStream::connect(node.http_addr.unwrap()).await.unwrap();
     let request = format!(
         "GET /crl/issuing.crl HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}\r\n"
@@ -69,7 +69,7 @@ fn dates(text: &str) -> Vec<String> {
     found.map(|line| line.trim().to_owned()).collect()
 }
 
-async fn revoke(client: &Client, id: &str) -> Result<Certificate, Status> {
+pub(super) async fn revoke(client: &Client, id: &str) -> Result<Certificate, Status> {
     let request = RevokeCertificateRequest { id: id.to_owned(), reason: "a test".to_owned() };
     let revoked = client.clone().revoke_certificate(request).await?;
     Ok(revoked.into_inner().certificate.unwrap())

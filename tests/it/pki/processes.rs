@@ -1,7 +1,5 @@
 //! Two servers of the real program, in processes of their own, on one PostgreSQL and one token.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use strongroom::proto::add_grant_request::Subject;
@@ -9,51 +7,21 @@ use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{AddGrantRequest, ListCertificatesRequest, SuspendIdentityRequest};
 use tokio::task::JoinSet;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::{Client, login_over, order, web};
 use crate::support::logins::registration;
-use crate::support::node::{Login, csr};
-use crate::support::program::{Installation, Person, Running, program};
-
-/// Starts one more server on the same store and token, with a directory of its own.
-fn serve_beside(real: &Installation) -> Running {
-    let dir = real.dir.path().join("beside");
-    fs::create_dir(&dir).unwrap();
-    let toml = fs::read_to_string(&real.config).unwrap();
-    let data = |dir: &Path| format!("data_dir = \"{}/data\"", dir.display());
-    let other = toml.replacen(&data(real.dir.path()), &data(&dir), 1);
-    assert_ne!(toml, other);
-    fs::write(dir.join("strongroom.toml"), other).unwrap();
-    let mut command = program();
-    command.arg("server").arg("--config").arg(dir.join("strongroom.toml"));
-    Running::start(command, &dir)
-}
-
-async fn connect(real: &Installation, to: &Running, login: &Login) -> Channel {
-    let ca = fs::read_to_string(real.dir.path().join("out/ca.pem")).unwrap();
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(&login.certificate_pem, &login.key_pem))
-        .domain_name("localhost");
-    let endpoint = Endpoint::from_shared(format!("https://{}", to.said("grpc_addr"))).unwrap();
-    endpoint.tls_config(tls).unwrap().connect().await.unwrap()
-}
-
-fn login_of(person: &Person) -> Login {
-    let read = |path| fs::read_to_string(path).unwrap();
-    Login { certificate_pem: read(&person.certificate), key_pem: read(&person.key) }
-}
+use crate::support::node::csr;
+use crate::support::program::Installation;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certificate_in_force() {
     let real = Installation::on_postgres().await;
     assert!(real.init().status.success());
     let one = real.serve();
-    let other = serve_beside(&real);
-    let alice = login_of(&real.register(&one, &real.bootstrap(), "alice"));
-    let here = connect(&real, &one, &alice).await;
-    let there = connect(&real, &other, &alice).await;
+    let other = real.serve_beside();
+    let alice = real.register(&one, &real.bootstrap(), "alice").login();
+    let here = real.connect(&one, &alice).await;
+    let there = real.connect(&other, &alice).await;
     Client::new(here.clone()).put_role(web()).await.unwrap();
     let (_, csr_pem) = csr();
     let (mut made, mut refused) = (0, 0);
@@ -69,7 +37,7 @@ async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certif
         };
         GrantServiceClient::new(here.clone()).add_grant(grant).await.unwrap();
         let racer = login_over(here.clone(), &name).await.unwrap();
-        let channels = [connect(&real, &one, &racer).await, connect(&real, &other, &racer).await];
+        let channels = [real.connect(&one, &racer).await, real.connect(&other, &racer).await];
         let mut calls = JoinSet::new();
         for channel in channels.iter().chain(&channels).cloned() {
             let request = order(&csr_pem);

@@ -12,8 +12,9 @@ use serde_json::Value;
 use strongroom::hsm::softhsm;
 use strongroom::store::Location;
 use tempfile::TempDir;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::node::{Backend, location};
+use super::node::{Backend, Login, location};
 use super::postgres::PASSWORD;
 
 /// Longest that a start or an end may take.
@@ -141,6 +142,14 @@ pub(crate) struct Person {
     pub(crate) key: PathBuf,
 }
 
+impl Person {
+    /// What it logs in with.
+    pub(crate) fn login(&self) -> Login {
+        let read = |path| fs::read_to_string(path).unwrap();
+        Login { certificate_pem: read(&self.certificate), key_pem: read(&self.key) }
+    }
+}
+
 /// A real installation that is not founded yet: token, PIN file, configuration.
 #[derive(Debug)]
 pub(crate) struct Installation {
@@ -254,6 +263,31 @@ impl Installation {
         let mut command = program();
         command.arg("server").arg("--config").arg(&self.config);
         Running::start(command, self.dir.path())
+    }
+
+    /// Starts one more server on the same store and token, with a directory of its own.
+    pub(crate) fn serve_beside(&self) -> Running {
+        let dir = self.dir.path().join("beside");
+        fs::create_dir(&dir).unwrap();
+        let toml = fs::read_to_string(&self.config).unwrap();
+        let data = |dir: &Path| format!("data_dir = \"{}/data\"", dir.display());
+        let other = toml.replacen(&data(self.dir.path()), &data(&dir), 1);
+        assert_ne!(toml, other);
+        fs::write(dir.join("strongroom.toml"), other).unwrap();
+        let mut command = program();
+        command.arg("server").arg("--config").arg(dir.join("strongroom.toml"));
+        Running::start(command, &dir)
+    }
+
+    /// Connects to one of several servers.
+    pub(crate) async fn connect(&self, to: &Running, login: &Login) -> Channel {
+        let ca = fs::read_to_string(self.dir.path().join("out/ca.pem")).unwrap();
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(ca))
+            .identity(Identity::from_pem(&login.certificate_pem, &login.key_pem))
+            .domain_name("localhost");
+        let endpoint = Endpoint::from_shared(format!("https://{}", to.said("grpc_addr"))).unwrap();
+        endpoint.tls_config(tls).unwrap().connect().await.unwrap()
     }
 
     /// Who may register the first administrators.

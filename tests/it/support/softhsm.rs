@@ -23,7 +23,7 @@ use strongroom::types::SecretBytes;
 const CHILD: &str = "STRONGROOM_TEST_CHILD";
 
 /// Longest that a child may take, in seconds; a test that hangs is ended.
-const CHILD_LIMIT_S: &str = "120";
+const CHILD_LIMIT_S: &str = "300";
 
 /// A SoftHSM token of this process alone.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use super::spending::{findings, is_spent, issue};
 use super::*;
+use crate::support::logins::registration;
+use crate::support::program::Installation;
 use crate::support::target::{World, ask};
 
 const CLIENTS: usize = 64;
@@ -48,6 +50,104 @@ async fn of_sixty_four_clients_on_two_nodes_one_wins() {
     assert!(refusals.iter().all(is_spent), "{refusals:?}");
     assert_eq!(world.leases().await.len(), 1);
     other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_sixty_four_clients_of_two_servers_on_one_postgresql_one_wins() {
+    let real = Installation::on_postgres().await;
+    assert!(real.init().status.success());
+    let (one, other) = (real.serve(), real.serve_beside());
+    let alice = real.register(&one, &real.bootstrap(), "alice").login();
+    let admin = real.connect(&one, &alice).await;
+    let mut identities = IdentityServiceClient::new(admin.clone());
+    identities.create_identity(registration("etl", "pipeline", "alice")).await.unwrap();
+    let order = TokenOrder { uses: 1, ..with(0) };
+    let token = mint(&admin, "etl", order).await.unwrap();
+    let mut calls = Vec::new();
+    for server in [&one, &other] {
+        for _ in 0..4 {
+            let bearer = bearing(&real.connect(server, &alice).await, &token);
+            calls.extend((0..CLIENTS / 8).map(|_| TokenServiceClient::new(bearer.clone())));
+        }
+    }
+    let calls = calls
+        .into_iter()
+        .map(|mut client| async move { client.list_tokens(ListTokensRequest::default()).await });
+    let answers = futures_util::future::join_all(calls).await;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, CLIENTS - 1));
+    assert!(lost.into_iter().all(|refusal| is_spent(&refusal.unwrap_err())));
+    drop((admin, identities));
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looking_at_a_token_and_renewing_it_take_no_use_however_many_do_it_at_once() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let etl = machine(&f, "etl").await;
+        let order = TokenOrder { uses: 1, max_ttl_s: 900, ..with(300) };
+        let token = create(&etl, order).await.unwrap().bearer;
+        let bearer = bearing(&etl, &token);
+        let looks = (0..48).map(|n| {
+            let bearer = bearer.clone();
+            async move {
+                match n % 3 {
+                    0 => knock(&bearer).await,
+                    1 => inspect(&bearer, "").await.map_or_else(|no| no.code(), |_| Code::Ok),
+                    _ => renew(&bearer, "", 0).await.map_or_else(|no| no.code(), |_| Code::Ok),
+                }
+            }
+        });
+        for code in futures_util::future::join_all(looks).await {
+            // Of many renewals at once some are asked to come again.
+            assert!([Code::Ok, Code::Aborted].contains(&code), "{code:?}");
+        }
+        assert_eq!(inspect(&bearer, "").await.unwrap().uses_left, 1);
+        let mut client = TokenServiceClient::new(bearer.clone());
+        client.list_tokens(ListTokensRequest::default()).await.unwrap();
+        assert!(is_spent(&client.list_tokens(ListTokensRequest::default()).await.unwrap_err()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_renewals_in_the_last_second_carry_a_token_no_further_than_its_maximum() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let etl = machine(&f, "etl").await;
+        let order = TokenOrder { max_ttl_s: 1_000, ..with(999) };
+        let made = create(&etl, order).await.unwrap();
+        let bearer = bearing(&etl, &made.bearer);
+        let below = bearing(&etl, &child(&bearer, with(999)).await.unwrap());
+        let most = made.token.unwrap().max_expires_at_ms;
+        let now = f.node().vault.now().unwrap().0;
+        let left = u64::try_from(most - now).unwrap();
+        // The token itself has a second less: it is renewed in that one as well.
+        f.clock.advance(Duration::from_millis(left - 1_900));
+        renew(&bearer, "", 1_000_000).await.unwrap();
+        let now = f.node().vault.now().unwrap().0;
+        let left = u64::try_from(most - now).unwrap();
+        f.clock.advance(Duration::from_millis(left.saturating_sub(900)));
+        let races = [&bearer, &below].into_iter().cycle().take(32).map(|token| {
+            let token = token.clone();
+            async move { renew(&token, "", 1_000_000).await }
+        });
+        for renewed in futures_util::future::join_all(races).await {
+            match renewed {
+                Ok(token) => assert!(token.expires_at_ms <= most, "{token:?}"),
+                Err(refusal) => {
+                    let over = [Code::Aborted, Code::Unauthenticated, Code::FailedPrecondition];
+                    assert!(over.contains(&refusal.code()), "{refusal}");
+                }
+            }
+        }
+        f.clock.advance(Duration::from_secs(1));
+        for token in [&bearer, &below] {
+            assert_eq!(knock(token).await, Code::Unauthenticated);
+            let refusal = renew(token, "", 1_000_000).await.unwrap_err();
+            assert_eq!(refusal.code(), Code::Unauthenticated);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,312 @@
+//! A machine that asks for everything at once, and those who ask in its name.
+
+use strongroom::proto::add_grant_request::Subject;
+use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::group_service_client::GroupServiceClient;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::lease_service_client::LeaseServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::token_service_client::TokenServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateIdentityRequest,
+    CreateTokenRequest, IssueCertificateRequest, IssueLoginCertificateRequest, MintTokenRequest,
+    PutCertificateRoleRequest, RemoveMemberRequest, RenewLeaseRequest, SignCertificateRequest,
+    SubjectNames, TokenOrder, WhoAmIRequest,
+};
+use strongroom::server::Node;
+use strongroom::types::TaskGroup;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::support::logins::{fingerprint, human, login, registration};
+use crate::support::node::{Backend, Login, csr};
+use crate::support::target::{World, ask, issue};
+use crate::support::tokens::{Bearing, bearing, create, mint, plain, token};
+
+/// Machines that may ask for everything are in this group, which holds the grants.
+pub(super) const RACERS: &str = "racers";
+
+/// A vault with a target, on one node or on two.
+pub(super) struct Course {
+    pub(super) w: World,
+    pub(super) second: Option<Node>,
+    /// Who owns the machines, or is in the group that does.
+    pub(super) carol: [Channel; 2],
+}
+
+/// What was made while somebody ended it.
+#[derive(Debug)]
+pub(super) enum Made {
+    Token { id: String, bearer: String },
+    Login { id: String, login: Login },
+    Certificate { id: String },
+    Lease { id: String },
+}
+
+impl Made {
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Self::Token { id, .. }
+            | Self::Login { id, .. }
+            | Self::Certificate { id }
+            | Self::Lease { id } => id,
+        }
+    }
+}
+
+/// Who asks: the machine itself, who owns it, or an administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Itself,
+    /// The machine, with a right that its group holds.
+    Granted,
+    Owner,
+    Administrator,
+}
+
+/// A machine that is about to be ended.
+pub(super) struct Racer {
+    pub(super) name: String,
+    nodes: [Channel; 2],
+    admin: [Channel; 2],
+    carol: [Channel; 2],
+    bearer: String,
+    spent: [String; 2],
+    lease: String,
+}
+
+pub(super) async fn add(w: &World, group: &str, identity: &str) {
+    let add = AddMemberRequest { group: group.to_owned(), identity: identity.to_owned() };
+    GroupServiceClient::new(w.admin.clone()).add_member(add).await.unwrap();
+}
+
+pub(super) async fn remove(admin: &Channel, group: &str, identity: &str) {
+    let remove = RemoveMemberRequest { group: group.to_owned(), identity: identity.to_owned() };
+    GroupServiceClient::new(admin.clone()).remove_member(remove).await.unwrap();
+}
+
+pub(super) async fn group(w: &World, name: &str) {
+    let request = CreateGroupRequest { name: name.to_owned(), ..Default::default() };
+    GroupServiceClient::new(w.admin.clone()).create_group(request).await.unwrap();
+}
+
+impl Course {
+    pub(super) async fn on(backend: Backend) -> Self {
+        let w = World::new(backend).await;
+        let second = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(w.f.second_node().await),
+        };
+        let role = PutCertificateRoleRequest {
+            name: "racer".into(),
+            allowed_dns: vec!["racer.test".into()],
+            ..Default::default()
+        };
+        PkiServiceClient::new(w.admin.clone()).put_role(role).await.unwrap();
+        group(&w, RACERS).await;
+        for (action, resource) in [
+            ("database.credentials", "database/analytics/reader"),
+            ("pki.sign", "pki/racer"),
+            ("pki.issue", "pki/racer"),
+        ] {
+            let grant = AddGrantRequest {
+                subject: Some(Subject::Group(RACERS.to_owned())),
+                action: action.to_owned(),
+                resource: resource.to_owned(),
+                ..Default::default()
+            };
+            GrantServiceClient::new(w.admin.clone()).add_grant(grant).await.unwrap();
+        }
+        for name in ["dave", "erin"] {
+            human(&w.f, name).await;
+        }
+        human(&w.f, "carol").await;
+        let mut this = Self { carol: [w.admin.clone(), w.admin.clone()], w, second };
+        let carol = login(&this.w.f, "carol").await;
+        this.carol = this.both(&carol).await;
+        this
+    }
+
+    /// Connects to both nodes, or twice to the one.
+    pub(super) async fn both(&self, login: &Login) -> [Channel; 2] {
+        let here = self.w.f.connect(login).await;
+        match &self.second {
+            Some(node) => [here, self.w.f.connect_to(node, login).await],
+            None => [here.clone(), here],
+        }
+    }
+
+    pub(super) async fn nobody(&self) -> [Channel; 2] {
+        // Whose certificate it is does not count where a token comes along.
+        self.both(&self.w.f.admin).await
+    }
+
+    /// Registers a machine of somebody's, with a token, two single-use ones and a lease.
+    pub(super) async fn racer(&self, name: &str, owner: (&str, &str)) -> Racer {
+        let request = CreateIdentityRequest {
+            owner_group: owner.1.to_owned(),
+            ..registration(name, "pipeline", owner.0)
+        };
+        let mut identities = IdentityServiceClient::new(self.w.admin.clone());
+        identities.create_identity(request).await.unwrap();
+        add(&self.w, RACERS, name).await;
+        let nodes = self.both(&login(&self.w.f, name).await).await;
+        let single = || TokenOrder { uses: 1, ..Default::default() };
+        let mut spent = Vec::new();
+        for _ in 0..2 {
+            spent.push(mint(&self.w.admin, name, single()).await.unwrap());
+        }
+        Racer {
+            name: name.to_owned(),
+            bearer: token(&nodes[0], 0).await.bearer,
+            lease: issue(&nodes[0], ask()).await.unwrap().lease_id,
+            spent: spent.try_into().unwrap(),
+            admin: self.both(&self.w.f.admin).await,
+            carol: self.carol.clone(),
+            nodes,
+        }
+    }
+
+    /// Stops both nodes.
+    pub(super) async fn stop(self) {
+        let Self { w, second, carol } = self;
+        drop(carol);
+        let World { mut f, etl, admin, .. } = w;
+        drop((etl, admin));
+        if let Some(node) = second {
+            node.stop().await.unwrap();
+        }
+        f.node.take().unwrap().stop().await.unwrap();
+    }
+}
+
+type Call = futures_util::future::BoxFuture<'static, Result<Made, Status>>;
+
+impl Racer {
+    /// Every way of making something for it, each under way on a task of its own.
+    pub(super) fn all_ways(&self) -> Vec<(By, tokio::task::JoinHandle<Result<Made, Status>>)> {
+        let tasks = TaskGroup::default();
+        self.calls().into_iter().map(|(by, call)| (by, tasks.spawn(call))).collect()
+    }
+
+    fn calls(&self) -> Vec<(By, Call)> {
+        let [here, there] = self.nodes.clone().map(|node| plain(&node));
+        let name = || self.name.clone();
+        let paid = |n: usize, node: usize| bearing(&self.nodes[node], &self.spent[n]);
+        let mut calls: Vec<(By, Call)> = vec![
+            (By::Itself, Box::pin(own_token(self.nodes[0].clone()))),
+            (By::Itself, Box::pin(child(bearing(&self.nodes[1], &self.bearer)))),
+            (By::Granted, Box::pin(credentials(there.clone()))),
+            (By::Granted, Box::pin(issued(here.clone()))),
+            (By::Granted, Box::pin(signed(there))),
+            (By::Granted, Box::pin(renewed(here, self.lease.clone()))),
+        ];
+        for node in 0..2 {
+            calls.push((By::Granted, Box::pin(credentials(paid(0, node)))));
+            calls.push((By::Granted, Box::pin(signed(paid(1, node)))));
+            for (by, who) in [(By::Owner, &self.carol), (By::Administrator, &self.admin)] {
+                calls.push((by, Box::pin(minted(who[node].clone(), name()))));
+                calls.push((by, Box::pin(logged_in(who[node].clone(), name()))));
+            }
+        }
+        calls
+    }
+
+    /// Asks once more for what the owner may, on each node; the codes.
+    pub(super) async fn asked_by_owner(&self) -> Vec<Code> {
+        let mut codes = Vec::new();
+        for node in &self.carol {
+            let token = minted(node.clone(), self.name.clone()).await;
+            let login = logged_in(node.clone(), self.name.clone()).await;
+            codes.extend([token, login].map(|made| made.map_or_else(|no| no.code(), |_| Code::Ok)));
+        }
+        codes
+    }
+
+    /// Asks once more for what its group may, on each node; the codes.
+    pub(super) async fn asked_by_grant(&self) -> Vec<Code> {
+        let mut codes = Vec::new();
+        for node in self.nodes.clone().map(|node| plain(&node)) {
+            for made in [
+                credentials(node.clone()).await,
+                issued(node.clone()).await,
+                signed(node.clone()).await,
+                renewed(node, self.lease.clone()).await,
+            ] {
+                codes.push(made.map_or_else(|no| no.code(), |_| Code::Ok));
+            }
+        }
+        codes
+    }
+}
+
+/// What `whoami` answers.
+pub(super) async fn knock(bearer: Bearing) -> Code {
+    let mut client = IdentityServiceClient::new(bearer);
+    client.who_am_i(WhoAmIRequest {}).await.map_or_else(|no| no.code(), |_| Code::Ok)
+}
+
+async fn own_token(node: Channel) -> Result<Made, Status> {
+    let made = create(&node, TokenOrder::default()).await?;
+    Ok(Made::Token { id: made.token.unwrap().accessor, bearer: made.bearer })
+}
+
+async fn child(parent: Bearing) -> Result<Made, Status> {
+    let order = Some(TokenOrder::default());
+    let request = CreateTokenRequest { order, ..Default::default() };
+    let made = TokenServiceClient::new(parent).create_token(request).await?.into_inner();
+    Ok(Made::Token { id: made.token.unwrap().accessor, bearer: made.bearer })
+}
+
+async fn minted(who: Channel, identity: String) -> Result<Made, Status> {
+    let order = Some(TokenOrder::default());
+    let request = MintTokenRequest { identity, order, ..Default::default() };
+    let made = TokenServiceClient::new(who).mint_token(request).await?.into_inner();
+    Ok(Made::Token { id: made.token.unwrap().accessor, bearer: made.bearer })
+}
+
+async fn logged_in(who: Channel, name: String) -> Result<Made, Status> {
+    let (key_pem, csr_pem) = csr();
+    let request = IssueLoginCertificateRequest { name, csr_pem, ..Default::default() };
+    let made = IdentityServiceClient::new(who).issue_login_certificate(request).await?.into_inner();
+    let login = Login { key_pem, certificate_pem: made.certificate_pem };
+    assert_eq!(made.fingerprint, strongroom::crypto::hex(&fingerprint(&login.certificate_pem)));
+    Ok(Made::Login { id: made.credential_id, login })
+}
+
+async fn credentials(bearer: Bearing) -> Result<Made, Status> {
+    let made = DatabaseServiceClient::new(bearer).issue_credentials(ask()).await?.into_inner();
+    Ok(Made::Lease { id: made.lease_id })
+}
+
+async fn renewed(bearer: Bearing, id: String) -> Result<Made, Status> {
+    let request = RenewLeaseRequest { id: id.clone(), ttl_s: 1_200 };
+    LeaseServiceClient::new(bearer).renew_lease(request).await?;
+    Ok(Made::Lease { id })
+}
+
+fn names() -> SubjectNames {
+    SubjectNames { dns: vec!["racer.test".into()], ..Default::default() }
+}
+
+async fn issued(bearer: Bearing) -> Result<Made, Status> {
+    let request = IssueCertificateRequest {
+        role: "racer".into(),
+        names: Some(names()),
+        ..Default::default()
+    };
+    let made = PkiServiceClient::new(bearer).issue_certificate(request).await?.into_inner();
+    Ok(Made::Certificate { id: made.certificate.unwrap().id })
+}
+
+async fn signed(bearer: Bearing) -> Result<Made, Status> {
+    let request = SignCertificateRequest {
+        role: "racer".into(),
+        csr_pem: csr().1,
+        names: Some(names()),
+        ..Default::default()
+    };
+    let made = PkiServiceClient::new(bearer).sign_certificate(request).await?.into_inner();
+    Ok(Made::Certificate { id: made.certificate.unwrap().id })
+}
