@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc;
@@ -15,6 +16,14 @@ use crate::store::{Job, RowSealer, StoreError, Tx};
 
 /// Jobs in one group: enough for every stream of a few connections, few enough to fit a batch.
 const GROUP: usize = 256;
+
+/// Jobs in a group after which the next one is waited for: whoever calls alone waits for nobody.
+const BUSY: usize = 4;
+/// Jobs that need not wait for others.
+const ENOUGH: usize = 32;
+/// How long others are waited for at a time, and how often, while they come.
+const SLICE: Duration = Duration::from_micros(100);
+const SLICES: usize = 3;
 
 /// The nice value that the thread asks for.
 const PRIORITY: i32 = -10;
@@ -68,13 +77,11 @@ impl Writer {
             tracing::debug!(%denied, "the store's writer has no priority of its own");
         }
         let mut jobs = Vec::with_capacity(GROUP);
+        let mut last = 0;
         while let Some(job) = waiting.blocking_recv() {
             jobs.push(job);
-            while jobs.len() < GROUP
-                && let Ok(job) = waiting.try_recv()
-            {
-                jobs.push(job);
-            }
+            gather(&mut waiting, &mut jobs, last);
+            last = jobs.len();
             self.commit(std::mem::take(&mut jobs), false);
         }
     }
@@ -151,6 +158,37 @@ impl Writer {
         let file = FileId::of(&self.settings.path)?;
         let tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
         Ok(Open { tx, lane: Lane::new()?, file })
+    }
+}
+
+/// Takes what waits, and under load what comes within a moment.
+///
+/// A commit costs the same for one job as for thirty, and so does the packet that carries their
+/// answers: without this moment, the thread that goes before all others takes a few at a time, and
+/// a third of the processor goes into syncing. A store that syncs slowly gathers by itself.
+fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
+    let mut take = |jobs: &mut Vec<Job>| {
+        while jobs.len() < GROUP
+            && let Ok(job) = waiting.try_recv()
+        {
+            jobs.push(job);
+        }
+        jobs.len()
+    };
+    let mut found = take(jobs);
+    if last < BUSY {
+        return;
+    }
+    for _ in 0..SLICES {
+        if found >= ENOUGH {
+            return;
+        }
+        thread::sleep(SLICE);
+        let more = take(jobs);
+        if more == found {
+            return;
+        }
+        found = more;
     }
 }
 
