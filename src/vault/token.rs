@@ -96,9 +96,18 @@ impl Scope {
             && !(administrative && self.resource.has_wildcard())
     }
 
+    /// Tells whether whoever has this may pass the other on. What administers is passed on as it
+    /// is or not at all: neither a wildcard nor an action that is not named ever administered.
     fn covers(&self, other: &Self) -> bool {
-        self.resource.covers(&other.resource)
-            && (self.action.is_none() || self.action == other.action)
+        self == other
+            || (!other.administers()
+                && self.resource.covers(&other.resource)
+                && (self.action.is_none() || self.action == other.action))
+    }
+
+    fn administers(&self) -> bool {
+        let named = self.action.as_deref().and_then(Verb::lookup);
+        named.is_some_and(|verb| verb.administrative)
     }
 }
 
@@ -194,8 +203,10 @@ impl TokenDetail {
         within("the network", sources.is_empty() || self.sources.iter().all(from))?;
         let at = |one: &String| audience.contains(one);
         within("the audience", audience.is_empty() || self.audience.iter().all(at))?;
-        let to = |one: &Scope| scope.iter().any(|wide| wide.covers(one));
-        within("the scope", scope.is_empty() || self.scope.iter().all(to))?;
+        let to = |one: &Scope| {
+            (scope.is_empty() && !one.administers()) || scope.iter().any(|wide| wide.covers(one))
+        };
+        within("the scope", self.scope.iter().all(to))?;
         // A binding can be added, not changed: the child is as bound as its parent.
         self.certificate = self.certificate.or_else(|| parent.certificate.clone());
         let bound = parent.certificate.is_none() || self.certificate == parent.certificate;
@@ -288,6 +299,32 @@ mod tests {
         assert!(other.under(&bound).is_err());
         let counted = TokenDetail { uses_left: Some(9), ..detail() };
         assert!(matches!(bare.under(&counted), Err(Error::Precondition(_))));
+    }
+
+    #[test]
+    fn what_administers_is_passed_on_as_it_is_or_not_at_all() {
+        let scoped = |texts: &[&str]| {
+            let scope = texts.iter().map(|text| text.parse().unwrap()).collect();
+            TokenDetail { scope, sources: vec![], audience: vec![], ..detail() }
+        };
+        let exact = "groups/team:groups.create";
+        for (parent, fits) in [
+            (&[][..], false),
+            (&["groups/team"], false),
+            (&["groups/**"], false),
+            (&["groups/*:groups.create"], false),
+            (&["groups/team:groups.add"], false),
+            (&["pki/web", exact], true),
+        ] {
+            for child in [&[exact][..], &["pki/web", exact]] {
+                let made = scoped(child).under(&scoped(parent));
+                let whole = child.len() == 1 || parent.contains(&"pki/web");
+                assert_eq!(made.is_ok(), fits && whole, "{child:?} of {parent:?}");
+            }
+        }
+        let wide = "groups/*:groups.create";
+        assert!(scoped(&[wide]).under(&scoped(&["groups/**"])).is_err());
+        assert!(scoped(&["pki/web:pki.sign"]).under(&scoped(&[])).is_ok());
     }
 
     #[test]

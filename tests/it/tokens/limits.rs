@@ -44,8 +44,18 @@ async fn a_scope_narrows_what_the_identity_may_and_never_adds_to_it() {
 async fn a_token_administers_only_what_it_names_exactly_and_a_counted_one_nothing() {
     let f = Fixture::new().await;
     let admin = f.connect(&f.admin).await;
+    let exact = || scope("groups/team:groups.create");
     let make = async |order: TokenOrder| {
-        let token = create(&admin, order).await.unwrap().bearer;
+        let token = create(&admin, order.clone()).await.unwrap().bearer;
+        // Nor does it make itself a child that does.
+        let below = child(&bearing(&admin, &token), exact()).await;
+        let below = below.map(drop).map_err(|refusal| refusal.code());
+        let none = match order.uses {
+            0 if order == exact() => Ok(()),
+            0 => Err(Code::InvalidArgument),
+            _ => Err(Code::FailedPrecondition),
+        };
+        assert_eq!(below, none, "a child of {order:?}");
         let mut client = GroupServiceClient::new(bearing(&admin, &token));
         let (name, purpose) = ("team".to_owned(), "a test".to_owned());
         let request = CreateGroupRequest { name, purpose, ..Default::default() };
@@ -53,7 +63,6 @@ async fn a_token_administers_only_what_it_names_exactly_and_a_counted_one_nothin
         assert_eq!(listed.unwrap_err().code(), Code::PermissionDenied);
         client.create_group(request).await.map(drop).map_err(|refusal| refusal.code())
     };
-    let exact = || scope("groups/team:groups.create");
     for order in [
         with(0),
         scope("groups/team"),
