@@ -97,11 +97,7 @@ async fn a_token_from_before_a_restore_is_void() {
         let etl = machine(&f, "etl").await;
         let before = bearing(&etl, &token(&etl, 0).await.bearer);
         assert_eq!(knock(&before).await, Code::Ok);
-        let vault = &f.node().vault;
-        let admin = fingerprint(&f.admin.certificate_pem);
-        let admin = vault.authenticate_certificate(admin, |_| true).await.unwrap();
-        let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
-        vault.run(&ctx, Restored).await.unwrap();
+        restore(&f).await;
         assert_eq!(knock(&before).await, Code::Unauthenticated);
         assert_eq!(knock(&plain(&etl)).await, Code::Ok);
         assert_eq!(knock(&bearing(&etl, &token(&etl, 0).await.bearer)).await, Code::Ok);
@@ -109,6 +105,15 @@ async fn a_token_from_before_a_restore_is_void() {
 }
 
 /// Counts a restore, as its acceptance does.
+pub(super) async fn restore(f: &Fixture) {
+    let vault = &f.node().vault;
+    let admin = fingerprint(&f.admin.certificate_pem);
+    let admin = vault.authenticate_certificate(admin, |_| true).await.unwrap();
+    let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
+    vault.run(&ctx, Restored).await.unwrap();
+}
+
+/// Counts a restore.
 struct Restored;
 
 #[async_trait]
@@ -132,13 +137,14 @@ impl Operation for Restored {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         id: &VaultId,
         _: &Decision,
     ) -> strongroom::Result<()> {
         let read = tx.lookup::<VaultRow>(id).await?.unwrap();
-        let row = VaultRow { restore_epoch: read.row.restore_epoch + 1, ..read.row };
+        let restore_epoch = read.row.restore_epoch + 1;
+        let row = VaultRow { restore_epoch, restored_at: ctx.now, ..read.row };
         tx.update(read.version, &row).await?;
         Ok(())
     }
