@@ -250,12 +250,13 @@ CREATE TABLE crls (
     next_update BIGINT NOT NULL,
     ended BIGINT NOT NULL,
     contained BIGINT NOT NULL,
+    listed BYTEA NOT NULL,
     der BYTEA NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
 );
-CREATE INDEX credentials_ended_certificates ON credentials (expires_at, id)
+CREATE INDEX credentials_ended_certificates ON credentials (expires_at, id, issued_at)
     WHERE kind = 'certificate' AND state = 'ended';
 
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection

@@ -13,7 +13,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
-use crate::engines::pki::CrlSlot;
+use crate::engines::pki::{CrlSlot, listed};
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::store::Versioned;
@@ -63,12 +63,16 @@ pub async fn serve(listener: TcpListener, front: Front, tasks: TaskGroup) -> Res
 
 async fn metrics(State(front): State<Front>) -> Response {
     let activity = front.vault.activity();
+    let crl = front.crls.current().map(|crl| (crl.row.next_update, listed(crl.row.listed.len())));
+    let (crl_next_update, crl_certificates) = crl.unwrap_or_default();
     let text = front.metrics.render(&Gauges {
         commits: activity.commits,
         jobs: activity.jobs,
         entries: activity.entries,
         sealed: !front.standing.is_serving(),
         stuck_threads: front.hsm.stuck_threads(),
+        crl_next_update,
+        crl_certificates,
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -91,9 +95,11 @@ impl AsRef<[u8]> for Kept {
 }
 
 /// The newest revocation list (RFC 2585, section 4.2). A node that does not serve may not know the
-/// newest, so that it shows none.
+/// newest, so that it shows none; nor does anybody show one that may not be used any more.
 async fn crl(State(front): State<Front>, asked: HeaderMap) -> Response {
-    let Some(crl) = front.crls.current().filter(|_| front.standing.is_serving()) else {
+    let now = front.vault.now().ok().filter(|_| front.standing.is_serving());
+    let crl = front.crls.current().zip(now).filter(|(crl, now)| crl.row.next_update > *now);
+    let Some((crl, _)) = crl else {
         return (StatusCode::SERVICE_UNAVAILABLE, "there is no list here now\n").into_response();
     };
     let tag = format!("\"{}\"", crl.row.number);
