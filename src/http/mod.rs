@@ -1,6 +1,8 @@
 //! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`, and `/crl/issuing.crl`, which
 //! is signed and for everybody. It answers nothing else about identities or what the vault holds.
 
+mod listen;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +16,14 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use crate::engines::pki::{CrlSlot, listed};
-use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::store::Versioned;
 use crate::store::crls::CrlRow;
 use crate::telemetry::{Gauges, Metrics};
 use crate::types::{Standing, State as Serving, TaskGroup};
 use crate::vault::Vault;
+
+pub use listen::Limits;
 
 /// How long the store may take to answer before the node is not ready.
 const STORE: Duration = Duration::from_secs(2);
@@ -45,20 +48,15 @@ pub struct Front {
 }
 
 /// Serves until the tasks are told to stop.
-///
-/// # Errors
-/// [`Error::Internal`] when the listener fails.
-pub async fn serve(listener: TcpListener, front: Front, tasks: TaskGroup) -> Result<()> {
+pub async fn serve(listener: TcpListener, front: Front, limits: Limits, tasks: TaskGroup) {
+    let counted = Arc::clone(&front.metrics);
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/crl/issuing.crl", get(crl))
         .with_state(front);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(async move { tasks.stopping().await })
-        .await
-        .map_err(Error::internal)
+    listen::listen(&listener, &routes, limits, &counted, &tasks).await;
 }
 
 async fn metrics(State(front): State<Front>) -> Response {
