@@ -165,6 +165,24 @@ CREATE TABLE members (
 );
 CREATE INDEX members_by_identity ON members (identity_id);
 
+-- One row, made with the vault: the recovery of an administrator that was asked for last.
+CREATE TABLE recovery (
+    id TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    recovery TEXT,
+    name TEXT,
+    key_hash BLOB NOT NULL,
+    requested_at BIGINT NOT NULL,
+    revocation_epoch BIGINT NOT NULL,
+    restore_epoch BIGINT NOT NULL,
+    credential TEXT,
+    changed_at BIGINT NOT NULL,
+    changed_by TEXT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BLOB NOT NULL
+);
+
 -- A subject is an identity's or a group's id.
 CREATE TABLE grants (
     id TEXT PRIMARY KEY,

@@ -14,6 +14,7 @@ use super::leases::LeaseCommand;
 use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
+use super::recovery::RecoveryCommand;
 use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 
@@ -100,6 +101,9 @@ pub enum ClientCommand {
     /// Read and verify the record
     #[command(subcommand)]
     Audit(RecordCommand),
+    /// Stop the recovery of an administrator
+    #[command(subcommand)]
+    Recovery(RecoveryCommand),
     /// Show the state of the vault on this machine
     Status(StatusArgs),
     /// Seal the vault: its keys leave memory
@@ -128,6 +132,35 @@ pub enum ServerCommand {
     Server(ServerArgs),
     /// Check the machine, the HSM, the store and the configuration
     Doctor(DoctorArgs),
+    /// Give an administrator whose key is lost a login for a new one, an hour after it was asked for
+    ///
+    /// On the server's machine, as the user that it runs as, while it serves. The PIN of the HSM is
+    /// asked for here and proven to the HSM, once; it goes nowhere else. Every administrator is told
+    /// in `whoami`, and can stop it with `recovery cancel`. Run it again with the same CSR after the
+    /// hour, and within a day of it: it takes effect then, everything that the administrator held is
+    /// dead, and the certificate is written.
+    RecoverAdmin(RecoverAdminArgs),
+}
+
+/// What `recover-admin` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RecoverAdminArgs {
+    /// The administrator: who is in the group `administrators`, or was.
+    pub name: String,
+    /// The PKCS#10 request in PEM; its private key stays where it is.
+    #[arg(long, value_name = "FILE")]
+    pub csr: PathBuf,
+    /// The configuration of the server, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that holds the PIN of the HSM, `-` for standard input; asked for here where it is left
+    /// out. The source that the server is configured with is never taken.
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+    /// A new file for the certificate and its chain, once there is one; standard output where it is
+    /// left out.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// What `dev` takes.

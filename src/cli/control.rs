@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 pub use super::acceptance::{LogHead, Rollback};
 use super::failure::{Exit, Failure, Outcome};
+pub use super::recovery::{PinChallenge, RecoveryReport};
 use crate::error::Error;
 
 /// Longest line in bytes, its newline included; both sides refuse a longer one.
@@ -90,6 +91,19 @@ pub enum Request {
         /// Its key's signature over [`Rollback::statement`], in base64.
         signature: String,
     },
+    /// Asks for what proves that the PIN of the HSM is known.
+    Challenge,
+    /// Recovers an administrator.
+    RecoverAdmin {
+        /// Who.
+        name: String,
+        /// The request for the new login, PEM.
+        csr: String,
+        /// The nonce of the answer to [`Request::Challenge`], as it came.
+        nonce: String,
+        /// What the HSM answers to it, in base64.
+        proof: String,
+    },
 }
 
 impl Request {
@@ -114,6 +128,10 @@ pub enum Reply {
     Status(Status),
     /// What waits for acceptance.
     Rollback(Rollback),
+    /// What the HSM is to answer.
+    Challenge(PinChallenge),
+    /// A recovery.
+    Recovery(RecoveryReport),
     /// It was done.
     Done {
         /// What was done, in a sentence.
@@ -193,7 +211,7 @@ pub struct Status {
 }
 
 /// Asks a vault on this machine.
-pub(super) async fn ask(socket: &Path, request: &Request) -> Outcome<Reply> {
+pub(crate) async fn ask(socket: &Path, request: &Request) -> Outcome<Reply> {
     let exchange = async {
         let stream = UnixStream::connect(socket).await?;
         let (from, mut to) = stream.into_split();
@@ -243,6 +261,16 @@ mod tests {
             (
                 Request::Accept { certificate: "MA==".into(), signature: "AA==".into() },
                 r#"{"command":"accept","certificate":"MA==","signature":"AA=="}"#,
+            ),
+            (Request::Challenge, r#"{"command":"challenge"}"#),
+            (
+                Request::RecoverAdmin {
+                    name: "carol".into(),
+                    csr: "-----".into(),
+                    nonce: "MA==".into(),
+                    proof: "AA==".into(),
+                },
+                r#"{"command":"recover_admin","name":"carol","csr":"-----","nonce":"MA==","proof":"AA=="}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), json);

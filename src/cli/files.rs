@@ -19,7 +19,7 @@ const MOST_BYTES: u64 = 1024 * 1024;
 const MOST_KEYS: usize = 256;
 
 /// Reads a file of text, or standard input for `-`.
-pub(super) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
+pub(crate) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
     let failed =
         |error: &io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
     let mut text = Zeroizing::new(String::new());
@@ -38,7 +38,7 @@ pub(super) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
 }
 
 /// Reads a secret: the first line of a file, or of standard input for `-`.
-pub(super) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
+pub(crate) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
     let text = read_text(path)?;
     let mut lines = text.lines();
     match (lines.next(), lines.next()) {
@@ -120,12 +120,12 @@ pub(super) fn write_private(path: &Path, text: &str) -> Outcome {
 }
 
 /// Writes a new file that everybody can read; one that exists is left alone.
-pub(super) fn write_public(path: &Path, bytes: &[u8]) -> Outcome {
+pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Outcome {
     write_new(path, bytes, 0o644)
 }
 
 /// Checks that a file can be made, before something is issued whose answer it is to hold.
-pub(super) fn check_new(path: &Path) -> Outcome {
+pub(crate) fn check_new(path: &Path) -> Outcome {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{} exists; it is left alone", path.display())));

@@ -17,6 +17,7 @@ mod leases;
 mod output;
 mod pki;
 mod records;
+mod recovery;
 mod session;
 mod span;
 mod system;
@@ -31,15 +32,17 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 pub use args::{
-    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, ServerArgs, ServerCommand,
+    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, RecoverAdminArgs,
+    ServerArgs, ServerCommand,
 };
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
-pub(crate) use files::prompt_secret;
-pub(crate) use output::{json_text, print, table};
+pub(crate) use files::{check_new, prompt_secret, read_secret, read_text, write_public};
+pub(crate) use output::{escape_lines, fields, json_text, note, print, show, table, time};
+pub(crate) use system::beside_the_point;
 
 use session::Session;
 
@@ -86,6 +89,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,

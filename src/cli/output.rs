@@ -20,7 +20,7 @@ pub enum Format {
 }
 
 /// Prints a value: as JSON, or what `human` makes of it.
-pub(super) fn show<T: Serialize>(
+pub(crate) fn show<T: Serialize>(
     format: Format,
     value: &T,
     human: impl FnOnce(&T) -> String,
@@ -67,7 +67,7 @@ pub(crate) fn print(text: &str) -> Outcome {
 }
 
 /// Writes a remark to standard error, where it disturbs no script.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     // Nobody can be told where standard error is gone.
     drop(writeln!(io::stderr().lock(), "{}", escape(text)));
 }
@@ -115,7 +115,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// Escapes text of several lines, such as PEM, and keeps its line breaks.
-pub(super) fn escape_lines(text: &str) -> String {
+pub(crate) fn escape_lines(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + 1);
     for line in text.lines() {
         escaped.push_str(&escape(line));
@@ -171,7 +171,7 @@ fn show_cell(text: &str) -> String {
 }
 
 /// Writes a time for people: nothing for none.
-pub(super) fn time(ms: i64) -> String {
+pub(crate) fn time(ms: i64) -> String {
     if ms == 0 { String::new() } else { UnixMillis(ms).to_string() }
 }
 

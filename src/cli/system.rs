@@ -80,9 +80,11 @@ pub struct AcceptArgs {
 pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
     let status = match ask(&args.socket, &Request::Status).await? {
         Reply::Status(status) => status,
-        Reply::Done { .. } | Reply::Rollback(_) | Reply::Failed { .. } => {
-            return Err(beside_the_point());
-        }
+        Reply::Done { .. }
+        | Reply::Rollback(_)
+        | Reply::Challenge(_)
+        | Reply::Recovery(_)
+        | Reply::Failed { .. } => return Err(beside_the_point()),
     };
     show(format, &status, table)?;
     match status.state {
@@ -148,11 +150,16 @@ fn done(format: Format, reply: Reply) -> Outcome {
         Reply::Done { message } => {
             show(format, &json!({ "message": message }), |_| fields(&[("done", message.clone())]))
         }
-        Reply::Status(_) | Reply::Rollback(_) | Reply::Failed { .. } => Err(beside_the_point()),
+        Reply::Status(_)
+        | Reply::Rollback(_)
+        | Reply::Challenge(_)
+        | Reply::Recovery(_)
+        | Reply::Failed { .. } => Err(beside_the_point()),
     }
 }
 
-fn beside_the_point() -> Failure {
+/// Says that the vault answered something else than was asked.
+pub(crate) fn beside_the_point() -> Failure {
     Failure::new(Exit::Unexpected, "the vault answered something else than was asked")
         .hint("client and server are of different versions")
 }

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
+use super::system::recovery_notice;
 use super::{lifecycles, login};
 use crate::engines::identities::{
     CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ListLifecycles,
@@ -371,5 +372,6 @@ fn notices(answer: &WhoAmI) -> Vec<Notice> {
         ),
     ];
     let told = all.into_iter().filter(|(so, ..)| *so);
-    told.map(|(_, code, message)| Notice { code: code.into(), message: message.into() }).collect()
+    let told = told.map(|(_, code, message)| Notice { code: code.into(), message: message.into() });
+    answer.recovery.iter().map(recovery_notice).chain(told).collect()
 }

@@ -11,6 +11,7 @@ mod head;
 mod identity;
 mod master;
 mod names;
+mod proof;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -33,6 +34,7 @@ pub use head::{Head, HeadKept};
 pub use identity::NewKey;
 pub use master::MasterKeys;
 pub use names::{HsmKey, label};
+pub use proof::{Challenge, NONCE_BYTES};
 pub use unseal::FinalTry;
 
 /// The result of this room.

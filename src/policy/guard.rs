@@ -11,6 +11,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lifecycle_keeper", "identities.suspend"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
+    ("control_socket", "system.recover-admin"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
 ];

@@ -1,4 +1,4 @@
-//! The server's half of the local socket: `status`, `unseal`, `backup accept`.
+//! The server's half of the local socket: `status`, `unseal`, `backup accept`, `recover-admin`.
 //!
 //! A Unix socket of mode 0600; who connects is asked of the kernel, and only this user and root
 //! are answered. One line each way, then it closes.
@@ -19,10 +19,15 @@ use zeroize::Zeroizing;
 use super::acceptance::Accepted;
 use super::life::{Life, Occasion};
 use super::pin::PinMemory;
-use crate::cli::control::{MOST_LINE_BYTES, Reply, Request, State as Shown, Status};
+use super::recovery::RecoveryOrder;
+use crate::cli::control::{
+    MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, State as Shown, Status,
+};
 use crate::config::SecretSource;
+use crate::crypto::hex;
+use crate::engines::system::{Recovered, RecoveredLogin};
 use crate::error::{Error, Result};
-use crate::keyring::FinalTry;
+use crate::keyring::{Challenge, FinalTry};
 use crate::types::{SecretBytes, State, TaskGroup};
 
 /// How long a client may take to say its line.
@@ -143,6 +148,16 @@ impl Control {
             Ok(Request::Accept { certificate, signature }) => {
                 self.accept(&certificate, &signature).await
             }
+            Ok(Request::Challenge) => match self.life.challenge() {
+                Ok(challenge) => return Reply::Challenge(shown(&challenge)),
+                Err(error) => Err(error),
+            },
+            Ok(Request::RecoverAdmin { name, csr, nonce, proof }) => {
+                match self.recover(&name, csr, &nonce, &proof).await {
+                    Ok(recovered) => return Reply::Recovery(report(&recovered)),
+                    Err(error) => Err(error.told()),
+                }
+            }
             Err(error) => Err(error),
         };
         match done {
@@ -186,11 +201,18 @@ impl Control {
         Ok("the vault is unsealed".to_owned())
     }
 
+    async fn recover(
+        &self,
+        name: &str,
+        csr_pem: String,
+        nonce: &str,
+        proof: &str,
+    ) -> Result<Recovered> {
+        let (nonce, proof) = (decode(nonce)?, SecretBytes::new(decode(proof)?));
+        self.life.recover(RecoveryOrder { name: name.parse()?, csr_pem, nonce, proof }).await
+    }
+
     async fn accept(&self, certificate: &str, signature: &str) -> Result<String> {
-        let decode = |text: &str| {
-            let bytes = STANDARD.decode(text);
-            bytes.map_err(|_malformed| Error::invalid("certificate and signature are base64"))
-        };
         let accepted = self.life.accept(&decode(certificate)?, &decode(signature)?).await?;
         Ok(match accepted {
             Accepted::Once(by) => {
@@ -198,5 +220,33 @@ impl Control {
             }
             Accepted::Wholly => "the store is accepted, and the vault serves".to_owned(),
         })
+    }
+}
+
+fn decode(text: &str) -> Result<Vec<u8>> {
+    STANDARD.decode(text).map_err(|_malformed| Error::invalid("bytes are base64 on this socket"))
+}
+
+fn shown(challenge: &Challenge) -> PinChallenge {
+    PinChallenge {
+        vault_id: challenge.vault.to_string(),
+        root_version: challenge.root_version,
+        nonce: STANDARD.encode(challenge.nonce),
+    }
+}
+
+fn report(recovered: &Recovered) -> RecoveryReport {
+    let Recovered { recovery, login } = recovered;
+    RecoveryReport {
+        id: recovery.id.to_string(),
+        identity: recovery.name.to_string(),
+        state: recovery.state.to_string(),
+        key_sha256: hex(&recovery.key_hash),
+        requested_at_ms: recovery.requested_at.0,
+        takes_effect_at_ms: recovery.due_at.0,
+        lapses_at_ms: recovery.until.0,
+        certificate_pem: login.as_ref().map(RecoveredLogin::pem).unwrap_or_default(),
+        chain_pem: login.as_ref().map(|login| login.chain_pem.clone()).unwrap_or_default(),
+        expires_at_ms: login.as_ref().map_or(0, |login| login.row.expires_at.0),
     }
 }

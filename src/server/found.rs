@@ -19,6 +19,7 @@ use crate::keyring::{Genesis, Keyring, KeyringError, OnFound};
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{GroupRow, IdentityRow, MemberRow};
 use crate::store::keys::{self, Check, HsmPurpose, VaultRow};
+use crate::store::recovery::RecoveryRow;
 use crate::store::{
     Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
 };
@@ -167,7 +168,7 @@ async fn commit(
 }
 
 /// Gives the founding its place in the log, before anything else can have one.
-async fn place(reader: &Reader, codec: &RecordCodec, writer: &Writer) -> Result<()> {
+async fn place(reader: &Reader, codec: &Arc<RecordCodec>, writer: &Writer) -> Result<()> {
     let Some(step) = audit::plan(reader, codec).await? else { return Ok(()) };
     let (step, settled) = step.watched();
     let needs = Needs { writes: Writes::Many, bumps: false, urgent: false };
@@ -307,6 +308,8 @@ impl FirstRows {
             tx.insert(member).await?;
         }
         tx.insert(&self.credential).await?;
+        let by = self.identity.id.to_string();
+        tx.insert(&RecoveryRow::never(self.identity.created_at, by)).await?;
         for kind in Kind::ALL {
             let by = self.identity.id.to_string();
             tx.insert(&Lifecycle::usual(*kind).row(*kind, self.identity.created_at, by)?).await?;

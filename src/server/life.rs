@@ -1,6 +1,7 @@
 //! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
@@ -8,18 +9,19 @@ use parking_lot::Mutex;
 use super::acceptance::{Acceptance, Accepted, read_rollback};
 use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
+use super::recovery::{Given, RecoveryOrder};
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
-use crate::engines::pki::{Authorities, AuthoritySlot, TrustDomain};
-use crate::engines::system::{CONTROL_SOCKET, Unseal};
+use crate::engines::pki::{Authorities, AuthoritySlot, Request, TrustDomain};
+use crate::engines::system::{CONTROL_SOCKET, RecoverAdministrator, Recovered, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
-use crate::keyring::{FinalTry, Keyring};
+use crate::keyring::{Challenge, FinalTry, Keyring};
 use crate::store::Reader;
 use crate::store::keys::{self, Check, Foundation, VaultRow};
 use crate::types::{Caller, SecretBytes, Standing, State, UnixMillis};
-use crate::vault::{Anchored, Installation, Vault};
+use crate::vault::{Anchored, Installation, Recovery, Vault};
 
 /// Why a vault is unsealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,10 @@ struct Inner {
     listener_ends: Mutex<UnixMillis>,
     /// Who accepted a restored store already.
     acceptance: Acceptance,
+    /// Since when it serves without a break.
+    serves_since: Mutex<Option<Instant>>,
+    /// The challenge for who asks for a recovery.
+    challenge: Given,
 }
 
 /// What a life is made of.
@@ -83,6 +89,8 @@ impl Life {
             gate: tokio::sync::Mutex::new(()),
             listener_ends: Mutex::new(UnixMillis(i64::MAX)),
             acceptance: Acceptance::default(),
+            serves_since: Mutex::new(None),
+            challenge: Given::default(),
         }))
     }
 
@@ -128,7 +136,7 @@ impl Life {
         self.0.codec.set_key(Some(master.batch.clone()));
         match self.open(occasion).await {
             Ok(state) => {
-                self.0.standing.set(state);
+                self.serve_as(state);
                 tracing::info!(vault = %self.0.vault.installation().id, "unsealed");
                 Ok(())
             }
@@ -234,10 +242,54 @@ impl Life {
         self.require_held()?;
         let accepted = self.0.acceptance.add(&self.0.vault, certificate_der, signature).await?;
         if accepted == Accepted::Wholly {
-            self.0.standing.set(State::Serving);
+            self.serve_as(State::Serving);
             tracing::warn!(alarm = true, "the restored store is accepted");
         }
         Ok(accepted)
+    }
+
+    fn serve_as(&self, state: State) {
+        let now = self.0.parts.clock.monotonic();
+        *self.0.serves_since.lock() = (state == State::Serving).then_some(now);
+        self.0.standing.set(state);
+    }
+
+    /// Gives what the HSM is to answer for whoever asks for a recovery with its PIN.
+    ///
+    /// # Errors
+    /// Why nobody is served.
+    pub fn challenge(&self) -> Result<Challenge> {
+        self.require_serving()?;
+        self.0.challenge.give(&self.0.keyring, self.0.parts.clock.monotonic())
+    }
+
+    /// Recovers an administrator: begins it, tells when it is due, or yields the login.
+    ///
+    /// # Errors
+    /// As [`Given::prove`] and [`RecoverAdministrator`]; why nobody is served.
+    pub async fn recover(&self, order: RecoveryOrder) -> Result<Recovered> {
+        self.require_serving()?;
+        let now = self.0.parts.clock.monotonic();
+        let request = Request::parse(order.csr_pem.as_bytes())?;
+        let proven = self.0.challenge.prove(&self.0.keyring, &order, now).await?;
+        let since = *self.0.serves_since.lock();
+        let op = RecoverAdministrator {
+            authorities: self.0.authorities.clone(),
+            limits: self.0.parts.limits.login,
+            name: order.name,
+            request,
+            served: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+            proven,
+        };
+        let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None, None)?;
+        let recovered = self.0.vault.run(&ctx, op).await?;
+        let Recovery { id, name, state, due_at, .. } = &recovered.recovery;
+        tracing::warn!(recovery = %id, %name, %state, due = %due_at, "recovering an administrator");
+        Ok(recovered)
+    }
+
+    fn require_serving(&self) -> Result<()> {
+        self.0.standing.refusal().map_or(Ok(()), Err)
     }
 
     /// How many restores were accepted; none where that cannot be verified now.
@@ -315,6 +367,7 @@ impl Life {
     }
 
     async fn drop_keys(&self) {
+        *self.0.serves_since.lock() = None;
         self.0.authorities.set(None);
         self.0.vault.forget();
         if let Err(error) = self.0.keyring.seal().await {

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use super::{dev, doctor, init, serve};
+use super::{dev, doctor, init, recover, serve};
 use crate::cli::{Exit, Failure, Global, Outcome, ServerCommand};
 use crate::config::{self, Config};
 use crate::error::Error;
@@ -21,6 +21,7 @@ pub fn run(global: &Global, command: &ServerCommand) -> ExitCode {
         ServerCommand::Init(args) => init::run(global, args),
         ServerCommand::Server(args) => serve::run(args),
         ServerCommand::Doctor(args) => doctor::run(global, args),
+        ServerCommand::RecoverAdmin(args) => recover::run(global, args),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

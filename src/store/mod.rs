@@ -17,6 +17,7 @@ mod migrate;
 pub mod pki;
 mod postgres;
 pub mod records;
+pub mod recovery;
 mod sealed;
 mod sqlite;
 mod tx;
@@ -174,7 +175,7 @@ impl Reader {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
-        self.run(false, view).await
+        self.run(sqlite::Turn::Ordinary, view).await
     }
 
     /// Runs a view that waits for no others on SQLite: a short one that a node has to hear again
@@ -187,10 +188,23 @@ impl Reader {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
     {
-        self.run(true, view).await
+        self.run(sqlite::Turn::Urgent, view).await
     }
 
-    async fn run<T, F>(&self, urgent: bool, view: F) -> Result<T>
+    /// Runs a long view of the node's own upkeep, with what it computes: on SQLite on a thread that
+    /// lets requests go before.
+    ///
+    /// # Errors
+    /// As [`Reader::view`].
+    pub async fn yielding_view<T, F>(&self, view: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        self.run(sqlite::Turn::Yielding, view).await
+    }
+
+    async fn run<T, F>(&self, turn: sqlite::Turn, view: F) -> Result<T>
     where
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
@@ -202,7 +216,7 @@ impl Reader {
                     // A caller that went away wants no answer.
                     let _gone = sender.send(sqlite::drive(view(tx)));
                 };
-                readers.send(urgent, Box::new(run)).await?;
+                readers.send(turn, Box::new(run)).await?;
                 answer.await.map_err(|_dropped| Error::unavailable("the store did not answer"))?
             }
             Views::Postgres(pool) => {

@@ -3,8 +3,8 @@
 use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, GrantId, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, ObjectId, Owner, ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
-    VaultId,
+    IdentityState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
+    Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -178,6 +178,7 @@ text_columns!(
     IdentityState,
     CredentialKind,
     CredentialState,
+    RecoveryState,
 );
 
 /// Makes the parameters of a statement.

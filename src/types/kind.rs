@@ -121,6 +121,20 @@ words! {
     }
 }
 
+words! {
+    /// Where the recovery of an administrator is.
+    RecoveryState, "recovery state" {
+        /// None was asked for since the vault was founded.
+        Never = "never",
+        /// It was asked for, and waits.
+        Pending = "pending",
+        /// It took effect.
+        Done = "done",
+        /// An administrator stopped it.
+        Cancelled = "cancelled",
+    }
+}
+
 impl IdentityState {
     /// Tells who was contained from who may act, or will with a first credential.
     #[must_use]

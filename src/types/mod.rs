@@ -23,7 +23,7 @@ pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
 pub use entropy::{Entropy, SystemEntropy};
 pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId, VaultId};
-pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, Tier};
+pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, RecoveryState, Tier};
 pub use name::{IdentityName, ResourceName, Segment};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;

@@ -102,4 +102,5 @@ pub const VERBS: &[Verb] = &[
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
+    verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];

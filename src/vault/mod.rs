@@ -17,6 +17,7 @@ mod gauges;
 mod operation;
 mod owner;
 mod page;
+mod recovery;
 mod refusals;
 mod run;
 mod serials;
@@ -53,6 +54,7 @@ pub use operation::{
 };
 pub use owner::Answerable;
 pub use page::{Page, PageToken};
+pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, GRANTS, HeldGrant, Subject, is_active};
 pub use terms::Terms;

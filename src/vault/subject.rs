@@ -15,6 +15,7 @@ use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
+use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
     AuthMethod, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityState,
@@ -52,6 +53,8 @@ pub struct Subject {
     pub token: Option<TokenDetail>,
     /// Of the handle of a lease, what the token may do that the lease was asked for with.
     pub(super) through: Option<TokenDetail>,
+    /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
+    pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// The vault, which counts its restores.
@@ -145,6 +148,11 @@ impl Subject {
                 None => Arc::new(Held::load(tx, holder, version).await?),
             });
         }
+        let recovery = if groups.iter().any(is_administrators) {
+            tx.lookup_intact::<RecoveryRow>(&RECOVERY_ID).await?.map(Arc::new)
+        } else {
+            None
+        };
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
@@ -159,6 +167,7 @@ impl Subject {
             labels,
             token,
             through,
+            recovery,
             ancestors,
             vault,
             epoch,
@@ -182,6 +191,7 @@ impl Subject {
             labels: self.labels.clone(),
             token,
             through,
+            recovery: self.recovery.clone(),
             ancestors,
             vault: self.vault.clone(),
             epoch: self.epoch,
@@ -281,7 +291,7 @@ impl Subject {
     /// Tells whether it is in the built-in group of administrators.
     #[must_use]
     pub fn is_administrator(&self) -> bool {
-        self.groups.iter().any(|group| group.row.name.as_str() == ADMINISTRATORS)
+        self.groups.iter().any(is_administrators)
     }
 
     /// The groups, as facts.
@@ -437,6 +447,10 @@ fn parentless() -> Error {
 pub(super) fn proves(row: &CredentialRow, handle: &[u8; 32]) -> bool {
     let same = |stored: &[u8]| verify_slices_are_equal(stored, handle).is_ok();
     row.kind == CredentialKind::Token && row.handle.as_deref().is_some_and(same)
+}
+
+fn is_administrators(group: &Versioned<GroupRow>) -> bool {
+    group.row.name.as_str() == ADMINISTRATORS
 }
 
 /// Tells whether an identity is in force at a moment: neither contained nor over.

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use strongroom::proto::system_service_server::{SystemService, SystemServiceServer};
-use strongroom::proto::{ErrorInfo, RpcStatus, SealRequest, SealResponse};
+use strongroom::proto::{
+    CancelRecoveryRequest, CancelRecoveryResponse, ErrorInfo, RpcStatus, SealRequest, SealResponse,
+};
 use strongroom::types::{TaskGroup, VERBS};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -87,6 +89,8 @@ fn every_command_explains_itself() {
         "seal",
         "unseal",
         "backup accept",
+        "recover-admin",
+        "recovery cancel",
         "completions",
     ] {
         let help = run(&format!("{line} --help"));
@@ -225,6 +229,13 @@ impl SystemService for Played {
             }],
         };
         Err(Status::with_details(self.code, "not \u{1b}[1mnow", details.encode_to_vec().into()))
+    }
+
+    async fn cancel_recovery(
+        &self,
+        _: Request<CancelRecoveryRequest>,
+    ) -> Result<Response<CancelRecoveryResponse>, Status> {
+        Err(Status::unimplemented("not played"))
     }
 }
 

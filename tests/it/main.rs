@@ -36,6 +36,7 @@ mod matrix;
 mod pgtarget;
 mod pki;
 mod records;
+mod recovery;
 mod seal;
 mod server;
 mod silence;

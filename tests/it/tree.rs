@@ -6,21 +6,23 @@ use std::fs;
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, CreateIdentityRequest, CreateTokenRequest, IssueCredentialsRequest,
-    IssueLoginCertificateRequest, ListCertificatesRequest, PutCertificateRoleRequest,
-    RemoveCertificateRoleRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest,
-    RetireIdentityRequest, RevokeTokenRequest, SignCertificateRequest, SubjectNames,
-    SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
+    AddGrantRequest, AddMemberRequest, CreateIdentityRequest, CreateTokenRequest,
+    IssueCredentialsRequest, IssueLoginCertificateRequest, ListCertificatesRequest,
+    PutCertificateRoleRequest, RemoveCertificateRoleRequest, RemoveDatabaseRoleRequest,
+    RemoveGrantRequest, RetireIdentityRequest, RevokeTokenRequest, SignCertificateRequest,
+    SubjectNames, SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
 
 use crate::support::logins::{register, registration};
 use crate::support::node::{BACKENDS, Backend, Login, csr};
+use crate::support::recovery::recover;
 use crate::support::target::{World, ask, until};
 use crate::support::tokens::{Bearing, bearing, create, plain};
 
@@ -103,6 +105,8 @@ struct Scene {
     grants: Vec<String>,
     /// A lease of another machine that ends by its own time: then the worker has been round.
     probe: String,
+    /// The request for the key that the identity is recovered for, where that is what ends it.
+    csr_anew: String,
 }
 
 impl Scene {
@@ -110,11 +114,20 @@ impl Scene {
         let world = World::new(backend).await;
         let short = |parent| if row.parent == parent && row.way == "expiry" { SHORT_S } else { 0 };
         register(&world.f, "carol", "human", "").await;
-        let identity = registration("etl", "pipeline", "carol");
+        let recovered = row.way == "recovery";
+        let (kind, owner) = if recovered { ("human", "") } else { ("pipeline", "carol") };
+        let identity = registration("etl", kind, owner);
         let ttl_s = if short("identity") == 0 { identity.ttl_s } else { SHORT_S };
         let mut identities = IdentityServiceClient::new(world.admin.clone());
         let identity = CreateIdentityRequest { ttl_s, ..identity };
         identities.create_identity(identity).await.unwrap();
+        // Asked for before: what hangs here would not last until it is due.
+        let csr_anew = csr().1;
+        if recovered {
+            administer(&world, "etl").await;
+            recover(&world.f, world.f.node(), "etl", &csr_anew).await.unwrap();
+            world.advance(3_600);
+        }
         let (key_pem, csr_pem) = csr();
         let login = IssueLoginCertificateRequest {
             name: "etl".into(),
@@ -139,7 +152,7 @@ impl Scene {
         let certificate = sign(&bearer).await;
         let lease = issue_lease(&bearer, 0).await;
         let probe = issue_lease(&plain(&world.etl), SHORT_S / 2).await;
-        Self { world, machine, certificate, lease, token, parent, login, grants, probe }
+        Self { world, machine, certificate, lease, token, parent, login, grants, probe, csr_anew }
     }
 
     /// Ends what the row names.
@@ -150,6 +163,11 @@ impl Scene {
                 let mut client = IdentityServiceClient::new(self.world.admin.clone());
                 let request = RetireIdentityRequest { name: "etl".into(), ..Default::default() };
                 client.retire_identity(request).await.unwrap();
+            }
+            ("identity", "recovery") => {
+                let f = &self.world.f;
+                let done = recover(f, f.node(), "etl", &self.csr_anew).await.unwrap();
+                assert!(done.login.is_some());
             }
             ("owner", "suspension") => self.suspend("carol").await,
             ("grant", "removal") => {
@@ -216,6 +234,13 @@ impl Scene {
             .map(|alive| if alive { "stays" } else { "ends" }.to_owned())
             .to_vec()
     }
+}
+
+/// Makes a human an administrator.
+async fn administer(world: &World, name: &str) {
+    let (group, identity) = ("administrators".to_owned(), name.to_owned());
+    let mut groups = GroupServiceClient::new(world.admin.clone());
+    groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
 }
 
 /// Grants a certificate and a credential.

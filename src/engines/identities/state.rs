@@ -145,6 +145,16 @@ pub(super) async fn contain(
     row.changed_at = ctx.now;
     row.changed_by = ctx.actor();
     let row = tx.update(version, &row).await?.row;
+    end_outside(ctx, tx, &row).await
+}
+
+/// Hands what hangs outside, and died with an identity's revocation epoch, to the worker that ends
+/// it.
+pub(super) async fn end_outside(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    row: &IdentityRow,
+) -> Result<()> {
     for lease in credentials::outdated(tx, row.id, row.revocation_epoch, LEASES).await? {
         hand_over(ctx, tx, lease).await?;
     }

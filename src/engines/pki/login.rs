@@ -42,6 +42,18 @@ impl Default for LoginTtl {
     }
 }
 
+impl LoginTtl {
+    /// The longest that anybody may ask for, of identities that live like this.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when the row holds what it must not.
+    pub(in crate::engines) fn most_of(self, lives: &LifecycleRow) -> Result<Duration> {
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+        let most = u64::try_from(most).map_err(Error::internal)?;
+        Ok(self.most.min(Duration::from_secs(most)))
+    }
+}
+
 /// Issues a login certificate.
 #[derive(Debug)]
 pub struct IssueLogin {
@@ -109,10 +121,8 @@ impl IssueLogin {
     }
 
     fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
-        let lives = &bearer.lifecycle.row;
-        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
-        let most = u64::try_from(most).map_err(Error::internal)?.min(self.limits.most.as_secs());
-        let most = Duration::from_secs(decision.oblige_ttl_s(most));
+        let most = self.limits.most_of(&bearer.lifecycle.row)?;
+        let most = Duration::from_secs(decision.oblige_ttl_s(most.as_secs()));
         if self.ttl.is_some_and(|ttl| ttl > most) {
             return Err(Error::invalid(format!(
                 "a login certificate of {} lives for at most {} seconds",

@@ -14,7 +14,7 @@ use rusqlite::{ErrorCode, OpenFlags, ToSql};
 
 use crate::store::{Row, StoreError, Value};
 
-pub(super) use reader::Readers;
+pub(super) use reader::{Readers, Turn};
 pub(super) use writer::{Settings, start as start_writer};
 
 /// An answer of the database, and whether it may have rolled the whole transaction back.
@@ -50,6 +50,8 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<rusqlite::Connection, Stor
             connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
         }
         connection.pragma_update(None, "foreign_keys", "ON")?;
+        // What a statement sets aside is not written to a file.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         // A crafted schema must not run anything of its own.
         connection.pragma_update(None, "trusted_schema", "OFF")?;
         Ok(())

@@ -11,11 +11,24 @@ use super::drive;
 use crate::store::tx::Connection;
 use crate::store::{RowSealer, StoreError, Tx};
 
+/// Whose view it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Turn {
+    /// A question's.
+    Ordinary,
+    /// What a node has to hear to serve at all: no load of questions starves it.
+    Urgent,
+    /// Long work of the node itself, at less than everybody's priority.
+    Yielding,
+}
+
 /// A view on its way to a reader: it takes the transaction and gives it back.
 pub(in crate::store) type View = Box<dyn FnOnce(&mut Tx) + Send>;
 
 /// How many readers there are for questions: one for each core of a small machine; more would only wait.
 const READERS: usize = 2;
+/// The nice value of the reader that works behind the scenes.
+const YIELDING: i32 = 5;
 /// Views that may wait.
 const QUEUE: usize = 1_024;
 
@@ -23,8 +36,8 @@ const QUEUE: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Readers {
     many: mpsc::Sender<View>,
-    /// One more for what a node has to hear to serve at all: no load of questions starves it.
     urgent: mpsc::Sender<View>,
+    yielding: mpsc::Sender<View>,
 }
 
 impl Readers {
@@ -34,13 +47,15 @@ impl Readers {
         sealer: &Arc<RowSealer>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
-            many: Self::threads(READERS, path, sealer)?,
-            urgent: Self::threads(1, path, sealer)?,
+            many: Self::threads(READERS, 0, path, sealer)?,
+            urgent: Self::threads(1, 0, path, sealer)?,
+            yielding: Self::threads(1, YIELDING, path, sealer)?,
         })
     }
 
     fn threads(
         count: usize,
+        nice: i32,
         path: &Path,
         sealer: &Arc<RowSealer>,
     ) -> Result<mpsc::Sender<View>, StoreError> {
@@ -53,6 +68,11 @@ impl Readers {
             thread::Builder::new()
                 .name("store-reader".into())
                 .spawn(move || {
+                    if nice != 0
+                        && let Err(error) = rustix::process::setpriority_process(None, nice)
+                    {
+                        tracing::debug!(%error, "a reader of the store goes before its turn");
+                    }
                     // The lock is held while waiting, so that one reader wakes for one view.
                     while let Some(view) = next(&receiver) {
                         tx.renew();
@@ -67,9 +87,13 @@ impl Readers {
         Ok(sender)
     }
 
-    /// Hands a view to the next free reader, an urgent one to the reader that is kept for them.
-    pub(in crate::store) async fn send(&self, urgent: bool, view: View) -> Result<(), StoreError> {
-        let readers = if urgent { &self.urgent } else { &self.many };
+    /// Hands a view to the next free reader of its turn.
+    pub(in crate::store) async fn send(&self, turn: Turn, view: View) -> Result<(), StoreError> {
+        let readers = match turn {
+            Turn::Ordinary => &self.many,
+            Turn::Urgent => &self.urgent,
+            Turn::Yielding => &self.yielding,
+        };
         readers.send(view).await.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
     }
 }

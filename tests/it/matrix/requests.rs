@@ -2,10 +2,10 @@
 
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateTokenRequest,
-    GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
-    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityRequest,
-    GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
+    AddGrantRequest, AddMemberRequest, CancelRecoveryRequest, CreateGroupRequest,
+    CreateTokenRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
+    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
+    GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
     ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
     ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
@@ -38,6 +38,8 @@ pub(super) struct Things {
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
+    /// The recovery of an administrator, which waits.
+    pub(super) recovery: String,
 }
 
 const GROUP: &str = "readers";
@@ -61,6 +63,10 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
+            "CancelRecovery" => {
+                let (id, reason) = (of.recovery.clone(), String::new());
+                CancelRecoveryRequest { id, reason }.encode_to_vec()
+            }
             _ => unknown(method),
         },
         _ => unknown(service),

@@ -18,7 +18,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::requests::{LEAVER, SPARE, Things, certificate_role, request};
 use super::wire::call;
 use crate::support::logins::{human, machine, register};
-use crate::support::node::{Backend, Login, TRUST_DOMAIN, csr, location, pin};
+use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr, location, pin};
+use crate::support::recovery::recover;
 use crate::support::target::{World, ask, issue};
 use crate::support::tokens::token;
 
@@ -101,6 +102,7 @@ impl Scene {
                 .id,
             connection: world.connection(),
             role: world.role(),
+            recovery: recovery(f).await,
         };
         let founded = Bootstrapped::new(&f.parts).await;
         let first = Things { bearer: "newcomer".into(), ..things.clone() };
@@ -127,6 +129,12 @@ impl Scene {
         }
         answers
     }
+}
+
+/// Begins what is to be cancelled.
+async fn recovery(f: &Fixture) -> String {
+    let asked = recover(f, f.node(), "admin", &csr().1).await.unwrap();
+    asked.recovery.id.to_string()
 }
 
 /// Signs what is to be revoked.

@@ -6,6 +6,8 @@ pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod recovery;
+pub(crate) mod restored;
 pub(crate) mod softhsm;
 pub(crate) mod target;
 pub(crate) mod tokens;

@@ -21,25 +21,32 @@ pub(crate) const PIN: &[u8] = b"a pin of the double";
 /// The fixture's trust domain.
 pub(crate) const TRUST_DOMAIN: &str = "vault.test";
 
-/// A clock that tests turn by hand; it also runs.
+/// A clock that tests turn by hand; it also runs. How far it was turned on, and how far back: the
+/// time that never goes back knows of the first alone.
 #[derive(Debug)]
-pub(crate) struct TestClock(Mutex<Duration>);
+pub(crate) struct TestClock(Mutex<(Duration, Duration)>);
 
 impl TestClock {
     /// Turns the clock on.
     pub(crate) fn advance(&self, by: Duration) {
-        *self.0.lock() += by;
+        self.0.lock().0 += by;
+    }
+
+    /// Turns the clock back.
+    pub(crate) fn set_back(&self, by: Duration) {
+        self.0.lock().1 += by;
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> UnixMillis {
-        let ahead = i64::try_from(self.0.lock().as_millis()).unwrap();
-        UnixMillis(strongroom::types::SystemClock.now().0 + ahead)
+        let (on, back) = *self.0.lock();
+        let [on, back] = [on, back].map(|by| i64::try_from(by.as_millis()).unwrap());
+        UnixMillis(strongroom::types::SystemClock.now().0 + on - back)
     }
 
     fn monotonic(&self) -> Instant {
-        Instant::now() + *self.0.lock()
+        Instant::now() + self.0.lock().0
     }
 }
 

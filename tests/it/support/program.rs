@@ -223,7 +223,8 @@ impl Installation {
         self.write_secret("pin", pin);
     }
 
-    fn write_secret(&self, name: &str, secret: &str) -> PathBuf {
+    /// Writes a file that its owner alone can read.
+    pub(crate) fn write_secret(&self, name: &str, secret: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, secret).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();

@@ -6,10 +6,10 @@ use strongroom::proto::{
 };
 
 use super::spending::issue;
-use super::tree::restore;
 use super::*;
 use crate::support::logins::fingerprint;
 use crate::support::node::{Login, csr};
+use crate::support::restored::restored;
 use crate::support::target::{World, ask, until};
 
 /// An administrator's token that may let in the machine `etl` and nothing else.
@@ -130,7 +130,7 @@ async fn a_handle_is_accepted_only_where_its_token_was_and_is_void_after_a_resto
         };
         assert_eq!(renewal(&nobody).await, Code::Unauthenticated);
         assert_eq!(renewal(&world.admin).await, Code::Ok);
-        restore(&world.f).await;
+        restored(&world.f).await;
         assert_eq!(renewal(&world.admin).await, Code::Unauthenticated);
     }
 }

@@ -8,6 +8,7 @@ use strongroom::proto::{
 
 use super::*;
 use crate::support::logins::fingerprint;
+use crate::support::restored::restored;
 use crate::support::target::{World, ask};
 
 async fn credentials(bearer: &Bearing) -> Code {
@@ -213,7 +214,7 @@ async fn dead_tokens_take_no_place_of_those_that_follow_a_containment_or_a_resto
         identities.resume_identity(request).await.unwrap();
         let void = fill("after a containment").await;
         assert_eq!(listed(false).await, ["active", "active"]);
-        tree::restore(&f).await;
+        restored(&f).await;
         let nobody = f.connect_as_nobody().await;
         assert_eq!(knock(&bearing(&nobody, &void[0])).await, Code::Unauthenticated);
         let mut all = ["revoked"; 4].to_vec();

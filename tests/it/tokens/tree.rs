@@ -1,13 +1,7 @@
 //! Parents and children: a child is at most what its parent is, whatever is done in which order.
 
-use async_trait::async_trait;
-use strongroom::store::keys::VaultRow;
-use strongroom::store::{Needs, Tx};
-use strongroom::types::{Caller, RequestContext, VaultId};
-use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
-
 use super::*;
-use crate::support::logins::fingerprint;
+use crate::support::restored::restored;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_neither_outlives_nor_outranks_its_parent() {
@@ -97,56 +91,10 @@ async fn a_token_from_before_a_restore_is_void() {
         let etl = machine(&f, "etl").await;
         let before = bearing(&etl, &token(&etl, 0).await.bearer);
         assert_eq!(knock(&before).await, Code::Ok);
-        restore(&f).await;
+        restored(&f).await;
         assert_eq!(knock(&before).await, Code::Unauthenticated);
         assert_eq!(knock(&plain(&etl)).await, Code::Ok);
         assert_eq!(knock(&bearing(&etl, &token(&etl, 0).await.bearer)).await, Code::Ok);
-    }
-}
-
-/// Counts a restore, as its acceptance does.
-pub(super) async fn restore(f: &Fixture) {
-    let vault = &f.node().vault;
-    let admin = fingerprint(&f.admin.certificate_pem);
-    let admin = vault.authenticate_certificate(admin, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
-    vault.run(&ctx, Restored).await.unwrap();
-}
-
-/// Counts a restore.
-struct Restored;
-
-#[async_trait]
-impl Verb for Restored {
-    const ACTION: &'static str = "system.seal";
-    type Prepared = VaultId;
-    type Output = ();
-
-    async fn resources(&self, _: &View) -> strongroom::Result<Vec<Resource>> {
-        Ok(vec![Resource::named("system/seal".parse()?)])
-    }
-
-    async fn prepare(&self, view: &View, _: &Decision) -> strongroom::Result<VaultId> {
-        Ok(view.vault_id())
-    }
-}
-
-#[async_trait]
-impl Operation for Restored {
-    const NEEDS: Needs = GOVERNS;
-
-    async fn commit(
-        &self,
-        ctx: &RequestContext,
-        tx: &mut Tx,
-        id: &VaultId,
-        _: &Decision,
-    ) -> strongroom::Result<()> {
-        let read = tx.lookup::<VaultRow>(id).await?.unwrap();
-        let restore_epoch = read.row.restore_epoch + 1;
-        let row = VaultRow { restore_epoch, restored_at: ctx.now, ..read.row };
-        tx.update(read.version, &row).await?;
-        Ok(())
     }
 }
 
