@@ -74,7 +74,7 @@ fn ingredients(label: &str, location: Location) -> (Arc<Pkcs11Hsm>, Ingredients)
         tls: ListenerTls::Issued { kept_in: None },
         server_names: vec!["dns:localhost".parse().unwrap()],
         checkpoint: Duration::from_secs(1),
-        limits: strongroom::grpc::Settings::default(),
+        limits: strongroom::grpc::Settings { certificates: 1_000_000, ..Default::default() },
         crl_url: None,
     };
     (hsm, parts)

@@ -12,6 +12,7 @@ CREATE TABLE vault (
     origin TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     restore_epoch BIGINT NOT NULL,
+    restored_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
@@ -233,10 +234,10 @@ CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NUL
 -- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
 CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
 -- Tokens are found by their id. Those in force are counted and listed by when they end.
-CREATE INDEX credentials_live_tokens ON credentials (identity, expires_at, id)
+CREATE INDEX credentials_live_tokens ON credentials (identity, revocation_epoch, expires_at, id, issued_at)
     WHERE kind = 'token' AND state = 'active';
 -- What hangs below what is revoked.
-CREATE INDEX credentials_below ON credentials (parent, id)
+CREATE INDEX credentials_below ON credentials (parent, kind, id)
     WHERE parent IS NOT NULL AND state <> 'ended' AND state <> 'revoking';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 -- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
@@ -255,6 +256,10 @@ CREATE TABLE serials (
     stored_at BIGINT NOT NULL
 );
 
+-- Certificates whose time is not over, revoked or not: each may stand on a list.
+CREATE INDEX credentials_unexpired_certificates ON credentials (identity, revocation_epoch, expires_at)
+    WHERE kind = 'certificate';
+
 -- The newest revocation list of each authority that has one, and what it is made of.
 CREATE TABLE crls (
     id TEXT PRIMARY KEY,
@@ -263,12 +268,13 @@ CREATE TABLE crls (
     next_update BIGINT NOT NULL,
     ended BIGINT NOT NULL,
     contained BIGINT NOT NULL,
+    listed BYTEA NOT NULL,
     der BYTEA NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
 );
-CREATE INDEX credentials_ended_certificates ON credentials (expires_at, id)
+CREATE INDEX credentials_ended_certificates ON credentials (expires_at, id, issued_at)
     WHERE kind = 'certificate' AND state = 'ended';
 
 -- Connections by name, and the accounts that they went and go to: an account stays when a connection

@@ -18,6 +18,7 @@ pub(super) const KEYS: &[&str] = &[
     "ping_interval_s",
     "ping_timeout_s",
     "tokens_per_identity_max",
+    "certificates_per_identity_max",
 ];
 
 /// Bounds on connections and requests.
@@ -45,6 +46,8 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// Tokens in force that one identity may have.
     pub tokens_per_identity_max: u32,
+    /// Certificates whose time is not over, revoked or not, that one identity may have.
+    pub certificates_per_identity_max: u32,
 }
 
 pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
@@ -63,6 +66,11 @@ pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
         unread_timeout: seconds("unread_timeout_s", 300, 30)?,
         ping_interval: seconds("ping_interval_s", 3_600, 30)?,
         ping_timeout: seconds("ping_timeout_s", 300, 10)?,
+        certificates_per_identity_max: section.small(
+            "certificates_per_identity_max",
+            1..=100_000,
+            10_000,
+        )?,
         tokens_per_identity_max: section.small("tokens_per_identity_max", 1..=1_000_000, 10_000)?,
     })
 }

@@ -12,9 +12,9 @@ use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
     Anchors, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse, ListCertificates,
-    ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, RemoveRole, Request as Csr,
+    ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, Quota, RemoveRole, Request as Csr,
     RevokeCertificate, Roles, Said, ShowAuthorities, ShowCrl, ShowRole, Standing, SubjectName,
-    Usage, WildcardNames, crl_pem,
+    Usage, WildcardNames, crl_pem, listed,
 };
 use crate::error::{Error, Result};
 use crate::proto::pki_service_server::PkiService;
@@ -39,12 +39,13 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) struct Pki {
     gate: Gate,
     roles: Roles,
+    quota: Quota,
     crls: CrlSlot,
 }
 
 impl Pki {
-    pub(super) fn new(gate: Gate, crls: CrlSlot) -> Self {
-        Self { gate, roles: Roles::default(), crls }
+    pub(super) fn new(gate: Gate, crls: CrlSlot, certificates: u32) -> Self {
+        Self { gate, roles: Roles::default(), quota: Quota::new(certificates), crls }
     }
 
     fn order(&self, role: &str, ttl_s: i64, retry: Option<RetryKey>) -> Result<Order> {
@@ -53,6 +54,7 @@ impl Pki {
             roles: self.roles.clone(),
             role: role.parse()?,
             ttl: span("ttl_s", ttl_s)?,
+            quota: self.quota.clone(),
             retry,
         })
     }
@@ -196,7 +198,7 @@ impl PkiService for Pki {
         Ok(Response::new(GetRevocationListResponse {
             crl_pem: crl_pem(&crl.der),
             number: crl.number,
-            revoked: crl.ended.saturating_add(crl.contained),
+            revoked: i64::try_from(listed(crl.listed.len())).unwrap_or(i64::MAX),
             signed_at_ms: crl.this_update.0,
             expires_at_ms: crl.next_update.0,
         }))

@@ -60,6 +60,8 @@ pub struct Settings {
     pub login: LoginTtl,
     /// How long tokens live, and how many.
     pub tokens: TokenLimits,
+    /// How many certificates an identity may have whose time is not over.
+    pub certificates: u32,
 }
 
 impl Default for Settings {
@@ -75,6 +77,7 @@ impl Default for Settings {
             pong: Duration::from_secs(10),
             login: LoginTtl::default(),
             tokens: TokenLimits::default(),
+            certificates: 10_000,
         }
     }
 }
@@ -136,7 +139,8 @@ pub async fn serve(
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
-    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls)).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
+    let pki = pki.max_decoding_message_size(most);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };

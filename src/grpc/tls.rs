@@ -25,6 +25,7 @@ use rustls_pki_types::UnixTime;
 pub use connection::{Connection, PeerInfo};
 pub use identity::ServerIdentity;
 pub use listen::{Connections, Limits, listen};
+pub use patience::Patient;
 pub use trust::{PeerCertificate, Trust};
 
 use crate::error::{Error, Result};

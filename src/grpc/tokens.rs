@@ -135,12 +135,11 @@ fn show_made(made: Made, now: UnixMillis) -> Result<(String, Option<proto::Token
 }
 
 fn show(token: Token, now: UnixMillis) -> proto::Token {
-    let Token { row, detail, identity, revocation_epoch, created_by } = token;
-    let dead = row.revocation_epoch < revocation_epoch;
+    let Token { row, detail, identity, void, created_by } = token;
     let state = match row.state {
         CredentialState::Revoking => "revoking",
         CredentialState::Ended => "revoked",
-        CredentialState::Pending | CredentialState::Active | CredentialState::Spent if dead => {
+        CredentialState::Pending | CredentialState::Active | CredentialState::Spent if void => {
             "revoked"
         }
         CredentialState::Spent => "spent",

@@ -1,6 +1,8 @@
 //! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`, and `/crl/issuing.crl`, which
 //! is signed and for everybody. It answers nothing else about identities or what the vault holds.
 
+mod listen;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,14 +15,15 @@ use axum::routing::get;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 
-use crate::engines::pki::CrlSlot;
-use crate::error::{Error, Result};
+use crate::engines::pki::{CrlSlot, listed};
 use crate::hsm::Hsm;
 use crate::store::Versioned;
 use crate::store::crls::CrlRow;
 use crate::telemetry::{Gauges, Metrics};
 use crate::types::{Standing, State as Serving, TaskGroup};
 use crate::vault::Vault;
+
+pub use listen::Limits;
 
 /// How long the store may take to answer before the node is not ready.
 const STORE: Duration = Duration::from_secs(2);
@@ -45,30 +48,29 @@ pub struct Front {
 }
 
 /// Serves until the tasks are told to stop.
-///
-/// # Errors
-/// [`Error::Internal`] when the listener fails.
-pub async fn serve(listener: TcpListener, front: Front, tasks: TaskGroup) -> Result<()> {
+pub async fn serve(listener: TcpListener, front: Front, limits: Limits, tasks: TaskGroup) {
+    let counted = Arc::clone(&front.metrics);
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/crl/issuing.crl", get(crl))
         .with_state(front);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(async move { tasks.stopping().await })
-        .await
-        .map_err(Error::internal)
+    listen::listen(&listener, &routes, limits, &counted, &tasks).await;
 }
 
 async fn metrics(State(front): State<Front>) -> Response {
     let activity = front.vault.activity();
+    let crl = front.crls.current().map(|crl| (crl.row.next_update, listed(crl.row.listed.len())));
+    let (crl_next_update, crl_certificates) = crl.unwrap_or_default();
     let text = front.metrics.render(&Gauges {
         commits: activity.commits,
         jobs: activity.jobs,
         entries: activity.entries,
         sealed: !front.standing.is_serving(),
         stuck_threads: front.hsm.stuck_threads(),
+        crl_next_update,
+        crl_certificates,
     });
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -91,9 +93,11 @@ impl AsRef<[u8]> for Kept {
 }
 
 /// The newest revocation list (RFC 2585, section 4.2). A node that does not serve may not know the
-/// newest, so that it shows none.
+/// newest, so that it shows none; nor does anybody show one that may not be used any more.
 async fn crl(State(front): State<Front>, asked: HeaderMap) -> Response {
-    let Some(crl) = front.crls.current().filter(|_| front.standing.is_serving()) else {
+    let now = front.vault.now().ok().filter(|_| front.standing.is_serving());
+    let crl = front.crls.current().zip(now).filter(|(crl, now)| crl.row.next_update > *now);
+    let Some((crl, _)) = crl else {
         return (StatusCode::SERVICE_UNAVAILABLE, "there is no list here now\n").into_response();
     };
     let tag = format!("\"{}\"", crl.row.number);

@@ -148,6 +148,7 @@ fn limits(config: &Config) -> grpc::Settings {
             usual: config.login.certificate_ttl,
             most: config.login.certificate_max_ttl,
         },
+        certificates: limits.certificates_per_identity_max,
         tokens: TokenLimits { live: limits.tokens_per_identity_max, ..TokenLimits::default() },
     }
 }

@@ -122,6 +122,7 @@ async fn begin(
         origin: founding.origin.clone(),
         created_at: now,
         restore_epoch: 0,
+        restored_at: UnixMillis(0),
     };
     match keyring.create(vault.clone(), pin.clone(), OnFound::Resume).await {
         Err(KeyringError::Exists(label)) => {

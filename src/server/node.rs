@@ -265,9 +265,7 @@ async fn serve_http(
     let address = listener.local_addr().map_err(Error::internal)?;
     let group = tasks.clone();
     drop(tasks.spawn(async move {
-        if let Err(error) = http::serve(listener, front, group).await {
-            tracing::error!(%error, "metrics and health are no longer served");
-        }
+        http::serve(listener, front, http::Limits::default(), group).await;
     }));
     Ok(Some(address))
 }

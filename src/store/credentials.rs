@@ -141,44 +141,107 @@ pub async fn after(
     tx.select(tail, params![kind, identity, after.to_owned(), limit]).await
 }
 
+/// Whose tokens may be in force, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The identity.
+    pub identity: IdentityId,
+    /// Its revocation epoch: tokens of a lower one are dead.
+    pub epoch: i64,
+    /// When the vault was last restored: tokens from before are void.
+    pub since: UnixMillis,
+}
+
 const LIVE_TOKENS: &str = "WHERE identity = $1 AND kind = 'token' AND state = 'active' \
-                           AND (expires_at, id) > ($2, $3) ORDER BY expires_at, id LIMIT $4";
+                           AND revocation_epoch = $2 AND issued_at >= $3 \
+                           AND (expires_at, id) > ($4, $5) ORDER BY expires_at, id LIMIT $6";
 
 /// Lists tokens in force of an identity by when they end, after an end and an id.
 pub async fn live_tokens(
     tx: &mut Tx,
-    identity: IdentityId,
+    of: Holder,
     end: UnixMillis,
     after: &str,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    tx.select(LIVE_TOKENS, params![identity, end, after.to_owned(), limit]).await
+    let Holder { identity, epoch, since } = of;
+    let params = params![identity, epoch, since, end, after.to_owned(), limit];
+    tx.select(LIVE_TOKENS, params).await
 }
 
 /// Tells whether an identity has so many tokens in force.
 pub async fn has_live_tokens(
     tx: &mut Tx,
-    identity: IdentityId,
+    of: Holder,
     now: UnixMillis,
     many: u32,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM credentials WHERE identity = $1 \
-               AND kind = 'token' AND state = 'active' AND expires_at > $2 LIMIT $3) AS live";
-    let row = tx.query_one(sql, params![identity, now, i64::from(many)]).await?;
-    let live: i64 = row.ok_or(StoreError::Malformed)?.take()?;
+               AND kind = 'token' AND state = 'active' AND revocation_epoch = $2 \
+               AND issued_at >= $3 AND expires_at > $4 LIMIT $5) AS live";
+    let params = params![of.identity, of.epoch, of.since, now, i64::from(many)];
+    let live: i64 = tx.query_one(sql, params).await?.ok_or(StoreError::Malformed)?.take()?;
     Ok(live >= i64::from(many))
 }
 
-const CHILDREN: &str = "WHERE parent = $1 AND state <> 'ended' AND state <> 'revoking' \
-                        ORDER BY id LIMIT $2";
+const UNEXPIRED: &str = "WHERE identity = $1 AND kind = 'certificate' AND revocation_epoch = $2 \
+                         AND expires_at > $3 LIMIT $4";
 
-/// Lists what hangs on a credential and is not to end yet.
-pub async fn below(
+/// Counts certificates of an identity that may stand on a list while their time is not over,
+/// revoked or not; so many at most.
+pub async fn unexpired_certificates(
     tx: &mut Tx,
-    parent: CredentialId,
-    limit: i64,
-) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    tx.select(CHILDREN, params![parent, limit]).await
+    (identity, epoch): (IdentityId, i64),
+    now: UnixMillis,
+    many: u32,
+) -> Result<u32, StoreError> {
+    let sql =
+        format!("SELECT COUNT(*) FROM (SELECT 1 AS one FROM credentials {UNEXPIRED}) AS found");
+    let row = tx.query_one(&sql, params![identity, epoch, now, i64::from(many)]).await?;
+    let found: i64 = row.ok_or(StoreError::Malformed)?.take()?;
+    u32::try_from(found).map_err(|_negative| StoreError::Malformed)
+}
+
+const CHILDREN: &str = "WHERE parent = $1 AND state <> 'ended' AND state <> 'revoking' \
+                        AND (kind, id) > ($2, $3) ORDER BY kind, id LIMIT $4";
+
+/// A part of what hangs on a credential.
+#[derive(Debug)]
+pub struct Below {
+    /// What is what was sealed.
+    pub rows: Vec<Versioned<CredentialRow>>,
+    /// How much is not, each an alarm.
+    pub altered: usize,
+    /// Whether there is more.
+    pub more: bool,
+}
+
+/// Lists what hangs on a credential and is not to end yet: certificates and leases first, then what
+/// more hangs on. Rows that are not what was sealed hold up themselves alone.
+pub async fn below(tx: &mut Tx, parent: CredentialId, limit: i64) -> Result<Below, StoreError> {
+    let keys = format!("SELECT kind, id FROM credentials {CHILDREN}");
+    let mut below = Below { rows: Vec::new(), altered: 0, more: true };
+    let (mut kind, mut id) = (String::new(), String::new());
+    while below.more && below.rows.is_empty() {
+        let from = params![parent, kind.clone(), id.clone(), limit];
+        let mut part = tx.query(&keys, from.clone()).await?;
+        let found = part.len();
+        below.more = i64::try_from(found).is_ok_and(|found| found == limit);
+        if let Some(last) = part.last_mut() {
+            below.rows = tx.select_intact(CHILDREN, from).await?;
+            let altered = found.saturating_sub(below.rows.len());
+            below.altered = below.altered.saturating_add(altered);
+            (kind, id) = (last.take()?, last.take()?);
+        }
+    }
+    Ok(below)
+}
+
+/// Tells whether something hangs on a credential that is not to end yet, whatever its seal says.
+pub async fn has_below(tx: &mut Tx, parent: CredentialId) -> Result<bool, StoreError> {
+    let sql = format!("SELECT kind FROM credentials {CHILDREN}");
+    let params = params![parent, String::new(), String::new(), 1_i64];
+    Ok(tx.query_one(&sql, params).await?.is_some())
 }
 
 const OUTDATED: &str = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
@@ -283,12 +346,13 @@ mod tests {
             (ALL, "sqlite_autoindex_credentials_1 (id>?"),
             (OUTDATED, one),
             (BELOW, "credentials_open_by_resource (resource>? AND resource<?)"),
-            (LIVE_TOKENS, "credentials_live_tokens (identity=?"),
+            (LIVE_TOKENS, "credentials_live_tokens (identity=? AND revocation_epoch=?"),
+            (UNEXPIRED, "credentials_unexpired_certificates (identity=? AND revocation_epoch=?"),
             (CHILDREN, "credentials_below (parent=?"),
         ] {
             let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let some = [1, 2, 3, 4].iter().take(plan.parameter_count());
+            let some = [1, 2, 3, 4, 5, 6].iter().take(plan.parameter_count());
             let steps =
                 plan.query_map(rusqlite::params_from_iter(some), |row| row.get::<_, String>(3));
             let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();

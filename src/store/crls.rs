@@ -17,10 +17,14 @@ sealed_row! {
         pub this_update: UnixMillis,
         /// Until when another is signed at the latest.
         pub next_update: UnixMillis,
-        /// How many of its certificates were ended themselves.
+        /// What the certificates added up to that the store called ended when it was made: where
+        /// another one is among them, they add up to something else.
         pub ended: i64,
-        /// How many died with their identity.
+        /// What those added up to that it called contained.
         pub contained: i64,
+        /// Who stands on it and until when, encoded by who makes it: whatever becomes of the rows of
+        /// these certificates, the next list names them too.
+        pub listed: Vec<u8>,
         /// The list.
         pub der: Vec<u8>,
     }
@@ -33,11 +37,24 @@ pub async fn version(tx: &mut Tx, id: &Segment) -> Result<Option<i64>, StoreErro
     row.map(|mut row| row.take()).transpose()
 }
 
+/// A part of a walk through certificates.
+#[derive(Debug)]
+pub struct Part<C> {
+    /// Those that are what was sealed; each other one is an alarm.
+    pub rows: Vec<Versioned<CredentialRow>>,
+    /// Where the next part begins; none where this is the last.
+    pub next: Option<C>,
+}
+
 const ENDED: &str = "WHERE kind = 'certificate' AND state = 'ended'";
 
-/// Counts certificates that were ended themselves and end by time at a moment or after it.
-pub async fn count_ended(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError> {
-    let sql = format!("SELECT COUNT(*) FROM credentials {ENDED} AND expires_at >= $1");
+/// Adds certificates up. One that is put aside does not hide another that comes: to that end it
+/// would have to be issued in the same millisecond.
+const SUM: &str = "CAST(COALESCE(SUM(1 + issued_at % 1000000007), 0) AS BIGINT)";
+
+/// Adds up the certificates that were ended themselves and end by time at a moment or after it.
+pub async fn sum_ended(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError> {
+    let sql = format!("SELECT {SUM} FROM credentials {ENDED} AND expires_at >= $1");
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
@@ -46,13 +63,21 @@ pub async fn ended_after(
     tx: &mut Tx,
     (end, id): (UnixMillis, &str),
     limit: i64,
-) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    tx.select(&ended_from(), params![end, id.to_owned(), limit]).await
+) -> Result<Part<(UnixMillis, String)>, StoreError> {
+    let params = || params![end, id.to_owned(), limit];
+    let rows = tx.select_intact(&format!("{} LIMIT $3", ended_from()), params()).await?;
+    // Where a part ends is told by all of its rows, whatever is wrong with them.
+    let last = format!("SELECT expires_at, id FROM credentials {} {LAST} $3 - 1", ended_from());
+    let last = tx.query_one(&last, params()).await?;
+    let next = last.map(|mut row| Ok((row.take()?, row.take()?))).transpose()?;
+    Ok(Part { rows, next })
 }
 
 fn ended_from() -> String {
-    format!("{ENDED} AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id LIMIT $3")
+    format!("{ENDED} AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id")
 }
+
+const LAST: &str = "LIMIT 1 OFFSET";
 
 // From the few identities that were ever contained to what they held: the other way would look at
 // every certificate. The order of the join is SQLite's to keep.
@@ -61,9 +86,9 @@ const CONTAINED: &str = "FROM identities i CROSS JOIN credentials c WHERE i.revo
                          AND c.revocation_epoch < i.revocation_epoch AND c.handle IS NOT NULL \
                          AND c.expires_at >= $1";
 
-/// Counts certificates that died with their identity and end by time at a moment or after it.
-pub async fn count_contained(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError> {
-    let sql = format!("SELECT COUNT(*) {CONTAINED}");
+/// Adds up the certificates that died with their identity and end by time at a moment or after it.
+pub async fn sum_contained(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError> {
+    let sql = format!("SELECT {SUM} {CONTAINED}");
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
@@ -73,16 +98,29 @@ pub async fn contained_after(
     since: UnixMillis,
     (identity, id): (&str, &str),
     limit: i64,
-) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let params = params![since, identity.to_owned(), id.to_owned(), limit];
-    tx.select(&contained_from(), params).await
+) -> Result<Part<(String, String)>, StoreError> {
+    let params = || params![since, identity.to_owned(), id.to_owned(), limit];
+    let rows = tx.select_intact(&contained_rows(), params()).await?;
+    let last = format!("SELECT c.identity, c.id {} {LAST} $4 - 1", contained_from());
+    let last = tx.query_one(&last, params()).await?;
+    let next = last.map(|mut row| Ok((row.take()?, row.take()?))).transpose()?;
+    Ok(Part { rows, next })
 }
 
 fn contained_from() -> String {
-    format!(
-        "WHERE id IN (SELECT c.id {CONTAINED} AND i.id >= $2 AND (c.identity, c.id) > ($2, $3) \
-         ORDER BY i.id, c.id LIMIT $4) ORDER BY identity, id"
-    )
+    format!("{CONTAINED} AND i.id >= $2 AND (c.identity, c.id) > ($2, $3) ORDER BY i.id, c.id")
+}
+
+fn contained_rows() -> String {
+    format!("WHERE id IN (SELECT c.id {} LIMIT $4) ORDER BY identity, id", contained_from())
+}
+
+/// Tells until when the newest list of an authority may be used, and the length of what it lists:
+/// for whoever looks at a store without its keys.
+pub async fn outlook(tx: &mut Tx, id: &Segment) -> Result<Option<(UnixMillis, i64)>, StoreError> {
+    let sql = "SELECT next_update, CAST(LENGTH(listed) AS BIGINT) FROM crls WHERE id = $1";
+    let row = tx.query_one(sql, params![*id]).await?;
+    row.map(|mut row| Ok((row.take()?, row.take()?))).transpose()
 }
 
 #[cfg(test)]
@@ -95,9 +133,13 @@ mod tests {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         let schema = include_str!("../../migrations/sqlite/0001_house.sql");
         connection.execute_batch(schema).unwrap();
-        let count = |tail: &str| format!("SELECT COUNT(*) {tail}");
+        let count = |tail: &str| format!("SELECT {SUM} {tail}");
         for (sql, indexes) in [
             (CredentialRow::TABLE.select(&ended_from()), &["credentials_ended_certificates"][..]),
+            (
+                format!("SELECT expires_at, id FROM credentials {} {LAST} $3 - 1", ended_from()),
+                &["COVERING INDEX credentials_ended_certificates ((expires_at,id)>"],
+            ),
             (
                 count(&format!("FROM credentials {ENDED} AND expires_at >= $1")),
                 &["COVERING INDEX credentials_ended_certificates (expires_at>?"],
@@ -107,7 +149,7 @@ mod tests {
                 &["SCAN i USING INDEX identities_contained", "credentials_by_identity (identity=?"],
             ),
             (
-                CredentialRow::TABLE.select(&contained_from()),
+                CredentialRow::TABLE.select(&contained_rows()),
                 &[
                     "SEARCH i USING INDEX identities_contained (id>?",
                     "credentials_by_identity (identity=?",

@@ -48,6 +48,12 @@ pub async fn claim(
     if tx.execute(sql, params).await? == 1 { Ok(None) } else { Err(StoreError::Stale) }
 }
 
+/// Tells whether a key was claimed.
+pub async fn is_claimed(tx: &mut Tx, id: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT at FROM idempotency WHERE id = $1";
+    Ok(tx.query_one(sql, params![id.to_owned()]).await?.is_some())
+}
+
 /// Says that a key's object was replaced by another; the key's age does not change.
 pub async fn replace(tx: &mut Tx, id: &str, from: &str, to: &str) -> Result<bool, StoreError> {
     let sql = "UPDATE idempotency SET object = $1 WHERE id = $2 AND object = $3";

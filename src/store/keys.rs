@@ -34,6 +34,8 @@ sealed_row! {
         /// keep the one that they were made under, and are void under a higher one: a backup may
         /// hold them unspent or unrevoked. Logins, certificates and leases do not compare with it.
         pub restore_epoch: i64,
+        /// When the last of them was accepted; 0 before the first.
+        pub restored_at: UnixMillis,
     }
 }
 

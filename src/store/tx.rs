@@ -256,10 +256,30 @@ impl Tx {
         row: &T,
     ) -> Result<Versioned<T>, StoreError> {
         let version = read.checked_add(1).ok_or(StoreError::Malformed)?;
+        self.put(Some(read), version, row).await
+    }
+
+    /// Puts a row in the place of one that is not what was sealed, or that is gone, under a version
+    /// that nobody has seen. `found` is the version that what is there claims to have.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] or [`StoreError::Taken`] when somebody else was first.
+    pub async fn put<T: SealedRow + Clone>(
+        &mut self,
+        found: Option<i64>,
+        version: i64,
+        row: &T,
+    ) -> Result<Versioned<T>, StoreError> {
         let mut params = row.to_columns();
         let change = self.seal::<T>(&mut params, version, row.key())?;
-        params.push(Value::Int(read));
-        if self.execute(&T::TABLE.update(), params).await? != 1 {
+        let sql = match found {
+            Some(found) => {
+                params.push(Value::Int(found));
+                T::TABLE.update()
+            }
+            None => T::TABLE.insert(),
+        };
+        if self.execute(&sql, params).await? != 1 {
             return Err(StoreError::Stale);
         }
         self.changes.push(change);

@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::types::UnixMillis;
+
 /// How an RPC that the vault does not have is labelled: strangers choose no labels.
 pub const OTHER_RPC: &str = "other";
 
@@ -54,6 +56,8 @@ pub struct Metrics {
     credentials: Family<CredentialLabels, Gauge>,
     sealed: Gauge<i64, AtomicI64>,
     stuck: Gauge,
+    crl_next_update: Gauge,
+    crl_certificates: Gauge,
     /// The log's size since batches wait, and since when it has not grown.
     waits: Mutex<Option<(i64, Instant)>>,
 }
@@ -71,6 +75,10 @@ pub struct Gauges {
     pub sealed: bool,
     /// Threads that are stuck inside the PKCS#11 module.
     pub stuck_threads: usize,
+    /// Until when the newest revocation list may be used; 0 before the first.
+    pub crl_next_update: UnixMillis,
+    /// Certificates on it.
+    pub crl_certificates: usize,
 }
 
 impl Default for Metrics {
@@ -92,6 +100,8 @@ impl Default for Metrics {
             credentials: Family::default(),
             sealed: Gauge::default(),
             stuck: Gauge::default(),
+            crl_next_update: Gauge::default(),
+            crl_certificates: Gauge::default(),
             waits: Mutex::default(),
         };
         metrics.register();
@@ -127,6 +137,11 @@ impl Metrics {
         registry.register("sealed", "1 while the vault does not serve", self.sealed.clone());
         let help = "Threads stuck inside the PKCS#11 module, of 4";
         registry.register("hsm_stuck_threads", help, self.stuck.clone());
+        let (help, unit) = ("When the newest revocation list expires, Unix time", Unit::Seconds);
+        let gauge = self.crl_next_update.clone();
+        registry.register_with_unit("crl_next_update_timestamp", help, unit, gauge);
+        let (help, gauge) = ("Certificates on that list", self.crl_certificates.clone());
+        registry.register("crl_certificates", help, gauge);
     }
 
     /// Counts a request that was answered.
@@ -180,6 +195,8 @@ impl Metrics {
         self.entries.inner().store(now.entries, Ordering::Relaxed);
         self.sealed.set(i64::from(now.sealed));
         self.stuck.set(i64::try_from(now.stuck_threads).unwrap_or(i64::MAX));
+        self.crl_next_update.set(now.crl_next_update.seconds());
+        self.crl_certificates.set(i64::try_from(now.crl_certificates).unwrap_or(i64::MAX));
         let mut text = String::new();
         match encode(&mut text, &self.registry) {
             Ok(()) => text,
@@ -199,7 +216,15 @@ mod tests {
         metrics.answered("IdentityService/WhoAmI", "OK", Duration::from_millis(3));
         metrics.credentials(vec![("lease".into(), "active".into(), 4)]);
         metrics.log(12, 2, Duration::from_millis(1_500));
-        let gauges = Gauges { commits: 5, jobs: 9, entries: 8, sealed: true, stuck_threads: 1 };
+        let gauges = Gauges {
+            commits: 5,
+            jobs: 9,
+            entries: 8,
+            sealed: true,
+            stuck_threads: 1,
+            crl_next_update: UnixMillis(86_400_000),
+            crl_certificates: 7,
+        };
         let text = metrics.render(&gauges);
         for line in [
             "strongroom_requests_total{rpc=\"IdentityService/WhoAmI\",code=\"OK\"} 1",
@@ -211,6 +236,8 @@ mod tests {
             "strongroom_record_entries_total 8",
             "strongroom_sealed 1",
             "strongroom_hsm_stuck_threads 1",
+            "strongroom_crl_next_update_timestamp_seconds 86400",
+            "strongroom_crl_certificates 7",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

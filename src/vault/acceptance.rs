@@ -118,7 +118,7 @@ impl Work for Accept {
         let Versioned { row, version } =
             tx.lookup::<VaultRow>(&self.vault).await?.ok_or(StoreError::Malformed)?;
         let restore_epoch = row.restore_epoch.checked_add(1).ok_or(StoreError::Malformed)?;
-        tx.update(version, &VaultRow { restore_epoch, ..row }).await?;
+        tx.update(version, &VaultRow { restore_epoch, restored_at: self.at, ..row }).await?;
         tx.bump_authority()
     }
 

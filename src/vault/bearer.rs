@@ -4,12 +4,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::HEXLOWER;
 
 use super::subject::{self, Subject};
 use super::subjects::Wanted;
-use super::{Resource, Vault};
+use super::{Resource, TokenDetail, Vault};
 use crate::crypto::MacKey;
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
@@ -84,38 +83,40 @@ impl Vault {
                 if *handle.secret() != bits {
                     return Err(subject::refused());
                 }
-                return self.authenticated(handle.id(), AuthMethod::Handle, now, |_| true).await;
+                let wanted = Wanted::Id(handle.id());
+                let claims =
+                    |subject: &Subject| subject.through.as_ref().is_none_or(|it| it.admits(&with));
+                return self.authenticated(wanted, AuthMethod::Handle, now, claims).await;
             }
         };
         let handle = handle_of(&key, token, id, secret);
         let method = AuthMethod::Token { certificate: with.certificate };
-        self.authenticated(id, method, now, |subject| {
-            let row = &subject.credential.row;
-            let proved = row
-                .handle
-                .as_deref()
-                .is_some_and(|stored| verify_slices_are_equal(stored, &handle).is_ok());
-            proved && subject.accepts(token, &with)
-        })
-        .await
+        let claims = |subject: &Subject| {
+            subject::proves(&subject.credential.row, &handle) && subject.accepts(token, &with)
+        };
+        self.authenticated(Wanted::Token(id, handle), method, now, claims).await
     }
 
     async fn authenticated(
         &self,
-        id: CredentialId,
+        wanted: Wanted,
         method: AuthMethod,
         now: UnixMillis,
         claims: impl FnOnce(&Subject) -> bool,
     ) -> Result<Authenticated> {
-        let subject = self.checked(&Wanted::Id(id), method, now).await?;
-        if !claims(&subject) {
-            return Err(subject::refused());
-        }
-        Ok(Authenticated { identity: subject.identity.row.id, credential: id, method })
+        let subject = match self.checked(&wanted, method, now).await {
+            Ok(subject) if claims(&subject) => subject,
+            Err(error @ (Error::Sealed | Error::Unavailable(_))) => return Err(error),
+            // Whatever else it was is in the log: a stranger hears the one sentence.
+            Ok(_) | Err(_) => return Err(subject::refused()),
+        };
+        let credential = subject.credential.row.id;
+        Ok(Authenticated { identity: subject.identity.row.id, credential, method })
     }
 
-    /// Finds a subject whose credential is accepted for a method. What was kept of a token does not
-    /// refuse it, because it may have been renewed since; what was just read of it does.
+    /// Finds a subject whose credential is accepted for a method. What is kept of a token does not
+    /// refuse it: it may have been renewed since. Nor does it stand for long where uses are counted,
+    /// which moves no epoch.
     pub(super) async fn checked(
         &self,
         wanted: &Wanted,
@@ -124,32 +125,40 @@ impl Vault {
     ) -> Result<Arc<Subject>> {
         if let Some(kept) = self.core.subjects.lookup(wanted) {
             match (kept.check(now, method), method) {
-                (Ok(()), _) => return Ok(kept),
-                (Err(_), AuthMethod::Token { .. }) => {
+                (Ok(()), _) if !(kept.is_counted() && kept.is_old(now)) => return Ok(kept),
+                (_, AuthMethod::Token { .. }) => {
                     self.core.subjects.forget(kept.credential.row.id);
                 }
-                (Err(error), AuthMethod::Mtls { .. } | AuthMethod::Handle) => return Err(error),
+                (outcome, AuthMethod::Mtls { .. } | AuthMethod::Handle) => {
+                    return outcome.map(|()| kept);
+                }
             }
         }
-        let found = self.load(wanted.clone()).await?.ok_or_else(subject::refused)?;
+        let found = self.load(wanted.clone(), now).await?.ok_or_else(subject::refused)?;
         found.check(now, method).map(|()| found)
     }
 }
 
-impl Subject {
-    /// Tells whether a token is accepted as this type, from here, by this node, with this
-    /// certificate (RFC 8705, section 3.1).
-    fn accepts(&self, token: TokenType, with: &Presented<'_>) -> bool {
-        let Some(detail) = &self.token else { return false };
-        let typed = detail.single_use == (token == TokenType::SingleUse);
-        let from = detail.sources.is_empty()
-            || with.source.is_some_and(|at| detail.sources.iter().any(|range| range.contains(at)));
-        let meant = detail.audience.is_empty()
-            || detail.audience.iter().any(|name| with.names.contains(name));
-        let bound = detail.certificate.as_ref().is_none_or(|thumbprint| {
+impl TokenDetail {
+    /// Tells whether a token, or the handle of what it paid for, is accepted from here, by this
+    /// node, with this certificate (RFC 8705, section 3.1).
+    fn admits(&self, with: &Presented<'_>) -> bool {
+        let from = self.sources.is_empty()
+            || with.source.is_some_and(|at| self.sources.iter().any(|range| range.contains(at)));
+        let meant =
+            self.audience.is_empty() || self.audience.iter().any(|name| with.names.contains(name));
+        let bound = self.certificate.as_ref().is_none_or(|thumbprint| {
             with.certificate.is_some_and(|shown| HEXLOWER.encode(&shown) == *thumbprint)
         });
-        typed && from && meant && bound
+        from && meant && bound
+    }
+}
+
+impl Subject {
+    /// Tells whether a token is accepted as this type, and otherwise.
+    fn accepts(&self, token: TokenType, with: &Presented<'_>) -> bool {
+        let typed = |detail: &TokenDetail| detail.single_use == (token == TokenType::SingleUse);
+        self.token.as_ref().is_some_and(|detail| typed(detail) && detail.admits(with))
     }
 
     /// Whether the caller's uses are counted.

@@ -124,6 +124,8 @@ pub(super) fn decide(
     let credential = ctx.authenticated().map(|caller| caller.credential);
     if let (Some(credential), [resource]) = (credential, resources.as_slice())
         && let Some(kept) = core.decisions.lookup(ctx, credential, action, resource)
+        // One who was loaded again since, because something moved, is decided on again.
+        && same(kept.subject.as_ref(), subject.as_ref())
     {
         return Ok(kept);
     }
@@ -146,6 +148,10 @@ pub(super) fn decide(
         core.decisions.keep((credential, action, resource.name.clone()), &decision);
     }
     Ok(decision)
+}
+
+fn same(one: Option<&Arc<Subject>>, other: Option<&Arc<Subject>>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| Arc::ptr_eq(one, other))
 }
 
 fn evaluate(

@@ -30,8 +30,11 @@ impl Vault {
         op: O,
     ) -> Result<O::Output> {
         let op = Arc::new(op);
-        for _ in 0..ATTEMPTS {
-            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
+        for attempt in 0..ATTEMPTS {
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
+                self.moved(ctx, attempt);
+                continue;
+            };
             let Ready { view, decision, prepared } = ready;
             let prepared = Arc::new(prepared);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
@@ -39,7 +42,7 @@ impl Vault {
                 vault: self.clone(),
                 view,
                 op: Arc::clone(&op),
-                prepared,
+                prepared: Arc::clone(&prepared),
                 spending: Spending::of::<O>(decision.subject.as_ref()),
                 decision: Arc::clone(&decision),
                 claim: claim.map(Arc::new),
@@ -50,10 +53,10 @@ impl Vault {
                 Answered::Done(output, _) => return Ok(output),
                 Answered::Made(id) => return op.replay(&view, &id).await,
                 Answered::Failed(error) => {
-                    return Err(self.told_of::<O>(ctx, &decision, error).await);
+                    return Err(self.told_of(ctx, op.as_ref(), &prepared, &decision, error).await);
                 }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
-                Answered::Moved => self.forget(),
+                Answered::Moved => self.moved(ctx, attempt),
             }
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
@@ -89,9 +92,11 @@ impl<O: EffectOperation> Effect<O> {
         match self.commit(Step::Record(effect), self.decision.fence(self.view.ctx.now)).await {
             Ok(Answered::Moved) => {
                 // Undone, its claim with it; decided again from the start.
-                let moved = Error::Conflict("what it stood on changed".into());
-                self.give_up(moved, self.claim.clone()).await;
-                Answered::Moved
+                let moved = Error::Conflict("what it stood on changed; its use is taken".into());
+                let failed = self.give_up(moved, self.claim.clone()).await;
+                // Without a key, going round would ask for another use.
+                let once = self.spending.is_some() && self.claim.is_none();
+                if once { failed } else { Answered::Moved }
             }
             // What was done stands outside without a record of it, and the caller does not get it.
             Ok(Answered::Failed(error)) | Err(error) => {
@@ -188,7 +193,7 @@ async fn begin<O: EffectOperation>(
     let (earlier, replace) = match claimed {
         Claimed::Ours => {
             if let Some(spending) = spending {
-                spending.take(ctx, tx).await?;
+                spending.take(ctx, tx, claim.map(|claim| claim.made.as_str())).await?;
             }
             return Ok(None);
         }
@@ -196,8 +201,8 @@ async fn begin<O: EffectOperation>(
         Claimed::Replaces(earlier) => (earlier, true),
     };
     let anew = if let Some(paid) = spending {
-        paid.require_standing(tx).await?;
-        op.resume(ctx, tx, &earlier, replace).await? == Resumed::Anew
+        paid.paid_for(ctx, tx, &earlier).await?
+            && op.resume(ctx, tx, &earlier, replace).await? == Resumed::Anew
     } else if replace {
         op.supersede(ctx, tx, &earlier).await?;
         true
@@ -207,6 +212,9 @@ async fn begin<O: EffectOperation>(
     match claim {
         Some(claim) if anew => {
             claim.moves_on(tx, &earlier).await?;
+            if let Some(paid) = spending {
+                paid.moves_on(tx, &earlier, &claim.made).await?;
+            }
             Ok(None)
         }
         Some(_) | None => Ok(Some(earlier)),

@@ -88,6 +88,7 @@ impl Story {
         action: &'static str,
         subject: &Subject,
         first: &str,
+        keys: Vec<KeyUse>,
     ) -> Result<Self> {
         let core = Arc::clone(&vault.core);
         let noted = vec![(Field::Detail, format!("spent from {first}"))];
@@ -102,8 +103,10 @@ impl Story {
         };
         let draft = facts.draft(core.entropy.as_ref())?;
         let now = core.clock.monotonic();
-        let silent = !core.refusals.records(subject.identity.row.id, action, now);
-        let (ctx, keys) = (ctx.clone(), Vec::new());
+        // No use of a key is without its entry.
+        let silent =
+            keys.is_empty() && !core.refusals.records(subject.identity.row.id, action, now);
+        let ctx = ctx.clone();
         let credential = Some(subject.credential.row.id);
         Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent })
     }
@@ -234,7 +237,6 @@ impl Vault {
         if self.append_story(story, outcome, fence, strike).await? {
             Ok(Some(refusal))
         } else {
-            self.forget();
             Ok(None)
         }
     }

@@ -141,7 +141,7 @@ impl Vault {
         }
         let now = self.core.clock.now()?;
         let subject =
-            self.subject(Wanted::Handle(fingerprint)).await?.ok_or_else(subject::refused)?;
+            self.subject(Wanted::Handle(fingerprint), now).await?.ok_or_else(subject::refused)?;
         let method = AuthMethod::Mtls { fingerprint };
         subject.check(now, method)?;
         if !claims(&subject) {
@@ -159,15 +159,15 @@ impl Vault {
         self.core.refusals.stranger(reason, source);
     }
 
-    async fn subject(&self, wanted: Wanted) -> Result<Option<Arc<Subject>>> {
+    async fn subject(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
         match self.core.subjects.lookup(&wanted) {
             Some(kept) => Ok(Some(kept)),
-            None => self.load(wanted).await,
+            None => self.load(wanted, now).await,
         }
     }
 
     /// Reads a subject, and keeps it.
-    async fn load(&self, wanted: Wanted) -> Result<Option<Arc<Subject>>> {
+    async fn load(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
         let emptied = self.core.subjects.emptied();
         let (load, core) = (wanted.clone(), Arc::clone(&self.core));
         let loaded = self
@@ -175,7 +175,7 @@ impl Vault {
             .reader
             .view(move |tx| {
                 let vault = core.identity.id;
-                async move { Subject::load(tx, vault, &load, &core.subjects).await }.boxed()
+                async move { Subject::load(tx, vault, &load, &core.subjects, now).await }.boxed()
             })
             .await?;
         let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
@@ -206,6 +206,15 @@ impl Vault {
         self.core.forget();
     }
 
+    /// Forgets what a decision stood on that moved: who asks, because most often that is it; where
+    /// it was not, everything.
+    fn moved(&self, ctx: &RequestContext, attempt: usize) {
+        match ctx.authenticated() {
+            Some(caller) if attempt == 0 => self.core.subjects.forget(caller.credential),
+            Some(_) | None => self.forget(),
+        }
+    }
+
     /// Notes who was served and by which grants, to be written once a minute.
     fn used(&self, ctx: &RequestContext, decision: &Decision) {
         let mut uses = self.core.uses.lock();
@@ -227,6 +236,16 @@ impl Vault {
         prepared: &V::Prepared,
     ) -> Result<Option<run::Claim>> {
         let Some(key) = op.retry_key() else { return Ok(None) };
+        Ok(Some(run::Claim {
+            id: self.claim_id::<V>(ctx, key)?,
+            request: key.request,
+            replace: key.replace,
+            made: op.made(prepared),
+        }))
+    }
+
+    /// Names a caller's key for one action in the store.
+    fn claim_id<V: Verb>(&self, ctx: &RequestContext, key: &RetryKey) -> Result<String> {
         let caller = ctx.authenticated();
         let scope =
             caller.map(|caller| (caller.identity.to_string(), caller.credential.to_string()));
@@ -237,13 +256,7 @@ impl Vault {
             .text(V::ACTION)
             .text(&key.key)
             .finish();
-        let id = base32(&self.core.keyring.idempotency_key()?.tag(&[&input]));
-        Ok(Some(run::Claim {
-            id,
-            request: key.request,
-            replace: key.replace,
-            made: op.made(prepared),
-        }))
+        Ok(base32(&self.core.keyring.idempotency_key()?.tag(&[&input])))
     }
 
     /// The vault's clock.

@@ -35,8 +35,11 @@ impl Vault {
     }
 
     async fn attempt<O: Operation>(&self, ctx: &RequestContext, op: Arc<O>) -> Result<O::Output> {
-        for _ in 0..ATTEMPTS {
-            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
+        for attempt in 0..ATTEMPTS {
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
+                self.moved(ctx, attempt);
+                continue;
+            };
             let Ready { view, decision, prepared } = ready;
             let prepared = Arc::new(prepared);
             let mut note = Note::default();
@@ -48,7 +51,7 @@ impl Vault {
             let work = RunWork {
                 op: Arc::clone(&op),
                 story: Story::new(self, ctx, O::ACTION, &decision, note)?,
-                prepared,
+                prepared: Arc::clone(&prepared),
                 decision: Arc::clone(&decision),
                 bumps: needs.bumps,
                 claim,
@@ -64,10 +67,10 @@ impl Vault {
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,
                 Answered::Failed(error) => {
-                    return Err(self.told_of::<O>(ctx, &decision, error).await);
+                    return Err(self.told_of(ctx, op.as_ref(), &prepared, &decision, error).await);
                 }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
-                Answered::Moved => self.forget(),
+                Answered::Moved => self.moved(ctx, attempt),
             }
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
@@ -78,11 +81,17 @@ impl Vault {
     pub(super) async fn told_of<V: Verb>(
         &self,
         ctx: &RequestContext,
+        op: &V,
+        prepared: &V::Prepared,
         decision: &Decision,
         error: Error,
     ) -> Error {
         match (&error, &decision.subject) {
-            (Error::Spent(_), Some(subject)) => self.shown_again::<V>(ctx, subject).await,
+            (Error::Spent(_), Some(subject)) => {
+                let mut note = Note::default();
+                op.note(prepared, &mut note);
+                self.shown_again::<V>(ctx, subject, note.keys).await
+            }
             (_, _) => error,
         }
     }
@@ -134,7 +143,6 @@ impl Vault {
                 if self.record_failure(ctx, V::ACTION, &decision, &error).await? {
                     return Err(error);
                 }
-                self.forget();
                 Ok(None)
             }
         }
@@ -262,22 +270,26 @@ impl<O: Operation> Work for RunWork<O> {
         let ctx = &self.story.ctx;
         let mut spending = self.spending.as_ref();
         if let Some(claim) = &self.claim {
-            let claimed = claim.take(ctx, tx).await?;
-            if claimed != Claimed::Ours
-                && let Some(paid) = spending.take()
-            {
+            let (earlier, replace) = match claim.take(ctx, tx).await? {
+                Claimed::Ours => (None, false),
+                Claimed::Made(made) => (Some(made), false),
+                Claimed::Replaces(earlier) => (Some(earlier), true),
+            };
+            if let Some(earlier) = earlier {
                 // What a use paid for is shown, or replaced, without another.
-                paid.require_standing(tx).await?;
-            }
-            match claimed {
-                Claimed::Ours => {}
-                Claimed::Made(made) => {
-                    self.output = Some(Answered::Made(made));
+                let paid = spending.take();
+                let stands = match paid {
+                    Some(paid) => paid.paid_for(ctx, tx, &earlier).await?,
+                    None => true,
+                };
+                if !(replace && stands) {
+                    self.output = Some(Answered::Made(earlier));
                     return Ok(());
                 }
-                Claimed::Replaces(earlier) => {
-                    self.op.supersede(ctx, tx, &earlier).await?;
-                    claim.moves_on(tx, &earlier).await?;
+                self.op.supersede(ctx, tx, &earlier).await?;
+                claim.moves_on(tx, &earlier).await?;
+                if let Some(paid) = paid {
+                    paid.moves_on(tx, &earlier, &claim.made).await?;
                 }
             }
         }
@@ -286,7 +298,8 @@ impl<O: Operation> Work for RunWork<O> {
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
         if let Some(spending) = spending {
-            spending.take(ctx, tx).await?;
+            let made = self.claim.as_ref().map(|claim| claim.made.as_str());
+            spending.take(ctx, tx, made).await?;
         }
         self.output = Some(Answered::Done(output, 0));
         Ok(())

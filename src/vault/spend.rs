@@ -12,8 +12,9 @@ use super::subject::Subject;
 use super::token::{Spent, TokenDetail};
 use super::{Vault, Verb};
 use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::{StoreError, Tx, Versioned, idempotency};
 use crate::types::{AuthMethod, CredentialId, CredentialState, RequestContext, UnixMillis};
 
 /// Refusals by policy that a counted token survives, less one.
@@ -44,39 +45,80 @@ impl Spending {
         self.0.credential.row.id
     }
 
-    /// Takes one use; the row itself is what everybody who races for it compares.
+    /// Takes one use, for what a call that can be repeated makes; the row itself is what everybody
+    /// who races for it compares.
     ///
     /// # Errors
     /// [`Error::Spent`] when there is none left, [`Error::Unauthenticated`] when it was revoked.
-    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<()> {
-        match take(ctx, tx, &self.0.credential).await {
+    pub(super) async fn take(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        made: Option<&str>,
+    ) -> Result<()> {
+        match take(ctx, tx, &self.0.credential, made).await {
             // What was kept of it is older: look once, in this transaction, where nobody else
             // can change it on the embedded store, and hardly anybody on the other.
             Err(Error::Conflict(_)) => {
                 let id = self.0.credential.row.id;
                 let read = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(over)?;
-                take(ctx, tx, &read).await
+                take(ctx, tx, &read, made).await
             }
             taken => taken,
         }
     }
 
-    /// Checks what no fence holds where no use is taken: that nobody revoked the token.
+    /// Checks what no fence holds where no use is taken: that nobody revoked the token, and that
+    /// one which is spent goes on from where its last use was made. Tells whether a use paid for
+    /// what the call made before.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] when somebody did.
-    pub(super) async fn require_standing(&self, tx: &mut Tx) -> Result<()> {
-        let token = tx.lookup::<CredentialRow>(&self.token()).await?;
-        match token.ok_or_else(over)?.row.state {
-            CredentialState::Active | CredentialState::Spent => Ok(()),
+    /// [`Error::Unauthenticated`] when somebody did, [`Error::Spent`] when it comes from elsewhere.
+    pub(super) async fn paid_for(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        earlier: &str,
+    ) -> Result<bool> {
+        let row = tx.lookup::<CredentialRow>(&self.token()).await?.ok_or_else(over)?.row;
+        let detail = TokenDetail::decode(&row.detail)?;
+        match row.state {
+            CredentialState::Active => {}
+            CredentialState::Spent => {
+                if !detail.spent.is_some_and(|spent| resumes(ctx, &spent)) {
+                    return Err(spent());
+                }
+            }
             CredentialState::Pending | CredentialState::Revoking | CredentialState::Ended => {
-                Err(over())
+                return Err(over());
             }
         }
+        Ok(detail.paid.iter().any(|paid| paid == earlier))
+    }
+
+    /// Says that the use now pays for what takes the place of what the call made before: of several
+    /// that go on from the same, one does.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when another was first.
+    pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str, made: &str) -> Result<()> {
+        let read = tx.lookup::<CredentialRow>(&self.token()).await?.ok_or_else(over)?;
+        let mut detail = TokenDetail::decode(&read.row.detail)?;
+        if !detail.pays_for(earlier, made) {
+            return Err(StoreError::Stale.into());
+        }
+        let row = CredentialRow { detail: detail.encode()?, ..read.row };
+        tx.update(read.version, &row).await?;
+        Ok(())
     }
 }
 
-async fn take(ctx: &RequestContext, tx: &mut Tx, read: &Versioned<CredentialRow>) -> Result<()> {
+async fn take(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    read: &Versioned<CredentialRow>,
+    made: Option<&str>,
+) -> Result<()> {
     match read.row.state {
         CredentialState::Active => {}
         CredentialState::Spent => return Err(spent()),
@@ -86,7 +128,7 @@ async fn take(ctx: &RequestContext, tx: &mut Tx, read: &Versioned<CredentialRow>
     }
     let mut detail = TokenDetail::decode(&read.row.detail)?;
     let (source, certificate) = shown(ctx);
-    if !detail.take_use(Spent { at: ctx.now.0, source, certificate }) {
+    if !detail.take_use(Spent { at: ctx.now.0, source, certificate }, made) {
         return Err(spent());
     }
     let state = match detail.spent {
@@ -142,17 +184,15 @@ impl Strike {
             tx.bump_authority()?;
         }
         row.detail = detail.encode()?;
-        match tx.update(read.version, &row).await {
-            Ok(_) => Ok(()),
-            Err(StoreError::Stale) => Err(StoreError::Again.into()),
-            Err(error) => Err(error.into()),
-        }
+        tx.update(read.version, &row).await?;
+        Ok(())
     }
 }
 
 impl Vault {
     /// Lets a spent token through where it may resume what its last use began: the same call, with
-    /// its idempotency key, from the same place or with the same certificate.
+    /// its idempotency key, from the same place or with the same certificate. Whoever has another
+    /// key gets no further: what is prepared may cost a signature.
     pub(super) async fn require_unspent<V: Verb>(
         &self,
         ctx: &RequestContext,
@@ -162,16 +202,28 @@ impl Vault {
         let Some(subject) = subject.filter(|subject| subject.is_spent()) else { return Ok(()) };
         let before = subject.token.as_ref().and_then(|token| token.spent.as_ref());
         let resumes = V::SPENDS
-            && op.retry_key().is_some()
-            && before.is_some_and(|before| resumes(ctx, before));
-        if resumes { Ok(()) } else { Err(self.shown_again::<V>(ctx, subject).await) }
+            && before.is_some_and(|before| resumes(ctx, before))
+            && self.has_claimed(ctx, op).await?;
+        if resumes { Ok(()) } else { Err(self.shown_again::<V>(ctx, subject, Vec::new()).await) }
     }
 
-    /// Puts on the record that a spent token was shown again, with both sources; what to answer.
+    async fn has_claimed<V: Verb>(&self, ctx: &RequestContext, op: &V) -> Result<bool> {
+        let Some(key) = op.retry_key() else { return Ok(false) };
+        let id = self.claim_id::<V>(ctx, key)?;
+        let read = self
+            .core
+            .reader
+            .view(move |tx| async move { Ok(idempotency::is_claimed(tx, &id).await?) }.boxed());
+        read.await
+    }
+
+    /// Puts on the record that a spent token was shown again, with both sources and the keys that
+    /// were used before it was known; what to answer.
     pub(super) async fn shown_again<V: Verb>(
         &self,
         ctx: &RequestContext,
         subject: &Arc<Subject>,
+        keys: Vec<KeyUse>,
     ) -> Error {
         let id = subject.credential.row.id;
         let row = self
@@ -187,7 +239,7 @@ impl Vault {
             Ok(detail) => detail.spent.map(|spent| spent.source).unwrap_or_default(),
             Err(error) => return error,
         };
-        let told = Story::shown_again(self, ctx, V::ACTION, subject, &first);
+        let told = Story::shown_again(self, ctx, V::ACTION, subject, &first, keys);
         let story = match told {
             Ok(story) => story,
             Err(error) => return error,

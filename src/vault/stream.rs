@@ -45,11 +45,19 @@ impl Vault {
         op: O,
     ) -> Result<mpsc::Receiver<Result<O::Output>>> {
         let op = Arc::new(op);
-        for _ in 0..ATTEMPTS {
-            let Some(ready) = self.ready(ctx, op.as_ref()).await? else { continue };
+        for attempt in 0..ATTEMPTS {
+            let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
+                self.moved(ctx, attempt);
+                continue;
+            };
             let Ready { view, decision, prepared: at } = ready;
             if decision.subject.as_ref().is_some_and(|subject| subject.is_counted()) {
-                return Err(Error::Denied("a stream is not what a counted use pays for".into()));
+                let refusal = Error::Denied("a stream is not what a counted use pays for".into());
+                if self.record_failure(ctx, O::ACTION, &decision, &refusal).await? {
+                    return Err(refusal);
+                }
+                self.moved(ctx, attempt);
+                continue;
             }
             let (items, receiver) = mpsc::channel(AHEAD);
             let stream = Streaming {
@@ -70,7 +78,7 @@ impl Vault {
             if begun.await.map_err(|_dropped| Error::OutcomeUnknown)?? {
                 return Ok(receiver);
             }
-            self.forget();
+            self.moved(ctx, attempt);
         }
         Err(Error::Conflict("what this request stands on keeps changing; retry".into()))
     }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, Terms, TokenDetail};
 use crate::error::{Error, Result};
@@ -25,7 +27,10 @@ pub const ADMINISTRATORS: &str = "administrators";
 /// Grants that one identity or group may hold.
 pub const GRANTS: i64 = 10_000;
 /// Tokens above a token, at the most.
-pub const DEPTH: u32 = 8;
+pub const DEPTH: usize = 8;
+/// How long what was read of an identity stands for its other credentials, and of a token whose
+/// uses are counted for its next call, in milliseconds.
+const STANDS_MS: i64 = 1_000;
 
 /// A credential with its identity, owner, groups and grants, as of one snapshot.
 #[derive(Debug)]
@@ -46,14 +51,18 @@ pub struct Subject {
     pub labels: BTreeMap<String, String>,
     /// What a token may do; none where the credential is no token.
     pub token: Option<TokenDetail>,
+    /// Of the handle of a lease, what the token may do that the lease was asked for with.
+    pub(super) through: Option<TokenDetail>,
     /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
     pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
-    /// What a token hangs on: tokens and a login, nearest first.
+    /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// The vault, which counts its restores.
     vault: Versioned<VaultRow>,
     /// The authority epoch of the snapshot.
     pub epoch: i64,
+    /// When the rows of its identity were read.
+    read_at: UnixMillis,
     /// Every sealed row above that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
 }
@@ -99,16 +108,21 @@ impl Subject {
         vault: VaultId,
         by: &Wanted,
         kept: &Subjects,
+        now: UnixMillis,
     ) -> Result<Option<Self>> {
         let credential = match by {
             Wanted::Handle(handle) => credentials::by_handle(tx, handle).await?,
             Wanted::Id(id) => tx.lookup::<CredentialRow>(id).await?,
+            Wanted::Token(id, handle) => {
+                let found = tx.lookup::<CredentialRow>(id).await?;
+                found.filter(|found| proves(&found.row, handle))
+            }
         };
         let Some(credential) = credential else { return Ok(None) };
-        let (token, ancestors) = above(tx, &credential).await?;
+        let above = Above::load(tx, &credential).await?;
         let epoch = tx.epoch().await?;
-        if let Some(kin) = kept.kin(credential.row.identity, epoch) {
-            return Ok(Some(kin.with(credential, token, ancestors)));
+        if let Some(kin) = kept.kin(credential.row.identity, epoch, now) {
+            return Ok(Some(kin.with(credential, above)));
         }
         let missing = || Error::internal("a credential without its identity");
         let identity =
@@ -142,7 +156,7 @@ impl Subject {
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
-        let rows = Vec::new();
+        let (rows, Above { token, through, ancestors }) = (Vec::new(), above);
         let mut subject = Self {
             credential,
             identity,
@@ -152,10 +166,12 @@ impl Subject {
             lifecycle,
             labels,
             token,
+            through,
             recovery,
             ancestors,
             vault,
             epoch,
+            read_at: now,
             rows,
         };
         subject.rows = subject.fences();
@@ -163,12 +179,8 @@ impl Subject {
     }
 
     /// The same identity by another credential, as of the same epoch.
-    fn with(
-        &self,
-        credential: Versioned<CredentialRow>,
-        token: Option<TokenDetail>,
-        ancestors: Vec<Versioned<CredentialRow>>,
-    ) -> Self {
+    fn with(&self, credential: Versioned<CredentialRow>, above: Above) -> Self {
+        let Above { token, through, ancestors } = above;
         let mut subject = Self {
             credential,
             identity: self.identity.clone(),
@@ -178,10 +190,12 @@ impl Subject {
             lifecycle: self.lifecycle.clone(),
             labels: self.labels.clone(),
             token,
+            through,
             recovery: self.recovery.clone(),
             ancestors,
             vault: self.vault.clone(),
             epoch: self.epoch,
+            read_at: self.read_at,
             rows: Vec::new(),
         };
         subject.rows = subject.fences();
@@ -203,17 +217,49 @@ impl Subject {
         self.vault.row.restore_epoch
     }
 
-    /// Tells whether a token and all that it hangs on are in force, its time aside. A token that
-    /// is spent has something to say yet: see [`super::spend`].
-    fn token_stands(&self) -> bool {
-        let restored = |token: &TokenDetail| token.restore_epoch == self.restore_epoch();
+    /// When the last of them was; 0 before the first.
+    #[must_use]
+    pub const fn restored_at(&self) -> UnixMillis {
+        self.vault.row.restored_at
+    }
+
+    /// Tells whether what it was loaded from is to be looked at again, whatever the epoch says.
+    pub(super) const fn is_old(&self, now: UnixMillis) -> bool {
+        now.0.saturating_sub(self.read_at.0) >= STANDS_MS
+    }
+
+    /// Tells whether a token or a login and all that it hangs on are in force, its time aside. A
+    /// token that is spent has something to say yet: see [`super::spend`].
+    fn stands(&self) -> bool {
         let alive = |row: &CredentialRow| match row.state {
             CredentialState::Active | CredentialState::Spent => true,
             CredentialState::Pending | CredentialState::Revoking | CredentialState::Ended => false,
         };
-        self.token.as_ref().is_some_and(restored)
-            && alive(&self.credential.row)
-            && self.ancestors.iter().all(|ancestor| alive(&ancestor.row))
+        alive(&self.credential.row) && self.ancestors.iter().all(|above| alive(&above.row))
+    }
+
+    /// Tells whether a token was made since the vault was last restored.
+    fn is_restored(&self, token: &TokenDetail) -> bool {
+        token.restore_epoch == self.restore_epoch()
+    }
+
+    /// The credential, where what it makes is to end with it: a token, or a login that hangs on one.
+    #[must_use]
+    pub fn bond(&self) -> Option<&CredentialRow> {
+        let bonds = self.token.is_some() || !self.ancestors.is_empty();
+        bonds.then_some(&self.credential.row)
+    }
+
+    /// Checks that it is not too deep for something to hang on it.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] where it is.
+    pub fn require_room_below(&self) -> Result<()> {
+        if self.ancestors.len() > DEPTH {
+            let text = format!("a token hangs at most {DEPTH} tokens deep");
+            return Err(Error::precondition(text));
+        }
+        Ok(())
     }
 
     /// Tells whether the credential is accepted at a moment, as what it was presented as.
@@ -223,14 +269,16 @@ impl Subject {
     pub fn check(&self, now: UnixMillis, method: AuthMethod) -> Result<()> {
         let (credential, identity) = (&self.credential.row, &self.identity.row);
         let meant = match method {
-            AuthMethod::Mtls { .. } => {
-                credential.kind == CredentialKind::Login
-                    && credential.state == CredentialState::Active
-            }
+            AuthMethod::Mtls { .. } => credential.kind == CredentialKind::Login && self.stands(),
             AuthMethod::Token { .. } => {
-                credential.kind == CredentialKind::Token && self.token_stands()
+                credential.kind == CredentialKind::Token
+                    && self.stands()
+                    && self.token.as_ref().is_some_and(|token| self.is_restored(token))
             }
-            AuthMethod::Handle => credential.kind == CredentialKind::Lease,
+            AuthMethod::Handle => {
+                credential.kind == CredentialKind::Lease
+                    && self.through.as_ref().is_none_or(|token| self.is_restored(token))
+            }
         };
         let accepted = meant
             && credential.revocation_epoch == identity.revocation_epoch
@@ -350,27 +398,55 @@ impl HeldGrant {
     }
 }
 
-/// Reads what a token may do and what it hangs on: tokens and a login certificate.
-async fn above(
-    tx: &mut Tx,
-    credential: &Versioned<CredentialRow>,
-) -> Result<(Option<TokenDetail>, Vec<Versioned<CredentialRow>>)> {
-    if credential.row.kind != CredentialKind::Token {
-        return Ok((None, Vec::new()));
-    }
-    let detail = TokenDetail::decode(&credential.row.detail)?;
-    let (mut ancestors, mut next) = (Vec::new(), credential.row.parent);
-    while let Some(id) = next {
-        let missing = || Error::internal("a token without its parent");
-        let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?;
-        next = parent.row.parent;
-        ancestors.push(parent);
-        // A login is above the tokens.
-        if ancestors.len() > usize::try_from(DEPTH).unwrap_or_default().saturating_add(1) {
-            return Err(Error::internal("a token is deeper than any can be"));
+/// What stands above a credential.
+struct Above {
+    token: Option<TokenDetail>,
+    through: Option<TokenDetail>,
+    ancestors: Vec<Versioned<CredentialRow>>,
+}
+
+impl Above {
+    /// Reads what a token may do, what tokens and logins hang on, and what a lease was asked for
+    /// with.
+    async fn load(tx: &mut Tx, credential: &Versioned<CredentialRow>) -> Result<Self> {
+        let mut above = Self { token: None, through: None, ancestors: Vec::new() };
+        let Versioned { row, .. } = credential;
+        match row.kind {
+            CredentialKind::Token => above.token = Some(TokenDetail::decode(&row.detail)?),
+            CredentialKind::Login => {}
+            CredentialKind::Lease => {
+                if let Some(id) = row.parent {
+                    let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
+                    let token = parent.row.kind == CredentialKind::Token;
+                    let detail = token.then(|| TokenDetail::decode(&parent.row.detail));
+                    above.through = detail.transpose()?;
+                }
+                return Ok(above);
+            }
+            CredentialKind::Certificate => return Ok(above),
         }
+        let mut next = row.parent;
+        while let Some(id) = next {
+            let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
+            next = parent.row.parent;
+            above.ancestors.push(parent);
+            // A login is above the first token.
+            if above.ancestors.len() > DEPTH.saturating_add(1) {
+                return Err(Error::internal("a token is deeper than any can be"));
+            }
+        }
+        Ok(above)
     }
-    Ok((Some(detail), ancestors))
+}
+
+fn parentless() -> Error {
+    Error::internal("a credential without its parent")
+}
+
+/// Tells whether a token is the one that was made, by what is stored of it.
+pub(super) fn proves(row: &CredentialRow, handle: &[u8; 32]) -> bool {
+    let same = |stored: &[u8]| verify_slices_are_equal(stored, handle).is_ok();
+    row.kind == CredentialKind::Token && row.handle.as_deref().is_some_and(same)
 }
 
 fn is_administrators(group: &Versioned<GroupRow>) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::subject::{Held, Subject};
-use crate::types::{CredentialId, CredentialKind, Id, IdentityId};
+use crate::types::{CredentialId, CredentialKind, Id, IdentityId, UnixMillis};
 
 /// Subjects kept.
 const KEPT: usize = 20_000;
@@ -18,6 +18,8 @@ pub(super) const WEIGHT: usize = 200_000;
 pub(super) enum Wanted {
     Handle([u8; 32]),
     Id(CredentialId),
+    /// A token by its id, with what is stored of it: nothing is loaded for whoever made it up.
+    Token(CredentialId, [u8; 32]),
 }
 
 /// Subjects kept: a stale one is slow, never wrong, because commits re-read what it stood on.
@@ -41,7 +43,7 @@ impl Subjects {
         let kept = self.0.lock();
         let id = match wanted {
             Wanted::Handle(handle) => kept.by_handle.get(handle)?,
-            Wanted::Id(id) => id,
+            Wanted::Id(id) | Wanted::Token(id, _) => id,
         };
         kept.by_id.get(id).cloned()
     }
@@ -52,10 +54,17 @@ impl Subjects {
         kept.holders.get(&holder).filter(|held| held.version == version).cloned()
     }
 
-    /// A subject of the same identity, as of the same epoch: all but its credential is the same.
-    pub(super) fn kin(&self, identity: IdentityId, epoch: i64) -> Option<Arc<Subject>> {
+    /// A subject of the same identity, as of the same epoch and not long ago: all but its
+    /// credential is the same.
+    pub(super) fn kin(
+        &self,
+        identity: IdentityId,
+        epoch: i64,
+        now: UnixMillis,
+    ) -> Option<Arc<Subject>> {
         let kept = self.0.lock();
-        kept.by_identity.get(&identity).filter(|kin| kin.epoch == epoch).cloned()
+        let kin = kept.by_identity.get(&identity);
+        kin.filter(|kin| kin.epoch == epoch && !kin.is_old(now)).cloned()
     }
 
     /// Forgets one subject.

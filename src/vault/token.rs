@@ -37,14 +37,15 @@ pub struct TokenDetail {
     pub restore_epoch: i64,
     /// What a renewal that names no span gets, in seconds.
     pub ttl_s: u64,
-    /// Tokens above it.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub depth: u32,
     /// Who made it: an identity's id.
     pub created_by: String,
     /// How its last use was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
+    /// What its newest uses paid for, of calls that can be repeated. A repeated call finds what it
+    /// made by a row that is not sealed: it goes on with nothing that does not stand here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paid: Vec<String>,
     /// How it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Revoked>,
@@ -72,6 +73,9 @@ pub struct Revoked {
     pub by: String,
 }
 
+/// Uses of which it is known what they paid for: older ones show what they made, and make no other.
+const PAID: usize = 16;
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references")]
 const fn is_zero(number: &u32) -> bool {
     *number == 0
@@ -96,9 +100,18 @@ impl Scope {
             && !(administrative && self.resource.has_wildcard())
     }
 
+    /// Tells whether whoever has this may pass the other on. What administers is passed on as it
+    /// is or not at all: neither a wildcard nor an action that is not named ever administered.
     fn covers(&self, other: &Self) -> bool {
-        self.resource.covers(&other.resource)
-            && (self.action.is_none() || self.action == other.action)
+        self == other
+            || (!other.administers()
+                && self.resource.covers(&other.resource)
+                && (self.action.is_none() || self.action == other.action))
+    }
+
+    fn administers(&self) -> bool {
+        let named = self.action.as_deref().and_then(Verb::lookup);
+        named.is_some_and(|verb| verb.administrative)
     }
 }
 
@@ -194,25 +207,37 @@ impl TokenDetail {
         within("the network", sources.is_empty() || self.sources.iter().all(from))?;
         let at = |one: &String| audience.contains(one);
         within("the audience", audience.is_empty() || self.audience.iter().all(at))?;
-        let to = |one: &Scope| scope.iter().any(|wide| wide.covers(one));
-        within("the scope", scope.is_empty() || self.scope.iter().all(to))?;
+        let to = |one: &Scope| {
+            (scope.is_empty() && !one.administers()) || scope.iter().any(|wide| wide.covers(one))
+        };
+        within("the scope", self.scope.iter().all(to))?;
         // A binding can be added, not changed: the child is as bound as its parent.
         self.certificate = self.certificate.or_else(|| parent.certificate.clone());
         let bound = parent.certificate.is_none() || self.certificate == parent.certificate;
         within("the binding", bound)?;
-        self.depth = parent.depth.saturating_add(1);
         Ok(self)
     }
 
-    /// Takes one use; false when there is none.
-    pub(super) fn take_use(&mut self, spent: Spent) -> bool {
+    /// Takes one use, for what a call that can be repeated makes; false when there is none.
+    pub(super) fn take_use(&mut self, spent: Spent, made: Option<&str>) -> bool {
         let Some(left) = self.uses_left else { return true };
         let Some(rest) = left.checked_sub(1) else { return false };
         self.uses_left = Some(rest);
         if rest == 0 {
             self.spent = Some(spent);
         }
+        if let Some(made) = made {
+            self.paid.push(made.to_owned());
+            let over = self.paid.len().saturating_sub(PAID);
+            drop(self.paid.drain(..over));
+        }
         true
+    }
+
+    /// Says that what a use paid for was replaced by another; false when no use paid for it.
+    pub(super) fn pays_for(&mut self, earlier: &str, made: &str) -> bool {
+        let paid = self.paid.iter_mut().find(|paid| *paid == earlier);
+        paid.map(|paid| made.clone_into(paid)).is_some()
     }
 
     /// Notes that it was revoked.
@@ -239,9 +264,9 @@ mod tests {
             certificate: None,
             restore_epoch: 0,
             ttl_s: 900,
-            depth: 0,
             created_by: "x".to_owned(),
             spent: None,
+            paid: vec![],
             revoked: None,
         }
     }
@@ -261,7 +286,7 @@ mod tests {
         let bare = TokenDetail { sources: vec![], audience: vec![], scope: vec![], ..detail() };
         let child = bare.clone().under(&parent).unwrap();
         assert_eq!((&child.sources, &child.scope), (&parent.sources, &parent.scope));
-        assert_eq!((&child.audience, child.depth), (&parent.audience, 1));
+        assert_eq!(child.audience, parent.audience);
         let narrow = |change: &dyn Fn(&mut TokenDetail)| {
             let mut one = bare.clone();
             change(&mut one);
@@ -288,6 +313,46 @@ mod tests {
         assert!(other.under(&bound).is_err());
         let counted = TokenDetail { uses_left: Some(9), ..detail() };
         assert!(matches!(bare.under(&counted), Err(Error::Precondition(_))));
+    }
+
+    #[test]
+    fn what_the_newest_uses_paid_for_is_known_and_moves_on() {
+        let mut token = TokenDetail { uses_left: Some(20), ..detail() };
+        let spent = Spent { at: 1, source: String::new(), certificate: String::new() };
+        assert!(token.take_use(spent.clone(), None) && token.paid.is_empty());
+        for n in 0..19 {
+            assert!(token.take_use(spent.clone(), Some(&n.to_string())));
+        }
+        assert!(!token.take_use(spent, Some("more")) && token.spent.is_some());
+        assert_eq!(token.paid.len(), PAID);
+        assert!(!token.pays_for("2", "x"), "it is too old");
+        assert!(token.pays_for("3", "x") && !token.pays_for("3", "y") && token.pays_for("x", "z"));
+    }
+
+    #[test]
+    fn what_administers_is_passed_on_as_it_is_or_not_at_all() {
+        let scoped = |texts: &[&str]| {
+            let scope = texts.iter().map(|text| text.parse().unwrap()).collect();
+            TokenDetail { scope, sources: vec![], audience: vec![], ..detail() }
+        };
+        let exact = "groups/team:groups.create";
+        for (parent, fits) in [
+            (&[][..], false),
+            (&["groups/team"], false),
+            (&["groups/**"], false),
+            (&["groups/*:groups.create"], false),
+            (&["groups/team:groups.add"], false),
+            (&["pki/web", exact], true),
+        ] {
+            for child in [&[exact][..], &["pki/web", exact]] {
+                let made = scoped(child).under(&scoped(parent));
+                let whole = child.len() == 1 || parent.contains(&"pki/web");
+                assert_eq!(made.is_ok(), fits && whole, "{child:?} of {parent:?}");
+            }
+        }
+        let wide = "groups/*:groups.create";
+        assert!(scoped(&[wide]).under(&scoped(&["groups/**"])).is_err());
+        assert!(scoped(&["pki/web:pki.sign"]).under(&scoped(&[])).is_ok());
     }
 
     #[test]

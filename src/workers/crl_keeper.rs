@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::Worker;
-use crate::engines::pki::{AuthoritySlot, CrlSlot, SignCrl, issuing, listed_from};
+use crate::engines::pki::{AuthoritySlot, CrlSlot, Place, SignCrl, issuing, listed_from};
 use crate::error::{Error, Result};
 use crate::store::crls::{self, CrlRow};
 use crate::store::{Reader, Versioned};
@@ -43,34 +43,40 @@ impl CrlKeeper {
         Self { vault, reader, authorities, crls, looked, tries: AtomicU32::new(0), next_try }
     }
 
-    /// Takes over the newest list of the store, and tells the authority epoch as of before.
-    async fn load(&self) -> Result<i64> {
+    /// Takes over the newest list of the store; tells the authority epoch as of before, and where
+    /// the list is.
+    async fn load(&self) -> Result<(i64, Place)> {
         let known = self.crls.current().map(|crl| crl.version);
         let read = self.reader.view(move |tx| {
             async move {
                 let (epoch, id) = (tx.epoch().await?, issuing()?);
-                let newer = crls::version(tx, &id).await? != known;
-                Ok((epoch, if newer { tx.lookup::<CrlRow>(&id).await? } else { None }))
+                let stored = crls::version(tx, &id).await?;
+                if stored.is_some() && stored == known {
+                    return Ok((epoch, Place::Known, None));
+                }
+                let newest = tx.lookup_intact::<CrlRow>(&id).await?;
+                let place = newest.as_ref().map_or(Place::Lost(stored), |_| Place::Known);
+                Ok((epoch, place, newest))
             }
             .boxed()
         });
-        let (epoch, newest) = read.await?;
+        let (epoch, place, newest) = read.await?;
         if let Some(newest) = newest {
             self.crls.offer(Arc::new(newest));
         }
-        Ok(epoch)
+        Ok((epoch, place))
     }
 
     /// Tells whether something was revoked that does not stand on the list. Those that were ended
-    /// are counted each time; who was contained only where rights moved.
+    /// are added up each time; who was contained only where rights moved.
     async fn lacks(&self, crl: &Versioned<CrlRow>, epoch: i64) -> Result<bool> {
         let moved = epoch != self.looked.load(Ordering::Acquire);
         let CrlRow { this_update, ended, contained, .. } = crl.row;
         let read = self.reader.view(move |tx| {
             async move {
                 let since = listed_from(this_update);
-                Ok(crls::count_ended(tx, since).await? != ended
-                    || (moved && crls::count_contained(tx, since).await? != contained))
+                Ok(crls::sum_ended(tx, since).await? != ended
+                    || (moved && crls::sum_contained(tx, since).await? != contained))
             }
             .boxed()
         });
@@ -81,9 +87,9 @@ impl CrlKeeper {
         Ok(lacks)
     }
 
-    async fn sign(&self, replaces: Option<Arc<Versioned<CrlRow>>>) -> Result<()> {
+    async fn sign(&self, replaces: Option<Arc<Versioned<CrlRow>>>, place: Place) -> Result<()> {
         let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
-        let op = SignCrl { authorities: self.authorities.clone(), replaces };
+        let op = SignCrl { authorities: self.authorities.clone(), replaces, place };
         match self.vault.run(&ctx, op).await {
             Ok(signed) => self.crls.offer(Arc::new(signed)),
             // Another node was first; its list is taken over in the next round.
@@ -100,19 +106,21 @@ impl Worker for CrlKeeper {
     const PERIOD: Duration = Duration::from_millis(500);
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
-        let epoch = self.load().await?;
+        let (epoch, place) = self.load().await?;
         let crl = self.crls.current();
         let due = match &crl {
-            None => true,
-            Some(crl) => {
+            // One a second at most: its number is that second.
+            Some(crl) if crl.row.this_update.seconds() >= now.seconds() => false,
+            Some(crl) if place == Place::Known => {
                 now.0.saturating_sub(crl.row.this_update.0) >= REFRESH_MS
                     || self.lacks(crl, epoch).await?
             }
+            Some(_) | None => true,
         };
         if !due || now.0 < self.next_try.load(Ordering::Acquire) {
             return Ok(());
         }
-        let signed = self.sign(crl).await;
+        let signed = self.sign(crl, place).await;
         if signed.is_ok() {
             self.tries.store(0, Ordering::Release);
         } else {

@@ -27,6 +27,7 @@ mod harden;
 mod health;
 mod held;
 mod hsm;
+mod http;
 mod identities;
 mod keyring;
 mod leaks;

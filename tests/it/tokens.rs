@@ -1,7 +1,10 @@
 //! Tokens through the real socket: what they are accepted for, how often, and how they end.
 
+mod bonds;
 mod certificates;
+mod ends;
 mod limits;
+mod places;
 mod properties;
 mod races;
 mod registry;

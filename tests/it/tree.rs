@@ -100,6 +100,8 @@ struct Scene {
     /// A token, and the one that all of these were made with, where that is what ends.
     token: String,
     parent: Option<String>,
+    /// Where that ends, a login that was asked for with another's token that ends as it does.
+    login: Option<(Channel, Bearing)>,
     grants: Vec<String>,
     /// A lease of another machine that ends by its own time: then the worker has been round.
     probe: String,
@@ -141,12 +143,16 @@ impl Scene {
             "token" => Some(parent(&machine, row).await),
             _ => None,
         };
+        let login = match (row.parent.as_str(), row.way.as_str()) {
+            ("token", "expiry" | "revocation") => Some(log_in(&world, row).await),
+            _ => None,
+        };
         let bearer = parent.as_ref().map_or_else(|| plain(&machine), |it| bearing(&machine, it));
         let token = if row.way == "spending" { String::new() } else { child(&bearer).await };
         let certificate = sign(&bearer).await;
         let lease = issue_lease(&bearer, 0).await;
         let probe = issue_lease(&plain(&world.etl), SHORT_S / 2).await;
-        Self { world, machine, certificate, lease, token, parent, grants, probe, csr_anew }
+        Self { world, machine, certificate, lease, token, parent, login, grants, probe, csr_anew }
     }
 
     /// Ends what the row names.
@@ -180,9 +186,12 @@ impl Scene {
                 client.remove_role(request).await.unwrap();
             }
             ("token", "revocation") => {
-                let bearer = bearing(&self.machine, self.parent.as_ref().unwrap());
-                let request = RevokeTokenRequest::default();
-                TokenServiceClient::new(bearer).revoke_token(request).await.unwrap();
+                let own = bearing(&self.machine, self.parent.as_ref().unwrap());
+                let (_, others) = self.login.clone().unwrap();
+                for bearer in [own, others] {
+                    let request = RevokeTokenRequest::default();
+                    TokenServiceClient::new(bearer).revoke_token(request).await.unwrap();
+                }
             }
             // Its second use was the last.
             ("token", "spending") | (_, "expiry") => {}
@@ -203,15 +212,16 @@ impl Scene {
 
     /// Stops the node: its connections would be missing for the scenes to come.
     async fn stop(self) {
-        let Self { world, machine, .. } = self;
+        let Self { world, machine, login, .. } = self;
         let World { mut f, etl, admin, .. } = world;
-        drop((machine, etl, admin));
+        drop((machine, login, etl, admin));
         f.node.take().unwrap().stop().await.unwrap();
     }
 
     /// What has become of the login, the certificate and the lease.
     async fn look(&self) -> Vec<String> {
-        let mut client = IdentityServiceClient::new(self.machine.clone());
+        let login = self.login.as_ref().map_or(&self.machine, |(login, _)| login);
+        let mut client = IdentityServiceClient::new(login.clone());
         let login = client.who_am_i(WhoAmIRequest {}).await.is_ok();
         let mut client = PkiServiceClient::new(self.world.admin.clone());
         let request = ListCertificatesRequest { identity: "etl".into(), ..Default::default() };
@@ -261,6 +271,22 @@ async fn parent(machine: &Channel, row: &Row) -> String {
         _ => TokenOrder { ttl_s: LONG_S, ..Default::default() },
     };
     create(machine, order).await.unwrap().bearer
+}
+
+/// A login of the machine's that an administrator's token asked for.
+async fn log_in(world: &World, row: &Row) -> (Channel, Bearing) {
+    let ttl_s = if row.way == "expiry" { SHORT_S } else { LONG_S };
+    let scope = vec!["identities/etl:identities.issue-cert".to_owned()];
+    let order = TokenOrder { ttl_s, scope, ..Default::default() };
+    let token = create(&world.admin, order).await.unwrap().bearer;
+    let token = bearing(&world.admin, &token);
+    let (key_pem, csr_pem) = csr();
+    let (name, ttl_s) = ("etl".to_owned(), LONG_S);
+    let request = IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
+    let mut client = IdentityServiceClient::new(token.clone());
+    let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
+    let login = Login { key_pem, certificate_pem: issued.certificate_pem };
+    (world.f.connect(&login).await, token)
 }
 
 async fn child(bearer: &Bearing) -> String {

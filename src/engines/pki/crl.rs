@@ -3,7 +3,6 @@
 //! Pure, as [`super::certificate`] is: what stands on a list is told, not looked for. Must not know
 //! the store.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +42,8 @@ pub(super) struct Revoked {
     pub(super) serial: Serial,
     /// When it was first on a list, in seconds since the epoch.
     pub(super) since_s: i64,
+    /// When it ends by time, in seconds since the epoch.
+    pub(super) until_s: i64,
     /// Why.
     pub(super) reason: Reason,
 }
@@ -167,16 +168,56 @@ fn same(written: &RevokedCertificate<'_>, meant: &Revoked) -> bool {
         && written.extensions().len() == usize::from(reason.is_some())
 }
 
-/// Reads since when each certificate stands on a list that this vault signed, in seconds.
-///
-/// # Errors
-/// [`Error::Internal`] when it is none.
-pub(super) fn dates(der: &[u8]) -> Result<HashMap<Serial, i64>> {
-    let (_, list) = CertificateRevocationList::from_der(der).map_err(Error::internal)?;
-    let date = |one: &RevokedCertificate<'_>| {
-        Ok((Serial::from_bytes(one.raw_serial())?, one.revocation_date.timestamp()))
-    };
-    list.iter_revoked_certificates().map(date).collect()
+/// What is kept of each certificate on a list, beside the list itself.
+pub(super) const KEPT_BYTES: usize = Serial::LEN_BYTES + 8 + 8 + 1;
+
+impl Revoked {
+    /// Writes down what the next list has to know of all that stand on this one.
+    pub(super) fn encode(all: &[Self]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(all.len().saturating_mul(KEPT_BYTES));
+        for one in all {
+            bytes.extend_from_slice(one.serial.as_bytes());
+            bytes.extend_from_slice(&one.since_s.to_be_bytes());
+            bytes.extend_from_slice(&one.until_s.to_be_bytes());
+            bytes.push(match one.reason {
+                Reason::Unspecified => 0,
+                Reason::Superseded => 1,
+                Reason::Cessation => 2,
+            });
+        }
+        bytes
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when it is none of it.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Self>> {
+        let (all, []) = bytes.as_chunks::<KEPT_BYTES>() else {
+            return Err(Error::internal("a list that ends within a certificate"));
+        };
+        all.iter().map(Self::decode_one).collect()
+    }
+
+    fn decode_one(bytes: &[u8; KEPT_BYTES]) -> Result<Self> {
+        let malformed = || Error::internal("a list names what is no certificate");
+        let (serial, rest) =
+            bytes.split_first_chunk::<{ Serial::LEN_BYTES }>().ok_or_else(malformed)?;
+        let (since, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
+        let (until, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
+        let reason = match rest {
+            [0] => Reason::Unspecified,
+            [1] => Reason::Superseded,
+            [2] => Reason::Cessation,
+            _ => return Err(malformed()),
+        };
+        Ok(Self {
+            serial: Serial::from_bytes(serial)?,
+            since_s: i64::from_be_bytes(*since),
+            until_s: i64::from_be_bytes(*until),
+            reason,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -192,7 +233,8 @@ mod tests {
     const NOW_S: i64 = 1_767_225_600;
 
     fn revoked(reason: Reason) -> Revoked {
-        Revoked { serial: Serial::random(&SystemEntropy).unwrap(), since_s: NOW_S - 5, reason }
+        let serial = Serial::random(&SystemEntropy).unwrap();
+        Revoked { serial, since_s: NOW_S - 5, until_s: NOW_S + 5, reason }
     }
 
     fn list(revoked: Vec<Revoked>) -> RevocationList {
@@ -212,10 +254,20 @@ mod tests {
             let der = meant.write(&issuer).unwrap();
             let tbs = meant.check(&der, &issuer).unwrap();
             assert!(der.windows(tbs.len()).any(|window| window == tbs));
-            let read = dates(&der).unwrap();
-            assert_eq!(read.len(), meant.revoked.len());
-            assert!(meant.revoked.iter().all(|one| read[&one.serial] == one.since_s));
         }
+    }
+
+    #[test]
+    fn what_stands_on_a_list_is_kept_for_the_next() {
+        for revoked in [vec![], some()] {
+            let kept = Revoked::encode(&revoked);
+            assert_eq!(Revoked::decode(&kept).unwrap(), revoked);
+            let more = [&kept[..], &[0]].concat();
+            assert!(Revoked::decode(&more).is_err());
+        }
+        let mut kept = Revoked::encode(&some());
+        *kept.last_mut().unwrap() = 3;
+        assert!(Revoked::decode(&kept).is_err(), "no such reason");
     }
 
     #[test]

@@ -131,8 +131,10 @@ impl IssueLogin {
             )));
         }
         let ttl = self.ttl.unwrap_or(self.limits.usual).min(most);
-        let end = bearer.identity.row.expires_at;
-        Ok(end.map_or(ttl, |end| ttl.min(end.since(view.now()))))
+        // What a token asks for ends with it.
+        let asks = view.subject()?.bond().map(|asks| asks.expires_at);
+        let ends = bearer.identity.row.expires_at.into_iter().chain(asks);
+        Ok(ends.fold(ttl, |ttl, end| ttl.min(end.since(view.now()))))
     }
 }
 
@@ -197,6 +199,8 @@ impl Verb for IssueLogin {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<PreparedLogin> {
         let bearer = self.bearer(view).await?.ok_or_else(unknown)?;
         bearer.check(view)?;
+        let asks = view.subject()?;
+        asks.require_room_below()?;
         let authorities = self.authorities.current()?;
         let row = &bearer.identity.row;
         let spiffe = SpiffeId {
@@ -209,14 +213,14 @@ impl Verb for IssueLogin {
         let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
-            parent: None,
+            parent: asks.bond().map(|asks| asks.id),
             resource: &decision.resource()?.name,
         };
         Ok(PreparedLogin {
             signed: holder.sign(view, &authorities.login, &template).await?,
             names: template.names().to_vec(),
             chain_pem: authorities.login.pem(),
-            first: view.subject()?.identity.row.kind == Kind::Bootstrap,
+            first: asks.identity.row.kind == Kind::Bootstrap,
             activates: row.state == IdentityState::Registered,
         })
     }

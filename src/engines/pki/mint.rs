@@ -14,6 +14,7 @@ use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
 use super::listing::Standing;
 use super::publish::REPLACED;
+use super::quota::Quota;
 use super::roles::{Roles, no_such_role, role_resource};
 use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, SubjectName};
 use crate::error::{Error, Result};
@@ -37,6 +38,8 @@ pub struct Order {
     pub role: Segment,
     /// How long it lives; none for the role's default.
     pub ttl: Option<Duration>,
+    /// How many certificates an identity may have.
+    pub quota: Quota,
     /// What makes a retry find it.
     pub retry: Option<RetryKey>,
 }
@@ -144,7 +147,7 @@ impl<S: Source> Verb for Mint<S> {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
-        let Order { authorities, roles, role, ttl, .. } = &self.order;
+        let Order { authorities, roles, role, ttl, quota, .. } = &self.order;
         let role = roles.lookup(view, role).await?.ok_or_else(no_such_role)?;
         let authorities = authorities.current()?;
         let (request, private_key) = self.source.request(&role.profile)?;
@@ -162,12 +165,13 @@ impl<S: Source> Verb for Mint<S> {
         if let Some(end) = decision.end(S::ACTION) {
             template.ttl = template.ttl.min(end.since(view.now()));
         }
-        // Revoking a token ends what was asked for with it; a login's end ends nothing.
+        quota.take(view, holder).await?;
+        // Revoking a token ends what was asked for with it; the end of a login ends nothing.
         let asks = view.subject()?;
         let holder_of = Holder {
             kind: CredentialKind::Certificate,
             identity: holder,
-            parent: asks.token.as_ref().map(|_| asks.credential.row.id),
+            parent: asks.bond().map(|asks| asks.id),
             resource: &role.resource.name,
         };
         let Signed { row, certificate, key } =

@@ -21,6 +21,7 @@ mod names;
 mod patterns;
 mod profile;
 mod publish;
+mod quota;
 mod revoke;
 mod roles;
 mod rsa;
@@ -39,7 +40,10 @@ pub use mint::{Issue, Issued, Mint, NewKey, Order, Sign, Source};
 pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
-pub use publish::{CrlSlot, PreparedCrl, ShowCrl, SignCrl, issuing, listed_from};
+pub use publish::{
+    CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, issuing, listed, listed_from,
+};
+pub use quota::Quota;
 pub use revoke::RevokeCertificate;
 pub use roles::{CertificateRole, ListRoles, Put, PutRole, RemoveRole, RolePage, Roles, ShowRole};
 pub use spiffe::{SpiffeId, TrustDomain};

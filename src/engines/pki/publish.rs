@@ -4,7 +4,7 @@
 //! each node keeps the newest in memory for whoever asks. The login CA has no list: logins are
 //! shown to this vault alone, which looks for each among those it issued.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
-use super::crl::{Reason, RevocationList, Revoked, dates};
+use super::crl::{KEPT_BYTES, Reason, RevocationList, Revoked};
 use super::{AuthoritySlot, Role};
 use crate::audit::Field;
 use crate::error::{Error, Result};
@@ -36,6 +36,8 @@ const STAYS_MS: i64 = 2 * 3_600_000;
 /// Certificates on a list at most: 10 MiB. A list that leaves one out would be a lie, so that there
 /// is none beyond.
 const MOST: usize = 200_000;
+/// Certificates on a list from which on somebody has to be told: three quarters of what it holds.
+pub const MANY: usize = 150_000;
 /// Rows read at a time: each holds a certificate.
 const STEP: i64 = 1_000;
 
@@ -80,13 +82,30 @@ fn resource() -> Result<ResourceName> {
     ResourceName::join("pki", &["crl"])
 }
 
+/// Tells how many certificates stand on a list, by what is kept of them.
+#[must_use]
+pub const fn listed(kept_bytes: usize) -> usize {
+    kept_bytes / KEPT_BYTES
+}
+
 /// Signs the list that takes another's place.
 #[derive(Debug)]
 pub struct SignCrl {
     /// Where the authorities are.
     pub authorities: AuthoritySlot,
-    /// The newest list; none before the first.
+    /// The newest list that is known; none before the first.
     pub replaces: Option<Arc<Versioned<CrlRow>>>,
+    /// Where the store has it.
+    pub place: Place,
+}
+
+/// Where the newest list is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// As it is known.
+    Known,
+    /// What is there claims this version and is not what was sealed; or nothing is there.
+    Lost(Option<i64>),
 }
 
 /// A list that was signed and that nobody has yet.
@@ -109,18 +128,13 @@ impl Verb for SignCrl {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<PreparedCrl> {
         let authorities = self.authorities.current()?;
         let was = self.replaces.as_ref().map(|was| &was.row);
-        let since = was.map(|was| dates(&was.der)).transpose()?.unwrap_or_default();
+        let before = was.map(|was| Revoked::decode(&was.listed)).transpose()?.unwrap_or_default();
         let now_s = view.now().seconds();
         let seconds = |at_s: i64| UnixMillis(at_s.saturating_mul(1_000));
         let this_update = seconds(now_s);
-        let Found { reasons, ended, contained } = view
-            .read(move |tx| async move { find(tx, listed_from(this_update)).await }.boxed())
-            .await?;
-        let revoked = reasons.into_iter().map(|(serial, reason)| Revoked {
-            serial,
-            since_s: since.get(&serial).copied().unwrap_or(now_s),
-            reason,
-        });
+        let since = listed_from(this_update);
+        let found = view.read(move |tx| find(tx, since, before).boxed()).await?;
+        let Found { revoked, ended, contained, .. } = found.checked();
         // Past the seconds of today: higher than any before, also after a restore of the store.
         let number = was.map_or(0, |was| was.number.saturating_add(1)).max(now_s);
         let end = this_update.plus(LIFE)?.min(authorities.issuing.not_after());
@@ -128,22 +142,23 @@ impl Verb for SignCrl {
             number: u64::try_from(number).map_err(Error::internal)?,
             this_update_s: now_s,
             next_update_s: end.seconds(),
-            revoked: revoked.collect(),
+            revoked: revoked.into_values().collect(),
         };
+        let listed = Revoked::encode(&list.revoked);
         let der = list.sign(view.hsm().as_ref(), &authorities).await?;
         let next_update = seconds(end.seconds());
         let id = issuing()?;
         let key = view.keyring().hsm_key(Role::Issuing.purpose())?;
         Ok(PreparedCrl {
-            row: CrlRow { id, number, this_update, next_update, ended, contained, der },
+            row: CrlRow { id, number, this_update, next_update, ended, contained, listed, der },
             key: KeyUse { key: key.label, version: key.version, purpose: "sign revocation list" },
         })
     }
 
     fn note(&self, prepared: &PreparedCrl, note: &mut Note) {
-        let CrlRow { number, ended, contained, .. } = &prepared.row;
+        let CrlRow { number, listed: kept, .. } = &prepared.row;
         note.keys.push(prepared.key.clone());
-        let detail = format!("list {number}: {ended} revoked, {contained} contained");
+        let detail = format!("list {number}: {} certificates", listed(kept.len()));
         note.private.push((Field::Detail, detail));
     }
 }
@@ -152,17 +167,21 @@ impl Verb for SignCrl {
 impl Operation for SignCrl {
     /// It tells everybody what was taken back.
     const NEEDS: Needs = TAKES_BACK;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         prepared: &PreparedCrl,
         _: &Decision,
     ) -> Result<Versioned<CrlRow>> {
-        Ok(match &self.replaces {
-            None => tx.insert(&prepared.row).await?,
-            Some(was) => tx.update(was.version, &prepared.row).await?,
+        let row = &prepared.row;
+        Ok(match (&self.replaces, self.place) {
+            (Some(was), Place::Known) => tx.update(was.version, row).await?,
+            (None, Place::Known | Place::Lost(None)) => tx.insert(row).await?,
+            // Versions count lists, and there are fewer of these than milliseconds.
+            (Some(_) | None, Place::Lost(found)) => tx.put(found, ctx.now.0, row).await?,
         })
     }
 }
@@ -170,46 +189,61 @@ impl Operation for SignCrl {
 /// What stands on a list.
 #[derive(Debug, Default)]
 struct Found {
-    reasons: BTreeMap<Serial, Reason>,
+    revoked: BTreeMap<Serial, Revoked>,
+    /// Of those that stood on the list before, who was not found revoked again.
+    unproved: BTreeSet<Serial>,
     ended: i64,
     contained: i64,
+    now_s: i64,
 }
 
 /// Looks for what was revoked, of what ends by time at a moment or after it.
-async fn find(tx: &mut Tx, since: UnixMillis) -> Result<Found> {
-    let mut found = Found::default();
-    let (mut end, mut id) = (since, String::new());
-    loop {
-        let rows = crls::ended_after(tx, (end, &id), STEP).await?;
-        let Some(last) = rows.last() else { break };
-        (end, id) = (last.row.expires_at, last.row.id.to_string());
-        for Versioned { row, .. } in &rows {
-            let replaced = row.trouble == REPLACED;
-            let reason = if replaced { Reason::Superseded } else { Reason::Unspecified };
-            found.add(row, reason)?;
-            found.ended = found.ended.saturating_add(1);
-        }
+///
+/// Nothing that was revoked ever counts again, so that whoever stood on the list before stays on it
+/// until its time is over, whatever the rows say now: they are found by columns, and whoever writes
+/// to the database can hide one or make it look like another's.
+async fn find(tx: &mut Tx, since: UnixMillis, before: Vec<Revoked>) -> Result<Found> {
+    let mut found = Found {
+        ended: crls::sum_ended(tx, since).await?,
+        contained: crls::sum_contained(tx, since).await?,
+        now_s: UnixMillis(since.0.saturating_add(STAYS_MS)).seconds(),
+        ..Found::default()
+    };
+    for one in before.into_iter().filter(|one| one.until_s >= since.seconds()) {
+        found.unproved.insert(one.serial);
+        found.revoked.insert(one.serial, one);
     }
-    let mut retired: HashMap<IdentityId, bool> = HashMap::new();
-    let (mut identity, mut id) = (String::new(), String::new());
-    loop {
-        let rows = crls::contained_after(tx, since, (&identity, &id), STEP).await?;
-        let Some(last) = rows.last() else { break };
-        (identity, id) = (last.row.identity.to_string(), last.row.id.to_string());
-        for Versioned { row, .. } in &rows {
-            let known = retired.get(&row.identity).copied();
-            let gone = if let Some(gone) = known {
-                gone
-            } else {
-                let holder = tx.lookup::<IdentityRow>(&row.identity).await?;
-                let holder = holder.ok_or_else(|| Error::internal("nobody's certificate"))?;
-                let gone = holder.row.state == IdentityState::Retired;
-                retired.insert(row.identity, gone);
-                gone
-            };
-            found.add(row, if gone { Reason::Cessation } else { Reason::Unspecified })?;
-            found.contained = found.contained.saturating_add(1);
+    let mut next = Some((since, String::new()));
+    while let Some((end, id)) = next.take() {
+        let part = crls::ended_after(tx, (end, &id), STEP).await?;
+        for Versioned { row, .. } in &part.rows {
+            let replaced = row.trouble == REPLACED;
+            found.add(row, if replaced { Reason::Superseded } else { Reason::Unspecified })?;
         }
+        next = part.next;
+    }
+    let mut holders: HashMap<IdentityId, Option<IdentityState>> = HashMap::new();
+    let mut next = Some((String::new(), String::new()));
+    while let Some((identity, id)) = next.take() {
+        let part = crls::contained_after(tx, since, (&identity, &id), STEP).await?;
+        for Versioned { row, .. } in &part.rows {
+            let known = holders.get(&row.identity).copied();
+            let state = if let Some(state) = known {
+                state
+            } else {
+                let holder = tx.lookup_intact::<IdentityRow>(&row.identity).await?;
+                let state = holder.map(|holder| holder.row.state);
+                holders.insert(row.identity, state);
+                state
+            };
+            match state {
+                Some(IdentityState::Retired) => found.add(row, Reason::Cessation)?,
+                Some(_) => found.add(row, Reason::Unspecified)?,
+                // Whether it was contained is not known: only what was listed before is.
+                None => {}
+            }
+        }
+        next = part.next;
     }
     Ok(found)
 }
@@ -217,11 +251,32 @@ async fn find(tx: &mut Tx, since: UnixMillis) -> Result<Found> {
 impl Found {
     fn add(&mut self, row: &CredentialRow, reason: Reason) -> Result<()> {
         let (_, parsed) = X509Certificate::from_der(&row.detail).map_err(Error::internal)?;
-        self.reasons.insert(Serial::from_bytes(parsed.raw_serial())?, reason);
-        if self.reasons.len() > MOST {
+        let serial = Serial::from_bytes(parsed.raw_serial())?;
+        self.unproved.remove(&serial);
+        let since_s = self.revoked.get(&serial).map_or(self.now_s, |before| before.since_s);
+        let until_s = row.expires_at.seconds();
+        self.revoked.insert(serial, Revoked { serial, since_s, until_s, reason });
+        if self.revoked.len() > MOST {
             return Err(Error::Exhausted("more certificates are revoked than a list holds".into()));
         }
         Ok(())
+    }
+
+    /// Says what is wrong with it, and how near its bound it is.
+    fn checked(self) -> Self {
+        if let Some(serial) = self.unproved.first() {
+            tracing::error!(
+                alarm = true,
+                %serial,
+                certificates = self.unproved.len(),
+                "what was revoked is no longer so in the store; it stays on the list"
+            );
+        }
+        if self.revoked.len() >= MANY {
+            let certificates = self.revoked.len();
+            tracing::warn!(certificates, most = MOST, "the revocation list is nearly full");
+        }
+        self
     }
 }
 

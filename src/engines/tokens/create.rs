@@ -21,7 +21,7 @@ use crate::types::{
     RequestContext, SecretBytes, SingleUseToken, TokenSecret, TokenType, UnixMillis,
 };
 use crate::vault::{
-    Answerable, DEPTH, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Scope, Subject,
+    Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Scope, Subject,
     TokenDetail, Verb, View, WRITES_ONE, handle_of, is_active,
 };
 
@@ -100,6 +100,8 @@ pub struct Prepared {
     bearer: SecretBytes,
     /// Whether nothing was issued to its holder before.
     activates: bool,
+    /// When the vault was last restored.
+    restored_at: UnixMillis,
 }
 
 /// A token that was made.
@@ -156,14 +158,14 @@ impl Order {
         Ok((cap(ttl, lives.max_ttl_s)?.min(most), most))
     }
 
-    /// Makes it for a holder, under the token that asks where that is the holder's own.
+    /// Makes it for a holder, below what asks. The holder's own token passes on at most what it
+    /// may; somebody else's lends it no more than its time.
     fn make(
         &self,
         view: &View,
         decision: &Decision,
         holder: &IdentityRow,
         lives: &LifecycleRow,
-        parent: Option<&Subject>,
     ) -> Result<Prepared> {
         self.check()?;
         if lives.single_use && self.uses != Some(1) {
@@ -174,20 +176,19 @@ impl Order {
         }
         let (subject, now) = (view.subject()?, view.now());
         let (ttl, most) = self.spans(decision, lives)?;
-        let above = parent.filter(|parent| parent.token.is_some()).map(|up| &up.credential.row);
+        let (above, own) = (subject.bond(), subject.identity.row.id == holder.id);
+        subject.require_room_below()?;
         let cap = |at: UnixMillis, above: Option<UnixMillis>| {
             [holder.expires_at, above].into_iter().flatten().fold(at, UnixMillis::min)
         };
         let max_expires_at = cap(now.plus(most)?, above.map(|up| up.max_expires_at));
         let expires_at = cap(now.plus(ttl)?, above.map(|up| up.expires_at)).min(max_expires_at);
         let detail = self.detail(subject, ttl);
-        let detail = match parent.and_then(|parent| parent.token.as_ref()) {
+        let detail = match subject.token.as_ref().filter(|_| own) {
             Some(parent) => detail.under(parent)?,
             None => detail,
         };
-        if detail.depth > DEPTH {
-            return Err(Error::precondition(format!("a token hangs at most {DEPTH} tokens deep")));
-        }
+        let parent = if own { Some(&subject.credential.row) } else { above };
         let id = CredentialId(view.new_id()?);
         let secret = TokenSecret::random(view.entropy())?;
         let kind = if detail.single_use { SingleUseToken::TYPE } else { AccessToken::TYPE };
@@ -202,7 +203,7 @@ impl Order {
             id,
             kind: CredentialKind::Token,
             identity: holder.id,
-            parent: parent.map(|parent| parent.credential.row.id),
+            parent: parent.map(|parent| parent.id),
             handle: Some(handle.to_vec()),
             resource: resource_name(&holder.name)?,
             state: CredentialState::Active,
@@ -219,11 +220,11 @@ impl Order {
             row,
             detail,
             identity: holder.name.clone(),
-            revocation_epoch: holder.revocation_epoch,
+            void: false,
             created_by: subject.identity.row.name.to_string(),
         };
         let activates = holder.state == IdentityState::Registered;
-        Ok(Prepared { token, bearer, activates })
+        Ok(Prepared { token, bearer, activates, restored_at: subject.restored_at() })
     }
 
     fn detail(&self, by: &Subject, ttl: Duration) -> TokenDetail {
@@ -237,9 +238,9 @@ impl Order {
             certificate: self.certificate.clone(),
             restore_epoch: by.restore_epoch(),
             ttl_s: ttl.as_secs(),
-            depth: 0,
             created_by: by.identity.row.id.to_string(),
             spent: None,
+            paid: Vec::new(),
             revoked: None,
         }
     }
@@ -247,7 +248,12 @@ impl Order {
     /// Stores it, where its holder has not too many.
     async fn store(&self, ctx: &RequestContext, tx: &mut Tx, made: &Prepared) -> Result<Made> {
         let (row, live) = (&made.token.row, self.limits.live);
-        if credentials::has_live_tokens(tx, row.identity, ctx.now, live).await? {
+        let of = credentials::Holder {
+            identity: row.identity,
+            epoch: row.revocation_epoch,
+            since: made.restored_at,
+        };
+        if credentials::has_live_tokens(tx, of, ctx.now, live).await? {
             return Err(Error::Exhausted(
                 format!("the identity has {live} tokens in force, the most that it may have")
                     .into(),
@@ -267,7 +273,8 @@ const fn is_hex(byte: u8) -> bool {
 
 async fn replay(view: &View, made: &str) -> Result<Made> {
     let found = find(view, made.parse()?).await?.ok_or_else(missing)?;
-    Ok(Made { token: found.shown(found.token.row.clone())?, bearer: None })
+    let restore_epoch = view.subject()?.restore_epoch();
+    Ok(Made { token: found.shown(found.token.row.clone(), restore_epoch)?, bearer: None })
 }
 
 fn note(prepared: &Prepared, note: &mut Note) {
@@ -293,7 +300,7 @@ impl Verb for CreateToken {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let subject = view.subject()?;
         let (holder, lives) = (&subject.identity.row, &subject.lifecycle.row);
-        self.0.make(view, decision, holder, lives, Some(subject))
+        self.0.make(view, decision, holder, lives)
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {
@@ -387,7 +394,7 @@ impl Verb for MintToken {
         if !is_active(row, view.now()) {
             return Err(Error::precondition("the identity is suspended or over"));
         }
-        self.order.make(view, decision, row, &holder.lifecycle.row, None)
+        self.order.make(view, decision, row, &holder.lifecycle.row)
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {

@@ -1,5 +1,7 @@
-//! What hangs below a token that was revoked: tokens are dead already and end here, leases are
-//! handed to the worker that takes them back, certificates end.
+//! What hangs below a token that was revoked: leases are handed to the worker that takes them back,
+//! certificates end; tokens and logins are dead already and end here, with what is below them.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -8,16 +10,19 @@ use crate::engines::leases;
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext};
+use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
 use crate::vault::{Decision, Note, Operation, Resource, TAKES_BACK, TokenDetail, Verb, View};
 
 /// Credentials ended in one commit: what is left is due in the next.
 const STEP: i64 = 256;
 
-/// Goes on with ending what is below a revoked token; the worker's.
+/// How long a row that is not what was sealed is left alone before it is looked at again.
+const ALTERED: Duration = Duration::from_mins(5);
+
+/// Goes on with ending what is below a revoked token, or a login that hung on one; the worker's.
 #[derive(Debug, Clone, Copy)]
 pub struct EndToken {
-    /// The token.
+    /// The token or login.
     pub id: CredentialId,
     /// The version that was found due.
     pub version: i64,
@@ -51,51 +56,73 @@ impl Operation for EndToken {
         if read.version != self.version || read.row.state != CredentialState::Revoking {
             return Err(Error::Conflict("another node is ending this token".into()));
         }
-        let row = if end_below(ctx, tx, self.id).await? {
-            CredentialRow { state: CredentialState::Ended, next_try: None, ..read.row }
-        } else {
-            CredentialRow { next_try: Some(ctx.now), ..read.row }
-        };
+        let (state, next_try) = end_below(ctx, tx, self.id).await?.leaves(ctx.now)?;
+        let row = CredentialRow { state, next_try, ..read.row };
         tx.update(read.version, &row).await?;
         Ok(())
     }
 }
 
-/// Ends what hangs on a token, a bounded part of it; true when nothing is left.
-pub(super) async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<bool> {
+/// What is left below a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    More,
+    /// Rows alone that are not what was sealed: they are ended where somebody puts them back.
+    Altered,
+}
+
+impl Left {
+    /// Where the token is in its end, and when a worker looks at it next.
+    pub(super) fn leaves(self, now: UnixMillis) -> Result<(CredentialState, Option<UnixMillis>)> {
+        Ok(match self {
+            Self::Nothing => (CredentialState::Ended, None),
+            Self::More => (CredentialState::Revoking, Some(now)),
+            Self::Altered => (CredentialState::Revoking, Some(now.plus(ALTERED)?)),
+        })
+    }
+}
+
+/// Ends what hangs on a token, a bounded part of it.
+pub(super) async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
     let below = credentials::below(tx, id, STEP).await?;
-    let done = i64::try_from(below.len()).is_ok_and(|found| found < STEP);
-    for child in below {
+    for child in below.rows {
         match child.row.kind {
-            CredentialKind::Token => end_child(ctx, tx, child).await?,
+            CredentialKind::Token | CredentialKind::Login => end_child(ctx, tx, child).await?,
             CredentialKind::Lease => leases::end_with_parent(ctx, tx, &child).await?,
-            CredentialKind::Certificate | CredentialKind::Login => {
-                let row = CredentialRow {
-                    state: CredentialState::Ended,
-                    next_try: None,
-                    trouble: "the token that it was asked for with was revoked".to_owned(),
-                    ..child.row
-                };
+            CredentialKind::Certificate => {
+                let trouble = ENDED_WITH_ITS_TOKEN.to_owned();
+                let (state, next_try) = (CredentialState::Ended, None);
+                let row = CredentialRow { state, next_try, trouble, ..child.row };
                 tx.update(child.version, &row).await?;
             }
         }
     }
-    Ok(done)
+    Ok(match (below.more, below.altered) {
+        (true, _) => Left::More,
+        (false, 0) => Left::Nothing,
+        (false, _) => Left::Altered,
+    })
 }
 
-/// Leaves a child to the worker, which goes on below it.
+const ENDED_WITH_ITS_TOKEN: &str = "the token that it was asked for with was revoked";
+
+/// Ends a child; where something hangs on it, it is left to the worker, which goes on below it.
 async fn end_child(
     ctx: &RequestContext,
     tx: &mut Tx,
     child: Versioned<CredentialRow>,
 ) -> Result<()> {
-    let mut detail = TokenDetail::decode(&child.row.detail)?;
-    detail.revoke(ctx.now, ctx.actor());
-    let row = CredentialRow {
-        state: CredentialState::Revoking,
-        next_try: Some(ctx.now),
-        detail: detail.encode()?,
-        ..child.row
+    let left =
+        if credentials::has_below(tx, child.row.id).await? { Left::More } else { Left::Nothing };
+    let (state, next_try) = left.leaves(ctx.now)?;
+    let row = if child.row.kind == CredentialKind::Token {
+        let mut detail = TokenDetail::decode(&child.row.detail)?;
+        detail.revoke(ctx.now, ctx.actor());
+        CredentialRow { state, next_try, detail: detail.encode()?, ..child.row }
+    } else {
+        let trouble = ENDED_WITH_ITS_TOKEN.to_owned();
+        CredentialRow { state, next_try, trouble, ..child.row }
     };
     tx.update(child.version, &row).await?;
     Ok(())

@@ -1,6 +1,8 @@
 //! Lists the tokens of an identity: those in force by when they end, or all by when they were
 //! made.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
@@ -11,7 +13,9 @@ use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{CredentialKind, IdentityName, RequestContext, UnixMillis};
-use crate::vault::{Decision, Operation, PageToken, READS, Resource, TokenDetail, Verb, View};
+use crate::vault::{
+    Decision, Operation, PageToken, READS, Resource, Subject, TokenDetail, Verb, View,
+};
 
 /// One page of tokens.
 #[derive(Debug, Clone)]
@@ -59,13 +63,14 @@ impl Verb for ListTokens {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
         let found = self.whose(view).await?;
         let holder = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
-        let (ended, now) = (self.ended, view.now());
+        let (ended, now, subject) = (self.ended, view.now(), Arc::clone(view.subject()?));
         let tokens = PageToken::new(view, Self::ACTION, &format!("{} {ended}", holder.row.id))?;
         let page = tokens.open(view, self.page_size, &self.page_token)?;
         let size = usize::try_from(page.size).map_err(Error::internal)?;
         let limit = page.size.saturating_add(1);
         let read = view.read(move |tx| {
-            async move { read(tx, &holder, (ended, now), &page.after, limit).await }.boxed()
+            async move { read(tx, &subject, &holder, (ended, now), &page.after, limit).await }
+                .boxed()
         });
         let mut listed = read.await?;
         let more = listed.len() > size;
@@ -83,6 +88,7 @@ fn cursor(row: &CredentialRow, ended: bool) -> String {
 
 async fn read(
     tx: &mut Tx,
+    asks: &Subject,
     holder: &Versioned<IdentityRow>,
     (ended, now): (bool, UnixMillis),
     after: &str,
@@ -97,7 +103,9 @@ async fn read(
             // After every id of those that end now.
             None => (now, "~"),
         };
-        credentials::live_tokens(tx, id, at.max(now), after, limit).await?
+        let (epoch, since) = (holder.row.revocation_epoch, asks.restored_at());
+        let of = credentials::Holder { identity: id, epoch, since };
+        credentials::live_tokens(tx, of, at.max(now), after, limit).await?
     };
     let mut names = Names::default();
     let mut tokens = Vec::with_capacity(rows.len());
@@ -106,7 +114,7 @@ async fn read(
         let created_by = names.actor(tx, &detail.created_by).await?;
         let row = token.row.clone();
         let found = Found { token, detail, holder: holder.clone(), created_by };
-        tokens.push(found.shown(row)?);
+        tokens.push(found.shown(row, asks.restore_epoch())?);
     }
     Ok(tokens)
 }

@@ -34,8 +34,8 @@ pub struct Token {
     pub detail: TokenDetail,
     /// The name of whose it is.
     pub identity: IdentityName,
-    /// The revocation epoch of whose it is: one that was made under a lower one is dead.
-    pub revocation_epoch: i64,
+    /// Whether it is dead since its identity was contained or the vault restored.
+    pub void: bool,
     /// The name of who made it.
     pub created_by: String,
 }
@@ -50,14 +50,17 @@ struct Found {
 }
 
 impl Found {
-    fn shown(&self, row: CredentialRow) -> Result<Token> {
+    /// Shows it as of a restore of the vault.
+    fn shown(&self, row: CredentialRow, restore_epoch: i64) -> Result<Token> {
         let detail = TokenDetail::decode(&row.detail)?;
         let holder = &self.holder.row;
+        let void =
+            row.revocation_epoch < holder.revocation_epoch || detail.restore_epoch != restore_epoch;
         Ok(Token {
             row,
             detail,
             identity: holder.name.clone(),
-            revocation_epoch: holder.revocation_epoch,
+            void,
             created_by: self.created_by.clone(),
         })
     }

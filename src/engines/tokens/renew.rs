@@ -26,6 +26,7 @@ pub struct RenewToken {
 pub struct Prepared {
     found: Found,
     end: UnixMillis,
+    restore_epoch: i64,
 }
 
 #[async_trait]
@@ -54,6 +55,12 @@ impl Verb for RenewToken {
         if !alive {
             return Err(Error::precondition("the token is over; ask for another"));
         }
+        if subject.lifecycle.row.single_use && found.detail.uses_left.is_none() {
+            return Err(Error::precondition(format!(
+                "each token of a {} can be used once alone: ask for another",
+                holder.kind
+            )));
+        }
         let ttl = self.ttl.unwrap_or(Duration::from_secs(found.detail.ttl_s));
         let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
         let longest = row.max_expires_at.since(row.issued_at).as_secs();
@@ -62,7 +69,7 @@ impl Verb for RenewToken {
         let end = caps.into_iter().flatten().fold(now.plus(ttl)?, UnixMillis::min);
         // Renewing shortens nothing: revoking does.
         let end = end.max(row.expires_at);
-        Ok(Prepared { found, end })
+        Ok(Prepared { found, end, restore_epoch: subject.restore_epoch() })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
@@ -80,7 +87,9 @@ async fn with_parent(
         Some(parent) => tx.lookup::<CredentialRow>(&parent).await?,
         None => None,
     };
-    let parent = parent.filter(|parent| parent.row.kind == CredentialKind::Token);
+    // The end of a login that hangs on nothing ends nothing.
+    let bond = |row: &CredentialRow| row.kind == CredentialKind::Token || row.parent.is_some();
+    let parent = parent.filter(|parent| bond(&parent.row));
     Ok(Some((found, parent)))
 }
 
@@ -98,6 +107,6 @@ impl Operation for RenewToken {
         let token = &prepared.found.token;
         let row = CredentialRow { expires_at: prepared.end, ..token.row.clone() };
         let row = tx.update(token.version, &row).await?.row;
-        prepared.found.shown(row)
+        prepared.found.shown(row, prepared.restore_epoch)
     }
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx};
 use crate::types::{CredentialId, CredentialState, RequestContext};
-use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, TokenDetail, Verb, View};
+use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, TokenDetail, Verb, View};
 
 /// Ends a token.
 #[derive(Debug, Clone)]
@@ -24,7 +24,10 @@ pub struct RevokeToken {
 
 /// The token that is to end.
 #[derive(Debug)]
-pub struct Prepared(Found);
+pub struct Prepared {
+    found: Found,
+    restore_epoch: i64,
+}
 
 #[async_trait]
 impl Verb for RevokeToken {
@@ -39,11 +42,12 @@ impl Verb for RevokeToken {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
         check_text("a reason", &self.reason, LONG)?;
-        find(view, meant(view, self.accessor)?).await?.map(Prepared).ok_or_else(missing)
+        let found = find(view, meant(view, self.accessor)?).await?.ok_or_else(missing)?;
+        Ok(Prepared { found, restore_epoch: view.subject()?.restore_epoch() })
     }
 
-    fn note(&self, Prepared(found): &Prepared, note: &mut Note) {
-        note.credential = Some(found.token.row.id);
+    fn note(&self, prepared: &Prepared, note: &mut Note) {
+        note.credential = Some(prepared.found.token.row.id);
         if !self.reason.is_empty() {
             note.private.push((Field::Reason, self.reason.clone()));
         }
@@ -54,11 +58,19 @@ impl Verb for RevokeToken {
 impl Operation for RevokeToken {
     const NEEDS: Needs = CONTAINS;
 
+    /// Who is first takes it back. Repeating it moves no epoch and uses no room that is kept.
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        match prepared.found.token.row.state {
+            CredentialState::Revoking | CredentialState::Ended => READS,
+            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => CONTAINS,
+        }
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
-        Prepared(found): &Prepared,
+        Prepared { found, restore_epoch }: &Prepared,
         _: &Decision,
     ) -> Result<Token> {
         let id = found.token.row.id;
@@ -66,15 +78,15 @@ impl Operation for RevokeToken {
         match read.row.state {
             CredentialState::Active | CredentialState::Spent | CredentialState::Pending => {}
             // Whoever was first ends what is below.
-            CredentialState::Revoking | CredentialState::Ended => return found.shown(read.row),
+            CredentialState::Revoking | CredentialState::Ended => {
+                return found.shown(read.row, *restore_epoch);
+            }
         }
         let mut detail = TokenDetail::decode(&read.row.detail)?;
         detail.revoke(ctx.now, ctx.actor());
-        let done = end_below(ctx, tx, id).await?;
-        let state = if done { CredentialState::Ended } else { CredentialState::Revoking };
-        let next_try = (!done).then_some(ctx.now);
+        let (state, next_try) = end_below(ctx, tx, id).await?.leaves(ctx.now)?;
         let row = CredentialRow { state, next_try, detail: detail.encode()?, ..read.row };
         let row = tx.update(read.version, &row).await?.row;
-        found.shown(row)
+        found.shown(row, *restore_epoch)
     }
 }

@@ -28,7 +28,7 @@ impl Verb for InspectToken {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Token> {
         let found = find(view, meant(view, self.accessor)?).await?.ok_or_else(missing)?;
-        found.shown(found.token.row.clone())
+        found.shown(found.token.row.clone(), view.subject()?.restore_epoch())
     }
 }
 

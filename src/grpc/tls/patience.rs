@@ -15,14 +15,16 @@ use tokio::time::{Sleep, sleep};
 
 /// A socket that waits so long for its peer to read, and no longer.
 #[derive(Debug)]
-pub(super) struct Patient {
+pub struct Patient {
     stream: TcpStream,
     unread: Duration,
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    pub(super) const fn new(stream: TcpStream, unread: Duration) -> Self {
+    /// Takes a socket whose peer may leave unread for so long what is sent to it.
+    #[must_use]
+    pub const fn new(stream: TcpStream, unread: Duration) -> Self {
         Self { stream, unread, blocked: None }
     }
 

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use super::Finding;
 use crate::audit::RecordCodec;
 use crate::config::{self, Config};
+use crate::engines::pki::{MANY, issuing, listed};
 use crate::error::Error;
 use crate::hsm::{Hsm, Pkcs11Hsm};
 use crate::keyring::{FinalTry, Keyring, KeyringError};
@@ -16,7 +17,7 @@ use crate::server::files;
 use crate::server::life;
 use crate::server::pin::PinMemory;
 use crate::store::keys::{Check, Foundation};
-use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, keys};
+use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, crls, keys};
 use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup};
 
 /// How far this clock may be from the nodes' mark.
@@ -100,6 +101,7 @@ async fn inside(
         }
     };
     let mut findings = vec![vault(config, &found), seal(&reader).await, time(&reader).await];
+    findings.push(revocation_list(&reader).await);
     if let Some(token) = token {
         findings.extend(keys_in(config, token, &reader, sealer).await);
     }
@@ -146,6 +148,27 @@ async fn time(reader: &Reader) -> Finding {
         ),
         Ok(_) => Finding::ok(CHECK, now.to_string()),
         Err(error) => Finding::wrong(CHECK, error.to_string(), STORE),
+    }
+}
+
+async fn revocation_list(reader: &Reader) -> Finding {
+    const CHECK: &str = "revocation list";
+    let read = reader.view(|tx| async move { Ok(crls::outlook(tx, &issuing()?).await?) }.boxed());
+    let (until, kept) = match read.await {
+        Ok(Some(outlook)) => outlook,
+        Ok(None) => return Finding::ok(CHECK, "none yet; the server has it signed when it starts"),
+        Err(error) => return Finding::wrong(CHECK, error.to_string(), STORE),
+    };
+    let certificates = listed(usize::try_from(kept).unwrap_or_default());
+    let found = format!("{certificates} certificates, to be used until {until}");
+    if certificates >= MANY {
+        let advice = "find out who has so many revoked: beyond 200,000 none is signed";
+        Finding::warning(CHECK, found, advice)
+    } else if until <= SystemClock.now() {
+        let advice = "the server has another signed when it starts; look into its log if not";
+        Finding::warning(CHECK, found, advice)
+    } else {
+        Finding::ok(CHECK, found)
     }
 }
 

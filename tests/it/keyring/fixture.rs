@@ -149,6 +149,7 @@ pub(super) fn vault(byte: u8) -> VaultRow {
         origin: "example.org/log".into(),
         created_at: NOW,
         restore_epoch: 0,
+        restored_at: NOW,
     }
 }
 

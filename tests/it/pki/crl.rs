@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 use super::{Client, World, enrol, grant, login_over, order, suspend};
+use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Backend, Fixture, csr};
 use crate::support::target::until;
 use crate::x509::OpenSsl;
@@ -120,6 +121,7 @@ async fn openssl_refuses_a_revoked_certificate_and_accepts_the_others() {
         let list = list.unwrap().into_inner();
         assert_eq!(list.revoked, 1);
         assert_eq!(list.expires_at_ms - list.signed_at_ms, 86_400_000);
+        assert_eq!(list.number * 1_000, list.signed_at_ms, "one a second at most");
         let served = get(w.f.node(), "").await;
         assert!(served.head.contains("content-type: application/pkix-crl"), "{}", served.head);
         assert!(served.head.contains("cache-control: public, max-age=60"), "{}", served.head);
@@ -283,4 +285,115 @@ async fn an_expired_certificate_stays_expired_and_off_the_list() {
     })
     .await;
     assert_eq!(list().await.unwrap().revoked, 0);
+}
+
+/// Waits for a list that was signed later.
+async fn refreshed(w: &World, openssl: &OpenSsl) -> String {
+    until("there is one", async || get(w.f.node(), "").await.status == "200").await;
+    let before = number(&text(openssl, w.f.node()).await);
+    w.f.clock.advance(Duration::from_mins(61));
+    until("it is refreshed", async || {
+        let now = text(openssl, w.f.node()).await;
+        !now.is_empty() && number(&now) > before + 3_600
+    })
+    .await;
+    text(openssl, w.f.node()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_listed_stays_listed_whatever_becomes_of_its_row() {
+    for backend in BACKENDS {
+        let mut w = World::on(backend).await;
+        let hand = Hand::new(&w.f.parts.location);
+        let openssl = OpenSsl::new();
+        let mut serials = Vec::new();
+        for edit in [
+            "UPDATE credentials SET state = 'active' WHERE id = ",
+            "UPDATE credentials SET tries = tries + 1 WHERE id = ",
+            "DELETE FROM credentials WHERE id = ",
+        ] {
+            let (_, certificate) = w.signed().await;
+            revoke(&w.etl, &certificate.id).await.unwrap();
+            listed(&openssl, w.f.node(), &certificate.serial).await;
+            hand.run(&format!("{edit} '{}'", certificate.id)).await;
+            serials.push(certificate.serial);
+        }
+        // One whose end is that of its identity, of which somebody makes nothing.
+        let (_, held) = w.signed().await;
+        suspend(&w.f, "etl").await;
+        listed(&openssl, w.f.node(), &held.serial).await;
+        hand.run("UPDATE identities SET revocation_epoch = 1 WHERE name = 'etl'").await;
+        serials.push(held.serial);
+        let there = refreshed(&w, &openssl).await;
+        for serial in &serials {
+            assert!(there.contains(serial), "{serial} in {there}");
+        }
+        w.f.restart().await;
+        let there = refreshed(&w, &openssl).await;
+        assert_eq!(dates(&there).len(), serials.len(), "{there}");
+        w.f.clock.advance(Duration::from_hours(2));
+        until("they drop out", async || {
+            text(&openssl, w.f.node()).await.contains("no revoked certificates")
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_altered_or_removed_in_the_store_is_signed_anew() {
+    for backend in BACKENDS {
+        let mut w = World::on(backend).await;
+        let hand = Hand::new(&w.f.parts.location);
+        let openssl = OpenSsl::new();
+        let (_, certificate) = w.signed().await;
+        revoke(&w.etl, &certificate.id).await.unwrap();
+        listed(&openssl, w.f.node(), &certificate.serial).await;
+        for edit in [
+            "UPDATE crls SET row_version = row_version + 7, number = number + 1",
+            "UPDATE crls SET row_version = 1",
+            "DELETE FROM crls",
+        ] {
+            let before = number(&text(&openssl, w.f.node()).await);
+            hand.run(edit).await;
+            until(edit, async || number(&text(&openssl, w.f.node()).await) > before).await;
+            listed(&openssl, w.f.node(), &certificate.serial).await;
+        }
+        // Nor does one keep a node from having a list that starts with it.
+        hand.run("UPDATE crls SET next_update = next_update + 1").await;
+        w.f.restart().await;
+        listed(&openssl, w.f.node(), &certificate.serial).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_may_not_be_used_any_more_is_not_served() {
+    let w = World::on(Backend::Sqlite).await;
+    until("there is a first list", async || get(w.f.node(), "").await.status == "200").await;
+    w.f.hsm.set_fault(Some(MemoryFault::Unavailable));
+    w.f.clock.advance(Duration::from_hours(25));
+    until("it has run out", async || get(w.f.node(), "").await.status == "503").await;
+    w.f.hsm.set_fault(None);
+    until("there is another", async || get(w.f.node(), "").await.status == "200").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_has_so_many_certificates_and_revoking_them_makes_no_room() {
+    for backend in BACKENDS {
+        let mut f = Fixture::on(backend).await;
+        f.parts.limits.certificates = 3;
+        f.restart().await;
+        let w = World::of(f).await;
+        let other = Client::new(enrol(&w.f, "other", "pipeline", "admin").await);
+        grant(&w.f, "other", "pki.sign", "pki/web", 0).await;
+        for _ in 0..3 {
+            let (_, certificate) = w.signed().await;
+            revoke(&w.etl, &certificate.id).await.unwrap();
+        }
+        let refused = w.sign(&csr().1).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("has 3 certificates"), "{refused}");
+        other.clone().sign_certificate(order(&csr().1)).await.unwrap();
+        w.f.clock.advance(Duration::from_secs(3_601));
+        w.sign(&csr().1).await.unwrap();
+    }
 }

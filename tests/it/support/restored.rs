@@ -41,13 +41,14 @@ impl Operation for Restored {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         id: &VaultId,
         _: &Decision,
     ) -> strongroom::Result<()> {
         let read = tx.lookup::<VaultRow>(id).await?.unwrap();
-        let row = VaultRow { restore_epoch: read.row.restore_epoch + 1, ..read.row };
+        let restore_epoch = read.row.restore_epoch + 1;
+        let row = VaultRow { restore_epoch, restored_at: ctx.now, ..read.row };
         tx.update(read.version, &row).await?;
         Ok(())
     }

@@ -8,12 +8,13 @@ use strongroom::proto::{
 
 use super::spending::{findings, is_spent};
 use super::*;
+use crate::support::hand::Hand;
 use crate::support::node::csr;
 use crate::support::target::{World, until};
 
 const KEY: &str = "a-key-of-the-test";
 
-async fn world(backend: Backend) -> World {
+pub(super) async fn world(backend: Backend) -> World {
     let world = World::new(backend).await;
     let role = PutCertificateRoleRequest {
         name: "etl".into(),
@@ -54,7 +55,7 @@ async fn sign(
     Ok(client.sign_certificate(request).await?.into_inner())
 }
 
-async fn issue(
+pub(super) async fn issue(
     bearer: &Bearing,
     key: &str,
     replace: bool,
@@ -68,6 +69,13 @@ async fn issue(
     };
     let mut client = PkiServiceClient::new(bearer.clone());
     Ok(client.issue_certificate(request).await?.into_inner())
+}
+
+pub(super) async fn state(world: &World, id: &str) -> String {
+    let mut client = PkiServiceClient::new(world.admin.clone());
+    let request = ListCertificatesRequest { identity: "nightly-etl".into(), ..Default::default() };
+    let listed = client.list_certificates(request).await.unwrap().into_inner();
+    listed.certificates.into_iter().find(|one| one.id == id).unwrap().state
 }
 
 async fn states(world: &World) -> Vec<String> {
@@ -169,5 +177,28 @@ async fn revoking_a_token_ends_the_certificates_that_were_asked_for_with_it_alon
         sign(&plain(&world.etl), order(&csr_pem, "")).await.unwrap();
         revoke(&bearer, "").await.unwrap();
         until("it is revoked", async || states(&world).await == ["revoked", "active"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_to_the_store_gets_no_second_certificate_for_one_use() {
+    for backend in BACKENDS {
+        let world = world(backend).await;
+        let hand = Hand::new(&world.f.parts.location);
+        let single = TokenOrder { uses: 1, ..with(0) };
+        let token = mint(&world.admin, "nightly-etl", single).await.unwrap();
+        let bearer = bearing(&world.f.connect_as_nobody().await, &token);
+        let id = |issued: IssueCertificateResponse| issued.certificate.unwrap().id;
+        let first = id(issue(&bearer, KEY, true).await.unwrap());
+        let second = id(issue(&bearer, KEY, true).await.unwrap());
+        assert_ne!(first, second);
+        // The one that ended already, as if the call had made that.
+        let edit = format!("UPDATE idempotency SET object = '{first}' WHERE object = '{second}'");
+        hand.run(&edit).await;
+        for replace in [true, false] {
+            let again = issue(&bearer, KEY, replace).await.unwrap();
+            assert!(again.replayed && again.private_key_pem.is_empty());
+        }
+        assert_eq!(states(&world).await, ["revoked", "active"]);
     }
 }

@@ -2,10 +2,13 @@
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
-use strongroom::proto::{CreateGroupRequest, GetIdentityRequest, ListGroupsRequest};
+use strongroom::proto::{
+    CreateGroupRequest, GetIdentityRequest, ListGroupsRequest, ResumeIdentityRequest,
+};
 
 use super::*;
 use crate::support::logins::fingerprint;
+use crate::support::restored::restored;
 use crate::support::target::{World, ask};
 
 async fn credentials(bearer: &Bearing) -> Code {
@@ -44,8 +47,18 @@ async fn a_scope_narrows_what_the_identity_may_and_never_adds_to_it() {
 async fn a_token_administers_only_what_it_names_exactly_and_a_counted_one_nothing() {
     let f = Fixture::new().await;
     let admin = f.connect(&f.admin).await;
+    let exact = || scope("groups/team:groups.create");
     let make = async |order: TokenOrder| {
-        let token = create(&admin, order).await.unwrap().bearer;
+        let token = create(&admin, order.clone()).await.unwrap().bearer;
+        // Nor does it make itself a child that does.
+        let below = child(&bearing(&admin, &token), exact()).await;
+        let below = below.map(drop).map_err(|refusal| refusal.code());
+        let none = match order.uses {
+            0 if order == exact() => Ok(()),
+            0 => Err(Code::InvalidArgument),
+            _ => Err(Code::FailedPrecondition),
+        };
+        assert_eq!(below, none, "a child of {order:?}");
         let mut client = GroupServiceClient::new(bearing(&admin, &token));
         let (name, purpose) = ("team".to_owned(), "a test".to_owned());
         let request = CreateGroupRequest { name, purpose, ..Default::default() };
@@ -53,7 +66,6 @@ async fn a_token_administers_only_what_it_names_exactly_and_a_counted_one_nothin
         assert_eq!(listed.unwrap_err().code(), Code::PermissionDenied);
         client.create_group(request).await.map(drop).map_err(|refusal| refusal.code())
     };
-    let exact = || scope("groups/team:groups.create");
     for order in [
         with(0),
         scope("groups/team"),
@@ -166,5 +178,50 @@ async fn an_identity_has_a_number_of_tokens_in_force_and_hears_so_clearly() {
         f.clock.advance(Duration::from_secs(101));
         token(&etl, 200).await;
         assert!(create(&etl, with(0)).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_tokens_take_no_place_of_those_that_follow_a_containment_or_a_restore() {
+    for backend in BACKENDS {
+        let mut f = Fixture::on(backend).await;
+        f.parts.limits.tokens.live = 2;
+        f.restart().await;
+        let admin = f.connect(&f.admin).await;
+        register(&f, "etl", "pipeline", "admin").await;
+        let fill = async |why: &str| {
+            let mut made = Vec::new();
+            for _ in 0..2 {
+                let token = mint(&admin, "etl", with(0)).await;
+                made.push(token.unwrap_or_else(|refusal| panic!("{why}: {refusal}")));
+            }
+            let refusal = mint(&admin, "etl", with(0)).await.unwrap_err();
+            assert_eq!(refusal.code(), Code::ResourceExhausted, "{why}");
+            made
+        };
+        let listed = async |include_ended| {
+            let identity = "etl".to_owned();
+            let request = ListTokensRequest { identity, include_ended, ..Default::default() };
+            let listed = TokenServiceClient::new(admin.clone()).list_tokens(request).await;
+            let tokens = listed.unwrap().into_inner().tokens.into_iter();
+            tokens.map(|token| token.state).collect::<Vec<_>>()
+        };
+        fill("at first").await;
+        let (name, mut identities) = ("etl".to_owned(), IdentityServiceClient::new(admin.clone()));
+        let request = SuspendIdentityRequest { name: name.clone(), reason: String::new() };
+        identities.suspend_identity(request).await.unwrap();
+        let request = ResumeIdentityRequest { name, ..Default::default() };
+        identities.resume_identity(request).await.unwrap();
+        let void = fill("after a containment").await;
+        assert_eq!(listed(false).await, ["active", "active"]);
+        restored(&f).await;
+        let nobody = f.connect_as_nobody().await;
+        assert_eq!(knock(&bearing(&nobody, &void[0])).await, Code::Unauthenticated);
+        let mut all = ["revoked"; 4].to_vec();
+        assert_eq!(listed(true).await, all, "what is void is shown so");
+        fill("after a restore").await;
+        all.extend(["active"; 2]);
+        assert_eq!(listed(true).await, all);
+        assert_eq!(listed(false).await, ["active"; 2]);
     }
 }

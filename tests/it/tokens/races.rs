@@ -1,10 +1,13 @@
 //! Once is once, whatever races.
 
+use strongroom::proto::{IssueLoginCertificateRequest, ResumeIdentityRequest};
+
 use super::spending::{findings, is_spent, issue};
 use super::*;
 use crate::support::logins::registration;
+use crate::support::node::{Login, csr};
 use crate::support::program::Installation;
-use crate::support::target::{World, ask};
+use crate::support::target::{World, ask, until};
 
 const CLIENTS: usize = 64;
 
@@ -167,32 +170,75 @@ async fn a_token_of_five_uses_pays_for_five_calls_however_many_race() {
     }
 }
 
+/// What somebody got while their identity was being suspended.
+enum Minted {
+    Nothing,
+    Token(String),
+    Login(Login),
+    Certificate(String),
+    Lease(String),
+}
+
+/// Asks for one thing of each kind in turn.
+async fn get(world: &World, own: &Bearing, n: u32) -> Minted {
+    let (admin, etl, name) = (world.admin.clone(), plain(&world.etl), "nightly-etl");
+    let got = match n % 6 {
+        0 => mint(&admin, name, with(0)).await.ok().map(Minted::Token),
+        1 => child(&etl, with(0)).await.ok().map(Minted::Token),
+        2 => child(own, with(0)).await.ok().map(Minted::Token),
+        3 => {
+            let (key_pem, csr_pem) = csr();
+            let request =
+                IssueLoginCertificateRequest { name: name.into(), csr_pem, ..Default::default() };
+            let issued = IdentityServiceClient::new(admin).issue_login_certificate(request).await;
+            issued.ok().map(|issued| {
+                let certificate_pem = issued.into_inner().certificate_pem;
+                Minted::Login(Login { key_pem, certificate_pem })
+            })
+        }
+        4 => {
+            let issued = certificates::issue(&etl, "", false).await.ok();
+            issued.map(|issued| Minted::Certificate(issued.certificate.unwrap().id))
+        }
+        _ => issue(&etl, ask()).await.ok().map(|issued| Minted::Lease(issued.lease_id)),
+    };
+    got.unwrap_or(Minted::Nothing)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_minted_while_an_identity_is_suspended_outlives_it() {
     for backend in BACKENDS {
-        let f = Fixture::on(backend).await;
-        let admin = f.connect(&f.admin).await;
-        let etl = machine(&f, "etl").await;
-        let own = bearing(&etl, &token(&etl, 0).await.bearer);
-        let minting = (0..32).map(|n| {
-            let (admin, etl, own) = (admin.clone(), etl.clone(), own.clone());
-            async move {
-                match n % 3 {
-                    0 => mint(&admin, "etl", with(0)).await.ok(),
-                    1 => create(&etl, with(0)).await.ok().map(|made| made.bearer),
-                    _ => child(&own, with(0)).await.ok(),
+        let world = certificates::world(backend).await;
+        let own = bearing(&world.etl, &token(&world.etl, 0).await.bearer);
+        let mut identities = IdentityServiceClient::new(world.admin.clone());
+        let name = "nightly-etl".to_owned();
+        let request = SuspendIdentityRequest { name: name.clone(), reason: String::new() };
+        let minting = futures_util::future::join_all((0..48).map(|n| get(&world, &own, n)));
+        let (made, suspended) = tokio::join!(minting, identities.suspend_identity(request));
+        suspended.unwrap();
+        // Resumed, it refuses nobody by its state: what was minted is dead by the epoch it carries.
+        let request = ResumeIdentityRequest { name, ..Default::default() };
+        identities.resume_identity(request).await.unwrap();
+        let nobody = world.f.connect_as_nobody().await;
+        let anew = mint(&world.admin, "nightly-etl", with(0)).await.unwrap();
+        assert_eq!(knock(&bearing(&nobody, &anew)).await, Code::Ok);
+        for made in made {
+            match made {
+                Minted::Nothing => {}
+                Minted::Token(token) => {
+                    assert_eq!(knock(&bearing(&nobody, &token)).await, Code::Unauthenticated);
+                }
+                Minted::Login(login) => {
+                    let channel = world.f.connect(&login).await;
+                    assert_eq!(knock(&plain(&channel)).await, Code::Unauthenticated);
+                }
+                Minted::Certificate(id) => {
+                    assert_eq!(certificates::state(&world, &id).await, "revoked");
+                }
+                Minted::Lease(id) => {
+                    until("it ends", async || world.lease(&id).await.state == "revoked").await;
                 }
             }
-        });
-        let suspending = async {
-            let mut client = IdentityServiceClient::new(admin.clone());
-            let request = SuspendIdentityRequest { name: "etl".into(), reason: String::new() };
-            client.suspend_identity(request).await.unwrap();
-        };
-        let (made, ()) = tokio::join!(futures_util::future::join_all(minting), suspending);
-        let nobody = f.connect_as_nobody().await;
-        for token in made.into_iter().flatten() {
-            assert_eq!(knock(&bearing(&nobody, &token)).await, Code::Unauthenticated);
         }
     }
 }

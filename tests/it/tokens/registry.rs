@@ -155,6 +155,14 @@ async fn the_tokens_of_a_kind_that_may_have_one_use_have_exactly_one() {
         put(&admin, lives("runner", 900, 900)).await;
         assert!(mint(&admin, "ci", used(0)).await.unwrap().starts_with("srt_"));
         assert!(create(&ci, used(2)).await.unwrap().bearer.starts_with("srt_"));
+        // Nor is what was made before renewed under one that does.
+        let before = mint(&admin, "ci", used(0)).await.unwrap();
+        let (before, single) =
+            (bearing(&ci, &before), Lifecycle { single_use: true, ..lives("runner", 900, 900) });
+        renew(&before, "", 0).await.unwrap();
+        put(&admin, single).await;
+        assert_eq!(refused(renew(&before, "", 0).await), Code::FailedPrecondition);
+        assert_eq!(knock(&before).await, Code::Ok);
         put(&admin, Lifecycle { single_use: true, ..lives("human", 3_600, 3_600) }).await;
         assert_eq!(refused(create(&admin, with(0)).await), Code::FailedPrecondition);
     }

@@ -30,9 +30,15 @@ fn keyed(replace: bool) -> IssueCredentialsRequest {
 
 /// What the record says of tokens that were shown again.
 pub(super) async fn findings(f: &Fixture) -> Vec<Entry> {
+    entries(f, "", "SPENT").await
+}
+
+/// What the record says of an action, or of all, with an outcome.
+pub(super) async fn entries(f: &Fixture, action: &str, outcome: &str) -> Vec<Entry> {
     f.node().vault.integrate().await.unwrap();
     let mut client = RecordServiceClient::new(f.connect(&f.admin).await);
-    let filter = Some(EntryFilter { outcome: "SPENT".to_owned(), ..Default::default() });
+    let (action, outcome) = (action.to_owned(), outcome.to_owned());
+    let filter = Some(EntryFilter { action, outcome, ..Default::default() });
     let request = ListEntriesRequest { filter, page_size: 1_000, ..Default::default() };
     client.list_entries(request).await.unwrap().into_inner().entries
 }
