@@ -10,6 +10,7 @@ use strongroom::crypto::{EMPTY_ROOT, Hash, leaf_hash, node_hash};
 use strongroom::types::{CredentialId, RequestId, SystemEntropy};
 
 use super::*;
+use crate::support::log::Log;
 
 /// Commits an entry of its own.
 struct Record(Entry);
@@ -236,40 +237,12 @@ async fn a_batch_removed_altered_or_swapped_is_found_and_named() {
                 .await
                 .unwrap();
             place.by_hand(edit).await;
-            let logs = Logs::default();
-            let answer = logs.during(audit::plan(&node.reader, &node.codec)).await;
+            let log = Log::begin();
+            let answer = audit::plan(&node.reader, &node.codec).await;
             assert!(matches!(answer, Err(Error::Tampered { .. })), "{what}: {answer:?}");
-            assert!(logs.text().contains(&format!("{lane}/{at}")), "{what}: {}", logs.text());
+            assert!(log.text().contains(&format!("{lane}/{at}")), "{what}: {}", log.text());
             node.close().await;
         }
-    }
-}
-
-/// What was logged meanwhile: the alarm names the batch there, the caller hears less.
-#[derive(Debug, Clone, Default)]
-struct Logs(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl Logs {
-    async fn during<T>(&self, task: impl Future<Output = T>) -> T {
-        use tracing::instrument::WithSubscriber as _;
-        let logs = self.clone();
-        let subscriber =
-            tracing_subscriber::fmt().with_ansi(false).with_writer(move || logs.clone()).finish();
-        task.with_subscriber(subscriber).await
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
-
-impl std::io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod hand;
 pub(crate) mod job;
+pub(crate) mod log;
 pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;

@@ -14,6 +14,7 @@ use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use super::log::Log;
 use super::postgres::Postgres;
 
 /// The double's PIN.
@@ -102,9 +103,7 @@ impl Fixture {
 
     /// A vault at a place of the test's own making.
     pub(crate) async fn at(dir: TempDir, location: Location) -> Self {
-        // Shown where a test fails; a second fixture finds it set.
-        let log = tracing_subscriber::fmt().with_test_writer();
-        let _set = log.with_max_level(tracing::Level::WARN).try_init();
+        Log::begin();
         let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
         let clock = Arc::new(TestClock(Mutex::default()));
         let parts = Ingredients {
