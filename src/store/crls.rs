@@ -80,10 +80,11 @@ fn ended_from() -> String {
 const LAST: &str = "LIMIT 1 OFFSET";
 
 // From the few identities that were ever contained to what they held: the other way would look at
-// every certificate. The order of the join is SQLite's to keep.
+// every certificate. The order of the join is SQLite's to keep, and the plus keeps it to the index in
+// the walk's order: another would sort all of a holder's certificates for each part.
 const CONTAINED: &str = "FROM identities i CROSS JOIN credentials c WHERE i.revocation_epoch > 1 \
                          AND c.identity = i.id AND c.kind = 'certificate' AND c.state = 'active' \
-                         AND c.revocation_epoch < i.revocation_epoch AND c.handle IS NOT NULL \
+                         AND +c.revocation_epoch < i.revocation_epoch AND c.handle IS NOT NULL \
                          AND c.expires_at >= $1";
 
 /// Adds up the certificates that died with their identity and end by time at a moment or after it.

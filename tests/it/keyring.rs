@@ -108,7 +108,7 @@ async fn rows_of_the_hierarchy_edited_by_hand_keep_the_vault_sealed() {
         "UPDATE vault SET id = '02020202-0202-0202-0202-020202020202'",
         "DELETE FROM vault",
         "INSERT INTO vault SELECT '02020202-0202-0202-0202-020202020202', trust_domain, 1, origin, \
-         created_at, restore_epoch, row_version, seal_version, mac FROM vault",
+         created_at, restore_epoch, restored_at, row_version, seal_version, mac FROM vault",
         "UPDATE seal SET sealed_by = 'nobody'",
         "DELETE FROM seal",
         "UPDATE key_wraps SET blob = zeroblob(104)",
