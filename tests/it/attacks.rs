@@ -118,6 +118,8 @@ impl Verb for Peek {
         if let Some(reached) = &self.reached {
             reached.notify_one();
             self.go.notified().await;
+            // Where it is decided once more, it does not wait again.
+            self.go.notify_one();
         }
         Ok(vec![Resource::named(ResourceName::join("pki", &["web"])?)])
     }
