@@ -355,9 +355,10 @@ async fn append(
 /// What became of each job of a group.
 pub(super) type Told = Vec<(Job, Settled)>;
 
-/// Takes notice that a group is durable, and says what became of its jobs.
+/// Takes notice that a group is committed, and says what its jobs are to be told once that is
+/// durable.
 #[must_use]
-pub(super) fn durable(
+pub(super) fn committed(
     tx: &Tx,
     lane: &mut Lane,
     shared: &Shared,

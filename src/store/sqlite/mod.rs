@@ -4,8 +4,10 @@
 //! threads instead of one per statement.
 
 mod reader;
+mod syncer;
 mod writer;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -120,9 +122,19 @@ fn value(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// `$n` is a name to SQLite, numbered by its first appearance; `?n` is the number itself.
-fn numbered(sql: &str) -> String {
-    sql.replace('$', "?")
+/// `$n` is a name to SQLite, numbered by its first appearance; `?n` is the number itself. Where the
+/// two are the same, and they mostly are, the text stays as it is.
+fn numbered(sql: &str) -> Cow<'_, str> {
+    let mut highest = 0_u32;
+    for after in sql.split('$').skip(1) {
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        match after.get(..digits).and_then(|digits| digits.parse::<u32>().ok()) {
+            Some(number) if number <= highest => {}
+            Some(number) if number == highest.saturating_add(1) => highest = number,
+            Some(_) | None => return Cow::Owned(sql.replace('$', "?")),
+        }
+    }
+    Cow::Borrowed(sql)
 }
 
 /// Reads an error: what it means, and whether SQLite may have rolled the transaction back

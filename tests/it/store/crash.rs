@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use super::*;
 
 const DIR: &str = "STRONGROOM_TEST_STORE";
+/// Rounds that the child goes on for after something was lost.
+const AFTER: &str = "STRONGROOM_TEST_AFTER";
 
 /// The process that is killed: commits without end and says what it knows to be durable.
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +17,13 @@ async fn child() {
     let Some(path) = std::env::var_os(DIR) else { return };
     let node = Node::open(&sqlite_at(Path::new(&path))).await.unwrap();
     let first = u64::from(std::process::id()) << 32;
+    let after = std::env::var(AFTER).map_or(0, |rounds| rounds.parse().unwrap());
+    let mut left = 2_000_u64;
     for round in 0..2_000_u64 {
+        if left == 0 {
+            return;
+        }
+        left -= 1;
         let mut waiting = Vec::new();
         for step in 0..4 {
             let number = first + round * 4 + step;
@@ -28,20 +36,21 @@ async fn child() {
                 Settled::Durable { outcome: Ok(()), .. } => println!("kept {number}"),
                 other @ (Settled::Durable { .. } | Settled::Moved | Settled::Lost(_)) => {
                     println!("lost {other:?}");
-                    return;
+                    left = left.min(after);
                 }
             }
         }
     }
 }
 
-fn start(wrapper: &[&str], path: &Path) -> Child {
+fn start(wrapper: &[&str], path: &Path, after: u32) -> Child {
     let program = std::env::current_exe().unwrap();
     let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
     Command::new(words.next().unwrap())
         .args(words)
         .args(["--exact", "store::crash::child", "--ignored", "--nocapture"])
         .env(DIR, path)
+        .env(AFTER, after.to_string())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -79,7 +88,7 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
     let place = Place::sqlite();
     let mut kept = Vec::new();
     for round in 0..4 {
-        let mut child = start(&[], &place.file());
+        let mut child = start(&[], &place.file(), 0);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut left = 30 + round * 57;
         for line in lines.map_while(Result::ok) {
@@ -99,19 +108,28 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
     }
 }
 
-/// Lets a child run into a fault: what it kept, and the first line that says otherwise.
-fn run_into(wrapper: &[&str], place: &Place) -> (Vec<u64>, Option<String>) {
-    let mut child = start(wrapper, &place.file());
-    let (mut kept, mut lost) = (Vec::new(), None);
+/// What a child said that ran into a fault.
+struct Told {
+    kept: Vec<u64>,
+    /// The first line that says otherwise.
+    lost: Option<String>,
+    kept_after: Vec<u64>,
+}
+
+/// Lets a child run into a fault, and on for some rounds.
+fn run_into(wrapper: &[&str], place: &Place, after: u32) -> Told {
+    let mut child = start(wrapper, &place.file(), after);
+    let mut told = Told { kept: Vec::new(), lost: None, kept_after: Vec::new() };
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
         if let Some(number) = line.strip_prefix("kept ") {
-            kept.push(number.parse().unwrap());
+            let of = if told.lost.is_none() { &mut told.kept } else { &mut told.kept_after };
+            of.push(number.parse().unwrap());
         } else if line.contains("lost ") {
-            lost = Some(line);
+            told.lost = told.lost.or(Some(line));
         }
     }
     child.wait().unwrap();
-    (kept, lost)
+    told
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,7 +137,7 @@ async fn a_write_that_fails_acknowledges_nothing() {
     let place = Place::sqlite();
     // Files of the process may not grow beyond a limit; the signal for it is ignored.
     let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""];
-    let (kept, lost) = run_into(&limited, &place);
+    let Told { kept, lost, .. } = run_into(&limited, &place, 0);
     assert!(!kept.is_empty());
     let lost = lost.expect("the limit was met");
     // At the COMMIT itself nobody can tell a write that failed from a sync.
@@ -130,20 +148,34 @@ async fn a_write_that_fails_acknowledges_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
-async fn a_sync_that_fails_at_commit_is_an_unknown_outcome() {
-    let place = Place::sqlite();
-    place.node().await.close().await;
-    let inject = "inject=fsync,fdatasync:error=EIO:when=40+";
-    let traced =
-        ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject];
+async fn a_sync_that_fails_is_an_unknown_outcome_and_nothing_is_kept_until_one_holds() {
     let usable = Command::new("strace").args(["-qqq", "-o", "/dev/null", "true"]).status();
     if !usable.is_ok_and(|status| status.success()) {
         eprintln!("not run: strace, which makes syncs fail, is not here or may not trace");
         return;
     }
-    let (kept, lost) = run_into(&traced, &place);
-    assert!(!kept.is_empty());
-    let lost = lost.expect("the sync failed");
-    assert!(lost.ends_with("Lost(OutcomeUnknown)"), "{lost}");
-    check(&place, &kept).await;
+    // All from the fortieth of a thread on, or that one alone.
+    for (when, heals) in [("40+", false), ("40", true)] {
+        let place = Place::sqlite();
+        place.node().await.close().await;
+        let inject = format!("inject=fsync,fdatasync:error=EIO:when={when}");
+        let traced = [
+            "strace",
+            "-f",
+            "-qqq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fsync,fdatasync",
+            "-e",
+            &inject,
+        ];
+        let Told { mut kept, lost, kept_after } = run_into(&traced, &place, 20);
+        assert!(!kept.is_empty());
+        let lost = lost.expect("the sync failed");
+        assert!(lost.ends_with("Lost(OutcomeUnknown)"), "{lost}");
+        assert_eq!(!kept_after.is_empty(), heals, "{when}: {kept_after:?}");
+        kept.extend(kept_after);
+        check(&place, &kept).await;
+    }
 }
