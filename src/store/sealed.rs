@@ -6,8 +6,8 @@
 //! ended row is remembered too.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -23,39 +23,55 @@ pub struct Table {
     pub columns: &'static [&'static str],
     /// Version of that list; a binary refuses to write a row with a newer one.
     pub seal_version: i64,
+    /// Its statements, written once.
+    pub texts: LazyLock<Texts>,
+}
+
+/// The statements that every table of sealed rows has.
+#[derive(Debug)]
+pub struct Texts {
+    select: String,
+    pub(super) insert: String,
+    pub(super) update: String,
+}
+
+impl Texts {
+    /// Writes them for a table and its columns.
+    #[must_use]
+    pub fn of(table: &str, columns: &[&str]) -> Self {
+        let listed = columns.join(", ");
+        let places: Vec<_> = (1..=columns.len() + 4).map(|i| format!("${i}")).collect();
+        let all: Vec<_> = (0..columns.len()).collect();
+        Self {
+            select: format!("SELECT id, {listed}, row_version, seal_version, mac FROM {table} "),
+            insert: format!(
+                "INSERT INTO {table} (id, {listed}, row_version, seal_version, mac) VALUES ({})",
+                places.join(", ")
+            ),
+            update: update(table, columns, &all),
+        }
+    }
 }
 
 impl Table {
     pub(super) fn select(&self, tail: &str) -> String {
-        let columns = self.columns.join(", ");
-        format!("SELECT id, {columns}, row_version, seal_version, mac FROM {} {tail}", self.name)
+        [self.texts.select.as_str(), tail].concat()
     }
 
-    pub(super) fn insert(&self) -> String {
-        let columns = self.columns.join(", ");
-        let places: Vec<_> = (1..=self.columns.len() + 4).map(|i| format!("${i}")).collect();
-        format!(
-            "INSERT INTO {} (id, {columns}, row_version, seal_version, mac) VALUES ({})",
-            self.name,
-            places.join(", ")
-        )
+    /// The compare-and-set that changes some of the columns, by their places in the list.
+    pub(super) fn change(&self, changed: &[usize]) -> String {
+        update(self.name, self.columns, changed)
     }
+}
 
-    /// The compare-and-set: the last parameter is the version that was read.
-    pub(super) fn update(&self) -> String {
-        let sets: Vec<_> =
-            self.columns.iter().enumerate().map(|(i, c)| format!("{c} = ${}", i + 2)).collect();
-        let next = self.columns.len() + 2;
-        format!(
-            "UPDATE {} SET {}, row_version = ${next}, seal_version = ${}, mac = ${} \
-             WHERE id = $1 AND row_version = ${}",
-            self.name,
-            sets.join(", "),
-            next + 1,
-            next + 2,
-            next + 3
-        )
-    }
+/// The compare-and-set: its parameters are the key, the columns that it sets, version, seal
+/// version and MAC, and last the version that was read.
+fn update(table: &str, columns: &[&str], changed: &[usize]) -> String {
+    let names = changed.iter().filter_map(|index| columns.get(*index)).copied();
+    let names = names.chain(["row_version", "seal_version", "mac"]);
+    let sets: Vec<_> = (2..).zip(names).map(|(place, name)| format!("{name} = ${place}")).collect();
+    let (listed, read) = (sets.join(", "), sets.len() + 2);
+    format!("UPDATE {table} SET {listed} WHERE id = $1 AND row_version = ${read}")
 }
 
 /// A type that is stored as a sealed row; made by [`sealed_row!`](crate::sealed_row).
@@ -277,10 +293,17 @@ macro_rules! sealed_row {
         }
 
         impl $crate::store::SealedRow for $name {
-            const TABLE: &'static $crate::store::Table = &$crate::store::Table {
-                name: $table,
-                columns: &[$(stringify!($field)),+],
-                seal_version: $seal,
+            const TABLE: &'static $crate::store::Table = {
+                const COLUMNS: &[&str] = &[$(stringify!($field)),+];
+                static TABLE: $crate::store::Table = $crate::store::Table {
+                    name: $table,
+                    columns: COLUMNS,
+                    seal_version: $seal,
+                    texts: ::std::sync::LazyLock::new(|| {
+                        $crate::store::Texts::of($table, COLUMNS)
+                    }),
+                };
+                &TABLE
             };
 
             fn key(&self) -> String {

@@ -136,7 +136,7 @@ async fn take(
         None => CredentialState::Active,
     };
     let row = CredentialRow { state, detail: detail.encode()?, ..read.row.clone() };
-    tx.update(read.version, &row).await?;
+    tx.change(read, &row).await?;
     Ok(())
 }
 

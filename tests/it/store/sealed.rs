@@ -171,3 +171,35 @@ async fn two_reads(tx: &mut Tx, linger: bool) -> Result<()> {
     assert_eq!(first, again);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_sets_what_differs_and_seals_all_of_it() {
+    for place in Place::both().await {
+        let node = place.node().await;
+        node.insert(&identity(1, "a")).await;
+        let read = node.identity(IdentityId(id(1))).await.unwrap().unwrap();
+        let changed =
+            IdentityRow { purpose: "another".into(), expires_at: None, ..read.row.clone() };
+        let change = |read: &Versioned<IdentityRow>, row: &IdentityRow| {
+            let (read, row) = (read.clone(), row.clone());
+            Act::new(move |tx| {
+                let (read, row) = (read.clone(), row.clone());
+                async move { Ok(drop(tx.change(&read, &row).await?)) }.boxed()
+            })
+        };
+        node.done(change(&read, &changed)).await;
+        let found = node.identity(IdentityId(id(1))).await.unwrap().unwrap();
+        assert_eq!(found, Versioned { row: changed.clone(), version: 2 });
+        let late = node.submit(change(&read, &changed)).await.await.unwrap();
+        assert!(
+            matches!(late, Settled::Durable { outcome: Err(Error::Conflict(_)), .. }),
+            "{late:?}: who read the first version comes late"
+        );
+        // What somebody else wrote into a column that stays is not covered up.
+        place.by_hand("UPDATE identities SET kind = 'human' WHERE name = 'a'").await;
+        let again = IdentityRow { purpose: "a third".into(), ..changed };
+        node.done(change(&found, &again)).await;
+        assert!(is_tampered(&node.identity(IdentityId(id(1))).await));
+        node.close().await;
+    }
+}
