@@ -1,6 +1,7 @@
 //! Deciding: facts in, one verdict out, and the fence that it stands on.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,7 +13,10 @@ use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::lifecycles::LifecycleRow;
 use crate::store::{Fence, RowRef};
-use crate::types::{Caller, CredentialId, RequestContext, ResourceName, UnixMillis, Verb};
+use crate::types::{
+    AuthMethod, Authenticated, Caller, CredentialId, IdentityId, RequestContext, ResourceName,
+    UnixMillis, Verb,
+};
 
 /// How long an unmoved epoch stands for unmoved rows, in milliseconds.
 const COMPARED_MS: i64 = 1_000;
@@ -129,7 +133,7 @@ pub(super) fn decide(
     {
         return Ok(kept);
     }
-    let verdict = evaluate(&core.policy, ctx, action, subject.as_deref(), &resources)?;
+    let verdict = verdict(core, ctx, action, subject.as_deref(), &resources)?;
     let epoch = subject.as_ref().map_or(epoch, |subject| subject.epoch.min(epoch));
     let rows = subject.iter().flat_map(|subject| subject.rows.iter());
     let rows = rows.chain(resources.iter().flat_map(|resource| &resource.rows)).cloned();
@@ -154,11 +158,40 @@ fn same(one: Option<&Arc<Subject>>, other: Option<&Arc<Subject>>) -> bool {
     one.zip(other).is_some_and(|(one, other)| Arc::ptr_eq(one, other))
 }
 
-fn evaluate(
-    policy: &Policy,
+/// What policy says, and what a token may not do whatever policy says.
+fn verdict(
+    core: &Core,
     ctx: &RequestContext,
     action: &'static str,
     subject: Option<&Subject>,
+    resources: &[Resource],
+) -> Result<Verdict> {
+    let administrative = Verb::lookup(action).is_none_or(|verb| verb.administrative);
+    let asks = subject.zip(ctx.authenticated());
+    let evaluate = || evaluate(&core.policy, ctx, (action, administrative), asks, resources);
+    let verdict = if let (Some((subject, caller)), [resource]) = (asks, resources) {
+        let asked = (subject, caller.method, action, resource);
+        match core.decisions.of_kin(ctx.now, asked) {
+            Some(verdict) => Ok(verdict),
+            None => evaluate().inspect(|verdict| core.decisions.keep_for_kin(asked, verdict)),
+        }
+    } else {
+        evaluate()
+    }?;
+    let objection = asks.filter(|_| verdict.allow).and_then(|(subject, caller)| {
+        subject.objection(caller.method, action, administrative, resources)
+    });
+    Ok(match objection {
+        Some(reason) => Verdict::refuse(reason, verdict.valid_until),
+        None => verdict,
+    })
+}
+
+fn evaluate(
+    policy: &Policy,
+    ctx: &RequestContext,
+    (action, administrative): (&'static str, bool),
+    asks: Option<(&Subject, &Authenticated)>,
     resources: &[Resource],
 ) -> Result<Verdict> {
     let facts: Vec<_> = resources
@@ -171,6 +204,7 @@ fn evaluate(
             identity: resource.identity,
         })
         .collect();
+    let subject = asks.map(|(subject, _)| subject);
     let groups = subject.map(Subject::group_facts).unwrap_or_default();
     let identity = subject.map(|subject| subject.facts(&groups, ctx.now));
     let grants = subject.map(|subject| subject.grant_facts(action)).unwrap_or_default();
@@ -181,8 +215,7 @@ fn evaluate(
         }
         (Caller::Identity(_), _, _) => return Err(Error::internal("a caller without its facts")),
     };
-    let administrative = Verb::lookup(action).is_none_or(|verb| verb.administrative);
-    let verdict = policy.evaluate(&Facts {
+    Ok(policy.evaluate(&Facts {
         caller,
         action,
         administrative,
@@ -190,22 +223,26 @@ fn evaluate(
         grants: &grants,
         now: ctx.now,
         source: ctx.source,
-    });
-    let bearer = subject.zip(ctx.authenticated()).filter(|_| verdict.allow);
-    let objection = bearer.and_then(|(subject, caller)| {
-        subject.objection(caller.method, action, administrative, resources)
-    });
-    Ok(match objection {
-        Some(reason) => Verdict::refuse(reason, verdict.valid_until),
-        None => verdict,
-    })
+    }))
 }
 
 type Key = (CredentialId, &'static str, ResourceName);
+type KinKey = (IdentityId, &'static str, &'static str, ResourceName);
+/// Who asks by what, for what, on what.
+type Asked<'a> = (&'a Subject, AuthMethod, &'static str, &'a Resource);
+
+/// What policy said, with the reading of the identity and the resource that it was said of.
+type OfKin = (Arc<()>, Resource, Verdict);
 
 /// Decisions kept, each only under everything that it read.
 #[derive(Debug, Default)]
-pub(super) struct Decisions(Mutex<HashMap<Key, Arc<Decision>>>);
+pub(super) struct Decisions {
+    by_credential: Mutex<HashMap<Key, Arc<Decision>>>,
+    /// What policy said to one credential of an identity holds for its others, which differ in
+    /// nothing that policy reads but their end: whoever shows a new token with each call is not
+    /// evaluated anew each time.
+    by_kin: Mutex<HashMap<KinKey, OfKin>>,
+}
 
 impl Decisions {
     fn lookup(
@@ -215,27 +252,61 @@ impl Decisions {
         action: &'static str,
         resource: &Resource,
     ) -> Option<Arc<Decision>> {
-        let kept = self.0.lock().get(&(credential, action, resource.name.clone())).cloned()?;
+        let key = (credential, action, resource.name.clone());
+        let kept = self.by_credential.lock().get(&key).cloned()?;
         let same = kept.resources.first() == Some(resource)
             && kept.verdict.valid_until.is_none_or(|until| until > ctx.now);
         same.then_some(kept)
     }
 
     fn keep(&self, key: Key, decision: &Arc<Decision>) {
-        // A refusal is decided anew each time, so that a new grant is seen at once.
         let unkept = |subject: &Arc<Subject>| subject.is_large() || subject.is_counted();
         let large = decision.subject.as_ref().is_some_and(unkept);
-        if !decision.verdict.allow || decision.verdict.depends_on_source || large {
+        if !is_lasting(&decision.verdict) || large {
             return;
         }
-        let mut kept = self.0.lock();
-        if kept.len() >= KEPT {
-            kept.clear();
+        put(&mut self.by_credential.lock(), key, Arc::clone(decision));
+    }
+
+    /// What policy said to the same identity, as of the same reading, on the same resource.
+    fn of_kin(&self, now: UnixMillis, asked: Asked<'_>) -> Option<Verdict> {
+        let (subject, .., resource) = asked;
+        let kept = self.by_kin.lock();
+        let (kin, on, verdict) = kept.get(&kin_key(asked))?;
+        let same = Arc::ptr_eq(kin, subject.kin()) && on == resource;
+        let stands = verdict.valid_until.is_none_or(|until| until > now);
+        // Its own end is not later than what it may be kept for.
+        let end = subject.credential.row.expires_at;
+        let until = verdict.valid_until.map_or(end, |until| until.min(end));
+        (same && stands).then(|| Verdict { valid_until: Some(until), ..verdict.clone() })
+    }
+
+    fn keep_for_kin(&self, asked: Asked<'_>, verdict: &Verdict) {
+        let (subject, .., resource) = asked;
+        if subject.token.is_some() && is_lasting(verdict) && !subject.is_large() {
+            let kept = (Arc::clone(subject.kin()), resource.clone(), verdict.clone());
+            put(&mut self.by_kin.lock(), kin_key(asked), kept);
         }
-        kept.insert(key, Arc::clone(decision));
     }
 
     pub(super) fn clear(&self) {
-        self.0.lock().clear();
+        self.by_credential.lock().clear();
+        self.by_kin.lock().clear();
     }
+}
+
+fn kin_key((subject, method, action, resource): Asked<'_>) -> KinKey {
+    (subject.identity.row.id, method.as_str(), action, resource.name.clone())
+}
+
+/// A refusal is decided anew each time, so that a new grant is seen at once.
+const fn is_lasting(verdict: &Verdict) -> bool {
+    verdict.allow && !verdict.depends_on_source
+}
+
+fn put<K: Eq + Hash, V>(kept: &mut HashMap<K, V>, key: K, value: V) {
+    if kept.len() >= KEPT {
+        kept.clear();
+    }
+    kept.insert(key, value);
 }

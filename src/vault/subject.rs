@@ -63,6 +63,8 @@ pub struct Subject {
     pub epoch: i64,
     /// When the rows of its identity were read.
     read_at: UnixMillis,
+    /// The same for all that share everything but their credential, as of one reading.
+    kin: Arc<()>,
     /// Every sealed row above that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
 }
@@ -172,6 +174,7 @@ impl Subject {
             vault,
             epoch,
             read_at: now,
+            kin: Arc::default(),
             rows,
         };
         subject.rows = subject.fences();
@@ -196,6 +199,7 @@ impl Subject {
             vault: self.vault.clone(),
             epoch: self.epoch,
             read_at: self.read_at,
+            kin: Arc::clone(&self.kin),
             rows: Vec::new(),
         };
         subject.rows = subject.fences();
@@ -221,6 +225,11 @@ impl Subject {
     #[must_use]
     pub const fn restored_at(&self) -> UnixMillis {
         self.vault.row.restored_at
+    }
+
+    /// What it shares with those that differ from it in their credential alone.
+    pub(super) const fn kin(&self) -> &Arc<()> {
+        &self.kin
     }
 
     /// Tells whether what it was loaded from is to be looked at again, whatever the epoch says.

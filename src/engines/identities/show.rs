@@ -119,16 +119,26 @@ pub(super) async fn described(
     view: &View,
     name: &IdentityName,
 ) -> Result<(Resource, Option<Versioned<IdentityRow>>)> {
-    let resource = Resource::named(ResourceName::join("identities", &[name.as_str()])?);
-    let name = name.clone();
+    let wanted = name.clone();
     let found = view
-        .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
+        .read(move |tx| async move { Ok(identities::identity_named(tx, &wanted).await?) }.boxed())
         .await?;
-    let Some(found) = found else { return Ok((resource, None)) };
-    let mut resource = resource.with_row(found.row.id.0, &found);
-    resource.owner = Some(found.row.owner);
-    resource.labels = read_labels(&found.row.labels)?;
-    Ok((resource, Some(found)))
+    match found {
+        Some(found) => Ok((of(&found)?, Some(found))),
+        None => Ok((named(name)?, None)),
+    }
+}
+
+fn named(name: &IdentityName) -> Result<Resource> {
+    Ok(Resource::named(ResourceName::join("identities", &[name.as_str()])?))
+}
+
+/// An identity as a resource.
+fn of(identity: &Versioned<IdentityRow>) -> Result<Resource> {
+    let mut resource = named(&identity.row.name)?.with_row(identity.row.id.0, identity);
+    resource.owner = Some(identity.row.owner);
+    resource.labels = read_labels(&identity.row.labels)?;
+    Ok(resource)
 }
 
 /// The id of the identity that was decided on.
@@ -150,12 +160,14 @@ impl Verb for ShowIdentity {
     type Output = Described;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let mut resource = resource(view, &self.name).await?;
-        // Looking at oneself is no administration.
         let subject = view.subject()?;
-        if resource.id == Some(subject.identity.row.id.0) {
-            resource.identity = Some(subject.own_facts(view.now()));
+        let own = &subject.identity;
+        if own.row.name != self.name {
+            return Ok(vec![resource(view, &self.name).await?]);
         }
+        // Looking at oneself is no administration, and one's own row is known.
+        let mut resource = of(own)?;
+        resource.identity = Some(subject.own_facts(view.now()));
         Ok(vec![resource])
     }
 
