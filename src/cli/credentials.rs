@@ -12,6 +12,7 @@ use super::files::{check_new, write_public};
 use super::output::{Format, escape, fields, json_text, print, time};
 use super::session::{Session, idempotency_key};
 use super::span::{Span, seconds_or_default};
+use crate::engines::database::postgres::ssl_root;
 use crate::proto::database_service_client::DatabaseServiceClient as Client;
 use crate::proto::{IssueCredentialsRequest, IssueCredentialsResponse};
 
@@ -130,6 +131,8 @@ fn json(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> Value {
 
 fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
     let mode = if issued.tls == "off" { "disable" } else { &issued.tls };
+    let own_ca = !issued.ca_pem.is_empty();
+    let root = ssl_root(issued.tls != "off", own_ca, ca_file).unwrap_or_default();
     let port = issued.port.to_string();
     let ends = issued.expires_at_ms.to_string();
     let mut text = String::new();
@@ -140,7 +143,7 @@ fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         ("PGUSER", &issued.username),
         ("PGPASSWORD", &issued.password),
         ("PGSSLMODE", mode),
-        ("PGSSLROOTCERT", ca_file.unwrap_or_default()),
+        ("PGSSLROOTCERT", root),
         ("STRONGROOM_LEASE_ID", &issued.lease_id),
         ("STRONGROOM_LEASE_EXPIRES_AT_MS", &ends),
         ("STRONGROOM_LEASE_HANDLE", &issued.lease_handle),
@@ -213,6 +216,15 @@ mod tests {
         let text = render(&plain, None, Some(CredsFormat::Env));
         assert!(text.contains("export PGSSLMODE='disable'\n"));
         assert!(!text.contains("PGSSLROOTCERT"));
+    }
+
+    #[test]
+    fn the_variables_name_the_public_authorities_where_the_database_has_none_of_its_own() {
+        let public = IssueCredentialsResponse { ca_pem: String::new(), ..issued() };
+        let text = render(&public, None, Some(CredsFormat::Env));
+        assert!(text.contains("export PGSSLROOTCERT='/etc/ssl/certs/ca-certificates.crt'\n"));
+        let own = render(&issued(), None, Some(CredsFormat::Env));
+        assert!(!own.contains("PGSSLROOTCERT"), "--ca-out writes them");
     }
 
     #[test]

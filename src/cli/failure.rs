@@ -226,13 +226,12 @@ const fn exit_of(code: Code) -> Exit {
         Code::NotFound => Exit::NotFound,
         Code::AlreadyExists | Code::Aborted => Exit::Conflict,
         Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => Exit::Invalid,
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted => Exit::Unavailable,
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::DataLoss => Exit::Unexpected,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
+            Exit::Unavailable
+        }
+        Code::Ok | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => {
+            Exit::Unexpected
+        }
     }
 }
 
@@ -261,14 +260,12 @@ const fn reason_of(code: Code) -> &'static str {
         Code::InvalidArgument | Code::OutOfRange => "INVALID",
         Code::FailedPrecondition => "PRECONDITION",
         Code::Unavailable => "UNAVAILABLE",
-        Code::DeadlineExceeded => "DEADLINE",
+        // Whoever stands between cut the call short.
+        Code::DeadlineExceeded | Code::Cancelled => "DEADLINE",
         Code::ResourceExhausted => "EXHAUSTED",
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::Unimplemented
-        | Code::Internal
-        | Code::DataLoss => "INTERNAL",
+        Code::Ok | Code::Unknown | Code::Unimplemented | Code::Internal | Code::DataLoss => {
+            "INTERNAL"
+        }
     }
 }
 
@@ -359,6 +356,7 @@ mod tests {
             (Code::FailedPrecondition, 7),
             (Code::Unavailable, 8),
             (Code::DeadlineExceeded, 8),
+            (Code::Cancelled, 8),
             (Code::Internal, 1),
         ] {
             assert_eq!(exit_of(code).code(), exit, "{code:?}");

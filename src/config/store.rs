@@ -85,7 +85,8 @@ pub enum Endpoint {
 /// TLS to the store: verified or off, nothing in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreTls {
-    /// Verified by chain and name, against this CA or else the system's.
+    /// Verified by chain and name, against the public authorities that are compiled in, and this
+    /// CA beside them.
     VerifyFull {
         /// PEM file of CA certificates.
         ca_file: Option<PathBuf>,

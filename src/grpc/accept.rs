@@ -1,10 +1,11 @@
-//! Takes a request in: who calls, from where, until when. Nothing else is looked at before.
+//! Takes a request in: who calls, from where. Nothing else is looked at before.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use http::{Extensions, HeaderMap};
 use parking_lot::Mutex;
 use tonic::{Request, Status};
 
@@ -57,9 +58,20 @@ impl Gate {
         &self,
         request: Request<T>,
     ) -> Result<(RequestContext, T), Status> {
-        let peer = request.extensions().get::<PeerInfo>().cloned();
+        let headers = request.metadata().as_ref();
+        let ctx = self.know(headers, request.extensions()).await?;
+        Ok((ctx, request.into_inner()))
+    }
+
+    /// The same, from what stands before a request's message.
+    pub(super) async fn know(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<RequestContext, Status> {
+        let peer = extensions.get::<PeerInfo>().cloned();
         let source = peer.as_ref().map(|peer| peer.address.ip().to_canonical());
-        let bearer = token::bearer(request.metadata().as_ref());
+        let bearer = token::bearer(headers);
         let caller = match bearer {
             Ok(Some(bearer)) => self.authenticate_bearer(&bearer, peer, source).await,
             Ok(None) => self.authenticate(peer).await,
@@ -67,8 +79,8 @@ impl Gate {
         };
         match caller {
             Ok(caller) => {
-                let ctx = self.vault.context(caller, source, None::<Instant>);
-                Ok((ctx.map_err(|error| status(&error, None))?, request.into_inner()))
+                let ctx = self.vault.context(caller, source);
+                ctx.map_err(|error| status(&error, None))
             }
             Err(error) => {
                 self.vault.count_stranger(error.reason(), source);
@@ -139,6 +151,15 @@ impl Gate {
             checked.insert(fingerprint, Checked { at: now, trust });
         }
         Ok(valid)
+    }
+
+    /// Hands on what was read of a request. One that cannot be read never comes before the vault,
+    /// which records what does: it is counted here.
+    pub(super) fn read<T>(&self, ctx: &RequestContext, read: Result<T>) -> Result<T, Status> {
+        if let Err(error) = &read {
+            self.vault.count_unread(ctx, error.reason());
+        }
+        Self::answer(ctx, read)
     }
 
     /// Turns an engine's answer into the wire's.

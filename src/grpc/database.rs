@@ -3,7 +3,6 @@
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
-use super::status::status;
 use crate::crypto::Encoder;
 use crate::engines::database::names::TargetRole;
 use crate::engines::database::postgres::{ConnectionDefinition, Tls};
@@ -45,8 +44,7 @@ impl DatabaseService for DatabaseRpc {
         request: Request<PutConnectionRequest>,
     ) -> Result<Response<PutConnectionResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = put_connection(self.databases.clone(), request)
-            .map_err(|error| status(&error, Some(ctx.request_id)))?;
+        let op = self.gate.read(&ctx, put_connection(self.databases.clone(), request))?;
         let (connection, changed) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let connection = Some(show_connection(connection));
         Ok(Response::new(PutConnectionResponse { connection, changed }))
@@ -69,7 +67,7 @@ impl DatabaseService for DatabaseRpc {
         request: Request<RemoveConnectionRequest>,
     ) -> Result<Response<RemoveConnectionResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = RemoveConnection { name: Gate::answer(&ctx, request.name.parse())? };
+        let op = RemoveConnection { name: self.gate.read(&ctx, request.name.parse())? };
         let (was, accounts) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         self.databases.forget(&accounts);
         Ok(Response::new(RemoveConnectionResponse { connection: Some(show_connection(was)) }))
@@ -80,8 +78,7 @@ impl DatabaseService for DatabaseRpc {
         request: Request<PutDatabaseRoleRequest>,
     ) -> Result<Response<PutDatabaseRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = put_role(self.databases.clone(), request)
-            .map_err(|error| status(&error, Some(ctx.request_id)))?;
+        let op = self.gate.read(&ctx, put_role(self.databases.clone(), request))?;
         let (role, changed) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(PutDatabaseRoleResponse { role: Some(show_role(role)), changed }))
     }
@@ -92,7 +89,7 @@ impl DatabaseService for DatabaseRpc {
     ) -> Result<Response<GetDatabaseRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let named = segments(&request.connection, &request.name);
-        let (connection, name) = Gate::answer(&ctx, named)?;
+        let (connection, name) = self.gate.read(&ctx, named)?;
         let op = GetRole { databases: self.databases.clone(), connection, name };
         let role = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetDatabaseRoleResponse { role: Some(show_role(role)) }))
@@ -105,7 +102,7 @@ impl DatabaseService for DatabaseRpc {
         let (ctx, request) = self.gate.accept(request).await?;
         let connection = match request.connection.as_str() {
             "" => None,
-            name => Some(Gate::answer(&ctx, name.parse())?),
+            name => Some(self.gate.read(&ctx, name.parse())?),
         };
         let (page_size, page_token) = (request.page_size, request.page_token);
         let op = ListRoles { connection, page_size, page_token };
@@ -120,7 +117,7 @@ impl DatabaseService for DatabaseRpc {
     ) -> Result<Response<RemoveDatabaseRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let named = segments(&request.connection, &request.name);
-        let (connection, name) = Gate::answer(&ctx, named)?;
+        let (connection, name) = self.gate.read(&ctx, named)?;
         let op = RemoveRole { databases: self.databases.clone(), connection, name };
         let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(RemoveDatabaseRoleResponse { role: Some(show_role(was)) }))
@@ -131,7 +128,7 @@ impl DatabaseService for DatabaseRpc {
         request: Request<IssueCredentialsRequest>,
     ) -> Result<Response<IssueCredentialsResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, issue(self.databases.clone(), &request))?;
+        let op = self.gate.read(&ctx, issue(self.databases.clone(), &request))?;
         let made = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
         Ok(Response::new(Gate::answer(&ctx, show_credential(&made))?))
     }

@@ -5,16 +5,19 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
+use super::serve::Settings;
 use super::status::status;
 use super::tls::PeerInfo;
 use crate::error::Error;
@@ -37,6 +40,8 @@ struct Inner {
     standing: Standing,
     metrics: Arc<Metrics>,
     places: Semaphore,
+    /// How long an answer may take.
+    deadline: Duration,
     rpcs: HashMap<&'static str, &'static str>,
 }
 
@@ -45,11 +50,12 @@ impl Door {
         vault: Vault,
         standing: Standing,
         metrics: Arc<Metrics>,
-        in_flight: usize,
+        settings: &Settings,
     ) -> Self {
         let rpcs = VERBS.iter().map(|verb| (verb.rpc, verb.rpc)).collect();
-        let places = Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS));
-        Self(Arc::new(Inner { vault, standing, metrics, places, rpcs }))
+        let places = Semaphore::new(settings.in_flight.min(Semaphore::MAX_PERMITS));
+        let deadline = settings.deadline;
+        Self(Arc::new(Inner { vault, standing, metrics, places, deadline, rpcs }))
     }
 }
 
@@ -61,6 +67,12 @@ impl Inner {
         // Summarised on the record once there is a key to record with.
         self.vault.count_stranger(refusal.reason(), source);
         Some(refusal)
+    }
+
+    /// How long this request may take: what its caller said, where that is less.
+    fn patience(&self, headers: &HeaderMap) -> Duration {
+        let said = headers.get("grpc-timeout").and_then(|value| timeout(value.to_str().ok()?));
+        said.map_or(self.deadline, |said| said.min(self.deadline))
     }
 
     fn rpc(&self, path: &str) -> &'static str {
@@ -102,6 +114,8 @@ where
         let spare = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, spare);
         let door = Arc::clone(&self.door.0);
+        // Fixed here: what tonic makes of the caller's word ends no earlier, and looks later.
+        let until = Instant::now() + door.patience(request.headers());
         Box::pin(async move {
             let path = request.uri().path();
             if path.starts_with(HEALTH) {
@@ -114,8 +128,15 @@ where
                 refused(&refusal)
             } else if let Ok(_place) = door.places.try_acquire() {
                 let span = span(rpc);
-                let answer = inner.call(request).instrument(span.clone()).await?;
-                let code = code_of(&answer);
+                let called = inner.call(request).instrument(span.clone());
+                let (answer, code) = match timeout_at(until, called).await {
+                    Ok(answer) => {
+                        let answer = answer?;
+                        let code = code_of(&answer);
+                        (answer, code)
+                    }
+                    Err(_elapsed) => refused(&Error::Deadline),
+                };
                 span.record("code", code);
                 (answer, code)
             } else {
@@ -136,6 +157,23 @@ fn refused(error: &Error) -> (http::Response<Body>, &'static str) {
     let status = status(error, None);
     let code = name_of(status.code());
     (status.into_http(), code)
+}
+
+/// Reads how long a caller waits: at most eight digits, and a unit.
+///
+/// Source: gRPC over HTTP/2, Timeout.
+fn timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number = matches!(digits.len(), 1..=8).then(|| digits.parse().ok()).flatten()?;
+    match unit {
+        "H" => Some(Duration::from_hours(number)),
+        "M" => Some(Duration::from_mins(number)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
 }
 
 /// Reads the code off an answer; one whose status comes after its messages counts as well.
@@ -163,5 +201,32 @@ const fn name_of(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_read_as_the_wire_writes_it_and_nothing_else_is_one() {
+        for (text, read) in [
+            ("2H", Some(Duration::from_secs(7_200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("30S", Some(Duration::from_secs(30))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("30", None),
+            ("-1S", None),
+            ("+1S", Some(Duration::from_secs(1))),
+            ("1 S", None),
+            ("123456789S", None),
+            ("1ß", None),
+        ] {
+            assert_eq!(timeout(text), read, "{text:?}");
+        }
     }
 }

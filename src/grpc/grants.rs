@@ -29,7 +29,7 @@ impl GrantService for Grants {
         request: Request<AddGrantRequest>,
     ) -> Result<Response<AddGrantResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, add(&request))?;
+        let op = self.0.read(&ctx, add(&request))?;
         let added = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(AddGrantResponse { grant: Some(shown(added)) }))
     }
@@ -39,7 +39,7 @@ impl GrantService for Grants {
         request: Request<GetGrantRequest>,
     ) -> Result<Response<GetGrantResponse>, Status> {
         let (ctx, GetGrantRequest { id }) = self.0.accept(request).await?;
-        let op = ShowGrant { id: Gate::answer(&ctx, id.parse())? };
+        let op = ShowGrant { id: self.0.read(&ctx, id.parse())? };
         let found = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetGrantResponse { grant: Some(shown(found)) }))
     }
@@ -49,7 +49,7 @@ impl GrantService for Grants {
         request: Request<ListGrantsRequest>,
     ) -> Result<Response<ListGrantsResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, list(request))?;
+        let op = self.0.read(&ctx, list(request))?;
         let page = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(ListGrantsResponse {
             grants: page.grants.into_iter().map(shown).collect(),
@@ -62,7 +62,7 @@ impl GrantService for Grants {
         request: Request<RemoveGrantRequest>,
     ) -> Result<Response<RemoveGrantResponse>, Status> {
         let (ctx, RemoveGrantRequest { id, reason }) = self.0.accept(request).await?;
-        let op = RemoveGrant { id: Gate::answer(&ctx, id.parse())?, reason };
+        let op = RemoveGrant { id: self.0.read(&ctx, id.parse())?, reason };
         let was = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(RemoveGrantResponse { grant: Some(shown(was)) }))
     }

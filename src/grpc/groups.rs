@@ -26,7 +26,7 @@ impl GroupService for Groups {
         request: Request<CreateGroupRequest>,
     ) -> Result<Response<CreateGroupResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, create(&request))?;
+        let op = self.0.read(&ctx, create(&request))?;
         let created = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(CreateGroupResponse { group: Some(group(created)) }))
     }
@@ -36,7 +36,7 @@ impl GroupService for Groups {
         request: Request<GetGroupRequest>,
     ) -> Result<Response<GetGroupResponse>, Status> {
         let (ctx, GetGroupRequest { name, page_size, page_token }) = self.0.accept(request).await?;
-        let name = Gate::answer(&ctx, name.parse())?;
+        let name = self.0.read(&ctx, name.parse())?;
         let op = ShowGroup { name, page_size, page_token };
         let page = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetGroupResponse {
@@ -62,8 +62,8 @@ impl GroupService for Groups {
         request: Request<AddMemberRequest>,
     ) -> Result<Response<AddMemberResponse>, Status> {
         let (ctx, AddMemberRequest { group, identity }) = self.0.accept(request).await?;
-        let group = Gate::answer(&ctx, group.parse())?;
-        let op = AddMember { group, identity: Gate::answer(&ctx, identity.parse())? };
+        let group = self.0.read(&ctx, group.parse())?;
+        let op = AddMember { group, identity: self.0.read(&ctx, identity.parse())? };
         let done = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         let (member, added) = (Some(member(done.member)), done.added);
         Ok(Response::new(AddMemberResponse { member, added }))
@@ -74,8 +74,8 @@ impl GroupService for Groups {
         request: Request<RemoveMemberRequest>,
     ) -> Result<Response<RemoveMemberResponse>, Status> {
         let (ctx, RemoveMemberRequest { group, identity }) = self.0.accept(request).await?;
-        let group = Gate::answer(&ctx, group.parse())?;
-        let op = RemoveMember { group, identity: Gate::answer(&ctx, identity.parse())? };
+        let group = self.0.read(&ctx, group.parse())?;
+        let op = RemoveMember { group, identity: self.0.read(&ctx, identity.parse())? };
         let removed = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(RemoveMemberResponse { removed }))
     }

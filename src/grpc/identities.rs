@@ -50,7 +50,7 @@ impl IdentityService for Identities {
         request: Request<CreateIdentityRequest>,
     ) -> Result<Response<CreateIdentityResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, create(&request))?;
+        let op = self.gate.read(&ctx, create(&request))?;
         let created = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(CreateIdentityResponse { identity: Some(identity(&created)) }))
     }
@@ -60,7 +60,7 @@ impl IdentityService for Identities {
         request: Request<GetIdentityRequest>,
     ) -> Result<Response<GetIdentityResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = ShowIdentity { name: Gate::answer(&ctx, request.name.parse())? };
+        let op = ShowIdentity { name: self.gate.read(&ctx, request.name.parse())? };
         let found = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetIdentityResponse { identity: Some(identity(&found)) }))
     }
@@ -70,7 +70,7 @@ impl IdentityService for Identities {
         request: Request<ListIdentitiesRequest>,
     ) -> Result<Response<ListIdentitiesResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, list(request))?;
+        let op = self.gate.read(&ctx, list(request))?;
         let page = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(ListIdentitiesResponse {
             identities: page.identities.iter().map(identity).collect(),
@@ -93,7 +93,7 @@ impl IdentityService for Identities {
         request: Request<PutLifecycleRequest>,
     ) -> Result<Response<PutLifecycleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, lifecycles::put(request))?;
+        let op = self.gate.read(&ctx, lifecycles::put(request))?;
         let put = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let lifecycle = Some(lifecycles::lifecycle(put));
         Ok(Response::new(PutLifecycleResponse { lifecycle }))
@@ -104,7 +104,7 @@ impl IdentityService for Identities {
         request: Request<GetHoldingsRequest>,
     ) -> Result<Response<GetHoldingsResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = ShowHoldings { name: Gate::answer(&ctx, request.name.parse())? };
+        let op = ShowHoldings { name: self.gate.read(&ctx, request.name.parse())? };
         let held = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(holdings(held)))
     }
@@ -114,7 +114,7 @@ impl IdentityService for Identities {
         request: Request<UpdateIdentityRequest>,
     ) -> Result<Response<UpdateIdentityResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, update(request))?;
+        let op = self.gate.read(&ctx, update(request))?;
         let updated = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(UpdateIdentityResponse { identity: Some(identity(&updated)) }))
     }
@@ -124,7 +124,7 @@ impl IdentityService for Identities {
         request: Request<TransferIdentityRequest>,
     ) -> Result<Response<TransferIdentityResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, transfer(request))?;
+        let op = self.gate.read(&ctx, transfer(request))?;
         let transferred = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(TransferIdentityResponse { identity: Some(identity(&transferred)) }))
     }
@@ -134,7 +134,7 @@ impl IdentityService for Identities {
         request: Request<SuspendIdentityRequest>,
     ) -> Result<Response<SuspendIdentityResponse>, Status> {
         let (ctx, SuspendIdentityRequest { name, reason }) = self.gate.accept(request).await?;
-        let name = Gate::answer(&ctx, name.parse())?;
+        let name = self.gate.read(&ctx, name.parse())?;
         let op = SuspendIdentity { name, reason, due: None };
         let suspended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SuspendIdentityResponse { identity: Some(identity(&suspended)) }))
@@ -145,7 +145,7 @@ impl IdentityService for Identities {
         request: Request<ResumeIdentityRequest>,
     ) -> Result<Response<ResumeIdentityResponse>, Status> {
         let (ctx, ResumeIdentityRequest { name, reason }) = self.gate.accept(request).await?;
-        let op = ResumeIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
+        let op = ResumeIdentity { name: self.gate.read(&ctx, name.parse())?, reason };
         let resumed = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(ResumeIdentityResponse { identity: Some(identity(&resumed)) }))
     }
@@ -155,7 +155,7 @@ impl IdentityService for Identities {
         request: Request<RetireIdentityRequest>,
     ) -> Result<Response<RetireIdentityResponse>, Status> {
         let (ctx, RetireIdentityRequest { name, reason }) = self.gate.accept(request).await?;
-        let op = RetireIdentity { name: Gate::answer(&ctx, name.parse())?, reason };
+        let op = RetireIdentity { name: self.gate.read(&ctx, name.parse())?, reason };
         let retired = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(RetireIdentityResponse { identity: Some(identity(&retired)) }))
     }
@@ -166,7 +166,7 @@ impl IdentityService for Identities {
     ) -> Result<Response<IssueLoginCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = login::decode(&request, &self.gate.authorities, self.login);
-        let op = Gate::answer(&ctx, op)?;
+        let op = self.gate.read(&ctx, op)?;
         let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(Gate::answer(&ctx, login::encode(&issued))?))
     }

@@ -28,7 +28,7 @@ impl LeaseService for LeaseRpc {
         request: Request<ListLeasesRequest>,
     ) -> Result<Response<ListLeasesResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, list(request))?;
+        let op = self.gate.read(&ctx, list(request))?;
         let (listed, next_page_token) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let leases = listed.into_iter().map(show).collect();
         Ok(Response::new(ListLeasesResponse { leases, next_page_token }))
@@ -39,7 +39,7 @@ impl LeaseService for LeaseRpc {
         request: Request<RenewLeaseRequest>,
     ) -> Result<Response<RenewLeaseResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let id = Gate::answer(&ctx, request.id.parse())?;
+        let id = self.gate.read(&ctx, request.id.parse())?;
         let op = RenewLease { databases: self.databases.clone(), id, ttl_s: request.ttl_s };
         let lease = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
         Ok(Response::new(RenewLeaseResponse { lease: Some(show(lease)) }))
@@ -50,7 +50,7 @@ impl LeaseService for LeaseRpc {
         request: Request<RevokeLeaseRequest>,
     ) -> Result<Response<RevokeLeaseResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let id = Gate::answer(&ctx, request.id.parse())?;
+        let id = self.gate.read(&ctx, request.id.parse())?;
         let ending = Ending::Asked { reason: request.reason };
         let op = RevokeLease { databases: self.databases.clone(), id, ending };
         let lease = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;

@@ -8,6 +8,7 @@ mod grants;
 mod groups;
 mod health;
 mod identities;
+mod known;
 mod leases;
 mod lifecycles;
 mod login;

@@ -91,7 +91,7 @@ impl PkiService for Pki {
         request: Request<PutCertificateRoleRequest>,
     ) -> Result<Response<PutCertificateRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, put_role(&request))?;
+        let op = self.gate.read(&ctx, put_role(&request))?;
         let put = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let role = Gate::answer(&ctx, role_proto(&put.role))?;
         Ok(Response::new(PutCertificateRoleResponse { role: Some(role), changed: put.changed }))
@@ -102,7 +102,7 @@ impl PkiService for Pki {
         request: Request<GetCertificateRoleRequest>,
     ) -> Result<Response<GetCertificateRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let name = Gate::answer(&ctx, request.name.parse())?;
+        let name = self.gate.read(&ctx, request.name.parse())?;
         let role = Gate::answer(&ctx, self.gate.vault.run(&ctx, ShowRole { name }).await)?;
         let role = Gate::answer(&ctx, role_proto(&role))?;
         Ok(Response::new(GetCertificateRoleResponse { role: Some(role) }))
@@ -125,7 +125,7 @@ impl PkiService for Pki {
         request: Request<RemoveCertificateRoleRequest>,
     ) -> Result<Response<RemoveCertificateRoleResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let name = Gate::answer(&ctx, request.name.parse())?;
+        let name = self.gate.read(&ctx, request.name.parse())?;
         let was = Gate::answer(&ctx, self.gate.vault.run(&ctx, RemoveRole { name }).await)?;
         let role = Some(Gate::answer(&ctx, role_proto(&was))?);
         Ok(Response::new(RemoveCertificateRoleResponse { role }))
@@ -136,7 +136,7 @@ impl PkiService for Pki {
         request: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, self.issue(&request))?;
+        let op = self.gate.read(&ctx, self.issue(&request))?;
         let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let key = issued.private_key.as_deref().map(|key| key.expose().to_vec());
         let key = String::from_utf8(key.unwrap_or_default()).map_err(Error::internal);
@@ -155,7 +155,7 @@ impl PkiService for Pki {
         request: Request<SignCertificateRequest>,
     ) -> Result<Response<SignCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, self.sign(&request))?;
+        let op = self.gate.read(&ctx, self.sign(&request))?;
         let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(SignCertificateResponse {
             certificate_pem: issued.pem(),
@@ -170,7 +170,7 @@ impl PkiService for Pki {
         request: Request<ListCertificatesRequest>,
     ) -> Result<Response<ListCertificatesResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = Gate::answer(&ctx, list(request))?;
+        let op = self.gate.read(&ctx, list(request))?;
         let (listed, next_page_token) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let certificates = listed.iter().map(listed_proto).collect();
         Ok(Response::new(ListCertificatesResponse { certificates, next_page_token }))
@@ -181,7 +181,7 @@ impl PkiService for Pki {
         request: Request<RevokeCertificateRequest>,
     ) -> Result<Response<RevokeCertificateResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let id = Gate::answer(&ctx, request.id.parse())?;
+        let id = self.gate.read(&ctx, request.id.parse())?;
         let op = RevokeCertificate { id, reason: request.reason };
         let ended = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let certificate = Some(listed_proto(&ended));

@@ -30,7 +30,7 @@ impl RecordService for Records {
     ) -> Result<Response<ListEntriesResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
         let ListEntriesRequest { page_size, page_token, filter } = request;
-        let question = Gate::answer(&ctx, question(filter.as_ref()))?;
+        let question = self.0.read(&ctx, question(filter.as_ref()))?;
         let list = List { question, page_size, page_token };
         let page = Gate::answer(&ctx, self.0.vault.run(&ctx, list).await)?;
         let entries = page.entries.iter().map(entry).collect();
@@ -47,7 +47,7 @@ impl RecordService for Records {
         let (ctx, request) = self.0.accept(request).await?;
         let TailEntriesRequest { filter, last } = request;
         let tail = question(filter.as_ref()).and_then(|question| Tail::new(question, last));
-        let tail = Gate::answer(&ctx, tail)?;
+        let tail = self.0.read(&ctx, tail)?;
         let items = Gate::answer(&ctx, self.0.vault.stream(&ctx, tail).await)?;
         let answers = ReceiverStream::new(items).map(move |item| {
             let shown = Gate::answer(&ctx, item)?;
@@ -78,7 +78,7 @@ impl RecordService for Records {
         let path = path.parse().map_err(|_malformed| {
             Error::invalid("path must be that of a tile or an entry bundle, in its one form")
         });
-        let path = Gate::answer(&ctx, path)?;
+        let path = self.0.read(&ctx, path)?;
         let part = Gate::answer(&ctx, self.0.vault.run(&ctx, Read { path }).await)?;
         Ok(Response::new(ReadLogResponse { data: part.data.clone(), side: part.side.clone() }))
     }

@@ -13,6 +13,7 @@ use super::grants::Grants;
 use super::groups::Groups;
 use super::health::Health;
 use super::identities::Identities;
+use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
@@ -37,7 +38,7 @@ use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
 
-/// Limits before parsing (rule 11 of the security rules).
+/// Limits before parsing.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Largest message, in bytes.
@@ -48,7 +49,7 @@ pub struct Settings {
     pub streams: u32,
     /// Requests at once, over all connections.
     pub in_flight: usize,
-    /// How long a request may take.
+    /// How long a request may take; its caller may say less.
     pub deadline: Duration,
     /// Connections and their handshakes.
     pub connections: tls::Limits,
@@ -121,7 +122,7 @@ pub async fn serve(
     tasks: TaskGroup,
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, names, engines } = front;
-    let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), settings.in_flight);
+    let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), &settings);
     let Engines { authorities, databases, crls } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
@@ -131,6 +132,10 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let v1 = reflection().build_v1().map_err(Error::internal)?;
+    let v1 = Known { gate: gate.clone(), inner: v1 };
+    let v1alpha = reflection().build_v1alpha().map_err(Error::internal)?;
+    let v1alpha = Known { gate: gate.clone(), inner: v1alpha };
     let most = settings.message_bytes;
     let identities = Identities { gate: gate.clone(), login: settings.login };
     let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
@@ -154,13 +159,12 @@ pub async fn serve(
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
         .max_concurrent_streams(settings.streams)
-        .timeout(settings.deadline)
         .http2_keepalive_interval(Some(settings.ping))
         .http2_keepalive_timeout(Some(settings.pong))
         .layer(door)
         .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(Error::internal)?)
-        .add_service(reflection().build_v1alpha().map_err(Error::internal)?)
+        .add_service(v1)
+        .add_service(v1alpha)
         .add_service(identities)
         .add_service(groups)
         .add_service(grants)

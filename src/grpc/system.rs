@@ -20,7 +20,7 @@ pub(super) struct System(pub(super) Gate, pub(super) Standing);
 impl SystemService for System {
     async fn seal(&self, request: Request<SealRequest>) -> Result<Response<SealResponse>, Status> {
         let (ctx, SealRequest { reason }) = self.0.accept(request).await?;
-        let seal = Gate::answer(&ctx, Seal::new(reason))?;
+        let seal = self.0.read(&ctx, Seal::new(reason))?;
         let sealed_at = Gate::answer(&ctx, self.0.vault.run(&ctx, seal).await)?;
         // Nothing more is let in from here on; whoever watches the seal drops the keys.
         self.1.set(State::Sealed("it was sealed by an administrator".to_owned()));
@@ -33,7 +33,7 @@ impl SystemService for System {
         request: Request<CancelRecoveryRequest>,
     ) -> Result<Response<CancelRecoveryResponse>, Status> {
         let (ctx, CancelRecoveryRequest { id, reason }) = self.0.accept(request).await?;
-        let cancel = CancelRecovery { id: Gate::answer(&ctx, id.parse())?, reason };
+        let cancel = CancelRecovery { id: self.0.read(&ctx, id.parse())?, reason };
         let cancelled = Gate::answer(&ctx, self.0.vault.run(&ctx, cancel).await)?;
         Ok(Response::new(CancelRecoveryResponse { recovery: Some(recovery(&cancelled)) }))
     }

@@ -35,7 +35,7 @@ impl TokenService for Tokens {
         let (ctx, request) = self.gate.accept(request).await?;
         let key = retry(&request.idempotency_key, &request);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
-        let op = CreateToken(Gate::answer(&ctx, order)?);
+        let op = CreateToken(self.gate.read(&ctx, order)?);
         let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let (bearer, token) = Gate::answer(&ctx, show_made(made, ctx.now))?;
         Ok(Response::new(CreateTokenResponse { bearer, token }))
@@ -46,10 +46,10 @@ impl TokenService for Tokens {
         request: Request<MintTokenRequest>,
     ) -> Result<Response<MintTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let name = Gate::answer(&ctx, request.identity.parse())?;
+        let name = self.gate.read(&ctx, request.identity.parse())?;
         let key = retry(&request.idempotency_key, &request);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
-        let op = MintToken { name, order: Gate::answer(&ctx, order)? };
+        let op = MintToken { name, order: self.gate.read(&ctx, order)? };
         let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let (bearer, token) = Gate::answer(&ctx, show_made(made, ctx.now))?;
         Ok(Response::new(MintTokenResponse { bearer, token }))
@@ -60,7 +60,7 @@ impl TokenService for Tokens {
         request: Request<InspectTokenRequest>,
     ) -> Result<Response<InspectTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = InspectToken { accessor: Gate::answer(&ctx, optional(&request.accessor))? };
+        let op = InspectToken { accessor: self.gate.read(&ctx, optional(&request.accessor))? };
         let token = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(InspectTokenResponse { token: Some(show(token, ctx.now)) }))
     }
@@ -71,8 +71,8 @@ impl TokenService for Tokens {
     ) -> Result<Response<RenewTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = RenewToken {
-            accessor: Gate::answer(&ctx, optional(&request.accessor))?,
-            ttl: Gate::answer(&ctx, span("ttl_s", request.ttl_s))?,
+            accessor: self.gate.read(&ctx, optional(&request.accessor))?,
+            ttl: self.gate.read(&ctx, span("ttl_s", request.ttl_s))?,
         };
         let token = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(RenewTokenResponse { token: Some(show(token, ctx.now)) }))
@@ -83,7 +83,7 @@ impl TokenService for Tokens {
         request: Request<RevokeTokenRequest>,
     ) -> Result<Response<RevokeTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let accessor = Gate::answer(&ctx, optional(&request.accessor))?;
+        let accessor = self.gate.read(&ctx, optional(&request.accessor))?;
         let op = RevokeToken { accessor, reason: request.reason };
         let token = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(RevokeTokenResponse { token: Some(show(token, ctx.now)) }))
@@ -95,7 +95,7 @@ impl TokenService for Tokens {
     ) -> Result<Response<ListTokensResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let op = ListTokens {
-            identity: Gate::answer(&ctx, optional(&request.identity))?,
+            identity: self.gate.read(&ctx, optional(&request.identity))?,
             ended: request.include_ended,
             page_size: request.page_size,
             page_token: request.page_token,

@@ -1,5 +1,6 @@
 //! From the configuration to the parts of a node.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,12 +26,26 @@ const HANDSHAKES: usize = 1_024;
 /// # Errors
 /// [`Error::Precondition`] with what is wrong with module or token.
 pub(super) fn token(config: &Config) -> Result<Arc<Pkcs11Hsm>> {
+    require_roots(&config.hsm.module)?;
     let token = match &config.hsm.token {
         TokenName::Label(label) => TokenSelector::Label(label.clone()),
         TokenName::Serial(serial) => TokenSelector::Serial(serial.clone()),
     };
     let opened = Pkcs11Hsm::open(&Pkcs11Config { module: config.hsm.module.clone(), token });
     opened.map(Arc::new).map_err(|error| explain(&error))
+}
+
+/// Refuses a module that is not root's: it is loaded as code, and who runs the vault must not be
+/// able to change what the vault is.
+fn require_roots(module: &Path) -> Result<()> {
+    match std::fs::metadata(module) {
+        Ok(about) if about.uid() != 0 => Err(Error::precondition(format!(
+            "module {}: must belong to root, because it is loaded as code",
+            module.display()
+        ))),
+        // What cannot be looked at is not loaded either, and says why.
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Tells an operator what the token said: on a terminal of theirs, the cause is theirs to know.

@@ -181,7 +181,7 @@ async fn renew(life: &Life, files: &Files) -> Result<()> {
     let authorities = life.authorities().clone();
     let request = Request::of_key(public);
     let vault = life.vault();
-    let ctx = vault.context(Caller::System(WORKER), None, None)?;
+    let ctx = vault.context(Caller::System(WORKER), None)?;
     let made = vault.run(&ctx, RenewAdministrator { authorities, request }).await?;
     files::replace(&files.cert, made.pem().as_bytes(), 0o600)
 }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use super::assemble;
 use super::files;
 use super::found::{First, Founded, Founding, found};
+use super::pin::PinMemory;
 use super::recall::recall;
 use super::run::{environment, failed, in_runtime};
 use crate::cli::{Format, Global, InitArgs, Outcome, json_text, print, prompt_secret};
@@ -70,6 +71,10 @@ async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Found
         }
     }
     files::private_dir(&config.server.data_dir)?;
+    let memory = PinMemory::new(&config.server.data_dir);
+    if config.hsm.pin.is_some() {
+        memory.require_unmarked_to_found()?;
+    }
     let _lock = files::lock(&config.server.data_dir)?;
     let token = assemble::token(config)?;
     let probe = token.probe().await.map_err(|error| assemble::explain(&error))?;
@@ -86,8 +91,10 @@ async fn begin(config: &Config, files: &Files, pin: SecretBytes) -> Result<Found
         dev: false,
         first: First::Bootstrap(Request::of_key(key)),
     };
-    let founded = match found(&parts, &founding, pin.clone()).await {
-        Err(Error::AlreadyExists(_)) if interrupted => recall(&parts, &founding, pin).await?,
+    let founded = match memory.guard(found(&parts, &founding, pin.clone())).await {
+        Err(Error::AlreadyExists(_)) if interrupted => {
+            memory.guard(recall(&parts, &founding, pin)).await?
+        }
         // Nothing was founded for this key. After any other error something may have been.
         Err(error @ Error::AlreadyExists(_)) => {
             files::remove(&files.key)?;

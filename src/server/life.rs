@@ -281,7 +281,7 @@ impl Life {
             served: since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
             proven,
         };
-        let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None, None)?;
+        let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
         let recovered = self.0.vault.run(&ctx, op).await?;
         let Recovery { id, name, state, due_at, .. } = &recovered.recovery;
         tracing::warn!(recovery = %id, %name, %state, due = %due_at, "recovering an administrator");
@@ -328,7 +328,7 @@ impl Life {
         self.show(&authorities).await?;
         let anchored = self.0.vault.check_anchor().await?;
         if occasion == Occasion::Asked {
-            let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None, None)?;
+            let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
             self.0.vault.run(&ctx, Unseal).await?;
         }
         Ok(match anchored {
@@ -360,7 +360,7 @@ impl Life {
             }
             Err(error) => return Err(error),
         };
-        let trust = Trust::new(&ours, authorities.login.certificate_der(), [])?;
+        let trust = Trust::new(&ours, authorities.login.certificate_der())?;
         self.0.tls.replace(&identity, trust)?;
         *self.0.listener_ends.lock() = ends;
         Ok(())
@@ -399,7 +399,7 @@ pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
         .find(|key| key.purpose == keys::HsmPurpose::CaLogin)
         .and_then(|key| key.certificate.as_deref());
     let missing = || Error::precondition("the store names no login authority");
-    Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?, [])
+    Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?)
 }
 
 pub(super) fn installation(found: &Foundation) -> Installation {

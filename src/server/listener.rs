@@ -57,7 +57,7 @@ pub(super) async fn identity(
         names: parts.server_names.clone(),
         ttl: LIFE,
     };
-    let ctx = vault.context(Caller::System(LISTENER), None, None)?;
+    let ctx = vault.context(Caller::System(LISTENER), None)?;
     let certificate = vault.run(&ctx, order).await?;
     let chain = [certificate.pem(), authorities.current()?.issuing.pem()].concat();
     if let Some(dir) = kept_in {

@@ -42,6 +42,19 @@ impl PinMemory {
         Ok(())
     }
 
+    /// Refuses to found with the configured PIN while the mark stands: there is no server yet that
+    /// could be told of a better one.
+    pub(super) fn require_unmarked_to_found(&self) -> Result<()> {
+        if self.is_marked() {
+            let path = self.0.display();
+            return Err(Error::precondition(format!(
+                "the HSM refused the configured PIN before; it is not tried again by itself: \
+                 correct it, then remove {path}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Unseals, with the mark around the attempt.
     ///
     /// # Errors
@@ -60,7 +73,7 @@ impl PinMemory {
     ///
     /// # Errors
     /// What the attempt answers, or the file system.
-    pub(super) async fn guard(&self, attempt: impl Future<Output = Result<()>>) -> Result<()> {
+    pub(super) async fn guard<T>(&self, attempt: impl Future<Output = Result<T>>) -> Result<T> {
         let was_marked = self.is_marked();
         files::replace(&self.0, TEXT.as_bytes(), 0o600)?;
         let done = attempt.await;

@@ -186,8 +186,9 @@ impl RowSealer {
         else {
             return Err(tampered());
         };
+        // A newer binary would have made the schema newer, which is refused before any row is read.
         if *seal > T::TABLE.seal_version {
-            return Err(StoreError::Newer { found: *seal, known: T::TABLE.seal_version });
+            return Err(tampered());
         }
         let version = *version;
         let older = self.seen.lock().newest(T::TABLE.name, &id, since).is_some_and(|v| version < v);

@@ -67,8 +67,6 @@ pub struct RequestContext {
     pub began: Instant,
     /// Where it came from, where that is known.
     pub source: Option<IpAddr>,
-    /// When the caller stops waiting.
-    pub deadline: Option<Instant>,
 }
 
 impl RequestContext {

@@ -28,12 +28,6 @@ impl TaskGroup {
         self.stop.cancelled().await;
     }
 
-    /// Tells whether the group was told to stop.
-    #[must_use]
-    pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
-    }
-
     /// Tells every task to stop, without waiting.
     pub fn stop(&self) {
         self.stop.cancel();

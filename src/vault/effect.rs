@@ -1,6 +1,7 @@
 //! What changes outside: the intent committed first, then the act, then the record of it.
 //!
-//! From the intent on it runs in a task of its own, which a client that hangs up does not cancel.
+//! All of it runs in a task of its own, which a client that hangs up does not cancel: it may use a
+//! key before its intent.
 //! After a crash, or a failure, the row is left to the worker that ends it.
 
 use std::sync::Arc;
@@ -29,31 +30,38 @@ impl Vault {
         ctx: &RequestContext,
         op: O,
     ) -> Result<O::Output> {
-        let op = Arc::new(op);
+        let (vault, ctx) = (self.clone(), ctx.clone());
+        let done = async move { vault.attempt_effect(&ctx, Arc::new(op)).await };
+        self.core.tasks.spawn(done).await.map_err(Error::internal)?
+    }
+
+    async fn attempt_effect<O: EffectOperation>(
+        &self,
+        ctx: &RequestContext,
+        op: Arc<O>,
+    ) -> Result<O::Output> {
         for attempt in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
                 self.moved(ctx, attempt);
                 continue;
             };
             let Ready { view, decision, prepared } = ready;
-            let prepared = Arc::new(prepared);
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
             let effect = Effect {
                 vault: self.clone(),
                 view,
                 op: Arc::clone(&op),
-                prepared: Arc::clone(&prepared),
+                prepared: Arc::new(prepared),
                 spending: Spending::of::<O>(decision.subject.as_ref()),
-                decision: Arc::clone(&decision),
+                decision,
                 claim: claim.map(Arc::new),
             };
-            let view = effect.view.clone();
-            let done = self.core.tasks.spawn(async move { effect.run().await }).await;
-            match done.map_err(Error::internal)? {
+            match effect.run().await {
                 Answered::Done(output, _) => return Ok(output),
-                Answered::Made(id) => return op.replay(&view, &id).await,
+                Answered::Made(id) => return op.replay(&effect.view, &id).await,
                 Answered::Failed(error) => {
-                    return Err(self.told_of(ctx, op.as_ref(), &prepared, &decision, error).await);
+                    let Effect { prepared, decision, .. } = &effect;
+                    return Err(self.told_of(ctx, op.as_ref(), prepared, decision, error).await);
                 }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
                 Answered::Moved => self.moved(ctx, attempt),
@@ -75,7 +83,7 @@ struct Effect<O: EffectOperation> {
 }
 
 impl<O: EffectOperation> Effect<O> {
-    async fn run(self) -> Answered<O::Output> {
+    async fn run(&self) -> Answered<O::Output> {
         if self.spending.is_some() || !self.op.is_done(&self.prepared) {
             let intend = Step::Intend(self.claim.clone(), self.spending.clone());
             match self.commit(intend, self.decision.fence(self.view.ctx.now)).await {

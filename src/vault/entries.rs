@@ -241,16 +241,20 @@ impl Vault {
         }
     }
 
-    /// Records that an allowed operation failed before its commit; false when what it stood on
-    /// moved, so that the failure may not be answered.
+    /// Records that an allowed operation failed before its commit, with the keys that it had used;
+    /// false when what it stood on moved, so that the failure may not be answered.
     pub(super) async fn record_failure(
         &self,
         ctx: &RequestContext,
         action: &'static str,
         decision: &Arc<Decision>,
         error: &Error,
+        keys: Vec<KeyUse>,
     ) -> Result<bool> {
-        self.append(ctx, action, decision, Err(error.clone())).await
+        let note = Note { keys, ..Note::default() };
+        let story = Story::new(self, ctx, action, decision, note)?;
+        let fence = Some(decision.fence(ctx.now));
+        self.append_story(story, Err(error.clone()), fence, None).await
     }
 
     /// Records that a stream begins; false when what it stood on moved.
@@ -278,18 +282,7 @@ impl Vault {
         self.append_story(story, outcome, None, None).await.map(drop)
     }
 
-    /// Appends an entry of an operation that changes nothing; false when its fence moved.
-    async fn append(
-        &self,
-        ctx: &RequestContext,
-        action: &'static str,
-        decision: &Arc<Decision>,
-        outcome: Result<()>,
-    ) -> Result<bool> {
-        let story = Story::new(self, ctx, action, decision, Note::default())?;
-        self.append_story(story, outcome, Some(decision.fence(ctx.now)), None).await
-    }
-
+    /// Appends an entry of what changes nothing; false when its fence moved.
     pub(super) async fn append_story(
         &self,
         story: Story,

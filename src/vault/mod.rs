@@ -32,7 +32,6 @@ mod view;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
@@ -115,16 +114,11 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Unavailable`] while this node's clock cannot be trusted.
-    pub fn context(
-        &self,
-        caller: Caller,
-        source: Option<IpAddr>,
-        deadline: Option<Instant>,
-    ) -> Result<RequestContext> {
+    pub fn context(&self, caller: Caller, source: Option<IpAddr>) -> Result<RequestContext> {
         let now = self.core.clock.now()?;
         let request_id = RequestId(Id::ordered(now, self.core.entropy.as_ref())?);
         let began = self.core.clock.monotonic();
-        Ok(RequestContext { request_id, caller, now, began, source, deadline })
+        Ok(RequestContext { request_id, caller, now, began, source })
     }
 
     /// Finds the caller behind a login certificate, by the SHA-256 of its DER.
@@ -157,6 +151,14 @@ impl Vault {
     /// Counts a caller that could not be authenticated, for the minute's summary.
     pub fn count_stranger(&self, reason: &'static str, source: Option<IpAddr>) {
         self.core.refusals.stranger(reason, source);
+    }
+
+    /// Counts a request of a known caller that could not be read, for the minute's summary.
+    pub fn count_unread(&self, ctx: &RequestContext, reason: &'static str) {
+        if let Some(caller) = ctx.authenticated() {
+            let now = self.core.clock.monotonic();
+            self.core.refusals.count(caller.identity, reason, now);
+        }
     }
 
     async fn subject(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
@@ -198,7 +200,7 @@ impl Vault {
                 Some(self.checked(&wanted, caller.method, ctx.now).await?)
             }
         };
-        Ok(View { core: Arc::clone(&self.core), ctx: ctx.clone(), subject })
+        Ok(View::new(Arc::clone(&self.core), ctx.clone(), subject))
     }
 
     /// Empties the caches: what they held may have moved.

@@ -27,6 +27,17 @@ struct Window {
     summarised: BTreeMap<&'static str, u64>,
 }
 
+impl Window {
+    const fn new(began: Instant) -> Self {
+        Self { began, count: 0, summarised: BTreeMap::new() }
+    }
+
+    fn summarise(&mut self, what: &'static str, count: u64) {
+        let counted = self.summarised.entry(what).or_default();
+        *counted = counted.saturating_add(count);
+    }
+}
+
 impl Refusals {
     /// Tells whether a refusal gets an entry of its own; otherwise it is counted.
     pub(super) fn records(&self, identity: IdentityId, action: &'static str, now: Instant) -> bool {
@@ -37,11 +48,7 @@ impl Refusals {
                     || now.saturating_duration_since(window.began) < Duration::from_secs(1)
             });
         }
-        let window = known.entry(identity).or_insert_with(|| Window {
-            began: now,
-            count: 0,
-            summarised: BTreeMap::new(),
-        });
+        let window = known.entry(identity).or_insert_with(|| Window::new(now));
         if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
             window.began = now;
             window.count = 0;
@@ -50,9 +57,13 @@ impl Refusals {
         if window.count <= PER_SECOND {
             return true;
         }
-        let count = window.summarised.entry(action).or_default();
-        *count = count.saturating_add(1);
+        window.summarise(action, 1);
         false
+    }
+
+    /// Counts what has no entry of its own however rare it is.
+    pub(super) fn count(&self, identity: IdentityId, what: &'static str, now: Instant) {
+        self.put_back_known(vec![(identity, what, 1)], now);
     }
 
     /// Takes what was counted of known identities: who, what, how often.
@@ -70,10 +81,7 @@ impl Refusals {
     pub(super) fn put_back_known(&self, taken: Vec<(IdentityId, &'static str, u64)>, now: Instant) {
         let mut known = self.known.lock();
         for (identity, action, count) in taken {
-            let fresh = || Window { began: now, count: 0, summarised: BTreeMap::new() };
-            let window = known.entry(identity).or_insert_with(fresh);
-            let counted = window.summarised.entry(action).or_default();
-            *counted = counted.saturating_add(count);
+            known.entry(identity).or_insert_with(|| Window::new(now)).summarise(action, count);
         }
     }
 

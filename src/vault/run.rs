@@ -140,7 +140,7 @@ impl Vault {
             Ok(prepared) => Ok(Some(Ready { view, decision, prepared })),
             Err(error) => {
                 let error = error.told();
-                if self.record_failure(ctx, V::ACTION, &decision, &error).await? {
+                if self.record_failure(ctx, V::ACTION, &decision, &error, view.used()).await? {
                     return Err(error);
                 }
                 Ok(None)

@@ -53,7 +53,7 @@ impl Vault {
             let Ready { view, decision, prepared: at } = ready;
             if decision.subject.as_ref().is_some_and(|subject| subject.is_counted()) {
                 let refusal = Error::Denied("a stream is not what a counted use pays for".into());
-                if self.record_failure(ctx, O::ACTION, &decision, &refusal).await? {
+                if self.record_failure(ctx, O::ACTION, &decision, &refusal, view.used()).await? {
                     return Err(refusal);
                 }
                 self.moved(ctx, attempt);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::Subject;
 use super::core::Core;
@@ -10,19 +11,30 @@ use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::keyring::Keyring;
+use crate::keyring::{KeyUse, Keyring, Opened, Place, SealedValue};
+use crate::store::keys::KeyOwner;
 use crate::store::{Reader, Tx};
-use crate::types::{Entropy, Id, IdentityId, RequestContext, UnixMillis, VaultId};
+use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
 
 /// A view of the vault for one request.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct View {
     pub(super) core: Arc<Core>,
     pub(super) ctx: RequestContext,
     pub(super) subject: Option<Arc<Subject>>,
+    /// Keys that were used so far: what fails before it is prepared can note none by itself.
+    used: Mutex<Vec<KeyUse>>,
 }
 
 impl View {
+    pub(super) const fn new(
+        core: Arc<Core>,
+        ctx: RequestContext,
+        subject: Option<Arc<Subject>>,
+    ) -> Self {
+        Self { core, ctx, subject, used: Mutex::new(Vec::new()) }
+    }
+
     /// Reads from the store, all of it from one snapshot.
     ///
     /// # Errors
@@ -86,6 +98,56 @@ impl View {
     #[must_use]
     pub fn keyring(&self) -> &Keyring {
         &self.core.keyring
+    }
+
+    /// Encrypts for an owner, and notes the keys.
+    ///
+    /// # Errors
+    /// As [`Keyring::seal_for`].
+    pub async fn seal_for(
+        &self,
+        owner: KeyOwner,
+        place: &Place,
+        plaintext: &SecretBytes,
+    ) -> Result<SealedValue> {
+        let sealed = self.keyring().seal_for(self.reader(), owner, place, plaintext, self.now());
+        let sealed = sealed.await?;
+        self.used.lock().extend_from_slice(sealed.used());
+        Ok(sealed)
+    }
+
+    /// Decrypts, and notes the keys.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub async fn open(
+        &self,
+        owner: KeyOwner,
+        place: &Place,
+        key_id: Id,
+        blob: &[u8],
+    ) -> Result<Opened> {
+        let opened = self.keyring().open(self.reader(), owner, place, key_id, blob).await?;
+        self.used.lock().extend_from_slice(&opened.used);
+        Ok(opened)
+    }
+
+    /// Notes that a key in the HSM was used. One that did not answer may have used it all the
+    /// same.
+    ///
+    /// # Errors
+    /// What the HSM answered.
+    pub fn noted<T>(&self, key: &KeyUse, done: Result<T>) -> Result<T> {
+        if matches!(done, Ok(_) | Err(Error::Unavailable(_))) {
+            self.used.lock().push(key.clone());
+        }
+        done
+    }
+
+    /// The keys that were used for this request so far.
+    #[must_use]
+    pub fn used(&self) -> Vec<KeyUse> {
+        self.used.lock().clone()
     }
 
     /// The token.

@@ -88,7 +88,7 @@ impl CrlKeeper {
     }
 
     async fn sign(&self, replaces: Option<Arc<Versioned<CrlRow>>>, place: Place) -> Result<()> {
-        let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+        let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         let op = SignCrl { authorities: self.authorities.clone(), replaces, place };
         match self.vault.run(&ctx, op).await {
             Ok(signed) => self.crls.offer(Arc::new(signed)),

@@ -144,7 +144,7 @@ impl LeaseReaper {
         if read.await?.is_none_or(|now| now.version != lease.version) {
             return Ok(());
         }
-        let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+        let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         let ending = Ending::Due { version: lease.version, reason, down };
         let databases = self.databases.clone();
         self.vault.run_effect(&ctx, RevokeLease { databases, id, ending }).await.map(drop)

@@ -105,7 +105,7 @@ impl LifecycleKeeper {
     async fn suspend(&self, identity: Versioned<IdentityRow>, due: Due, reason: &'static str) {
         let name = identity.row.name;
         let op = SuspendIdentity { name: name.clone(), reason: reason.to_owned(), due: Some(due) };
-        let suspended = match self.vault.context(Caller::System(Self::NAME), None, None) {
+        let suspended = match self.vault.context(Caller::System(Self::NAME), None) {
             Ok(ctx) => self.vault.run(&ctx, op).await.map(drop),
             Err(error) => Err(error),
         };

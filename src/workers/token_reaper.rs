@@ -53,7 +53,7 @@ impl TokenReaper {
         if read.await?.is_none_or(|now| now.version != version) {
             return Ok(());
         }
-        let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+        let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         match self.vault.run(&ctx, EndToken { id, version }).await {
             Ok(()) | Err(Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error),

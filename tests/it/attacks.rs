@@ -1,4 +1,4 @@
-//! What a hostile reading of the trunk found, tried: callers with stale rights, and somebody who
+//! Attacks on what every request goes through: by callers with stale rights, and by somebody who
 //! can write to the database.
 
 use std::sync::Arc;
@@ -147,7 +147,7 @@ impl Operation for Peek {
 async fn context(vault: &Vault, login: &Login) -> RequestContext {
     let found = fingerprint(&login.certificate_pem);
     let caller = vault.authenticate_certificate(found, |_| true).await.unwrap();
-    vault.context(Caller::Identity(caller), None, None).unwrap()
+    vault.context(Caller::Identity(caller), None).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -303,7 +303,10 @@ async fn what_the_hsm_was_asked_to_sign_is_on_the_record_though_the_caller_hung_
     f.hsm.set_fault(None);
     let told = async { while entries(&f, "pki.issue", "UNAVAILABLE").await.is_empty() {} };
     tokio::time::timeout(Duration::from_secs(30), told).await.expect("it ends by itself");
-    assert_eq!(entries(&f, "pki.issue", "").await.len(), 1);
+    let found = entries(&f, "pki.issue", "").await;
+    assert_eq!(found.len(), 1);
+    let keys: Vec<_> = found[0].keys.iter().map(|key| key.purpose.as_str()).collect();
+    assert_eq!(keys, ["sign certificate"], "the token may have signed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -87,7 +87,7 @@ async fn a_certificate_of_our_own_authority_that_no_row_knows_lets_nobody_in() {
     let vault = &f.node().vault;
     let print = fingerprint(&f.admin.certificate_pem);
     let caller = vault.authenticate_certificate(print, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(caller), None).unwrap();
     let before = names(&f).await;
     // An identity that was never registered, and a registered one whose certificate this is not.
     for (name, kind) in [("ghost", Kind::Pipeline), ("admin", Kind::Human)] {

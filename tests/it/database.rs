@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use sqlx::Connection as _;
 use strongroom::keyring::FinalTry;
 use strongroom::proto::lease_service_client::LeaseServiceClient;
+use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
-    GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest, RevokeLeaseRequest,
+    EntryFilter, GetDatabaseRoleRequest, ListConnectionsRequest, ListDatabaseRolesRequest,
+    ListEntriesRequest, PutConnectionRequest, PutDatabaseRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RevokeLeaseRequest,
 };
 use strongroom::server::Occasion;
 use strongroom::types::TaskGroup;
@@ -17,7 +19,7 @@ use tonic::Code;
 use crate::support::logins;
 use crate::support::node::{BACKENDS, Backend, pin};
 use crate::support::postgres::{Options, Postgres};
-use crate::support::target::{World, ask, issue, log_in, outcome, until};
+use crate::support::target::{Proxy, Wire, World, ask, issue, log_in, outcome, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_credential_reads_cannot_write_and_is_gone_when_its_lease_ends() {
@@ -438,4 +440,34 @@ async fn sealing_closes_the_connections_to_targets_and_unsealing_opens_them_agai
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     life.unseal(pin(), FinalTry::Refuse, Occasion::Start).await.unwrap();
     w.issue().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_was_decrypted_is_on_the_record_though_the_target_failed_or_nobody_waited()
+{
+    let proxy = Proxy::to(Postgres::shared().port()).await;
+    let w = World::over(Backend::Sqlite, Postgres::shared(), proxy.port).await;
+    let stored = PutConnectionRequest { password: String::new(), ..w.connection() };
+    let failed = async || {
+        w.f.node().vault.integrate().await.unwrap();
+        let filter = EntryFilter { action: "database.connect".into(), ..EntryFilter::default() };
+        let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
+        let listed = RecordServiceClient::new(w.admin.clone()).list_entries(request).await;
+        let mut found = listed.unwrap().into_inner().entries;
+        found.retain(|entry| entry.outcome != "ok");
+        found
+    };
+    let nowhere = PutConnectionRequest { database: "nowhere".into(), ..stored.clone() };
+    w.database_client().put_connection(nowhere).await.unwrap_err();
+    assert_eq!(failed().await.len(), 1);
+    proxy.set(Wire::HoldsRequests);
+    let call = async { w.database_client().put_connection(stored).await };
+    let cut = tokio::time::timeout(Duration::from_millis(500), call).await;
+    assert!(cut.is_err(), "the target keeps it waiting");
+    proxy.set(Wire::Cut);
+    until("it is on the record", async || failed().await.len() == 2).await;
+    for entry in failed().await {
+        let decrypted = entry.keys.iter().any(|key| key.purpose == "decrypt");
+        assert!(decrypted, "{entry:?}");
+    }
 }

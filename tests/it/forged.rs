@@ -84,6 +84,7 @@ async fn a_list_or_a_show_over_an_edited_row_is_an_alarm_that_names_it() {
     let (all, lists) = (Vec::new(), "ORDER BY id LIMIT 1");
     for (table, column, which, rpc, message) in [
         ("grants", "changed_at", lists, "GrantService/ListGrants", all.clone()),
+        ("grants", "seal_version", lists, "GrantService/ListGrants", all.clone()),
         ("grants", "changed_at", lists, "GrantService/GetGrant", grant.encode_to_vec()),
         (
             "identities",
@@ -233,7 +234,7 @@ async fn a_caller_whose_row_is_forged_between_its_login_and_its_decision_is_on_t
     let print = fingerprint(&login.certificate_pem);
     let caller = vault.authenticate_certificate(print, |_| true).await.unwrap();
     let (id, credential) = (caller.identity.to_string(), caller.credential.to_string());
-    let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(caller), None).unwrap();
     let edit = |by| format!("UPDATE identities SET changed_at = changed_at {by} WHERE id = '{id}'");
     // What was kept of callers is forgotten.
     human(&w.f, "erin").await;

@@ -28,9 +28,10 @@ async fn listener(f: &Fixture, limits: Limits, metrics: &Arc<Metrics>, tasks: &T
     port
 }
 
-async fn ask(port: u16) -> Option<String> {
+/// What a path is answered with, where it is.
+pub(crate) async fn ask(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.ok()?;
@@ -51,7 +52,7 @@ async fn who_asks_nothing_or_takes_too_long_gives_up_its_place() {
     let (header, whole) = (Duration::from_millis(300), Duration::from_secs(2));
     let limits = Limits { connections: 2, header, whole, ..Limits::default() };
     let port = listener(&f, limits, &metrics, &tasks).await;
-    assert!(ask(port).await.is_some());
+    assert!(ask(port, "/healthz").await.is_some());
     let connect = async || TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (mut silent, mut slow) = (connect().await, connect().await);
     slow.write_all(b"GET /healthz HTTP/1.1\r\nhost: lo").await.unwrap();
@@ -60,7 +61,7 @@ async fn who_asks_nothing_or_takes_too_long_gives_up_its_place() {
     assert!(metrics.render(&Gauges::default()).contains("connections_refused_total 1"));
     closed(&mut silent).await;
     closed(&mut slow).await;
-    assert!(ask(port).await.is_some());
+    assert!(ask(port, "/healthz").await.is_some());
     // One that goes on asking ends as well.
     let mut busy = connect().await;
     let asking = async {

@@ -1,5 +1,6 @@
 //! Leases at the real socket: listed, renewed, revoked; ended whatever goes wrong meanwhile.
 
+mod processes;
 mod recovery;
 
 use strongroom::proto::grant_service_client::GrantServiceClient;

@@ -21,6 +21,7 @@ mod endings;
 mod forged;
 mod founding;
 mod full;
+mod gate;
 mod grants;
 mod groups;
 mod harden;

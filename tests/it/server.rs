@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use strongroom::hsm::softhsm;
 
 use crate::support::program::{Installation, PIN, Running, program, text};
 
@@ -81,6 +83,98 @@ fn a_wrong_pin_is_tried_once_across_restarts() {
     for pin in ["00000000", PIN] {
         assert!(!server.log().contains(pin), "a PIN in the log");
     }
+}
+
+#[test]
+fn a_wrong_pin_is_tried_once_by_init_as_well() {
+    let real = Installation::new();
+    real.set_pin("00000000");
+    let refused = real.init();
+    assert!(!refused.status.success());
+    assert!(text(&refused.stderr).contains("the HSM refused the PIN"), "{}", text(&refused.stderr));
+    // Neither is the next one tried, right or wrong, until somebody says that it was mended.
+    for pin in ["00000000", PIN] {
+        real.set_pin(pin);
+        let refused = real.init();
+        assert!(!refused.status.success());
+        let said = text(&refused.stderr);
+        assert!(said.contains("not tried again") && said.contains("pin-refused"), "{said}");
+    }
+    fs::remove_file(real.dir.path().join("data/pin-refused")).unwrap();
+    let founded = real.init();
+    assert!(founded.status.success(), "{}", text(&founded.stderr));
+    assert!(!real.dir.path().join("data/pin-refused").exists());
+}
+
+#[test]
+fn a_module_that_is_not_roots_is_not_loaded() {
+    let real = Installation::new();
+    let module = softhsm::lookup_module().unwrap();
+    let copy = real.dir.path().join("module.so");
+    fs::copy(&module, &copy).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&copy, Some(65_534), None).unwrap();
+    }
+    real.replace(&module.display().to_string(), &copy.display().to_string());
+    for refused in [real.init(), real.run("server"), real.run("doctor")] {
+        assert!(!refused.status.success());
+        let said = format!("{}{}", text(&refused.stdout), text(&refused.stderr));
+        assert!(said.contains("must belong to root"), "{said}");
+    }
+}
+
+/// A command of the program for whom rights count: root has more than any file says.
+fn bound_by_rights(real: &Installation, command: &str) -> Output {
+    let (program, config) = (program(), &real.config);
+    if !rustix::process::geteuid().is_root() {
+        return real.run(command);
+    }
+    let mut bound = Command::new("setpriv");
+    bound
+        .args(["--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"])
+        .arg(program.get_program())
+        .args(command.split(' '))
+        .arg("--config")
+        .arg(config);
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
+        };
+    }
+    bound.output().unwrap()
+}
+
+#[test]
+fn a_store_that_may_not_be_written_is_named_by_server_and_doctor_and_stays_as_it_is() {
+    let real = Installation::new();
+    let store = real.dir.path().join("store");
+    fs::create_dir(&store).unwrap();
+    let set = |path: &std::path::Path, mode: u32| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(&store, 0o700);
+    let file = store.join("vault.db");
+    real.replace("[vault]", &format!("[store]\nurl = \"sqlite://{}\"\n[vault]", file.display()));
+    assert!(real.init().status.success());
+    let before = fs::read(&file).unwrap();
+    for (directory, mode) in [(0o700, 0o400), (0o500, 0o600), (0o500, 0o400)] {
+        set(&file, mode);
+        set(&store, directory);
+        for command in ["server", "doctor"] {
+            let refused = bound_by_rights(&real, command);
+            assert!(!refused.status.success(), "{command} {directory:o} {mode:o}");
+            let said = format!("{}{}", text(&refused.stdout), text(&refused.stderr));
+            let named = said.contains("cannot be written") && said.contains("store");
+            assert!(named, "{command} {directory:o} {mode:o}: {said}");
+        }
+        set(&store, 0o700);
+        set(&file, 0o600);
+    }
+    assert!(fs::read(&file).unwrap() == before, "nothing was changed");
+    let server = real.serve();
+    assert_eq!(real.state().0, "unsealed");
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]
@@ -273,7 +367,7 @@ fn shown_by(server: &Running) -> Vec<u8> {
 
 fn shown_to(server: &Running, more: &[&str]) -> Vec<u8> {
     let address = server.said("grpc_addr").to_owned();
-    let shown = std::process::Command::new("openssl")
+    let shown = Command::new("openssl")
         .args(["s_client", "-connect", &address, "-tls1_3", "-alpn", "h2", "-showcerts"])
         .args(more)
         .stdin(std::process::Stdio::null())

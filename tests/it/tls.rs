@@ -11,7 +11,6 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use strongroom::engines::pki::TrustDomain;
 use strongroom::grpc::tls::{Connections, Limits, PeerInfo, ServerIdentity, Tls, Trust, listen};
 use strongroom::telemetry::Metrics;
 use strongroom::types::{Clock, SystemClock, TaskGroup, UnixMillis};
@@ -55,7 +54,7 @@ async fn identity(authorities: &Authorities) -> ServerIdentity {
 
 fn trust(authorities: &Authorities) -> Trust {
     let login_ca = authorities.login.certificate_der();
-    Trust::new(&authorities.trust_domain, login_ca, []).unwrap()
+    Trust::new(&authorities.trust_domain, login_ca).unwrap()
 }
 
 impl Fixture {
@@ -191,7 +190,7 @@ async fn exactly_one_uri_decides() {
         (&["spiffe://vault.example/pipeline/ETL"], &[], None, false),
     ] {
         let (login_ca, login) = foreign_login(uris, dns, common_name);
-        let trust = Trust::new(&f.authorities.trust_domain, &login_ca, []).unwrap();
+        let trust = Trust::new(&f.authorities.trust_domain, &login_ca).unwrap();
         f.tls.replace(&identity(&f.authorities).await, trust).unwrap();
         let peer = f.connect_as(&login).await;
         assert_eq!(peer.is_some(), fits, "{uris:?} {dns:?} {common_name:?}");
@@ -228,25 +227,15 @@ fn foreign_login(uris: &[&str], dns: &[&str], common_name: Option<&str>) -> (Vec
 }
 
 #[tokio::test]
-async fn an_outside_authority_speaks_for_its_own_trust_domain_alone() {
+async fn an_authority_that_is_not_the_login_ca_lets_nobody_in_whatever_it_says() {
     let mut f = Fixture::new(Limits::default()).await;
-    let other: TrustDomain = "other.example".parse().unwrap();
-    let ours = f.authorities.trust_domain.clone();
-    for (uri, fits) in [
-        ("spiffe://other.example/pipeline/etl", true),
-        ("spiffe://vault.example/pipeline/etl", false),
-        ("spiffe://third.example/pipeline/etl", false),
-    ] {
-        let (outside, login) = foreign_login(&[uri], &[], None);
-        let login_ca = f.authorities.login.certificate_der();
-        let trust = Trust::new(&ours, login_ca, [(other.clone(), outside.clone())]).unwrap();
-        f.tls.replace(&identity(&f.authorities).await, trust).unwrap();
-        assert_eq!(f.connect_as(&login).await.is_some(), fits, "{uri}");
-        let login_ca = f.authorities.login.certificate_der();
-        assert!(Trust::new(&ours, login_ca, [(ours.clone(), outside)]).is_err());
+    for uri in ["spiffe://other.example/pipeline/etl", "spiffe://vault.example/pipeline/etl"] {
+        let (_, login) = foreign_login(&[uri], &[], None);
+        assert!(f.connect_as(&login).await.is_none(), "{uri}");
     }
+    let ours = &f.authorities.trust_domain;
     let leaf = f.authorities.log_in_as("etl").await.certificate.der;
-    assert!(Trust::new(&ours, &leaf, []).is_err(), "a leaf is no authority");
+    assert!(Trust::new(ours, &leaf).is_err(), "a leaf is no authority");
 }
 
 #[tokio::test]

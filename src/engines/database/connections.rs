@@ -128,9 +128,7 @@ impl Verb for PutConnection {
         } else {
             let version = target.as_ref().map_or(0, |row| row.version).saturating_add(1);
             let place = place(target_id, version);
-            let (reader, now) = (view.reader(), view.now());
-            let sealed =
-                view.keyring().seal_for(reader, KeyOwner::System, &place, password, now).await?;
+            let sealed = view.seal_for(KeyOwner::System, &place, password).await?;
             used.extend(sealed.used().iter().cloned());
             let row = TargetRow {
                 id: target_id,
@@ -140,7 +138,7 @@ impl Verb for PutConnection {
                 // The commit fills both in.
                 password_key: target_id.0,
                 server_version,
-                tested_at: now,
+                tested_at: view.now(),
             };
             Some((row, sealed))
         };
@@ -215,6 +213,7 @@ impl PutConnection {
 #[async_trait]
 impl Operation for PutConnection {
     const NEEDS: Needs = GOVERNS;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

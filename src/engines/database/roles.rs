@@ -127,6 +127,7 @@ impl Verb for PutRole {
 #[async_trait]
 impl Operation for PutRole {
     const NEEDS: Needs = GOVERNS;
+    const GOES_ON: bool = true;
 
     async fn commit(
         &self,

@@ -277,11 +277,7 @@ pub(super) const fn place(target: ObjectId, version: i64) -> Place {
 pub(super) async fn password(view: &View, row: &Versioned<TargetRow>) -> Result<Opened> {
     let TargetRow { id, password_key, password, .. } = &row.row;
     let place = place(*id, row.version);
-    let opened = view
-        .keyring()
-        .open(view.reader(), KeyOwner::System, &place, *password_key, password)
-        .await?;
-    Ok(opened)
+    view.open(KeyOwner::System, &place, *password_key, password).await
 }
 
 #[cfg(test)]

@@ -110,7 +110,7 @@ impl Verb for RevokeLease {
         // Whatever is wrong with the account, that the lease is to end is committed.
         let (target, used) = match pool(&self.databases, view, &found.detail).await {
             Ok((target, used)) => (Ok(target), used),
-            Err(error) => (Err(error), Vec::new()),
+            Err(error) => (Err(error), view.used()),
         };
         Ok(Prepared { found, target, used, trouble: Mutex::default() })
     }

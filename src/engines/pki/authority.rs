@@ -216,12 +216,6 @@ impl Authority {
         }
     }
 
-    /// Shows the certificate that relying parties must trust, as DER.
-    #[must_use]
-    pub fn anchor_der(&self) -> &[u8] {
-        self.above_der.as_deref().unwrap_or(&self.certificate_der)
-    }
-
     /// Tells the last second in which it may sign.
     #[must_use]
     pub const fn not_after(&self) -> UnixMillis {

@@ -52,8 +52,9 @@ impl Holder<'_> {
         template: &Template,
     ) -> Result<Signed> {
         let serial = view.serial().await?;
-        let certificate =
-            issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await?;
+        let key = signing_key(view, authority)?;
+        let issued = issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await;
+        let certificate = view.noted(&key, issued)?;
         let row = CredentialRow {
             id: CredentialId(view.new_id()?),
             kind: self.kind,
@@ -71,7 +72,7 @@ impl Holder<'_> {
             trouble: String::new(),
             detail: certificate.der.clone(),
         };
-        Ok(Signed { row, certificate, key: signing_key(view, authority)? })
+        Ok(Signed { row, certificate, key })
     }
 }
 

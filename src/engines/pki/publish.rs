@@ -145,13 +145,15 @@ impl Verb for SignCrl {
             revoked: revoked.into_values().collect(),
         };
         let listed = Revoked::encode(&list.revoked);
-        let der = list.sign(view.hsm().as_ref(), &authorities).await?;
+        let key = view.keyring().hsm_key(Role::Issuing.purpose())?;
+        let key = KeyUse { key: key.label, version: key.version, purpose: "sign revocation list" };
+        let signed = list.sign(view.hsm().as_ref(), &authorities).await;
+        let der = view.noted(&key, signed)?;
         let next_update = seconds(end.seconds());
         let id = issuing()?;
-        let key = view.keyring().hsm_key(Role::Issuing.purpose())?;
         Ok(PreparedCrl {
             row: CrlRow { id, number, this_update, next_update, ended, contained, listed, der },
-            key: KeyUse { key: key.label, version: key.version, purpose: "sign revocation list" },
+            key,
         })
     }
 

@@ -52,11 +52,9 @@ impl Verb for IssueListener {
         let authorities = self.authorities.current()?;
         let template = Template::server(self.key.clone(), self.names.clone(), self.ttl)?;
         let (issuing, serial) = (&authorities.issuing, view.serial().await?);
-        Ok(PreparedListener {
-            certificate: issue(view.hsm().as_ref(), issuing, &template, &serial, view.now())
-                .await?,
-            key: signing_key(view, issuing)?,
-        })
+        let key = signing_key(view, issuing)?;
+        let issued = issue(view.hsm().as_ref(), issuing, &template, &serial, view.now()).await;
+        Ok(PreparedListener { certificate: view.noted(&key, issued)?, key })
     }
 
     fn note(&self, prepared: &PreparedListener, note: &mut Note) {

@@ -205,6 +205,7 @@ impl Verb for RecoverAdministrator {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+        view.noted(&self.proven, Ok(()))?;
         let unknown = || Error::not_found("there is no such identity");
         let found = self.find(view).await?.ok_or_else(unknown)?;
         found.check()?;

@@ -1,4 +1,4 @@
-//! Whom the listener trusts: authorities, each tied to one trust domain, and what they vouch for.
+//! Whom the listener trusts: the login CA, for one trust domain, and what it vouches for.
 //!
 //! Must not know identities: a certificate that passes here is well-formed and well-signed, no more.
 
@@ -26,93 +26,24 @@ use crate::types::UnixMillis;
 /// Certificates that a client may present: its own and what stands between it and the anchor.
 const MAX_CHAIN: usize = 4;
 
-/// The authorities whose certificates open a connection with a name.
+/// The authority whose certificates open a connection with a name.
 pub struct Trust {
-    anchors: Vec<Anchor>,
+    domain: TrustDomain,
     hints: Vec<DistinguishedName>,
-}
-
-struct Anchor {
-    trust_domain: TrustDomain,
     not_before_s: i64,
     not_after_s: i64,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Trust {
-    /// Takes the login CA, for the vault's own trust domain, and outside CAs, each for another.
+    /// Takes the login CA, for the vault's own trust domain.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when a certificate is no authority, or an outside CA is tied to the
-    /// vault's own trust domain.
-    pub fn new(
-        ours: &TrustDomain,
-        login_ca: &[u8],
-        outside: impl IntoIterator<Item = (TrustDomain, Vec<u8>)>,
-    ) -> Result<Self> {
-        let mut anchors = vec![Anchor::new(ours.clone(), login_ca)?];
-        for (trust_domain, certificate) in outside {
-            if trust_domain == *ours {
-                return Err(Error::precondition(
-                    "an outside CA may not speak for the vault's own trust domain",
-                ));
-            }
-            anchors.push(Anchor::new(trust_domain, &certificate)?);
-        }
-        let hints = anchors.iter().flat_map(|anchor| anchor.verifier.root_hint_subjects().to_vec());
-        Ok(Self { hints: hints.collect(), anchors })
-    }
-
-    /// Verifies a chain, end entity first, and reads the one id that decides.
-    ///
-    /// # Errors
-    /// What rustls answers the client with.
-    fn verify(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> std::result::Result<SpiffeId, rustls::Error> {
-        if intermediates.len() >= MAX_CHAIN {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
-        let id = parse(end_entity)
-            .and_then(|certificate| SpiffeId::of_certificate(&certificate))
-            .map_err(|_no_id| CertificateError::ApplicationVerificationFailure)?;
-        let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let mut refusal = CertificateError::UnknownIssuer.into();
-        for anchor in self.anchors.iter().filter(|a| a.trust_domain == id.trust_domain) {
-            // webpki takes an anchor for a bare key: its own end is looked at here.
-            if !(anchor.not_before_s..=anchor.not_after_s).contains(&now_s) {
-                refusal = CertificateError::Expired.into();
-                continue;
-            }
-            match anchor.verifier.verify_client_cert(end_entity, intermediates, now) {
-                Ok(_) => return Ok(id),
-                Err(error) => refusal = error,
-            }
-        }
-        Err(refusal)
-    }
-
-    /// Makes what rustls asks during a handshake.
-    pub(super) fn verifier(self: Arc<Self>) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(Verifier { trust: self, provider: provider::default_provider() })
-    }
-}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.anchors.iter().map(|a| a.trust_domain.as_str())).finish()
-    }
-}
-
-impl Anchor {
-    fn new(trust_domain: TrustDomain, der: &[u8]) -> Result<Self> {
-        let refused = |why| {
-            Error::precondition(format!("the authority of `{trust_domain}` cannot be used: {why}"))
-        };
-        let certificate = CertificateDer::from(der.to_vec());
+    /// [`Error::Precondition`] when its certificate is no authority's.
+    pub fn new(ours: &TrustDomain, login_ca: &[u8]) -> Result<Self> {
+        let refused =
+            |why| Error::precondition(format!("the authority of `{ours}` cannot be used: {why}"));
+        let certificate = CertificateDer::from(login_ca.to_vec());
         let (is_ca, not_before_s, not_after_s) = {
             let parsed = parse(&certificate)?;
             let constraints = parsed.basic_constraints().ok().flatten();
@@ -132,7 +63,46 @@ impl Anchor {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
             .build()
             .map_err(|_unusable| refused("its key cannot be verified with"))?;
-        Ok(Self { trust_domain, not_before_s, not_after_s, verifier })
+        let hints = verifier.root_hint_subjects().to_vec();
+        Ok(Self { domain: ours.clone(), hints, not_before_s, not_after_s, verifier })
+    }
+
+    /// Verifies a chain, end entity first, and reads the one id that decides.
+    ///
+    /// # Errors
+    /// What rustls answers the client with.
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> std::result::Result<SpiffeId, rustls::Error> {
+        if intermediates.len() >= MAX_CHAIN {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let id = parse(end_entity)
+            .and_then(|certificate| SpiffeId::of_certificate(&certificate))
+            .map_err(|_no_id| CertificateError::ApplicationVerificationFailure)?;
+        let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        if id.trust_domain != self.domain {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        // webpki takes an anchor for a bare key: its own end is looked at here.
+        if !(self.not_before_s..=self.not_after_s).contains(&now_s) {
+            return Err(CertificateError::Expired.into());
+        }
+        self.verifier.verify_client_cert(end_entity, intermediates, now).map(|_verified| id)
+    }
+
+    /// Makes what rustls asks during a handshake.
+    pub(super) fn verifier(self: Arc<Self>) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(Verifier { trust: self, provider: provider::default_provider() })
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Trust").field(&self.domain.as_str()).finish()
     }
 }
 

@@ -29,7 +29,8 @@ pub use token::TokenSelector;
 /// Where the token is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pkcs11Config {
-    /// Absolute path of the module; it belongs to root or to the running user.
+    /// Absolute path of the module; it belongs to root, or to the running user where whoever opens
+    /// it wants no more than that.
     pub module: PathBuf,
     /// Which token.
     pub token: TokenSelector,

@@ -1,5 +1,6 @@
 //! The rules as tables: who asks, for what, on what, and what comes of it.
 
+mod documented;
 mod grants;
 mod limits;
 mod rules;

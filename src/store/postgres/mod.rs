@@ -3,12 +3,13 @@
 mod lane;
 mod value;
 
-use std::str::FromStr;
+use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row as _};
+use url::Url;
 
 use crate::store::{Row, StoreError, Value};
 
@@ -38,8 +39,16 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// Reads a `postgres://` URL.
     pub(super) fn parse(url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|_url| StoreError::Failed("the PostgreSQL URL does not parse".into()))?
+        let unfit = || StoreError::Failed("the PostgreSQL URL does not parse".into());
+        let mut url = Url::parse(url).map_err(|_url| unfit())?;
+        let has_password = |(key, _): (_, _)| key == "password";
+        // Where none is configured there is none: without a word here sqlx takes one from
+        // `PGPASSWORD` or from `~/.pgpass`.
+        if url.password().is_none() && !url.query_pairs().any(has_password) {
+            url.query_pairs_mut().append_pair("password", "");
+        }
+        let options = PgConnectOptions::from_str(url.as_str())
+            .map_err(|_url| unfit())?
             .application_name("strongroom")
             .disable_statement_logging();
         Ok(Self { options })
@@ -149,11 +158,15 @@ pub(super) fn fault(error: &sqlx::Error) -> Fault {
     match database.code().as_deref() {
         Some("23505") => (StoreError::Taken, false),
         Some("40001" | "40P01") => (StoreError::Again, true),
-        Some("53100" | "53200") => (StoreError::Full, true),
+        Some("53100") => (StoreError::Full, true),
         Some("25006") => (StoreError::ReadOnly, true),
         // A lock or a statement that took too long: the transaction may go on without it.
         Some("55P03" | "57014") => (StoreError::Unavailable(database.message().to_owned()), false),
-        Some(code) if code.starts_with("57P") || code.starts_with("08") || code == "53300" => {
+        Some(code)
+            if code.starts_with("57P")
+                || code.starts_with("08")
+                || matches!(code, "53200" | "53300") =>
+        {
             (StoreError::Unavailable(database.message().to_owned()), true)
         }
         Some(_) | None => (StoreError::Failed(database.message().to_owned()), false),

@@ -252,7 +252,7 @@ async fn a_login_that_a_policy_overtakes_is_bounded_by_it() {
         let vault = &f.node().vault;
         let print = fingerprint(&f.admin.certificate_pem);
         let caller = vault.authenticate_certificate(print, |_| true).await.unwrap();
-        let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+        let ctx = vault.context(Caller::Identity(caller), None).unwrap();
         let op = Overtaken {
             login: IssueLogin {
                 authorities: f.node().life.authorities().clone(),

@@ -80,7 +80,7 @@ async fn run(f: &Fixture, op: Lease) -> CredentialRow {
     let vault = &f.node().vault;
     let fingerprint = crate::support::logins::fingerprint(&f.admin.certificate_pem);
     let caller = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(caller), None).unwrap();
     vault.run(&ctx, op).await.unwrap()
 }
 

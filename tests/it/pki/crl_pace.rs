@@ -230,7 +230,7 @@ async fn context(w: &World) -> RequestContext {
     let vault = &w.f.node().vault;
     let admin = fingerprint(&w.f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(admin, |_| true).await.unwrap();
-    vault.context(Caller::Identity(admin), None, None).unwrap()
+    vault.context(Caller::Identity(admin), None).unwrap()
 }
 
 /// Reads the row of a certificate.

@@ -56,7 +56,7 @@ async fn a_bundle_of_the_longest_entries_is_verified_and_exported() {
     let print = fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(print, |_| true).await.unwrap();
     for _ in 0..ENTRIES {
-        let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
+        let ctx = vault.context(Caller::Identity(admin), None).unwrap();
         vault.run(&ctx, Large).await.unwrap();
     }
     vault.integrate().await.unwrap();

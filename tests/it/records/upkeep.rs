@@ -270,7 +270,7 @@ async fn a_stream_whose_caller_goes_away_at_its_beginning_has_an_end_on_the_reco
     let found = fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(found, |_| true).await.unwrap();
     for nth in 0..60 {
-        let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
+        let ctx = vault.context(Caller::Identity(admin), None).unwrap();
         let tail = Tail::new(Question::parse(Raw::default()).unwrap(), 0).unwrap();
         let patience = Duration::from_micros(nth * 100);
         drop(tokio::time::timeout(patience, vault.stream(&ctx, tail)).await);

@@ -43,11 +43,12 @@ async fn a_row_edited_or_inserted_by_hand_is_refused() {
              WHERE name = 'i4'",
             "UPDATE identities SET purpose = 'testspipeline', kind = '' WHERE name = 'i5'",
             "UPDATE identities SET seal_version = 0 WHERE name = 'i6'",
+            "UPDATE identities SET seal_version = 99 WHERE name = 'i7'",
             copy,
         ] {
             place.by_hand(edit).await;
         }
-        for number in [1, 2, 3, 4, 5, 6, 255] {
+        for number in [1, 2, 3, 4, 5, 6, 7, 255] {
             let answer = lookup(&node, number).await;
             let named = id(number).to_string();
             assert_eq!(answer, Err(StoreError::Tampered { table: "identities", id: named }));
@@ -97,13 +98,10 @@ async fn an_older_row_put_back_is_refused_by_the_node_that_saw_the_newer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_a_newer_seal_or_without_the_key_are_not_read() {
+async fn rows_are_not_read_without_the_key_nor_with_another() {
     for place in Place::both().await {
         let node = place.node().await;
-        node.insert(&identity(1, "a")).await;
         node.insert(&identity(2, "b")).await;
-        place.by_hand("UPDATE identities SET seal_version = 2 WHERE name = 'a'").await;
-        assert_eq!(lookup(&node, 1).await, Err(StoreError::Newer { found: 2, known: 1 }));
         node.sealer.set_key(None);
         assert_eq!(lookup(&node, 2).await, Err(StoreError::Sealed));
         let settled = node.commit(insert(identity(3, "c"))).await;

@@ -59,7 +59,7 @@ pub(crate) async fn login(f: &Fixture, name: &str) -> Login {
     let vault = &f.node().vault;
     let fingerprint = fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(admin), None).unwrap();
     let (key_pem, request) = csr();
     let sign = Sign { name: name.parse().unwrap(), request };
     let certificate_pem = vault.run(&ctx, sign).await.unwrap();

@@ -14,7 +14,7 @@ pub(crate) async fn restored(f: &Fixture) {
     let vault = &f.node().vault;
     let admin = fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(admin, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(admin), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(admin), None).unwrap();
     vault.run(&ctx, Restored).await.unwrap();
 }
 

@@ -193,7 +193,7 @@ async fn a_counted_use_pays_for_no_stream_and_that_it_asked_is_on_the_record() {
     let with = Presented { source: None, certificate: None, names: &names };
     let caller = Bearer::parse(token.as_bytes()).unwrap();
     let caller = vault.authenticate_bearer(&caller, with).await.unwrap();
-    let ctx = vault.context(Caller::Identity(caller), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(caller), None).unwrap();
     let refusal = vault.stream(&ctx, Follow(CrlSlot::default())).await.unwrap_err();
     assert_eq!(refusal.reason(), "DENIED");
     assert_eq!(inspect(&bearing(&etl, &token), "").await.unwrap().uses_left, 1);

@@ -48,16 +48,6 @@ impl Access {
         }
     }
 
-    /// Names what libpq verifies against: the file that the caller wrote the CA to, or the
-    /// system's roots (libpq 16 and later) where the target needs no CA of its own.
-    fn ssl_root<'a>(&self, ca_file: Option<&'a str>) -> Option<&'a str> {
-        match (self.tls, ca_file, &self.ca_pem) {
-            (Tls::Off, _, _) | (Tls::Verify, None, Some(_)) => None,
-            (Tls::Verify, Some(file), _) => Some(file),
-            (Tls::Verify, None, None) => Some("system"),
-        }
-    }
-
     /// Writes a connection URI (libpq, section 34.1.1.2); `ca_file` is where the holder keeps
     /// [`Self::ca_pem`].
     #[must_use]
@@ -75,29 +65,26 @@ impl Access {
         uri.extend(format!(":{}/", self.port).bytes());
         uri.extend(encode(self.database.as_bytes()));
         uri.extend(format!("?sslmode={}", self.ssl_mode()).bytes());
-        if let Some(root) = self.ssl_root(ca_file) {
+        if let Some(root) = ssl_root(self.tls == Tls::Verify, self.ca_pem.is_some(), ca_file) {
             uri.extend(b"&sslrootcert=");
             uri.extend(encode(root.as_bytes()));
         }
         SecretBytes::new(uri)
     }
+}
 
-    /// Lists the environment that libpq reads (section 34.15); values are not quoted for a shell.
-    #[must_use]
-    pub fn env(&self, ca_file: Option<&str>) -> Vec<(&'static str, SecretBytes)> {
-        let text = |text: &str| SecretBytes::new(text.as_bytes().to_vec());
-        let mut variables = vec![
-            ("PGHOST", text(&self.host)),
-            ("PGPORT", text(&self.port.to_string())),
-            ("PGDATABASE", text(&self.database)),
-            ("PGUSER", text(&self.username)),
-            ("PGPASSWORD", self.password.clone()),
-            ("PGSSLMODE", text(self.ssl_mode())),
-        ];
-        if let Some(root) = self.ssl_root(ca_file) {
-            variables.push(("PGSSLROOTCERT", text(root)));
-        }
-        variables
+/// Where Debian and most others keep the public authorities. libpq has a word of its own for them
+/// (`system`) from 16 on only, and Debian 12 has 15.
+const PUBLIC_CAS: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Names what libpq verifies a target against (`sslrootcert`): the file that the holder wrote the
+/// target's own CA to, or the public authorities of the holder's system.
+#[must_use]
+pub fn ssl_root(verified: bool, own_ca: bool, ca_file: Option<&str>) -> Option<&str> {
+    match (verified, ca_file) {
+        (true, Some(file)) => Some(file),
+        (true, None) if !own_ca => Some(PUBLIC_CAS),
+        (true, None) | (false, _) => None,
     }
 }
 
@@ -153,23 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_holds_what_libpq_reads_and_debug_no_password() {
-        let access = access(Tls::Verify);
-        let variables = access.env(None);
-        let shown: Vec<_> =
-            variables.iter().map(|(name, value)| format!("{name}={}", show(value))).collect();
-        assert_eq!(
-            shown,
-            [
-                "PGHOST=db.example.org",
-                "PGPORT=5433",
-                "PGDATABASE=an/alytics?x",
-                "PGUSER=sr_a_b_c",
-                "PGPASSWORD=p@ss:/w%rd&",
-                "PGSSLMODE=verify-full",
-                "PGSSLROOTCERT=system",
-            ]
-        );
-        assert!(!format!("{access:?} {variables:?}").contains("p@ss"));
+    fn a_target_of_a_public_authority_names_a_file_that_libpq_15_reads() {
+        let dsn = access(Tls::Verify).dsn(None);
+        let end = "?sslmode=verify-full&sslrootcert=%2Fetc%2Fssl%2Fcerts%2Fca-certificates.crt";
+        assert!(show(&dsn).ends_with(end), "{}", show(&dsn));
+        let own = Access { ca_pem: Some("PEM".into()), ..access(Tls::Verify) };
+        assert!(show(&own.dsn(None)).ends_with("?sslmode=verify-full"), "its holder adds the file");
+        assert!(!format!("{own:?}").contains("p@ss"));
     }
 }

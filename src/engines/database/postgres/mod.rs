@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use access::Access;
+pub use access::{Access, ssl_root};
 pub use connection::{ConnectionDefinition, Tls};
 
 use self::pool::{Pool, Step};
