@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::database::DatabaseCommand;
+use super::elevations::ElevateCommand;
 use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
@@ -89,6 +90,9 @@ pub enum ClientCommand {
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),
+    /// Ask for rights for a time, approve what others ask for
+    #[command(subcommand)]
+    Elevate(ElevateCommand),
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),

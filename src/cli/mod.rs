@@ -7,6 +7,7 @@ mod args;
 pub mod control;
 mod credentials;
 mod database;
+mod elevations;
 mod export;
 mod failure;
 mod files;
@@ -85,6 +86,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Group(command) => groups::run(&session()?, command).await,
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
+        ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

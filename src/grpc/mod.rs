@@ -3,6 +3,7 @@
 mod accept;
 mod database;
 mod door;
+mod elevations;
 mod fields;
 mod grants;
 mod groups;

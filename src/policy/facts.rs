@@ -138,6 +138,18 @@ pub enum GrantSubject {
     Group(GroupId),
 }
 
+/// Where a grant comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantOrigin {
+    /// Somebody gave it.
+    Given,
+    /// An elevation in force, which others approved.
+    Elevation {
+        /// Whether it may make what stands by itself.
+        standing: bool,
+    },
+}
+
 /// One grant.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantFacts<'a> {
@@ -157,6 +169,8 @@ pub struct GrantFacts<'a> {
     pub conditions: &'a Conditions,
     /// Who gave it.
     pub granted_by: IdentityId,
+    /// Where it comes from.
+    pub origin: GrantOrigin,
 }
 
 /// The conditions of a grant. The default has none.

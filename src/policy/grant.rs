@@ -320,6 +320,7 @@ mod tests {
             expires_at: Some(UnixMillis(5_000)),
             conditions: held.1,
             granted_by: IdentityId(id),
+            origin: GrantOrigin::Given,
         }];
         let (to, resource) = (to.parse().unwrap(), give.0.parse().unwrap());
         let receiver = Receiver::Identity { name: &to, kind: Kind::Pipeline };

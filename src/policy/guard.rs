@@ -1,13 +1,15 @@
 //! What no policy can lift: the rules in code, asked after every policy, and the workers' rights.
 
-use super::facts::{Facts, IdentityFacts, ResourceFacts, is_ahead};
+use super::facts::{Facts, GrantFacts, GrantOrigin, IdentityFacts, ResourceFacts, is_ahead};
 use super::verdict::Reason;
-use crate::types::{IdentityState, Kind, UnixMillis};
+use crate::types::{IdentityState, Kind, UnixMillis, Verb};
 
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("token_reaper", "tokens.end"),
+    ("elevation_keeper", "elevations.keep"),
+    ("elevation_keeper", "elevations.apply-role"),
     ("lifecycle_keeper", "identities.suspend"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
@@ -67,6 +69,17 @@ pub(super) fn objection(
         | Kind::Pipeline
         | Kind::Service
         | Kind::Runner => administrative.then_some(Reason::MachinesNeverAdminister),
+    }
+}
+
+/// Tells whether a grant comes from an elevation that may not be used for an action: what stands by
+/// itself is made by what stands.
+pub(super) fn is_limited(grant: &GrantFacts<'_>, action: &str) -> bool {
+    match grant.origin {
+        GrantOrigin::Given => false,
+        GrantOrigin::Elevation { standing } => {
+            !standing && Verb::lookup(action).is_none_or(|verb| verb.standing)
+        }
     }
 }
 

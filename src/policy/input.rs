@@ -13,7 +13,7 @@ use std::sync::LazyLock;
 use regorus::Value;
 
 use super::facts::{
-    CredentialFacts, Facts, GrantFacts, GrantSubject, IdentityFacts, ResourceFacts,
+    CredentialFacts, Facts, GrantFacts, GrantOrigin, GrantSubject, IdentityFacts, ResourceFacts,
 };
 use super::facts::{SubjectFacts, is_ahead};
 use crate::types::UnixMillis;
@@ -37,7 +37,8 @@ keys! {
     state, tier, wildcard,
 }
 
-/// Finds for each resource the grants that cover it, best first: the one that lets things live
+/// Finds for each resource the grants that cover it, best first: those that were given, before those
+/// of an elevation; the one that lets things live
 /// longest, then one that holds from anywhere, then the one that holds longest, then the oldest.
 ///
 /// An expired grant never comes back, so it is no candidate.
@@ -56,7 +57,9 @@ pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<C
     usable.sort_by_key(|(_, grant)| {
         let longest = grant.conditions.max_ttl_s.unwrap_or(u64::MAX);
         let anywhere = grant.conditions.sources.is_empty();
-        (Reverse(longest), Reverse(anywhere), Reverse(end(grant.expires_at)), grant.id)
+        // Whoever may do something anyway does it without an elevation.
+        let elevated = grant.origin != GrantOrigin::Given;
+        (elevated, Reverse(longest), Reverse(anywhere), Reverse(end(grant.expires_at)), grant.id)
     });
     let covering = |resource: &ResourceFacts<'_>| {
         let name = resource.name.as_str();

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 pub use cidr::Cidr;
 pub use facts::{
-    CallerFacts, Conditions, CredentialFacts, Facts, GrantFacts, GrantSubject, GroupFacts,
-    IdentityFacts, ResourceFacts, SubjectFacts,
+    CallerFacts, Conditions, CredentialFacts, Facts, GrantFacts, GrantOrigin, GrantSubject,
+    GroupFacts, IdentityFacts, ResourceFacts, SubjectFacts,
 };
 pub use grant::{Granter, Proposal, Receiver};
 pub use guard::{RULES, SYSTEM_RIGHTS};
@@ -175,6 +175,7 @@ fn granted(
         return None;
     }
     let (mut ids, mut depends_on_source, mut max_ttl_s) = (Vec::new(), false, None::<u64>);
+    let mut limited = false;
     for (index, of) in chosen.iter().zip(candidates) {
         let rank = of.iter().position(|candidate| candidate == index)?;
         let grant = facts.grants.get(*index)?;
@@ -189,10 +190,14 @@ fn granted(
         }
         depends_on_source |= !grant.conditions.sources.is_empty();
         bounds.extend(grant.expires_at);
+        limited |= guard::is_limited(grant, facts.action);
         max_ttl_s = max_ttl_s.into_iter().chain(grant.conditions.max_ttl_s).min();
         if !ids.contains(&grant.id) {
             ids.push(grant.id);
         }
+    }
+    if limited {
+        return Some(Verdict::refuse(Reason::ElevationLimited, earliest(facts.now, bounds)));
     }
     Some(Verdict {
         allow: true,

@@ -99,6 +99,8 @@ reasons! {
     TokenLimited = "token_limited",
     /// The handle of a lease was used for something else.
     HandleLimited = "handle_limited",
+    /// An elevated call would make what stands by itself.
+    ElevationLimited = "elevation_limited",
     /// A worker asked for what is not on its list.
     SystemLimited = "system_limited",
     /// The policy failed, ran out of time or said nothing that can be understood.
@@ -173,6 +175,9 @@ impl Reason {
                  never where its uses are counted; use a login certificate"
             }
             Self::HandleLimited => "the handle of a lease renews or revokes that lease alone",
+            Self::ElevationLimited => {
+                "an elevated call makes nothing that stands by itself, unless its role says so"
+            }
             Self::SystemLimited => "workers do only what the list in code says",
             Self::PolicyFailed => {
                 "the policy could not be evaluated, so nothing is allowed; ask the operator"

@@ -330,6 +330,7 @@ fn login_row(
         kind: CredentialKind::Login,
         identity,
         parent: None,
+        elevation: None,
         handle: Some(sha256(&certificate.der).to_vec()),
         resource,
         state: CredentialState::Active,

@@ -8,6 +8,7 @@ mod commit;
 pub mod credentials;
 pub mod crls;
 pub mod database;
+pub mod elevations;
 mod error;
 pub mod idempotency;
 pub mod identities;

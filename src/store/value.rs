@@ -2,9 +2,9 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, GrantId, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
-    Tier, UnixMillis, VaultId,
+    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, GrantId, GroupId,
+    Id, IdentityId, IdentityName, IdentityState, Kind, ObjectId, Owner, RecoveryState,
+    ResourceName, ResourcePattern, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -167,6 +167,7 @@ text_columns!(
     GroupId,
     GrantId,
     CredentialId,
+    ElevationId,
     ObjectId,
     IdentityName,
     ResourceName,
@@ -179,6 +180,7 @@ text_columns!(
     CredentialKind,
     CredentialState,
     RecoveryState,
+    ElevationState,
 );
 
 /// Makes the parameters of a statement.

@@ -106,6 +106,8 @@ ids! {
     GrantId,
     /// One token, lease, certificate, session or wrap.
     CredentialId,
+    /// One elevation, from its request on.
+    ElevationId,
     /// One configured object of an engine: a connection, a role, a secret.
     ObjectId,
     /// One request.

@@ -41,6 +41,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// What stands behind an identity. Only humans may administer.
     Kind, "kind" {

@@ -6,6 +6,7 @@
 mod bytes;
 mod clock;
 mod context;
+mod elevation;
 mod entropy;
 mod id;
 mod kind;
@@ -21,8 +22,11 @@ mod verbs;
 pub use bytes::SecretBytes;
 pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
+pub use elevation::{ElevationEvent, ElevationState, TRANSITIONS};
 pub use entropy::{Entropy, SystemEntropy};
-pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId, VaultId};
+pub use id::{
+    CredentialId, ElevationId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId, VaultId,
+};
 pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, RecoveryState, Tier};
 pub use name::{IdentityName, ResourceName, Segment};
 pub use owner::{Owner, OwnerName};

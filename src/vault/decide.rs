@@ -12,7 +12,9 @@ use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::lifecycles::LifecycleRow;
 use crate::store::{Fence, RowRef};
-use crate::types::{Caller, CredentialId, RequestContext, ResourceName, UnixMillis, Verb};
+use crate::types::{
+    Caller, CredentialId, ElevationId, RequestContext, ResourceName, UnixMillis, Verb,
+};
 
 /// How long an unmoved epoch stands for unmoved rows, in milliseconds.
 const COMPARED_MS: i64 = 1_000;
@@ -83,7 +85,30 @@ impl Decision {
             Basis::Rule(_) => &[],
         };
         let ends = subject.grants(action).filter(|held| grants.contains(&held.row.id));
-        ends.filter_map(|held| held.row.expires_at).chain(subject.identity.row.expires_at).min()
+        let under = self.under().map(|(_, end)| end);
+        let ends = ends.filter_map(|held| held.row.expires_at);
+        ends.chain(subject.identity.row.expires_at).chain(under).min()
+    }
+
+    /// The elevation that what is made ends with: of the credential that asks, or the one that
+    /// allowed it; and when that ends.
+    #[must_use]
+    pub fn under(&self) -> Option<(ElevationId, UnixMillis)> {
+        let subject = self.subject.as_ref()?;
+        let by = || match &self.verdict.by {
+            Basis::Grants(grants) => {
+                let elevation = subject.elevation.as_ref()?;
+                grants.iter().any(|id| elevation.is(*id)).then(|| elevation.end())
+            }
+            Basis::Rule(_) => None,
+        };
+        subject.under().or_else(by)
+    }
+
+    /// As [`Decision::under`], its id alone.
+    #[must_use]
+    pub fn elevation(&self) -> Option<ElevationId> {
+        self.under().map(|(id, _)| id)
     }
 
     /// Caps how long something lives by the obligations.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::policy::Basis;
 use crate::store::{Change, Entry, Fence, Job, Settled, Tx, Work};
-use crate::types::{Caller, CredentialId, RequestContext};
+use crate::types::{Caller, CredentialId, GrantId, RequestContext};
 
 /// One operation's story, told before its commit runs and ended by it.
 pub(super) struct Story {
@@ -161,7 +161,12 @@ fn decision_fact(decision: &Decision) -> DecisionFact<'_> {
     let verdict = &decision.verdict;
     let by = match &verdict.by {
         Basis::Grants(grants) => {
-            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").into()
+            let elevation = decision.subject.as_ref().and_then(|it| it.elevation.as_ref());
+            let name = |id: &GrantId| match elevation.filter(|it| it.is(*id)) {
+                Some(elevation) => elevation.named().to_owned(),
+                None => id.to_string(),
+            };
+            grants.iter().map(name).collect::<Vec<_>>().join(",").into()
         }
         Basis::Rule(rule) => Cow::Borrowed(*rule),
     };

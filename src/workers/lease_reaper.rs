@@ -93,6 +93,18 @@ impl LeaseReaper {
         Ok(more)
     }
 
+    /// Ends leases that were made under an elevation which is over; tells whether there may be more.
+    async fn end_of_elevations(&self) -> Result<bool> {
+        let read = self
+            .reader
+            .view(|tx| async { Ok(credentials::leases_of_ended(tx, STEP).await?) }.boxed());
+        let found = read.await?;
+        let more = i64::try_from(found.len()).is_ok_and(|found| found == STEP);
+        let found = found.into_iter().map(|lease| (lease, EndReason::ElevationEnded));
+        self.end(found.collect()).await;
+        Ok(more)
+    }
+
     async fn may_lack_right(&self, now: UnixMillis) -> Result<bool> {
         let minute = now.0.saturating_sub(self.looked_at.load(Ordering::Acquire));
         if minute >= LOOK_EVERY_MS {
@@ -159,6 +171,11 @@ impl Worker for LeaseReaper {
     async fn tick(&self, now: UnixMillis) -> Result<()> {
         for _ in 0..STEPS {
             if !self.may_lack_right(now).await? || !self.end_without_right(now).await? {
+                break;
+            }
+        }
+        for _ in 0..STEPS {
+            if !self.end_of_elevations().await? {
                 break;
             }
         }

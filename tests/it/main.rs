@@ -17,6 +17,7 @@ mod config;
 mod connections;
 mod database;
 mod dev;
+mod elevations;
 mod endings;
 mod forged;
 mod founding;

@@ -91,6 +91,7 @@ impl Given {
             expires_at: self.expires_at,
             conditions: &self.conditions,
             granted_by: OTHER,
+            origin: GrantOrigin::Given,
         }
     }
 }

@@ -1,21 +1,27 @@
 //! One proper request for each RPC: what is refused is refused for who asks.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CancelRecoveryRequest, CreateGroupRequest,
-    CreateTokenRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
+    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
+    CancelRecoveryRequest, CreateGroupRequest, CreateTokenRequest, DenyElevationRequest,
+    ElevationRole, ElevationStep, ExtendElevationRequest, GetAuthoritiesRequest,
+    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetElevationRequest,
+    GetElevationRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
     GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
+    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
+    ListElevationsRequest, ListEntriesRequest, ListGrantsRequest, ListGroupsRequest,
+    ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest, ListTokensRequest,
+    MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
     RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, ResumeIdentityRequest, RetireIdentityRequest,
-    RevokeCertificateRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
+    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResumeIdentityRequest,
+    RetireIdentityRequest, RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest,
+    RevokeTokenRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    TailEntriesRequest, TransferIdentityRequest, UpdateIdentityRequest, WatchElevationsRequest,
+    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
 use crate::support::logins::registration;
@@ -38,6 +44,8 @@ pub(super) struct Things {
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
+    /// Elevations that the machine asked for, by what is done to them; each with its hash.
+    pub(super) elevations: BTreeMap<&'static str, (String, String)>,
     /// The recovery of an administrator, which waits.
     pub(super) recovery: String,
 }
@@ -60,6 +68,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "LeaseService" => leases(method, of),
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
+        "ElevationService" => elevations(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
@@ -243,6 +252,46 @@ fn records(method: &str) -> Vec<u8> {
         "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
         "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
         "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+/// An elevation role that the machine may ask for, and dave approves.
+pub(super) fn elevation_role() -> ElevationRole {
+    ElevationRole {
+        name: "night".into(),
+        requesters: vec!["data-etl".into()],
+        resources: vec!["database/**".into()],
+        actions: vec!["database.credentials".into()],
+        steps: vec![ElevationStep { approvals: 1, groups: vec!["security".into()], owners: false }],
+        ..Default::default()
+    }
+}
+
+/// What the machine asks for.
+pub(super) fn elevation() -> RequestElevationRequest {
+    let resources = vec!["database/analytics/writer".into()];
+    RequestElevationRequest { role: "night".into(), resources, ..Default::default() }
+}
+
+fn elevations(method: &str, of: &Things) -> Vec<u8> {
+    let (id, scope_hash) = of.elevations.get(method).cloned().unwrap_or_default();
+    match method {
+        "PutRole" => PutElevationRoleRequest { role: Some(elevation_role()) }.encode_to_vec(),
+        "GetRole" => GetElevationRoleRequest { name: "night".into() }.encode_to_vec(),
+        "ListRoles" => ListElevationRolesRequest::default().encode_to_vec(),
+        "RequestElevation" => elevation().encode_to_vec(),
+        "ListElevations" => ListElevationsRequest::default().encode_to_vec(),
+        "WatchElevations" => WatchElevationsRequest {}.encode_to_vec(),
+        "GetElevation" => GetElevationRequest { id }.encode_to_vec(),
+        "ApproveElevation" => {
+            ApproveElevationRequest { id, scope_hash, ..Default::default() }.encode_to_vec()
+        }
+        "DenyElevation" => DenyElevationRequest { id, ..Default::default() }.encode_to_vec(),
+        "WithdrawElevation" => WithdrawElevationRequest { id }.encode_to_vec(),
+        "ActivateElevation" => ActivateElevationRequest { id }.encode_to_vec(),
+        "ExtendElevation" => ExtendElevationRequest { id, ..Default::default() }.encode_to_vec(),
+        "RevokeElevation" => RevokeElevationRequest { id, ..Default::default() }.encode_to_vec(),
         _ => unknown(method),
     }
 }
