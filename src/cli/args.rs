@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::database::DatabaseCommand;
+use super::factors::FactorCommand;
 use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
@@ -89,6 +90,9 @@ pub enum ClientCommand {
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),
+    /// Enrol and prove second factors
+    #[command(subcommand)]
+    Factor(FactorCommand),
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),

@@ -3,6 +3,7 @@
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
 pub mod database;
+pub mod factors;
 pub mod grants;
 pub mod groups;
 pub mod identities;

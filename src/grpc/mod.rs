@@ -3,6 +3,7 @@
 mod accept;
 mod database;
 mod door;
+mod factors;
 mod fields;
 mod grants;
 mod groups;

@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod crls;
 pub mod database;
 mod error;
+pub mod factors;
 pub mod idempotency;
 pub mod identities;
 pub mod keys;

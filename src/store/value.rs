@@ -2,9 +2,9 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, GrantId, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
-    Tier, UnixMillis, VaultId,
+    CredentialId, CredentialKind, CredentialState, FactorId, FactorKind, FactorState, GrantId,
+    GroupId, Id, IdentityId, IdentityName, IdentityState, InvitationState, Kind, ObjectId, Owner,
+    RecoveryState, ResourceName, ResourcePattern, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -167,6 +167,7 @@ text_columns!(
     GroupId,
     GrantId,
     CredentialId,
+    FactorId,
     ObjectId,
     IdentityName,
     ResourceName,
@@ -178,6 +179,9 @@ text_columns!(
     IdentityState,
     CredentialKind,
     CredentialState,
+    FactorKind,
+    FactorState,
+    InvitationState,
     RecoveryState,
 );
 

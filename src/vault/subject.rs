@@ -6,10 +6,10 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
-use super::{Answerable, Terms, TokenDetail};
+use super::{Answerable, ProvenFactor, Terms, TokenDetail, factors};
 use crate::error::{Error, Result};
 use crate::policy::{
-    CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts, SubjectFacts,
+    CredentialFacts, FactorFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts, SubjectFacts,
 };
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
@@ -55,6 +55,8 @@ pub struct Subject {
     pub(super) through: Option<TokenDetail>,
     /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
     pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
+    /// The factors that the credential proved.
+    pub(super) proven: Vec<ProvenFactor>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// The vault, which counts its restores.
@@ -156,7 +158,7 @@ impl Subject {
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
-        let (rows, Above { token, through, ancestors }) = (Vec::new(), above);
+        let (rows, Above { token, through, proven, ancestors }) = (Vec::new(), above);
         let mut subject = Self {
             credential,
             identity,
@@ -168,6 +170,7 @@ impl Subject {
             token,
             through,
             recovery,
+            proven,
             ancestors,
             vault,
             epoch,
@@ -180,7 +183,7 @@ impl Subject {
 
     /// The same identity by another credential, as of the same epoch.
     fn with(&self, credential: Versioned<CredentialRow>, above: Above) -> Self {
-        let Above { token, through, ancestors } = above;
+        let Above { token, through, proven, ancestors } = above;
         let mut subject = Self {
             credential,
             identity: self.identity.clone(),
@@ -192,6 +195,7 @@ impl Subject {
             token,
             through,
             recovery: self.recovery.clone(),
+            proven,
             ancestors,
             vault: self.vault.clone(),
             epoch: self.epoch,
@@ -206,6 +210,7 @@ impl Subject {
         let mut rows = vec![self.identity.fence(), self.lifecycle.fence()];
         rows.extend(self.owner.fence());
         rows.extend(self.groups.iter().map(Versioned::fence));
+        rows.extend(self.proven.iter().map(|proven| proven.factor.fence()));
         rows.extend(self.ancestors.iter().map(Versioned::fence));
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
         rows
@@ -340,8 +345,13 @@ impl Subject {
 
     /// The credential, as facts.
     #[must_use]
-    pub fn credential_facts(&self, method: AuthMethod) -> CredentialFacts {
-        CredentialFacts { method, expires_at: Some(self.credential.row.expires_at) }
+    pub fn credential_facts<'a>(
+        &self,
+        method: AuthMethod,
+        factors: &'a [FactorFacts],
+    ) -> CredentialFacts<'a> {
+        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
+        CredentialFacts { method, expires_at, auth_time, factors }
     }
 
     /// The grants for one action, as facts.
@@ -402,6 +412,7 @@ impl HeldGrant {
 struct Above {
     token: Option<TokenDetail>,
     through: Option<TokenDetail>,
+    proven: Vec<ProvenFactor>,
     ancestors: Vec<Versioned<CredentialRow>>,
 }
 
@@ -409,7 +420,8 @@ impl Above {
     /// Reads what a token may do, what tokens and logins hang on, and what a lease was asked for
     /// with.
     async fn load(tx: &mut Tx, credential: &Versioned<CredentialRow>) -> Result<Self> {
-        let mut above = Self { token: None, through: None, ancestors: Vec::new() };
+        let (proven, ancestors) = (Vec::new(), Vec::new());
+        let mut above = Self { token: None, through: None, proven, ancestors };
         let Versioned { row, .. } = credential;
         match row.kind {
             CredentialKind::Token => above.token = Some(TokenDetail::decode(&row.detail)?),
@@ -425,6 +437,7 @@ impl Above {
             }
             CredentialKind::Certificate => return Ok(above),
         }
+        above.proven = factors::load(tx, row, above.token.as_ref()).await?;
         let mut next = row.parent;
         while let Some(id) = next {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;

@@ -18,6 +18,7 @@ mod connections;
 mod database;
 mod dev;
 mod endings;
+mod factors;
 mod forged;
 mod founding;
 mod full;

@@ -2,20 +2,23 @@
 
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CancelRecoveryRequest, CreateGroupRequest,
-    CreateTokenRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
-    GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
+    AddGrantRequest, AddMemberRequest, CancelRecoveryRequest, ConfirmFactorRequest,
+    CreateGroupRequest, CreateTokenRequest, EnrolFactorRequest, GetAuthoritiesRequest,
+    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetGrantRequest,
+    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
+    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, ResumeIdentityRequest, RetireIdentityRequest,
-    RevokeCertificateRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
+    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListFactorsRequest,
+    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
+    ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest,
+    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest, PutLifecycleRequest,
+    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewTokenRequest, ResetFactorsRequest, ResumeIdentityRequest,
+    RetireIdentityRequest, RevokeCertificateRequest, RevokeLeaseRequest, RevokeTokenRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WhoAmIRequest,
+    add_grant_request,
 };
 
 use crate::support::logins::registration;
@@ -46,6 +49,8 @@ const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
 /// Who is retired.
 pub(super) const LEAVER: &str = "leaver";
+/// The id of a factor that nobody has.
+const NO_FACTOR: &str = "018f0000-0000-7000-8000-000000000000";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
 
@@ -58,6 +63,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "GrantService" => grants(method, of),
         "DatabaseService" => database(method, of),
         "LeaseService" => leases(method, of),
+        "FactorService" => factors(method, of),
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "RecordService" => records(method),
@@ -182,6 +188,22 @@ fn leases(method: &str, of: &Things) -> Vec<u8> {
         }
         "RenewLease" => RenewLeaseRequest { id, ttl_s: 0 }.encode_to_vec(),
         "RevokeLease" => RevokeLeaseRequest { id, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn factors(method: &str, of: &Things) -> Vec<u8> {
+    let (identity, reason) = (of.owner.clone(), String::new());
+    let (id, code) = (NO_FACTOR.to_owned(), "123456".to_owned());
+    match method {
+        "InviteFactor" => InviteFactorRequest { identity, ttl_s: 0, reason }.encode_to_vec(),
+        "EnrolFactor" => EnrolFactorRequest::default().encode_to_vec(),
+        "ConfirmFactor" => ConfirmFactorRequest { id, code }.encode_to_vec(),
+        "MakeRecoveryCodes" => MakeRecoveryCodesRequest {}.encode_to_vec(),
+        "VerifyFactor" => VerifyFactorRequest { code }.encode_to_vec(),
+        "ListFactors" => ListFactorsRequest { identity }.encode_to_vec(),
+        "RemoveFactor" => RemoveFactorRequest { id }.encode_to_vec(),
+        "ResetFactors" => ResetFactorsRequest { identity, reason }.encode_to_vec(),
         _ => unknown(method),
     }
 }
