@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
+use super::factors::FactorCommand;
 use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
@@ -93,6 +94,9 @@ pub enum ClientCommand {
     /// Ask for rights for a time, approve what others ask for
     #[command(subcommand)]
     Elevate(ElevateCommand),
+    /// Enrol and prove second factors
+    #[command(subcommand)]
+    Factor(FactorCommand),
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),

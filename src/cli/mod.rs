@@ -9,6 +9,7 @@ mod credentials;
 mod database;
 mod elevations;
 mod export;
+mod factors;
 mod failure;
 mod files;
 mod grants;
@@ -87,6 +88,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
+        ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

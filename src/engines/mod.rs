@@ -4,6 +4,7 @@
 
 pub mod database;
 pub mod elevations;
+pub mod factors;
 pub mod grants;
 pub mod groups;
 pub mod identities;

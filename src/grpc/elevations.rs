@@ -272,6 +272,9 @@ fn put_role(role: proto::ElevationRole) -> Parsed<PutRole> {
             standing: role.standing,
             break_glass: role.break_glass,
             reviewer_groups: role.reviewer_groups,
+            factors_to_ask: role.factors_to_ask,
+            factors_to_approve: role.factors_to_approve,
+            factors_to_activate: role.factors_to_activate,
         },
     })
 }
@@ -322,6 +325,9 @@ fn said(name: String, said: RoleDefinition) -> proto::ElevationRole {
         standing: said.standing,
         break_glass: said.break_glass,
         reviewer_groups: said.reviewer_groups,
+        factors_to_ask: said.factors_to_ask,
+        factors_to_approve: said.factors_to_approve,
+        factors_to_activate: said.factors_to_activate,
         ..Default::default()
     }
 }
@@ -342,6 +348,7 @@ fn elevation(shown: Elevation) -> proto::Elevation {
         at_ms: vote.at.0,
         ttl_s: vote.ttl_s,
         reason: vote.reason,
+        factor_id: vote.factor.unwrap_or_default(),
     });
     proto::Elevation {
         id: row.id.to_string(),

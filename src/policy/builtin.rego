@@ -20,7 +20,7 @@ receives := {
 # What belongs to whoever holds the lease, the certificate or the token.
 for_holder := {
 	"leases.list", "leases.renew", "leases.revoke", "pki.list", "pki.revoke", "tokens.inspect",
-	"tokens.list", "tokens.renew", "tokens.revoke", "elevations.revoke",
+	"tokens.list", "tokens.renew", "tokens.revoke", "factors.list", "elevations.revoke",
 }
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
@@ -31,13 +31,16 @@ for_owner := {
 }
 
 # What makes a credential by which somebody else is known.
-mints := {"identities.issue-cert", "tokens.mint"}
+mints := {"identities.issue-cert", "tokens.mint", "factors.invite"}
 
 # What the owner of a machine may do for it: a human of the group, where a group owns it.
 for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.mint"}
 
 # What every identity does for itself.
-for_self := {"identities.whoami", "identities.show", "tokens.create"}
+for_self := {
+	"identities.whoami", "identities.show", "tokens.create", "factors.enrol", "factors.confirm",
+	"factors.recovery-codes", "factors.verify", "factors.remove",
+}
 
 # What every active identity may do: read what is public, and ask, look and vote where the role of an
 # elevation says so, which its engine looks at.
@@ -66,6 +69,9 @@ decision := {"refuse": "identity_suspended"} if {
 	input.caller.kind == "bootstrap"
 } else := {"refuse": "machines_never_administer"} if {
 	input.administrative
+	not input.caller.kind == "human"
+} else := {"refuse": "machines_have_no_factors"} if {
+	startswith(input.action, "factors.")
 	not input.caller.kind == "human"
 } else := {"refuse": "owner_inactive"} if {
 	input.action in receives

@@ -57,6 +57,10 @@ pub(super) fn objection(
     if facts.action == "tokens.mint" && facts.resources.iter().any(human) {
         return Some(Reason::MintForbidden);
     }
+    // Nor does anybody but an administrator invite one to enrol a factor.
+    if facts.action == "factors.invite" && !identity.administrator {
+        return Some(Reason::MintForbidden);
+    }
     match identity.kind {
         Kind::Human => None,
         Kind::Bootstrap => {
@@ -68,7 +72,19 @@ pub(super) fn objection(
         | Kind::Dataset
         | Kind::Pipeline
         | Kind::Service
-        | Kind::Runner => administrative.then_some(Reason::MachinesNeverAdminister),
+        | Kind::Runner
+            if administrative =>
+        {
+            Some(Reason::MachinesNeverAdminister)
+        }
+        Kind::Agent
+        | Kind::Model
+        | Kind::Dataset
+        | Kind::Pipeline
+        | Kind::Service
+        | Kind::Runner => {
+            facts.action.starts_with("factors.").then_some(Reason::MachinesHaveNoFactors)
+        }
     }
 }
 

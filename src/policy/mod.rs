@@ -18,8 +18,8 @@ use std::time::Duration;
 
 pub use cidr::Cidr;
 pub use facts::{
-    CallerFacts, Conditions, CredentialFacts, Facts, GrantFacts, GrantOrigin, GrantSubject,
-    GroupFacts, IdentityFacts, ResourceFacts, SubjectFacts,
+    CallerFacts, Conditions, CredentialFacts, FactorFacts, Facts, GrantFacts, GrantOrigin,
+    GrantSubject, GroupFacts, IdentityFacts, ResourceFacts, SubjectFacts,
 };
 pub use grant::{Granter, Proposal, Receiver};
 pub use guard::{RULES, SYSTEM_RIGHTS};
@@ -75,7 +75,7 @@ impl Policy {
         facts: &Facts<'_>,
         administrative: bool,
         identity: &IdentityFacts<'_>,
-        credential: CredentialFacts,
+        credential: CredentialFacts<'_>,
     ) -> Verdict {
         let candidates = input::candidates(facts, identity);
         let input = input::build(facts, administrative, identity, credential, &candidates);
@@ -118,7 +118,7 @@ impl Policy {
 fn ends(
     facts: &Facts<'_>,
     identity: &IdentityFacts<'_>,
-    credential: CredentialFacts,
+    credential: CredentialFacts<'_>,
 ) -> Vec<UnixMillis> {
     let owners = facts.resources.iter().filter_map(|one| one.identity?.owner_expires_at);
     [identity.expires_at, identity.owner_expires_at, credential.expires_at]

@@ -81,6 +81,8 @@ reasons! {
     BootstrapLimited = "bootstrap_limited",
     /// An administrative action by what is not a human.
     MachinesNeverAdminister = "machines_never_administer",
+    /// A factor is asked for, or shown, by what is not a human.
+    MachinesHaveNoFactors = "machines_have_no_factors",
     /// The caller has no active owner and asks for something new.
     OwnerInactive = "owner_inactive",
     /// A login certificate for an identity without an active owner.
@@ -138,6 +140,9 @@ impl Reason {
             Self::MachinesNeverAdminister => {
                 "only humans administer; ask a human administrator to do this"
             }
+            Self::MachinesHaveNoFactors => {
+                "only humans have factors; a machine is as good as its credential"
+            }
             Self::OwnerInactive => {
                 "an identity without an active owner receives nothing new; ask an administrator \
                  to give it one"
@@ -146,8 +151,8 @@ impl Reason {
                 "an identity without an active owner receives nothing new; give it one first"
             }
             Self::MintForbidden => {
-                "login certificates and tokens are issued by an administrator or, for a machine, \
-                 by its owner; ask one of them"
+                "login certificates, tokens and invitations are issued by an administrator or, for \
+                 a machine, by its owner; ask one of them"
             }
             Self::NotAdministrator => {
                 return Cow::Owned(format!(

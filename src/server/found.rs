@@ -353,6 +353,7 @@ fn draft(parts: &Ingredients, first: &FirstRows, now: UnixMillis) -> Result<Draf
         action: "system.init",
         resources: Vec::new(),
         decision: DecisionFact { allowed: true, reason: "allowed", by: "local".into() },
+        factors: Vec::new(),
         private: vec![(Field::Identity, first.identity.name.as_str().into())],
     };
     facts.draft(parts.entropy.as_ref())

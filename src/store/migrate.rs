@@ -19,6 +19,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/postgres/0001_house.sql"),
     ),
     (
+        2,
+        include_str!("../../migrations/sqlite/0002_factors.sql"),
+        include_str!("../../migrations/postgres/0002_factors.sql"),
+    ),
+    (
         3,
         include_str!("../../migrations/sqlite/0003_elevations.sql"),
         include_str!("../../migrations/postgres/0003_elevations.sql"),

@@ -10,6 +10,7 @@ pub mod crls;
 pub mod database;
 pub mod elevations;
 mod error;
+pub mod factors;
 pub mod idempotency;
 pub mod identities;
 pub mod keys;

@@ -2,9 +2,10 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, GrantId, GroupId,
-    Id, IdentityId, IdentityName, IdentityState, Kind, ObjectId, Owner, RecoveryState,
-    ResourceName, ResourcePattern, Segment, Tier, UnixMillis, VaultId,
+    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
+    FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
+    InvitationState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
+    Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -168,6 +169,7 @@ text_columns!(
     GrantId,
     CredentialId,
     ElevationId,
+    FactorId,
     ObjectId,
     IdentityName,
     ResourceName,
@@ -179,6 +181,9 @@ text_columns!(
     IdentityState,
     CredentialKind,
     CredentialState,
+    FactorKind,
+    FactorState,
+    InvitationState,
     RecoveryState,
     ElevationState,
 );

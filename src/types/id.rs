@@ -104,6 +104,8 @@ ids! {
     GroupId,
     /// One grant.
     GrantId,
+    /// One factor of a human.
+    FactorId,
     /// One token, lease, certificate, session or wrap.
     CredentialId,
     /// One elevation, from its request on.

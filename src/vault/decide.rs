@@ -199,10 +199,12 @@ fn evaluate(
     let groups = subject.map(Subject::group_facts).unwrap_or_default();
     let identity = subject.map(|subject| subject.facts(&groups, ctx.now));
     let grants = subject.map(|subject| subject.grant_facts(action)).unwrap_or_default();
+    let factors = subject.map(Subject::factor_facts).unwrap_or_default();
     let caller = match (&ctx.caller, subject, &identity) {
         (Caller::System(worker), _, _) => CallerFacts::System(worker),
         (Caller::Identity(caller), Some(subject), Some(identity)) => {
-            CallerFacts::Identity { identity, credential: subject.credential_facts(caller.method) }
+            let credential = subject.credential_facts(caller.method, &factors);
+            CallerFacts::Identity { identity, credential }
         }
         (Caller::Identity(_), _, _) => return Err(Error::internal("a caller without its facts")),
     };

@@ -89,6 +89,9 @@ pub struct Vote {
     pub by: String,
     /// The credential that proved it.
     pub credential: String,
+    /// The factor that was proven with it, where one had to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<String>,
     /// Whether it is an approval.
     pub approves: bool,
     /// The step that it counts for, from 0.

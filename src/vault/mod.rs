@@ -14,6 +14,7 @@ mod decide;
 mod effect;
 mod elevation;
 mod entries;
+mod factors;
 mod gauges;
 mod held;
 mod operation;
@@ -50,6 +51,7 @@ pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Vote};
+pub use factors::{FRESH, Proof, ProvenFactor, note_proof};
 pub use gauges::LogState;
 pub use held::{GRANTS, HeldGrant};
 pub use operation::{

@@ -8,9 +8,11 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use super::elevation::{self, Elevated};
 use super::held::{Held, HeldGrant};
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
-use super::{Answerable, TokenDetail};
+use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
-use crate::policy::{CredentialFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts};
+use crate::policy::{
+    CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
+};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::elevations::ElevationRow;
 use crate::store::identities::{self, GroupRow, IdentityRow};
@@ -54,6 +56,8 @@ pub struct Subject {
     pub(super) through: Option<TokenDetail>,
     /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
     pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
+    /// The factors that the credential proved.
+    pub(super) proven: Vec<ProvenFactor>,
     /// The elevation that it has in force.
     pub(super) elevation: Option<Arc<Elevated>>,
     /// The elevation that the credential was made under.
@@ -126,7 +130,7 @@ impl Subject {
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
         let elevation = Elevated::find(tx, &identity.row, now, vault.row.restore_epoch).await?;
-        let (rows, Above { token, through, under, ancestors }) = (Vec::new(), above);
+        let (rows, Above { token, through, proven, under, ancestors }) = (Vec::new(), above);
         let mut subject = Self {
             credential,
             identity,
@@ -138,6 +142,7 @@ impl Subject {
             token,
             through,
             recovery,
+            proven,
             elevation: elevation.map(Arc::new),
             under,
             ancestors,
@@ -152,7 +157,7 @@ impl Subject {
 
     /// The same identity by another credential, as of the same epoch.
     fn with(&self, credential: Versioned<CredentialRow>, above: Above) -> Self {
-        let Above { token, through, under, ancestors } = above;
+        let Above { token, through, proven, under, ancestors } = above;
         let mut subject = Self {
             credential,
             identity: self.identity.clone(),
@@ -164,6 +169,7 @@ impl Subject {
             token,
             through,
             recovery: self.recovery.clone(),
+            proven,
             elevation: self.elevation.clone(),
             under,
             ancestors,
@@ -180,6 +186,7 @@ impl Subject {
         let mut rows = vec![self.identity.fence(), self.lifecycle.fence()];
         rows.extend(self.owner.fence());
         rows.extend(self.groups.iter().map(Versioned::fence));
+        rows.extend(self.proven.iter().map(|proven| proven.factor.fence()));
         rows.extend(self.ancestors.iter().map(Versioned::fence));
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
         rows.extend(self.elevation.as_ref().map(|it| it.row.fence()));
@@ -340,8 +347,13 @@ impl Subject {
 
     /// The credential, as facts.
     #[must_use]
-    pub fn credential_facts(&self, method: AuthMethod) -> CredentialFacts {
-        CredentialFacts { method, expires_at: Some(self.credential.row.expires_at) }
+    pub fn credential_facts<'a>(
+        &self,
+        method: AuthMethod,
+        factors: &'a [FactorFacts],
+    ) -> CredentialFacts<'a> {
+        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
+        CredentialFacts { method, expires_at, auth_time, factors }
     }
 
     /// The grants for one action, as facts.
@@ -373,6 +385,7 @@ impl Subject {
 struct Above {
     token: Option<TokenDetail>,
     through: Option<TokenDetail>,
+    proven: Vec<ProvenFactor>,
     under: Option<Versioned<ElevationRow>>,
     ancestors: Vec<Versioned<CredentialRow>>,
 }
@@ -389,7 +402,8 @@ impl Above {
             }
             None => None,
         };
-        let mut above = Self { token: None, through: None, under, ancestors: Vec::new() };
+        let (proven, ancestors) = (Vec::new(), Vec::new());
+        let mut above = Self { token: None, through: None, proven, under, ancestors };
         match row.kind {
             CredentialKind::Token => above.token = Some(TokenDetail::decode(&row.detail)?),
             CredentialKind::Login => {}
@@ -404,6 +418,7 @@ impl Above {
             }
             CredentialKind::Certificate => return Ok(above),
         }
+        above.proven = factors::load(tx, row, above.token.as_ref()).await?;
         let mut next = row.parent;
         while let Some(id) = next {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;

@@ -26,7 +26,7 @@ const STEP: i64 = 256;
 const STEPS: usize = 8;
 /// Targets worked on at once, and leases of one of them.
 const TARGETS: usize = 16;
-const LEASES: usize = 4;
+const LEASES: usize = 8;
 
 /// The worker.
 #[derive(Debug)]

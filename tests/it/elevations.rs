@@ -1,7 +1,9 @@
 //! Elevations at the real socket: asked for, approved by others, in force for a time.
 
 mod ages;
+mod factors;
 mod force;
+mod glass;
 mod life;
 mod model;
 mod page;
@@ -11,17 +13,18 @@ mod rules;
 
 use strongroom::proto::elevation_service_client::ElevationServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
     ActivateElevationRequest, AddMemberRequest, ApproveElevationRequest, CreateGroupRequest,
     DenyElevationRequest, Elevation, ElevationRole, ElevationStep, GetElevationRequest,
-    ListElevationsRequest, PutElevationRoleRequest, RequestElevationRequest,
-    RevokeElevationRequest, WithdrawElevationRequest,
+    IssueLoginCertificateRequest, ListElevationsRequest, PutElevationRoleRequest,
+    RequestElevationRequest, RevokeElevationRequest, WithdrawElevationRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::support::logins::human;
-use crate::support::node::{BACKENDS, Backend, Fixture};
+use crate::support::logins::{human, register};
+use crate::support::node::{BACKENDS, Backend, Fixture, Login, csr};
 
 type Client = ElevationServiceClient<Channel>;
 
@@ -32,6 +35,8 @@ const ROLE: &str = "db-admin";
 struct Stage {
     f: Fixture,
     admin: Channel,
+    /// Another administrator, who confirms what changes about roles.
+    second: Channel,
     carol: Channel,
     dave: Channel,
     erin: Channel,
@@ -44,9 +49,11 @@ impl Stage {
 
     async fn of(f: Fixture) -> Self {
         let admin = f.connect(&f.admin).await;
-        let (carol, dave, erin) =
-            (human(&f, "carol").await, human(&f, "dave").await, human(&f, "erin").await);
-        let stage = Self { f, admin, carol, dave, erin };
+        let second = lasting(&f, &admin, "second").await;
+        let (carol, dave) = (lasting(&f, &admin, "carol").await, lasting(&f, &admin, "dave").await);
+        let erin = lasting(&f, &admin, "erin").await;
+        let stage = Self { f, admin, second, carol, dave, erin };
+        stage.join("administrators", "second").await;
         stage.group("security", &["dave", "erin"]).await;
         stage.put(role()).await.unwrap();
         stage
@@ -67,8 +74,15 @@ impl Stage {
         groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
     }
 
+    /// Configures a role, with both administrators where that takes two.
     async fn put(&self, role: ElevationRole) -> Result<ElevationRole, Status> {
-        put(&self.admin, role).await
+        let name = role.name.clone();
+        let request = PutElevationRoleRequest { role: Some(role) };
+        let put = Client::new(self.admin.clone()).put_role(request).await?.into_inner();
+        match put.proposal {
+            Some(_) => Ok(glass::confirm(&self.second, &name).await?.role.unwrap()),
+            None => Ok(put.role.unwrap()),
+        }
     }
 
     /// What carol asks for.
@@ -87,6 +101,17 @@ impl Stage {
         assert_eq!((active.state.as_str(), active.why.as_str()), ("active", ""));
         active
     }
+}
+
+/// Registers a human, and connects as it with a login that lasts when tests turn the clock by days.
+async fn lasting(f: &Fixture, admin: &Channel, name: &str) -> Channel {
+    register(f, name, "human", "").await;
+    let (key_pem, csr_pem) = csr();
+    let (name, ttl_s) = (name.to_owned(), 20 * 86_400);
+    let request = IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
+    let mut client = IdentityServiceClient::new(admin.clone());
+    let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
+    f.connect(&Login { key_pem, certificate_pem: issued.certificate_pem }).await
 }
 
 fn role() -> ElevationRole {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 
 use super::approvers;
@@ -17,6 +18,7 @@ use crate::proto::{
     ConfirmElevationRoleRequest, ElevationRole, ElevationRoleProposal, ElevationStep,
     ElevationWindow, GetElevationRoleRequest, ListElevationRolesRequest, PutElevationRoleRequest,
 };
+use crate::types::FactorKind;
 
 /// Stands for the owners of what is asked for among the groups of a step.
 const OWNERS: &str = "@owners";
@@ -92,6 +94,15 @@ pub struct PutRole {
     /// A group that reviews what was done in an emergency; may be repeated.
     #[arg(long, value_name = "GROUP")]
     reviewer_group: Vec<String>,
+    /// A kind of factor of which one has to be proven to ask; may be repeated.
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    factor_to_ask: Vec<String>,
+    /// The same, to approve.
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    factor_to_approve: Vec<String>,
+    /// The same, to activate.
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    factor_to_activate: Vec<String>,
     /// An elevated call may make what stands by itself: grants, enrolments, roles.
     #[arg(long)]
     standing: bool,
@@ -99,6 +110,10 @@ pub struct PutRole {
     /// Flags win.
     #[arg(long, value_name = "FILE")]
     from_json: Option<PathBuf>,
+}
+
+fn kinds() -> PossibleValuesParser {
+    PossibleValuesParser::new(FactorKind::ALL.iter().map(|kind| kind.as_str()))
 }
 
 fn step(text: &str) -> Result<ElevationStep, String> {
@@ -158,6 +173,9 @@ async fn put(session: &Session, args: &PutRole) -> Outcome {
         standing: args.standing || was.standing,
         break_glass: args.break_glass || was.break_glass,
         reviewer_groups: or(&args.reviewer_group, was.reviewer_groups),
+        factors_to_ask: or(&args.factor_to_ask, was.factors_to_ask),
+        factors_to_approve: or(&args.factor_to_approve, was.factors_to_approve),
+        factors_to_activate: or(&args.factor_to_activate, was.factors_to_activate),
         ..Default::default()
     };
     let stored = session
@@ -256,6 +274,9 @@ fn text(role: &ElevationRole) -> String {
         ("makes what stands", yes(role.standing)),
         ("for emergencies", yes(role.break_glass)),
         ("reviewed by", role.reviewer_groups.join(", ")),
+        ("factors to ask", role.factors_to_ask.join(" or ")),
+        ("factors to approve", role.factors_to_approve.join(" or ")),
+        ("factors to activate", role.factors_to_activate.join(" or ")),
         ("version", role.version.to_string()),
         ("created", by(role.created_at_ms, &role.created_by)),
         ("changed", by(role.changed_at_ms, &role.changed_by)),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::case::Case;
+use super::definition::kinds;
 use super::keep::{OVER, end};
 use super::show::{Elevation, resource, visible};
 use super::unknown;
@@ -20,7 +21,8 @@ use crate::types::{
     ElevationEvent, ElevationId, ElevationState, IdentityId, RequestContext, UnixMillis, VaultId,
 };
 use crate::vault::{
-    CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Subject, Verb, View, Vote, WRITES,
+    CONTAINS, Decision, FRESH, GOVERNS, Note, Operation, Resource, Subject, Verb, View, Vote,
+    WRITES,
 };
 
 /// How long an approved elevation waits to be activated.
@@ -120,6 +122,7 @@ impl Acting<'_> {
         Vote {
             by: self.who().id.to_string(),
             credential: self.subject.credential.row.id.to_string(),
+            factor: None,
             approves,
             step,
             at_ms: self.ctx.now.0,
@@ -174,6 +177,7 @@ impl Change for Approve {
         check_restored(&row, by.subject)?;
         case.check_first(tx, by.who()).await?;
         case.check_approver(tx, by.who(), step, now).await?;
+        let factor = case.check_factor(tx, by.subject, now).await?;
         let ttl_s = match self.ttl {
             None => row.ttl_s,
             Some(ttl) => match i64::try_from(ttl.as_secs()) {
@@ -186,7 +190,8 @@ impl Change for Approve {
                 }
             },
         };
-        case.votes.push(by.vote(true, step, ttl_s, &self.reason));
+        let factor = factor.map(|factor| factor.to_string());
+        case.votes.push(Vote { factor, ..by.vote(true, step, ttl_s, &self.reason) });
         if case.step().is_some() {
             return case.write(by.ctx, tx, |row| row.ttl_s = ttl_s).await;
         }
@@ -321,6 +326,10 @@ impl Change for Activate {
         let windows = open_until(&case.definition.windows, now);
         let closes = windows
             .ok_or_else(|| Error::precondition("this is outside of the role's change windows"))?;
+        let factors = kinds(&case.definition.factors_to_activate)?;
+        if !factors.is_empty() {
+            by.subject.require_factor(now, &factors, FRESH)?;
+        }
         let extends = self.extended(by.ctx, tx, case).await?;
         case.moves(by.ctx, tx, ElevationEvent::Activate, |_| {}).await?;
         if let Err(error) = self.check(by, tx, case).await {

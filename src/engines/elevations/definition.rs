@@ -6,7 +6,7 @@ use super::ticket::TicketPattern;
 use super::window::Window;
 use crate::engines::identities::{LONG, check_text};
 use crate::error::{Error, Result};
-use crate::types::{IdentityName, ResourcePattern, Segment, VERBS};
+use crate::types::{FactorKind, IdentityName, ResourcePattern, Segment, VERBS};
 
 /// How long an elevation is in force where nobody says, and at the most, in seconds.
 const USUAL_S: u64 = 3_600;
@@ -67,6 +67,20 @@ pub struct RoleDefinition {
     pub break_glass: bool,
     /// Groups whose humans review what was done in an emergency.
     pub reviewer_groups: Vec<String>,
+    /// The kinds of factors of which one has to be proven to ask; none where empty.
+    pub factors_to_ask: Vec<String>,
+    /// The same, to approve.
+    pub factors_to_approve: Vec<String>,
+    /// The same, to activate.
+    pub factors_to_activate: Vec<String>,
+}
+
+/// Reads kinds of factors.
+///
+/// # Errors
+/// [`Error::Invalid`] for one that there is not.
+pub(super) fn kinds(texts: &[String]) -> Result<Vec<FactorKind>> {
+    texts.iter().map(|text| text.parse()).collect()
 }
 
 impl RoleDefinition {
@@ -105,10 +119,18 @@ impl RoleDefinition {
             )));
         }
         self.check_lists()?;
+        for factors in [&self.factors_to_ask, &self.factors_to_approve, &self.factors_to_activate] {
+            kinds(factors)?;
+        }
         if self.break_glass {
-            self.check_break_glass()?
+            self.check_break_glass()?;
+            // Whoever goes first proves to be there.
+            if self.factors_to_activate.is_empty() {
+                let all = FactorKind::ALL.iter().map(|kind| kind.as_str().to_owned());
+                self.factors_to_activate = all.collect();
+            }
         } else {
-            self.check_steps()?
+            self.check_steps()?;
         }
         if !self.ticket_pattern.is_empty() {
             self.ticket_pattern.parse::<TicketPattern>()?;
@@ -125,6 +147,9 @@ impl RoleDefinition {
             self.actions.len(),
             self.windows.len(),
             self.reviewer_groups.len(),
+            self.factors_to_ask.len(),
+            self.factors_to_approve.len(),
+            self.factors_to_activate.len(),
         ];
         if lengths.iter().any(|length| *length > LISTED) {
             return Err(Error::invalid(format!("each list of a role has at most {LISTED} items")));
@@ -249,6 +274,9 @@ mod tests {
             standing: false,
             break_glass: false,
             reviewer_groups: vec![],
+            factors_to_ask: vec![],
+            factors_to_approve: vec![],
+            factors_to_activate: vec![],
         }
     }
 
@@ -279,6 +307,7 @@ mod tests {
             ("its own noun", |role| role.actions = vec!["elevations.*".to_owned()]),
             ("no pattern", |role| role.resources = vec!["**".to_owned()]),
             ("no name", |role| role.requesters = vec!["Carol".to_owned()]),
+            ("no such factor", |role| role.factors_to_ask = vec!["luck".to_owned()]),
             ("a line break", |role| role.purpose = "a\nb".to_owned()),
         ];
         for (what, change) in bad {
@@ -296,7 +325,7 @@ mod tests {
             reviewer_groups: vec!["security".to_owned()],
             ..role()
         };
-        assert!(glass().checked().is_ok());
+        assert_eq!(glass().checked().unwrap().factors_to_activate, ["totp", "recovery"]);
         type Change = fn(&mut RoleDefinition);
         let bad: &[(&str, Change)] = &[
             ("a group", |role| role.requester_groups = vec!["dba".to_owned()]),

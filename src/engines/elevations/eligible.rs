@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use super::case::Case;
-use super::definition::Step;
+use super::definition::{Step, kinds};
 use super::scope::Owned;
 use crate::engines::identities::Former;
 use crate::error::{Error, Result};
+use crate::store::factors::FactorRow;
 use crate::store::identities::{self, IdentityRow, IdentityWalk};
 use crate::store::{Tx, Versioned};
-use crate::types::{GroupId, IdentityId, Kind, Owner, Segment, UnixMillis};
-use crate::vault::{Vote, is_active};
+use crate::types::{FactorId, FactorState, GroupId, IdentityId, Kind, Owner, Segment, UnixMillis};
+use crate::vault::{FRESH, Subject, Vote, is_active};
 
 /// How much older than a request whatever an approval stands on is; how long who owned a machine is
 /// held to it.
@@ -54,9 +55,7 @@ impl Case {
         if belongings.is_empty() {
             return Err(denied("this step is approved by others; `elevate show` says by whom"));
         }
-        let old = |since: UnixMillis| {
-            self.dev || self.found.row.requested_at.0.saturating_sub(since.0) >= age_ms()
-        };
+        let old = |since| self.is_old(since);
         belongings.retain(|one| old(one.since));
         if belongings.is_empty() || !old(who.created_at) || !old(self.role.row.changed_at) {
             return Err(denied(
@@ -78,6 +77,41 @@ impl Case {
             }
         }
         Err(theirs())
+    }
+
+    /// Checks that who approves proved a factor, where the role wants one: lately, and one that is a
+    /// day older than the request and not of who asks.
+    ///
+    /// # Errors
+    /// [`Error::StepUp`] with what is wanted, and as [`Case::check_approver`].
+    pub(super) async fn check_factor(
+        &self,
+        tx: &mut Tx,
+        who: &Subject,
+        now: UnixMillis,
+    ) -> Result<Option<FactorId>> {
+        let wanted = kinds(&self.definition.factors_to_approve)?;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let proven = who.require_factor(now, &wanted, FRESH)?;
+        if !self.is_old(proven.enrolled_at) {
+            return Err(denied(
+                "an approval counts only with a factor that is a day older than the request",
+            ));
+        }
+        let row = &proven.factor.row;
+        let vouched_by = row.vouched_by.map(|id| id.to_string());
+        for actor in [&row.created_by, &row.changed_by].into_iter().chain(&vouched_by) {
+            if self.is_theirs(tx, actor).await? {
+                return Err(theirs());
+            }
+        }
+        Ok(Some(proven.id()))
+    }
+
+    fn is_old(&self, since: UnixMillis) -> bool {
+        self.dev || self.found.row.requested_at.0.saturating_sub(since.0) >= age_ms()
     }
 
     /// Checks that somebody may deny: whoever could approve in any step, however new.
@@ -145,6 +179,12 @@ impl Case {
         for vote in self.votes.iter().filter(|vote| vote.approves) {
             let who = voter(tx, vote).await?.row;
             self.check_approver(tx, &who, vote.step, now).await?;
+            if let Some(factor) = &vote.factor {
+                let factor = tx.lookup::<FactorRow>(factor).await?;
+                if !factor.is_some_and(|factor| factor.row.state == FactorState::Active) {
+                    return Err(denied("the factor that an approval was given with is gone"));
+                }
+            }
             if seen.iter().any(|one| same_human(one, &who)) {
                 return Err(denied("two approvals are of one person"));
             }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::case::Case;
-use super::definition::RoleDefinition;
+use super::definition::{RoleDefinition, kinds};
 use super::eligible::accounts;
 use super::roles::{find, no_such_role, resource};
 use super::scope::{Resources, check, hash, stands_on};
@@ -23,7 +23,8 @@ use crate::types::{
     UnixMillis, VaultId,
 };
 use crate::vault::{
-    Decision, ElevationScope, Note, Operation, Resource, RetryKey, Subject, Verb, View, WRITES,
+    Decision, ElevationScope, FRESH, Note, Operation, Resource, RetryKey, Subject, Verb, View,
+    WRITES,
 };
 
 /// How long a request waits for its approvals.
@@ -186,6 +187,10 @@ async fn freeze(
         return Err(Error::Denied(
             "the role does not let you ask; `elevate role show` says whom".into(),
         ));
+    }
+    let factors = kinds(&definition.factors_to_ask)?;
+    if !factors.is_empty() {
+        subject.require_factor(view.now(), &factors, FRESH)?;
     }
     let patterns = scope.resources.clone();
     let resources =

@@ -36,6 +36,8 @@ pub struct ShownVote {
     pub ttl_s: i64,
     /// Why.
     pub reason: String,
+    /// The factor that was proven with it, where one had to be.
+    pub factor: Option<String>,
 }
 
 /// An elevation as it is shown.
@@ -78,6 +80,7 @@ impl Elevation {
                 at: UnixMillis(vote.at_ms),
                 ttl_s: vote.ttl_s,
                 reason: vote.reason.clone(),
+                factor: vote.factor.clone(),
             });
         }
         let review = Review::read(&row.review)?;

@@ -198,7 +198,7 @@ impl Order {
         let handle = handle_of(&view.keyring().token_key()?, kind, id, &secret);
         let bearer = match kind {
             TokenType::SingleUse => SingleUseToken::new(id, secret).text(),
-            TokenType::Access | TokenType::Handle | TokenType::Wrapped => {
+            TokenType::Access | TokenType::Handle | TokenType::Invitation | TokenType::Wrapped => {
                 AccessToken::new(id, secret).text()
             }
         };
@@ -246,6 +246,7 @@ impl Order {
             spent: None,
             paid: Vec::new(),
             revoked: None,
+            proofs: Vec::new(),
         }
     }
 

@@ -218,6 +218,8 @@ impl Scene {
         let credential = CredentialFacts {
             method: AuthMethod::Mtls { fingerprint: [7; 32] },
             expires_at: self.credential_expires_at,
+            auth_time: NOW,
+            factors: &[],
         };
         self.decide_as(policy, CallerFacts::Identity { identity: &identity, credential })
     }

@@ -12,7 +12,7 @@ use strongroom::proto::{
 };
 
 use super::*;
-use crate::support::logins::{login, machine};
+use crate::support::logins::{login, register};
 use crate::support::postgres::Postgres;
 use crate::support::restored::restored;
 use crate::support::target::{Proxy, Wire, World, ask as credentials, issue, until};
@@ -63,6 +63,7 @@ impl Scene {
 /// A role that reads the database and looks at a group.
 fn reader() -> ElevationRole {
     ElevationRole {
+        name: "reader".to_owned(),
         resources: vec!["database/analytics/reader".to_owned(), "groups/security".to_owned()],
         ..role()
     }
@@ -192,7 +193,8 @@ async fn an_elevated_call_makes_nothing_that_stands_unless_the_role_says_so() {
         assert_eq!(refusal.code(), Code::PermissionDenied);
         assert!(refusal.message().contains("stands by itself"), "{refusal}");
         revoke(&s.carol, &active).await.unwrap();
-        s.elevate(&s.carol, ElevationRole { standing: true, ..joins }).await;
+        let (name, standing) = ("joins-for-good".to_owned(), true);
+        s.elevate(&s.carol, ElevationRole { name, standing, ..joins }).await;
         join(&s.carol).await.unwrap();
     }
 }
@@ -201,7 +203,8 @@ async fn an_elevated_call_makes_nothing_that_stands_unless_the_role_says_so() {
 async fn machines_never_administer_also_when_they_are_elevated() {
     for backend in BACKENDS {
         let s = Scene::new(backend).await;
-        let robot = machine(&s.w.f, "robot").await;
+        register(&s.w.f, "robot", "pipeline", "carol").await;
+        let robot = s.w.f.connect(&login(&s.w.f, "robot").await).await;
         let robots = ElevationRole { requesters: vec!["robot".to_owned()], ..reader() };
         s.elevate(&robot, robots).await;
         assert_eq!(code(look(&robot).await), Code::PermissionDenied);
@@ -293,7 +296,7 @@ async fn an_elevation_is_revoking_until_what_was_made_under_it_is_gone_outside()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_time_lets_leases_live_on_and_a_lease_is_not_renewed_beyond_the_elevation() {
+async fn more_time_is_for_what_is_made_then_and_no_lease_is_renewed_beyond_the_elevation() {
     for backend in BACKENDS {
         let s = Scene::new(backend).await;
         let active = s.carol().await;
@@ -303,7 +306,8 @@ async fn more_time_lets_leases_live_on_and_a_lease_is_not_renewed_beyond_the_ele
             let renewed = LeaseServiceClient::new(s.carol.clone()).renew_lease(request).await?;
             Ok::<_, Status>(renewed.into_inner().lease.unwrap().expires_at_ms)
         };
-        assert!(renew(3_000).await.unwrap() <= active.ends_at_ms);
+        assert_eq!(code(renew(3_000).await), Code::InvalidArgument);
+        assert!(renew(0).await.unwrap() <= active.ends_at_ms);
         let (id, ttl_s) = (active.id.clone(), 1_200);
         let more = strongroom::proto::ExtendElevationRequest { id, ttl_s, ..Default::default() };
         let more = Client::new(s.carol.clone()).extend_elevation(more).await.unwrap().into_inner();

@@ -6,12 +6,14 @@
 //! and may be committed long after; what it read before its commit counts only where a safeguard is
 //! left out, which is how each of them is seen to be needed.
 
-use stateright::{Checker as _, Model, Property};
+use std::collections::BTreeSet;
+
+use stateright::{Checker as _, HasDiscoveries, Model, Property};
 use strongroom::engines::elevations::current_step;
 use strongroom::types::{ElevationEvent, ElevationState};
 
 /// Moments that pass, and how many of them a request waits, an approval waits, an elevation lasts.
-const MOMENTS: u8 = 4;
+const MOMENTS: u8 = 3;
 const WAITS: u8 = 2;
 const LASTS: u8 = 1;
 const BOTH: u32 = 2;
@@ -30,7 +32,7 @@ struct Safeguards {
 const ALL: Safeguards = Safeguards { compares: true, checks_again: true, fences: true };
 
 /// The sealed row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Row {
     state: ElevationState,
     votes: [bool; 2],
@@ -39,7 +41,7 @@ struct Row {
 }
 
 /// What a node is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Call {
     Approve(usize),
     Deny,
@@ -53,7 +55,7 @@ enum Call {
 }
 
 /// A call that began and is not committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Begun {
     call: Call,
     now: u8,
@@ -83,7 +85,7 @@ enum Step {
     Begin(usize, Call),
     Commit(usize),
     Crash(usize),
-    Suspend(usize),
+    Suspend,
     ChangeRole,
     Tick,
 }
@@ -124,7 +126,7 @@ impl Model for Safeguards {
             ];
             steps.extend(calls.map(|call| Step::Begin(node, call)));
         }
-        steps.extend([Step::Suspend(0), Step::Suspend(1), Step::ChangeRole, Step::Tick]);
+        steps.extend([Step::Suspend, Step::ChangeRole, Step::Tick]);
     }
 
     fn next_state(&self, last: &Everything, step: Step) -> Option<Everything> {
@@ -133,17 +135,25 @@ impl Model for Safeguards {
             Step::Begin(node, call) => {
                 let reads = !(self.compares && self.fences);
                 let read = reads.then_some(last.row);
-                next.nodes[node] = Some(Begun { call, now: last.clock, read });
+                // Whoever only ends it asks for no time.
+                let timeless = matches!(call, Call::Deny | Call::Withdraw | Call::Revoke);
+                let now = if timeless { 0 } else { last.clock };
+                next.nodes[node] = Some(Begun { call, now, read });
             }
             Step::Commit(node) => {
                 let begun = next.nodes[node].take()?;
                 self.commit(&mut next, begun);
             }
             Step::Crash(node) => next.nodes[node] = None,
-            Step::Suspend(who) => next.eligible[who] = false,
+            Step::Suspend => next.eligible[0] = false,
             Step::ChangeRole => next.same_role = false,
             Step::Tick if last.clock < MOMENTS => next.clock += 1,
             Step::Tick => return None,
+        }
+        // One node is as good as the other, and nothing is due any more where it is over.
+        next.nodes.sort_unstable();
+        if next.row.state.is_over() {
+            next.row.due = 0;
         }
         Some(next)
     }
@@ -260,7 +270,9 @@ fn each_safeguard_is_needed() {
         (Safeguards { checks_again: false, ..ALL }, "approved as its role demands"),
         (Safeguards { fences: false, ..ALL }, "not used after its end"),
     ] {
-        let checked = without.checker().threads(2).spawn_bfs().join();
+        let broken_once = HasDiscoveries::AnyOf(BTreeSet::from([broken]));
+        let checker = without.checker().finish_when(broken_once).threads(2);
+        let checked = checker.spawn_bfs().join();
         assert!(checked.discovery(broken).is_some(), "nothing breaks under {without:?}");
     }
 }

@@ -5,22 +5,25 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
-    CancelRecoveryRequest, CreateGroupRequest, CreateTokenRequest, DenyElevationRequest,
-    ElevationRole, ElevationStep, ExtendElevationRequest, GetAuthoritiesRequest,
-    GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest, GetElevationRequest,
-    GetElevationRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
-    GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
+    CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
+    CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
+    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
+    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
+    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
+    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
     ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
-    ListElevationsRequest, ListEntriesRequest, ListGrantsRequest, ListGroupsRequest,
-    ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest, ListTokensRequest,
-    MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResumeIdentityRequest,
-    RetireIdentityRequest, RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest,
-    RevokeTokenRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
-    TailEntriesRequest, TransferIdentityRequest, UpdateIdentityRequest, WatchElevationsRequest,
+    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
+    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
+    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
+    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
+    RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
@@ -54,6 +57,8 @@ const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
 /// Who is retired.
 pub(super) const LEAVER: &str = "leaver";
+/// The id of a factor that nobody has.
+const NO_FACTOR: &str = "018f0000-0000-7000-8000-000000000000";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
 
@@ -66,6 +71,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "GrantService" => grants(method, of),
         "DatabaseService" => database(method, of),
         "LeaseService" => leases(method, of),
+        "FactorService" => factors(method, of),
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "ElevationService" => elevations(method, of),
@@ -195,6 +201,22 @@ fn leases(method: &str, of: &Things) -> Vec<u8> {
     }
 }
 
+fn factors(method: &str, of: &Things) -> Vec<u8> {
+    let (identity, reason) = (of.owner.clone(), String::new());
+    let (id, code) = (NO_FACTOR.to_owned(), "123456".to_owned());
+    match method {
+        "InviteFactor" => InviteFactorRequest { identity, ttl_s: 0, reason }.encode_to_vec(),
+        "EnrolFactor" => EnrolFactorRequest::default().encode_to_vec(),
+        "ConfirmFactor" => ConfirmFactorRequest { id, code }.encode_to_vec(),
+        "MakeRecoveryCodes" => MakeRecoveryCodesRequest {}.encode_to_vec(),
+        "VerifyFactor" => VerifyFactorRequest { code }.encode_to_vec(),
+        "ListFactors" => ListFactorsRequest { identity }.encode_to_vec(),
+        "RemoveFactor" => RemoveFactorRequest { id }.encode_to_vec(),
+        "ResetFactors" => ResetFactorsRequest { identity, reason }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
 fn tokens(method: &str, of: &Things) -> Vec<u8> {
     let (accessor, identity) = (of.token.clone(), of.machine.clone());
     match method {
@@ -278,11 +300,18 @@ fn elevations(method: &str, of: &Things) -> Vec<u8> {
     let (id, scope_hash) = of.elevations.get(method).cloned().unwrap_or_default();
     match method {
         "PutRole" => PutElevationRoleRequest { role: Some(elevation_role()) }.encode_to_vec(),
+        "ConfirmRole" => {
+            ConfirmElevationRoleRequest { name: "night".into(), version: 1 }.encode_to_vec()
+        }
         "GetRole" => GetElevationRoleRequest { name: "night".into() }.encode_to_vec(),
         "ListRoles" => ListElevationRolesRequest::default().encode_to_vec(),
         "RequestElevation" => elevation().encode_to_vec(),
         "ListElevations" => ListElevationsRequest::default().encode_to_vec(),
         "WatchElevations" => WatchElevationsRequest {}.encode_to_vec(),
+        "ReviewElevation" => {
+            let verdict = "accepted".into();
+            ReviewElevationRequest { id, verdict, ..Default::default() }.encode_to_vec()
+        }
         "GetElevation" => GetElevationRequest { id }.encode_to_vec(),
         "ApproveElevation" => {
             ApproveElevationRequest { id, scope_hash, ..Default::default() }.encode_to_vec()

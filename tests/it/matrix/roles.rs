@@ -155,6 +155,7 @@ async fn elevations(
     let mut made = BTreeMap::new();
     for (method, approved) in [
         ("GetElevation", false),
+        ("ReviewElevation", false),
         ("ApproveElevation", false),
         ("DenyElevation", false),
         ("WithdrawElevation", false),
