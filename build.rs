@@ -12,7 +12,14 @@ const ROOT: &str = "proto";
 const PACKAGE: &str = "strongroom.v1";
 
 /// What `put --from-json` reads back from what `show --output json` printed.
-const READ_BACK: [&str; 3] = ["Connection", "DatabaseRole", "CertificateRole"];
+const READ_BACK: [&str; 6] = [
+    "Connection",
+    "DatabaseRole",
+    "CertificateRole",
+    "ElevationRole",
+    "ElevationStep",
+    "ElevationWindow",
+];
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

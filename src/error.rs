@@ -12,6 +12,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// A sentence for the caller: lowercase, no full stop, nothing secret.
 pub type Message = Cow<'static, str>;
 
+/// Which factor is wanted, and how fresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepUp {
+    /// The kinds of which one is enough, by their words.
+    pub kinds: Vec<&'static str>,
+    /// How long ago it may have been proven at the most, in seconds.
+    pub within_s: u64,
+}
+
+impl std::fmt::Display for StepUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kinds, within_s) = (self.kinds.join(" or "), self.within_s);
+        write!(
+            f,
+            "this needs a factor ({kinds}) that was proven within the last {within_s} seconds"
+        )
+    }
+}
+
 /// What went wrong, by what the caller does about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -28,6 +47,9 @@ pub enum Error {
     /// Ask for a grant or an approval: policy refused.
     #[error("{0}")]
     Denied(Message),
+    /// Prove a factor, then repeat: what was asked for wants one that was proven lately.
+    #[error("{0}")]
+    StepUp(StepUp),
     /// Fix the name: the caller may know that it does not exist.
     #[error("{0}")]
     NotFound(Message),
@@ -81,6 +103,7 @@ impl Error {
             Self::Unauthenticated(_) => "UNAUTHENTICATED",
             Self::Spent(_) => "SPENT",
             Self::Denied(_) => "DENIED",
+            Self::StepUp(_) => "STEP_UP_REQUIRED",
             Self::NotFound(_) => "NOT_FOUND",
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict(_) => "CONFLICT",

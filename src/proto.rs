@@ -57,6 +57,10 @@ impl ErrorInfo {
     pub const TYPE_URL: &'static str = "type.googleapis.com/google.rpc.ErrorInfo";
     /// The request's id in the metadata.
     pub const REQUEST_ID: &'static str = "request_id";
+    /// Of `STEP_UP_REQUIRED`: the kinds of factors of which one is enough, joined by commas.
+    pub const FACTORS: &'static str = "factors";
+    /// Of `STEP_UP_REQUIRED`: how long ago it may have been proven at the most, in seconds.
+    pub const WITHIN_S: &'static str = "within_s";
 }
 
 #[cfg(test)]
@@ -112,6 +116,13 @@ mod tests {
                 "strongroom.v1.IssueCredentialsResponse.password",
                 "strongroom.v1.IssueCredentialsResponse.dsn",
                 "strongroom.v1.IssueCredentialsResponse.lease_handle",
+                "strongroom.v1.InviteFactorResponse.invitation",
+                "strongroom.v1.EnrolFactorRequest.invitation",
+                "strongroom.v1.EnrolFactorResponse.secret",
+                "strongroom.v1.EnrolFactorResponse.uri",
+                "strongroom.v1.ConfirmFactorRequest.code",
+                "strongroom.v1.MakeRecoveryCodesResponse.codes",
+                "strongroom.v1.VerifyFactorRequest.code",
                 "strongroom.v1.IssueCertificateResponse.private_key_pem",
                 "strongroom.v1.CreateTokenResponse.bearer",
                 "strongroom.v1.MintTokenResponse.bearer",

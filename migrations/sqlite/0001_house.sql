@@ -215,6 +215,7 @@ CREATE TABLE credentials (
     kind TEXT NOT NULL,
     identity TEXT NOT NULL,
     parent TEXT,
+    elevation TEXT,
     handle BLOB,
     resource TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -240,6 +241,9 @@ CREATE INDEX credentials_live_tokens ON credentials (identity, revocation_epoch,
 -- What hangs below what is revoked.
 CREATE INDEX credentials_below ON credentials (parent, kind, id)
     WHERE parent IS NOT NULL AND state <> 'ended' AND state <> 'revoking';
+-- What was made under an elevation, and is not known to be gone.
+CREATE INDEX credentials_of_elevation ON credentials (elevation, kind, id)
+    WHERE elevation IS NOT NULL AND state <> 'ended';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 -- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
 -- store. A column that names the connection would need an index as well.

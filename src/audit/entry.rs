@@ -9,14 +9,13 @@ use std::borrow::Cow;
 
 use minicbor::{Decoder, Encoder};
 
+use super::factors::{self, FactorFact, ReadFactor};
 use crate::crypto::hmac_sha256;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::{Change, Entry};
 use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
 
-/// Version of the format.
-const FORMAT: u8 = 1;
 /// Largest entry, in bytes (C2SP tlog-tiles entry bundles have 16-bit lengths).
 const ENTRY_BYTES: usize = 65_535;
 /// Bytes of a salt.
@@ -39,6 +38,8 @@ pub struct EntryFacts<'a> {
     pub resources: Vec<ResourceFact<'a>>,
     /// What was decided, and by which grant or rule.
     pub decision: DecisionFact<'a>,
+    /// The factors that the caller's credential had proven.
+    pub factors: Vec<FactorFact>,
     /// What may have to be erased.
     pub private: Vec<(Field, Cow<'a, str>)>,
 }
@@ -187,6 +188,7 @@ impl EntryFacts<'_> {
         let mut side = Encoder::new(Vec::with_capacity(128));
         self.write(&mut head)
             .and_then(|()| self.write_private(&salts, &mut tail, &mut side))
+            .and_then(|()| factors::write(&mut tail, &self.factors))
             .map_err(Error::internal)?;
         let draft =
             Draft { head: head.into_writer(), tail: tail.into_writer(), side: side.into_writer() };
@@ -205,7 +207,7 @@ impl EntryFacts<'_> {
     }
 
     fn write(&self, e: &mut Encoder<Vec<u8>>) -> Written {
-        e.map(13)?.u8(0)?.u8(FORMAT)?;
+        factors::write_format(e, &self.factors)?;
         e.u8(1)?.i64(self.at.0)?;
         e.u8(2)?.bytes(self.request.0.as_bytes())?;
         e.u8(3)?;
@@ -297,7 +299,7 @@ fn too_large() -> Error {
 pub(super) type Written =
     std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
-fn count<T>(items: &[T]) -> u64 {
+pub(super) fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
 }
 
@@ -366,6 +368,8 @@ pub struct ReadEntry {
     pub credential: Option<CredentialId>,
     /// Commitments: field and HMAC.
     pub commitments: Vec<(String, Vec<u8>)>,
+    /// The factors that the caller's credential had proven.
+    pub factors: Vec<ReadFactor>,
 }
 
 impl ReadEntry {
@@ -379,7 +383,7 @@ impl ReadEntry {
 }
 
 /// Reads the next key of the map, which has one order only.
-fn key(d: &mut Decoder<'_>, want: u8) -> Read<()> {
+pub(super) fn key(d: &mut Decoder<'_>, want: u8) -> Read<()> {
     if d.u8()? == want { Ok(()) } else { Err(minicbor::decode::Error::message("key")) }
 }
 
@@ -388,18 +392,11 @@ fn end(d: &Decoder<'_>, leaf: &[u8]) -> Read<()> {
     if d.position() == leaf.len() { Ok(()) } else { Err(minicbor::decode::Error::message("end")) }
 }
 
-type Read<T> = std::result::Result<T, minicbor::decode::Error>;
+pub(super) type Read<T> = std::result::Result<T, minicbor::decode::Error>;
 
 fn read(leaf: &[u8]) -> Read<ReadEntry> {
     let mut d = Decoder::new(leaf);
-    let fault = minicbor::decode::Error::message;
-    if d.map()? != Some(13) {
-        return Err(fault("map"));
-    }
-    key(&mut d, 0)?;
-    if d.u8()? != FORMAT {
-        return Err(fault("format"));
-    }
+    let format = factors::read_format(&mut d)?;
     key(&mut d, 1)?;
     let at = UnixMillis(d.i64()?);
     key(&mut d, 2)?;
@@ -441,6 +438,7 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
         d.array()?;
         Ok((d.str()?.to_owned(), d.bytes()?.to_vec()))
     })?;
+    let factors = factors::read(&mut d, format)?;
     end(&d, leaf)?;
     Ok(ReadEntry {
         at,
@@ -459,14 +457,18 @@ fn read(leaf: &[u8]) -> Read<ReadEntry> {
         changes,
         credential,
         commitments,
+        factors,
     })
 }
 
-fn list<T>(d: &mut Decoder<'_>, mut item: impl FnMut(&mut Decoder<'_>) -> Read<T>) -> Read<Vec<T>> {
+pub(super) fn list<T>(
+    d: &mut Decoder<'_>,
+    mut item: impl FnMut(&mut Decoder<'_>) -> Read<T>,
+) -> Read<Vec<T>> {
     (0..d.array()?.unwrap_or(0)).map(|_| item(d)).collect()
 }
 
-fn id(d: &mut Decoder<'_>) -> Read<Id> {
+pub(super) fn id(d: &mut Decoder<'_>) -> Read<Id> {
     let bytes = d.bytes()?.try_into();
     bytes.map(Id::from_bytes).map_err(|_length| minicbor::decode::Error::message("id"))
 }

@@ -7,6 +7,7 @@ mod batch;
 mod bundle;
 mod entry;
 mod extend;
+mod factors;
 mod filter;
 mod head;
 mod integrate;
@@ -23,6 +24,7 @@ pub use entry::{
     CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
 };
 pub use extend::extends;
+pub use factors::{FactorFact, ReadFactor};
 pub use head::{Head, accept_head, head, seen_head};
 pub use integrate::{Integration, plan};
 pub use names::{Named, Names};

@@ -11,7 +11,7 @@ use crate::crypto::{Frontier, MacKey, encode_bundle, hex, leaf_hash, parse_hex, 
 use crate::error::Result;
 use crate::store::records::{HeadRow, LaneState};
 use crate::store::{BatchCodec as _, Change, Entry};
-use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
+use crate::types::{CredentialId, Entropy, FactorId, Id, IdentityId, RequestId, UnixMillis};
 
 const PAGE: &str = include_str!("../../docs/formats.md");
 
@@ -49,6 +49,7 @@ pub(super) fn facts() -> EntryFacts<'static> {
             reason: "allowed",
             by: id(0x55).to_string().into(),
         },
+        factors: Vec::new(),
         private: vec![
             (Field::Identity, "nightly-etl".into()),
             (Field::Resource, "pki/service".into()),
@@ -89,6 +90,15 @@ fn encode_least() -> Entry {
     least().encode(&Ending::plain("DENIED"), &Counting).unwrap()
 }
 
+/// A refusal of the least that can be said of a caller who proved a factor.
+fn encode_proven() -> Entry {
+    let caller = facts().caller;
+    let factor = FactorId(id(0x99));
+    let proven = FactorFact { factor, kind: "totp", at: UnixMillis(1_767_225_599_000) };
+    let facts = EntryFacts { caller, factors: vec![proven], ..least() };
+    facts.encode(&Ending::plain("DENIED"), &Counting).unwrap()
+}
+
 fn computed() -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut put = |name: &str, bytes: &[u8]| {
@@ -102,6 +112,7 @@ fn computed() -> BTreeMap<String, String> {
     put("side", &entry.side);
     put("least-leaf", &least.leaf);
     put("least-side", &least.side);
+    put("factors-leaf", &encode_proven().leaf);
     let mut salt = [0; 16];
     Counting.fill(&mut salt).unwrap();
     let value = SideValue { field: Field::Identity, salt, value: "nightly-etl".into() };
@@ -180,6 +191,13 @@ fn an_entry_read_back_says_what_was_written() {
     assert_eq!((entry.identity, entry.caller_credential), (None, None));
     assert_eq!((entry.method.as_str(), entry.allowed), ("upkeep", false));
     assert_eq!(entry.resources, least().resources);
+    assert_eq!(entry.factors, []);
+
+    let entry = ReadEntry::decode(&encode_proven().leaf).unwrap();
+    assert_eq!(entry.identity, Some(IdentityId(id(0x22))));
+    let [factor] = entry.factors.as_slice() else { panic!("{entry:?}") };
+    assert_eq!((factor.factor, factor.kind.as_str()), (FactorId(id(0x99)), "totp"));
+    assert_eq!(factor.at, UnixMillis(1_767_225_599_000));
 }
 
 #[test]
@@ -189,10 +207,15 @@ fn an_entry_that_is_cut_lengthened_or_of_another_format_is_refused() {
         assert!(ReadEntry::decode(&leaf[..end]).is_err(), "{end}");
     }
     assert!(ReadEntry::decode(&[leaf.as_slice(), &[0]].concat()).is_err());
-    let mut other = leaf.clone();
-    assert_eq!(other[..3], parse_hex("ad0001").unwrap());
-    other[2] = 2;
-    assert!(ReadEntry::decode(&other).is_err());
+    let proven = encode_proven().leaf;
+    for (leaf, start) in [(leaf, "ad0001"), (proven, "ae0002")] {
+        assert_eq!(leaf[..3], parse_hex(start).unwrap());
+        for (at, byte) in [(0, 0xad), (0, 0xae), (2, 1), (2, 2), (2, 3)] {
+            let mut other = leaf.clone();
+            other[at] = byte;
+            assert!(other == leaf || ReadEntry::decode(&other).is_err(), "{start} {at} {byte}");
+        }
+    }
 }
 
 #[test]

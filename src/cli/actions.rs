@@ -16,14 +16,16 @@ pub(super) fn print_all(format: Format) -> Outcome {
                 "rpc": verb.rpc,
                 "resource": verb.resource,
                 "administrative": verb.administrative,
+                "standing": verb.standing,
             })
         })
         .collect();
     show(format, &verbs, |_| {
         let rows = VERBS.iter().map(|verb| {
-            let administrative = if verb.administrative { "yes" } else { "no" };
-            [verb.action, verb.resource, administrative, verb.rpc].map(str::to_owned)
+            let yes = |it| if it { "yes" } else { "no" };
+            let (administrative, standing) = (yes(verb.administrative), yes(verb.standing));
+            [verb.action, verb.resource, administrative, standing, verb.rpc].map(str::to_owned)
         });
-        table(["ACTION", "RESOURCE", "ADMINISTRATIVE", "RPC"], rows)
+        table(["ACTION", "RESOURCE", "ADMINISTRATIVE", "MAKES WHAT STANDS", "RPC"], rows)
     })
 }

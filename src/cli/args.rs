@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::database::DatabaseCommand;
+use super::elevations::ElevateCommand;
+use super::factors::FactorCommand;
 use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
@@ -89,6 +91,12 @@ pub enum ClientCommand {
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),
+    /// Ask for rights for a time, approve what others ask for
+    #[command(subcommand)]
+    Elevate(ElevateCommand),
+    /// Enrol and prove second factors
+    #[command(subcommand)]
+    Factor(FactorCommand),
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),

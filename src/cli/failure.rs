@@ -12,12 +12,15 @@ use crate::proto::{ErrorInfo, RpcStatus};
 /// The result of one command.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
+/// Why the vault wants a factor proven first.
+pub(super) const STEP_UP: &str = "STEP_UP_REQUIRED";
+
 /// What `--help` and `docs/cli.md` say about exit codes.
 pub const EXIT_CODES: &str = "Exit codes:
   0  it went as asked
   1  something unexpected
   2  the command line is wrong
-  3  not authenticated: no credential, or one that is not accepted
+  3  not authenticated: no credential, one that is not accepted, or a factor is wanted
   4  denied
   5  not found
   6  taken, or changed by somebody else meanwhile
@@ -187,8 +190,9 @@ impl From<Status> for Failure {
         } else {
             status.message()
         };
+        let stepped = reason.as_deref() == Some(STEP_UP);
         Self {
-            exit: exit_of(status.code()),
+            exit: if stepped { exit_of_reason(STEP_UP) } else { exit_of(status.code()) },
             message: message.to_owned(),
             reason,
             request_id: info.and_then(|mut i| i.metadata.remove(ErrorInfo::REQUEST_ID)),
@@ -237,7 +241,7 @@ const fn exit_of(code: Code) -> Exit {
 
 fn exit_of_reason(reason: &str) -> Exit {
     match reason {
-        "UNAUTHENTICATED" | "SPENT" => Exit::Unauthenticated,
+        "UNAUTHENTICATED" | "SPENT" | "STEP_UP_REQUIRED" => Exit::Unauthenticated,
         "DENIED" | "TAMPERED" => Exit::Denied,
         "NOT_FOUND" => Exit::NotFound,
         "ALREADY_EXISTS" | "CONFLICT" => Exit::Conflict,
@@ -281,6 +285,9 @@ fn hint_of(reason: &str) -> Option<&'static str> {
             "a token with counted uses pays for so many calls; `strongroom token create` makes \
              another"
         }
+        "STEP_UP_REQUIRED" => {
+            "prove one with `strongroom factor verify` and repeat; on a terminal it is asked for"
+        }
         "DENIED" => {
             "`strongroom whoami` shows what you may do; for more, ask an administrator for a \
              grant: `strongroom actions` names the actions"
@@ -306,6 +313,7 @@ fn hint_of(reason: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::StepUp;
 
     fn refused(reason: &str) -> Status {
         let info = ErrorInfo {
@@ -371,6 +379,7 @@ mod tests {
             Error::Unauthenticated("x".into()),
             Error::Spent("x".into()),
             Error::Denied("x".into()),
+            Error::StepUp(StepUp { kinds: vec![], within_s: 1 }),
             Error::not_found("x"),
             Error::AlreadyExists("x".into()),
             Error::Conflict("x".into()),

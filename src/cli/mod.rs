@@ -7,7 +7,9 @@ mod args;
 pub mod control;
 mod credentials;
 mod database;
+mod elevations;
 mod export;
+mod factors;
 mod failure;
 mod files;
 mod grants;
@@ -85,6 +87,8 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Group(command) => groups::run(&session()?, command).await,
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
+        ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
+        ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

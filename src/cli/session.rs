@@ -1,5 +1,6 @@
 //! The way to a vault: mTLS, deadlines, bounded retries, pages.
 
+use std::io::{IsTerminal as _, stderr, stdin};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,10 +13,11 @@ use tonic::{Code, Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::args::Global;
-use super::failure::{Exit, Failure, Outcome, error_info};
-use super::files::{read_secret, read_text};
-use super::output::{Format, Listed};
-use crate::proto::ErrorInfo;
+use super::failure::{Exit, Failure, Outcome, STEP_UP, error_info};
+use super::files::{prompt_secret, read_secret, read_text};
+use super::output::{Format, Listed, note};
+use crate::proto::factor_service_client::FactorServiceClient;
+use crate::proto::{ErrorInfo, VerifyFactorRequest};
 use crate::types::{Entropy as _, Id, SystemEntropy};
 
 /// The port of a vault whose address names none.
@@ -96,20 +98,24 @@ impl Session {
     }
 
     /// Makes a call that may be repeated: one that reads, that sets what is, or that carries an
-    /// idempotency key. Tries again while the vault is unavailable.
+    /// idempotency key. Tries again while the vault is unavailable, and on a terminal once more after
+    /// a factor that it wants was proven.
     pub(super) async fn call<Q: Clone, R>(
         &self,
         message: Q,
         rpc: impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
     ) -> Outcome<R> {
-        let began = Instant::now();
-        let mut tries = 1;
+        let (mut began, mut tries, mut stepped) = (Instant::now(), 1, false);
         loop {
             let left = DEADLINE.saturating_sub(began.elapsed());
             let status = match self.attempt(message.clone(), left, &rpc).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
+            if !stepped && self.step_up(&status).await? {
+                (began, tries, stepped) = (Instant::now(), 1, true);
+                continue;
+            }
             let wait = back_off(tries);
             if tries >= TRIES || !is_passing(&status) || began.elapsed() + wait >= DEADLINE {
                 return Err(status.into());
@@ -119,13 +125,34 @@ impl Session {
         }
     }
 
-    /// Makes a call that must not be repeated unasked.
-    pub(super) async fn call_once<Q, R>(
+    /// Makes a call that must not be repeated unasked. Where a factor is wanted first, nothing was
+    /// done yet.
+    pub(super) async fn call_once<Q: Clone, R>(
         &self,
         message: Q,
         rpc: impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
     ) -> Outcome<R> {
-        Ok(self.attempt(message, DEADLINE, &rpc).await?)
+        match self.attempt(message.clone(), DEADLINE, &rpc).await {
+            Ok(answer) => Ok(answer),
+            Err(status) if self.step_up(&status).await? => {
+                Ok(self.attempt(message, DEADLINE, &rpc).await?)
+            }
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Asks for the code of a factor and proves it, where that is what a call wants and somebody is
+    /// there to be asked; false otherwise.
+    async fn step_up(&self, status: &Status) -> Outcome<bool> {
+        let info = error_info(status.details()).filter(|info| info.reason == STEP_UP);
+        if info.is_none() || !(stdin().is_terminal() && stderr().is_terminal()) {
+            return Ok(false);
+        }
+        note(status.message());
+        let request = VerifyFactorRequest { code: prompt_secret("code")?.to_string() };
+        let rpc = async |wire, request| FactorServiceClient::new(wire).verify_factor(request).await;
+        self.attempt(request, DEADLINE, &rpc).await?;
+        Ok(true)
     }
 
     async fn attempt<Q, R>(

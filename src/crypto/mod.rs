@@ -8,6 +8,7 @@ mod aead;
 mod encode;
 mod merkle;
 mod note;
+mod otp;
 mod scram;
 mod tiles;
 mod tlog;
@@ -32,6 +33,7 @@ pub use merkle::{
 };
 pub use note::{Note, NoteSignature, SignatureKind, VerifierKey, parse_note, signature_line};
 pub use note::{sign_note, verify_note};
+pub use otp::{OTP_SECRET_BYTES, OtpCode, STEP_S, hotp, otp_secret_text, otp_step, totp_step};
 pub use scram::scram_sha_256_verifier;
 pub use tiles::{ProofPlan, TILE_WIDTH, Tile, TileEdge, TileId, TileReader};
 pub use tlog::{Checkpoint, ENTRY_BYTES, TilePath, decode_bundle, encode_bundle, note_body};

@@ -3,6 +3,8 @@
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
 pub mod database;
+pub mod elevations;
+pub mod factors;
 pub mod grants;
 pub mod groups;
 pub mod identities;

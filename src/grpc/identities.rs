@@ -14,6 +14,7 @@ use crate::engines::identities::{
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
 use crate::policy::GrantSubject;
+use crate::proto;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
     CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FormerOwner,
@@ -26,6 +27,7 @@ use crate::proto::{
     UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::types::{OwnerName, RequestContext, Segment, UnixMillis};
+use crate::vault::ProvenFactor;
 
 /// Serves identities.
 #[derive(Debug, Clone)]
@@ -350,6 +352,16 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         administrator: subject.is_administrator(),
         permissions,
         notices: notices(answer),
+        auth_time_ms: subject.auth_time().0,
+        factors: subject.factors().iter().map(proven).collect(),
+    }
+}
+
+fn proven(factor: &ProvenFactor) -> proto::ProvenFactor {
+    proto::ProvenFactor {
+        id: factor.id().to_string(),
+        kind: factor.kind().to_string(),
+        proven_at_ms: factor.proven_at.0,
     }
 }
 

@@ -3,6 +3,8 @@
 mod accept;
 mod database;
 mod door;
+mod elevations;
+mod factors;
 mod fields;
 mod grants;
 mod groups;

@@ -7,15 +7,15 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
-use crate::audit::{Field, Named, Shown};
+use crate::audit::{Field, Named, ReadFactor, Shown};
 use crate::crypto::hex;
 use crate::engines::records::{Checkpoint, List, Question, Raw, Read, Tail};
 use crate::error::{Error, Result as Parsed};
 use crate::proto::record_service_server::RecordService;
 use crate::proto::{
     Entry, EntryFilter, GetCheckpointRequest, GetCheckpointResponse, KeyUse, ListEntriesRequest,
-    ListEntriesResponse, ReadLogRequest, ReadLogResponse, RowChange, TailEntriesRequest,
-    TailEntriesResponse,
+    ListEntriesResponse, ProvenFactor, ReadLogRequest, ReadLogResponse, RowChange,
+    TailEntriesRequest, TailEntriesResponse,
 };
 
 /// Serves the record.
@@ -144,7 +144,12 @@ fn entry(shown: &Shown) -> Entry {
         detail: named(shown, Field::Detail),
         erased: fields(shown, &Named::Erased),
         altered: fields(shown, &Named::Altered),
+        factors: read.factors.iter().map(factor).collect(),
     }
+}
+
+fn factor(read: &ReadFactor) -> ProvenFactor {
+    ProvenFactor { id: read.factor.to_string(), kind: read.kind.clone(), proven_at_ms: read.at.0 }
 }
 
 /// The values of a field that are what the entry commits to. Only names have several, and no name

@@ -9,6 +9,8 @@ use tonic::transport::Server;
 use super::accept::Gate;
 use super::database::DatabaseRpc;
 use super::door::Door;
+use super::elevations::Elevations;
+use super::factors::Factors;
 use super::grants::Grants;
 use super::groups::Groups;
 use super::health::Health;
@@ -26,6 +28,8 @@ use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::database_service_server::DatabaseServiceServer;
+use crate::proto::elevation_service_server::ElevationServiceServer;
+use crate::proto::factor_service_server::FactorServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
@@ -141,11 +145,15 @@ pub async fn serve(
     let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
     let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
+    let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
+    let elevations = elevations.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
     let pki = pki.max_decoding_message_size(most);
+    let factors = Factors(gate.clone());
+    let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
@@ -154,7 +162,7 @@ pub async fn serve(
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
-    let health = health.with(&tokens);
+    let health = health.with(&tokens).with(&factors).with(&elevations);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -173,6 +181,8 @@ pub async fn serve(
         .add_service(database)
         .add_service(leases)
         .add_service(tokens)
+        .add_service(elevations)
+        .add_service(factors)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

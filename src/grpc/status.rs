@@ -1,10 +1,12 @@
 //! The one place where an error becomes a gRPC status.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use prost_types::Any;
 use tonic::{Code, Status};
 
-use crate::error::Error;
+use crate::error::{Error, StepUp};
 use crate::proto::{ErrorInfo, RpcStatus};
 use crate::types::RequestId;
 
@@ -15,10 +17,7 @@ pub(super) fn status(error: &Error, request: Option<RequestId>) -> Status {
     let info = ErrorInfo {
         reason: error.reason().to_owned(),
         domain: ErrorInfo::DOMAIN.to_owned(),
-        metadata: request
-            .map(|id| (ErrorInfo::REQUEST_ID.to_owned(), id.to_string()))
-            .into_iter()
-            .collect(),
+        metadata: metadata(error, request),
     };
     let details = RpcStatus {
         code: code as i32,
@@ -31,6 +30,16 @@ pub(super) fn status(error: &Error, request: Option<RequestId>) -> Status {
     Status::with_details(code, message, details.encode_to_vec().into())
 }
 
+fn metadata(error: &Error, request: Option<RequestId>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::new();
+    metadata.extend(request.map(|id| (ErrorInfo::REQUEST_ID.to_owned(), id.to_string())));
+    if let Error::StepUp(StepUp { kinds, within_s }) = error {
+        metadata.insert(ErrorInfo::FACTORS.to_owned(), kinds.join(","));
+        metadata.insert(ErrorInfo::WITHIN_S.to_owned(), within_s.to_string());
+    }
+    metadata
+}
+
 const fn code(error: &Error) -> Code {
     match error {
         Error::Invalid(_) => Code::InvalidArgument,
@@ -39,7 +48,7 @@ const fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict(_) => Code::Aborted,
-        Error::Precondition(_) => Code::FailedPrecondition,
+        Error::Precondition(_) | Error::StepUp(_) => Code::FailedPrecondition,
         Error::Exhausted(_) => Code::ResourceExhausted,
         Error::Unavailable(_) | Error::Sealed | Error::OutcomeUnknown => Code::Unavailable,
         Error::Deadline => Code::DeadlineExceeded,

@@ -20,27 +20,38 @@ receives := {
 # What belongs to whoever holds the lease, the certificate or the token.
 for_holder := {
 	"leases.list", "leases.renew", "leases.revoke", "pki.list", "pki.revoke", "tokens.inspect",
-	"tokens.list", "tokens.renew", "tokens.revoke",
+	"tokens.list", "tokens.renew", "tokens.revoke", "factors.list", "elevations.revoke",
 }
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
 for_owner := {
 	"leases.list", "leases.revoke", "pki.list", "pki.revoke", "identities.show",
 	"identities.holdings",
-	"tokens.inspect", "tokens.list", "tokens.revoke",
+	"tokens.inspect", "tokens.list", "tokens.revoke", "elevations.revoke",
 }
 
 # What makes a credential by which somebody else is known.
-mints := {"identities.issue-cert", "tokens.mint"}
+mints := {"identities.issue-cert", "tokens.mint", "factors.invite"}
 
 # What the owner of a machine may do for it: a human of the group, where a group owns it.
 for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.mint"}
 
 # What every identity does for itself.
-for_self := {"identities.whoami", "identities.show", "tokens.create"}
+for_self := {
+	"identities.whoami", "identities.show", "tokens.create", "factors.enrol", "factors.confirm",
+	"factors.recovery-codes", "factors.verify", "factors.remove",
+}
 
-# What every active identity may read.
-for_all := {"records.checkpoint", "pki.ca", "pki.crl"}
+# What every active identity may do: read what is public, and ask, look and vote where the role of an
+# elevation says so, which its engine looks at.
+for_all := {
+	"records.checkpoint", "pki.ca", "pki.crl", "elevations.show-role", "elevations.list-roles",
+	"elevations.request", "elevations.list", "elevations.watch", "elevations.show", "elevations.approve",
+	"elevations.deny", "elevations.review",
+}
+
+# What is for whoever asked for an elevation alone.
+for_requester := {"elevations.withdraw", "elevations.activate", "elevations.extend"}
 
 default decision := {"refuse": "no_grant"}
 
@@ -59,6 +70,9 @@ decision := {"refuse": "identity_suspended"} if {
 } else := {"refuse": "machines_never_administer"} if {
 	input.administrative
 	not input.caller.kind == "human"
+} else := {"refuse": "machines_have_no_factors"} if {
+	startswith(input.action, "factors.")
+	not input.caller.kind == "human"
 } else := {"refuse": "owner_inactive"} if {
 	input.action in receives
 	not input.caller.owner_active
@@ -67,6 +81,11 @@ decision := {"refuse": "identity_suspended"} if {
 	every resource in input.resources { resource.identity.id == input.caller.id }
 } else := {"rule": "everybody"} if {
 	input.action in for_all
+} else := {"rule": "holder"} if {
+	input.action in for_requester
+	every resource in input.resources { resource.holder == input.caller.id }
+} else := {"refuse": "not_holder"} if {
+	input.action in for_requester
 } else := {"rule": "holder"} if {
 	input.action in for_holder
 	every resource in input.resources { resource.holder == input.caller.id }

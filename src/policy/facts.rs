@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Cidr;
 use crate::types::{
-    AuthMethod, GrantId, GroupId, IdentityId, IdentityName, IdentityState, Kind, Owner,
-    ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
+    AuthMethod, FactorId, FactorKind, GrantId, GroupId, IdentityId, IdentityName, IdentityState,
+    Kind, Owner, ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
 };
 
 /// Everything that one decision may stand on.
@@ -42,7 +42,7 @@ pub enum CallerFacts<'a> {
         /// The identity.
         identity: &'a IdentityFacts<'a>,
         /// The credential that proved it on this request.
-        credential: CredentialFacts,
+        credential: CredentialFacts<'a>,
     },
     /// The vault itself, by the worker's name.
     System(&'a str),
@@ -88,11 +88,31 @@ pub struct GroupFacts<'a> {
 
 /// The credential of a request; its state was checked when it was accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct CredentialFacts {
+pub struct CredentialFacts<'a> {
     /// How the caller proved its identity.
     pub method: AuthMethod,
     /// The first moment at which the credential is dead.
     pub expires_at: Option<UnixMillis>,
+    /// When whoever holds it was last seen to be who it names: the newest factor that was proven
+    /// with it; its issue, where none was.
+    pub auth_time: UnixMillis,
+    /// The factors that were proven with it.
+    pub factors: &'a [FactorFacts],
+}
+
+/// A factor that was proven with the calling credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FactorFacts {
+    /// Its id, for ever.
+    pub id: FactorId,
+    /// By what it proves.
+    pub kind: FactorKind,
+    /// When it was proven last.
+    pub proven_at: UnixMillis,
+    /// When it was enrolled.
+    pub enrolled_at: UnixMillis,
+    /// The administrator whose invitation the enrolment goes back to.
+    pub vouched_by: Option<IdentityId>,
 }
 
 /// One thing that the action touches. What does not exist has a name and nothing else.
@@ -138,6 +158,18 @@ pub enum GrantSubject {
     Group(GroupId),
 }
 
+/// Where a grant comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrantOrigin {
+    /// Somebody gave it.
+    Given,
+    /// An elevation in force, which others approved.
+    Elevation {
+        /// Whether it may make what stands by itself.
+        standing: bool,
+    },
+}
+
 /// One grant.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantFacts<'a> {
@@ -157,6 +189,8 @@ pub struct GrantFacts<'a> {
     pub conditions: &'a Conditions,
     /// Who gave it.
     pub granted_by: IdentityId,
+    /// Where it comes from.
+    pub origin: GrantOrigin,
 }
 
 /// The conditions of a grant. The default has none.

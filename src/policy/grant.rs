@@ -7,9 +7,19 @@ use super::facts::{Conditions, GrantFacts, IdentityFacts};
 use crate::error::{Error, Result};
 use crate::types::{IdentityName, Kind, ResourcePattern, Segment, UnixMillis, Verb};
 
-/// What cannot be granted: every identity may do the first, and the second is for administrators
-/// and for a machine's owner alone.
-const NEVER_GRANTED: &[&str] = &["identities.whoami", "identities.issue-cert"];
+/// What cannot be granted: every identity asks who it is, and has its own factors; by a login
+/// certificate or an invitation somebody is known, so they are for administrators, and the first for
+/// a machine's owner, alone.
+const NEVER_GRANTED: &[&str] = &[
+    "identities.whoami",
+    "identities.issue-cert",
+    "factors.invite",
+    "factors.enrol",
+    "factors.confirm",
+    "factors.recovery-codes",
+    "factors.verify",
+    "factors.remove",
+];
 
 /// Who would receive a grant.
 #[derive(Debug, Clone, Copy)]
@@ -65,8 +75,9 @@ impl Proposal<'_> {
         })?;
         if NEVER_GRANTED.contains(&verb.action) {
             return Err(Error::invalid(format!(
-                "{} cannot be granted: every identity may ask who it is, and login certificates \
-                 are issued by administrators and by a machine's owner",
+                "{} cannot be granted: every identity may ask who it is and has its own factors, \
+                 and login certificates and invitations are issued by administrators and, for a \
+                 machine, by its owner",
                 verb.action
             )));
         }
@@ -249,7 +260,7 @@ mod tests {
                 let fixed = !verb.resource.contains('<');
                 let name = if fixed { verb.resource.to_owned() } else { format!("{noun}/x") };
                 let exact = validate(verb.action, &name, *kind);
-                let granted = *kind == Kind::Human && verb.action != "identities.issue-cert";
+                let granted = *kind == Kind::Human && !NEVER_GRANTED.contains(&verb.action);
                 assert_eq!(exact.is_ok(), granted, "{} on {name} for {kind}", verb.action);
             }
         }
@@ -320,6 +331,7 @@ mod tests {
             expires_at: Some(UnixMillis(5_000)),
             conditions: held.1,
             granted_by: IdentityId(id),
+            origin: GrantOrigin::Given,
         }];
         let (to, resource) = (to.parse().unwrap(), give.0.parse().unwrap());
         let receiver = Receiver::Identity { name: &to, kind: Kind::Pipeline };

@@ -1,13 +1,15 @@
 //! What no policy can lift: the rules in code, asked after every policy, and the workers' rights.
 
-use super::facts::{Facts, IdentityFacts, ResourceFacts, is_ahead};
+use super::facts::{Facts, GrantFacts, GrantOrigin, IdentityFacts, ResourceFacts, is_ahead};
 use super::verdict::Reason;
-use crate::types::{IdentityState, Kind, UnixMillis};
+use crate::types::{IdentityState, Kind, UnixMillis, Verb};
 
 /// What each worker may do: its name and the action.
 pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("token_reaper", "tokens.end"),
+    ("elevation_keeper", "elevations.keep"),
+    ("elevation_keeper", "elevations.apply-role"),
     ("lifecycle_keeper", "identities.suspend"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
@@ -55,6 +57,10 @@ pub(super) fn objection(
     if facts.action == "tokens.mint" && facts.resources.iter().any(human) {
         return Some(Reason::MintForbidden);
     }
+    // Nor does anybody but an administrator invite one to enrol a factor.
+    if facts.action == "factors.invite" && !identity.administrator {
+        return Some(Reason::MintForbidden);
+    }
     match identity.kind {
         Kind::Human => None,
         Kind::Bootstrap => {
@@ -66,7 +72,30 @@ pub(super) fn objection(
         | Kind::Dataset
         | Kind::Pipeline
         | Kind::Service
-        | Kind::Runner => administrative.then_some(Reason::MachinesNeverAdminister),
+        | Kind::Runner
+            if administrative =>
+        {
+            Some(Reason::MachinesNeverAdminister)
+        }
+        Kind::Agent
+        | Kind::Model
+        | Kind::Dataset
+        | Kind::Pipeline
+        | Kind::Service
+        | Kind::Runner => {
+            facts.action.starts_with("factors.").then_some(Reason::MachinesHaveNoFactors)
+        }
+    }
+}
+
+/// Tells whether a grant comes from an elevation that may not be used for an action: what stands by
+/// itself is made by what stands.
+pub(super) fn is_limited(grant: &GrantFacts<'_>, action: &str) -> bool {
+    match grant.origin {
+        GrantOrigin::Given => false,
+        GrantOrigin::Elevation { standing } => {
+            !standing && Verb::lookup(action).is_none_or(|verb| verb.standing)
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 use regorus::Value;
 
 use super::facts::{
-    CredentialFacts, Facts, GrantFacts, GrantSubject, IdentityFacts, ResourceFacts,
+    CredentialFacts, FactorFacts, Facts, GrantFacts, GrantOrigin, GrantSubject, IdentityFacts,
+    ResourceFacts,
 };
 use super::facts::{SubjectFacts, is_ahead};
 use crate::types::UnixMillis;
@@ -31,13 +32,14 @@ macro_rules! keys {
 }
 
 keys! {
-    action, administrative, administrator, caller, credential, expires_at, grants, granted_by,
-    groups, has_certificate, holder, id, identity, index, kind, labels, machine, method, name,
-    not_before, now, owned, owner, owner_active, registered_by, resource, resources, source, source_fits,
-    state, tier, wildcard,
+    action, administrative, administrator, auth_time, caller, credential, enrolled_at, expires_at,
+    factors, grants, granted_by, groups, has_certificate, holder, id, identity, index, kind, labels, machine, method, name,
+    not_before, now, owned, owner, owner_active, proven_at, registered_by, resource, resources, source, source_fits,
+    state, tier, vouched_by, wildcard,
 }
 
-/// Finds for each resource the grants that cover it, best first: the one that lets things live
+/// Finds for each resource the grants that cover it, best first: those that were given, before those
+/// of an elevation; the one that lets things live
 /// longest, then one that holds from anywhere, then the one that holds longest, then the oldest.
 ///
 /// An expired grant never comes back, so it is no candidate.
@@ -56,7 +58,9 @@ pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<C
     usable.sort_by_key(|(_, grant)| {
         let longest = grant.conditions.max_ttl_s.unwrap_or(u64::MAX);
         let anywhere = grant.conditions.sources.is_empty();
-        (Reverse(longest), Reverse(anywhere), Reverse(end(grant.expires_at)), grant.id)
+        // Whoever may do something anyway does it without an elevation.
+        let elevated = grant.origin != GrantOrigin::Given;
+        (elevated, Reverse(longest), Reverse(anywhere), Reverse(end(grant.expires_at)), grant.id)
     });
     let covering = |resource: &ResourceFacts<'_>| {
         let name = resource.name.as_str();
@@ -71,7 +75,7 @@ pub(super) fn build(
     facts: &Facts<'_>,
     administrative: bool,
     identity: &IdentityFacts<'_>,
-    credential: CredentialFacts,
+    credential: CredentialFacts<'_>,
     candidates: &[Candidates],
 ) -> Value {
     let k = &*KEYS;
@@ -95,6 +99,8 @@ pub(super) fn build(
             object(vec![
                 (&k.method, credential.method.as_str().into()),
                 (&k.expires_at, end(credential.expires_at).into()),
+                (&k.auth_time, credential.auth_time.0.into()),
+                (&k.factors, credential.factors.iter().map(factor).collect::<Vec<_>>().into()),
             ]),
         ),
         (&k.resources, resources.into()),
@@ -173,6 +179,18 @@ fn grant(index: usize, facts: &GrantFacts<'_>, all: &Facts<'_>) -> Value {
         (&k.source_fits, facts.conditions.source_fits(all.source).into()),
         (&k.granted_by, text(facts.granted_by)),
     ])
+}
+
+fn factor(facts: &FactorFacts) -> Value {
+    let k = &*KEYS;
+    let mut fields = vec![
+        (&k.id, text(facts.id)),
+        (&k.kind, facts.kind.as_str().into()),
+        (&k.proven_at, facts.proven_at.0.into()),
+        (&k.enrolled_at, facts.enrolled_at.0.into()),
+    ];
+    fields.extend(facts.vouched_by.map(|by| (&k.vouched_by, text(by))));
+    object(fields)
 }
 
 /// A moment that may be never; never is the last there is.

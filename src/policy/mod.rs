@@ -18,8 +18,8 @@ use std::time::Duration;
 
 pub use cidr::Cidr;
 pub use facts::{
-    CallerFacts, Conditions, CredentialFacts, Facts, GrantFacts, GrantSubject, GroupFacts,
-    IdentityFacts, ResourceFacts, SubjectFacts,
+    CallerFacts, Conditions, CredentialFacts, FactorFacts, Facts, GrantFacts, GrantOrigin,
+    GrantSubject, GroupFacts, IdentityFacts, ResourceFacts, SubjectFacts,
 };
 pub use grant::{Granter, Proposal, Receiver};
 pub use guard::{RULES, SYSTEM_RIGHTS};
@@ -75,7 +75,7 @@ impl Policy {
         facts: &Facts<'_>,
         administrative: bool,
         identity: &IdentityFacts<'_>,
-        credential: CredentialFacts,
+        credential: CredentialFacts<'_>,
     ) -> Verdict {
         let candidates = input::candidates(facts, identity);
         let input = input::build(facts, administrative, identity, credential, &candidates);
@@ -118,7 +118,7 @@ impl Policy {
 fn ends(
     facts: &Facts<'_>,
     identity: &IdentityFacts<'_>,
-    credential: CredentialFacts,
+    credential: CredentialFacts<'_>,
 ) -> Vec<UnixMillis> {
     let owners = facts.resources.iter().filter_map(|one| one.identity?.owner_expires_at);
     [identity.expires_at, identity.owner_expires_at, credential.expires_at]
@@ -175,6 +175,7 @@ fn granted(
         return None;
     }
     let (mut ids, mut depends_on_source, mut max_ttl_s) = (Vec::new(), false, None::<u64>);
+    let mut limited = false;
     for (index, of) in chosen.iter().zip(candidates) {
         let rank = of.iter().position(|candidate| candidate == index)?;
         let grant = facts.grants.get(*index)?;
@@ -189,10 +190,14 @@ fn granted(
         }
         depends_on_source |= !grant.conditions.sources.is_empty();
         bounds.extend(grant.expires_at);
+        limited |= guard::is_limited(grant, facts.action);
         max_ttl_s = max_ttl_s.into_iter().chain(grant.conditions.max_ttl_s).min();
         if !ids.contains(&grant.id) {
             ids.push(grant.id);
         }
+    }
+    if limited {
+        return Some(Verdict::refuse(Reason::ElevationLimited, earliest(facts.now, bounds)));
     }
     Some(Verdict {
         allow: true,

@@ -81,6 +81,8 @@ reasons! {
     BootstrapLimited = "bootstrap_limited",
     /// An administrative action by what is not a human.
     MachinesNeverAdminister = "machines_never_administer",
+    /// A factor is asked for, or shown, by what is not a human.
+    MachinesHaveNoFactors = "machines_have_no_factors",
     /// The caller has no active owner and asks for something new.
     OwnerInactive = "owner_inactive",
     /// A login certificate for an identity without an active owner.
@@ -99,6 +101,8 @@ reasons! {
     TokenLimited = "token_limited",
     /// The handle of a lease was used for something else.
     HandleLimited = "handle_limited",
+    /// An elevated call would make what stands by itself.
+    ElevationLimited = "elevation_limited",
     /// A worker asked for what is not on its list.
     SystemLimited = "system_limited",
     /// The policy failed, ran out of time or said nothing that can be understood.
@@ -136,6 +140,9 @@ impl Reason {
             Self::MachinesNeverAdminister => {
                 "only humans administer; ask a human administrator to do this"
             }
+            Self::MachinesHaveNoFactors => {
+                "only humans have factors; a machine is as good as its credential"
+            }
             Self::OwnerInactive => {
                 "an identity without an active owner receives nothing new; ask an administrator \
                  to give it one"
@@ -144,8 +151,8 @@ impl Reason {
                 "an identity without an active owner receives nothing new; give it one first"
             }
             Self::MintForbidden => {
-                "login certificates and tokens are issued by an administrator or, for a machine, \
-                 by its owner; ask one of them"
+                "login certificates, tokens and invitations are issued by an administrator or, for \
+                 a machine, by its owner; ask one of them"
             }
             Self::NotAdministrator => {
                 return Cow::Owned(format!(
@@ -173,6 +180,9 @@ impl Reason {
                  never where its uses are counted; use a login certificate"
             }
             Self::HandleLimited => "the handle of a lease renews or revokes that lease alone",
+            Self::ElevationLimited => {
+                "an elevated call makes nothing that stands by itself, unless its role says so"
+            }
             Self::SystemLimited => "workers do only what the list in code says",
             Self::PolicyFailed => {
                 "the policy could not be evaluated, so nothing is allowed; ask the operator"

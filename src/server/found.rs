@@ -330,6 +330,7 @@ fn login_row(
         kind: CredentialKind::Login,
         identity,
         parent: None,
+        elevation: None,
         handle: Some(sha256(&certificate.der).to_vec()),
         resource,
         state: CredentialState::Active,
@@ -352,6 +353,7 @@ fn draft(parts: &Ingredients, first: &FirstRows, now: UnixMillis) -> Result<Draf
         action: "system.init",
         resources: Vec::new(),
         decision: DecisionFact { allowed: true, reason: "allowed", by: "local".into() },
+        factors: Vec::new(),
         private: vec![(Field::Identity, first.identity.name.as_str().into())],
     };
     facts.draft(parts.entropy.as_ref())

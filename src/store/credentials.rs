@@ -4,7 +4,8 @@ use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, IdentityId, ResourceName, UnixMillis,
+    CredentialId, CredentialKind, CredentialState, ElevationId, IdentityId, ResourceName,
+    UnixMillis,
 };
 
 sealed_row! {
@@ -18,6 +19,8 @@ sealed_row! {
         pub identity: IdentityId,
         /// What it hangs on: ending that ends this, as the tree of authority says.
         pub parent: Option<CredentialId>,
+        /// The elevation that it was made under: any end of that ends this.
+        pub elevation: Option<ElevationId>,
         /// What it is found by: a certificate's SHA-256, a token's hash.
         pub handle: Option<Vec<u8>>,
         /// What it was issued for.
@@ -205,6 +208,10 @@ pub async fn unexpired_certificates(
 const CHILDREN: &str = "WHERE parent = $1 AND state <> 'ended' AND state <> 'revoking' \
                         AND (kind, id) > ($2, $3) ORDER BY kind, id LIMIT $4";
 
+const OF_ELEVATION: &str = "WHERE elevation = $1 AND elevation IS NOT NULL AND state <> 'ended' \
+                            AND state <> 'revoking' AND kind <> 'lease' AND (kind, id) > ($2, $3) \
+                            ORDER BY kind, id LIMIT $4";
+
 /// A part of what hangs on a credential.
 #[derive(Debug)]
 pub struct Below {
@@ -219,16 +226,50 @@ pub struct Below {
 /// Lists what hangs on a credential and is not to end yet: certificates and leases first, then what
 /// more hangs on. Rows that are not what was sealed hold up themselves alone.
 pub async fn below(tx: &mut Tx, parent: CredentialId, limit: i64) -> Result<Below, StoreError> {
-    let keys = format!("SELECT kind, id FROM credentials {CHILDREN}");
+    hanging(tx, CHILDREN, parent.to_string(), limit).await
+}
+
+/// Lists what was made under an elevation and is not to end yet, but leases: those a worker finds
+/// by the elevation itself.
+pub async fn made_under(
+    tx: &mut Tx,
+    elevation: ElevationId,
+    limit: i64,
+) -> Result<Below, StoreError> {
+    hanging(tx, OF_ELEVATION, elevation.to_string(), limit).await
+}
+
+/// Tells whether something that was made under an elevation is not known to be gone.
+pub async fn has_made_under(tx: &mut Tx, elevation: ElevationId) -> Result<bool, StoreError> {
+    let sql = "SELECT kind FROM credentials WHERE elevation = $1 AND elevation IS NOT NULL \
+               AND state <> 'ended' LIMIT 1";
+    Ok(tx.query_one(sql, params![elevation]).await?.is_some())
+}
+
+const OF_ENDED: &str = "WHERE kind = 'lease' AND state = 'active' AND state <> 'ended' \
+                        AND elevation IN (SELECT id FROM elevations WHERE next_try IS NOT NULL \
+                        AND state IN ('ended', 'revoked')) ORDER BY elevation, kind, id LIMIT $1";
+
+/// Lists leases in force that were made under an elevation which is over. One that is not what was
+/// sealed is left out.
+pub async fn leases_of_ended(
+    tx: &mut Tx,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    tx.select_intact(OF_ENDED, params![limit]).await
+}
+
+async fn hanging(tx: &mut Tx, tail: &str, on: String, limit: i64) -> Result<Below, StoreError> {
+    let keys = format!("SELECT kind, id FROM credentials {tail}");
     let mut below = Below { rows: Vec::new(), altered: 0, more: true };
     let (mut kind, mut id) = (String::new(), String::new());
     while below.more && below.rows.is_empty() {
-        let from = params![parent, kind.clone(), id.clone(), limit];
+        let from = params![on, kind.clone(), id.clone(), limit];
         let mut part = tx.query(&keys, from.clone()).await?;
         let found = part.len();
         below.more = i64::try_from(found).is_ok_and(|found| found == limit);
         if let Some(last) = part.last_mut() {
-            below.rows = tx.select_intact(CHILDREN, from).await?;
+            below.rows = tx.select_intact(tail, from).await?;
             let altered = found.saturating_sub(below.rows.len());
             below.altered = below.altered.saturating_add(altered);
             (kind, id) = (last.take()?, last.take()?);
@@ -349,6 +390,7 @@ mod tests {
             (LIVE_TOKENS, "credentials_live_tokens (identity=? AND revocation_epoch=?"),
             (UNEXPIRED, "credentials_unexpired_certificates (identity=? AND revocation_epoch=?"),
             (CHILDREN, "credentials_below (parent=?"),
+            (OF_ELEVATION, "credentials_of_elevation (elevation=?"),
         ] {
             let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

@@ -2,8 +2,9 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, GrantId, GroupId, Id, IdentityId, IdentityName,
-    IdentityState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
+    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
+    FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
+    InvitationState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
     Tier, UnixMillis, VaultId,
 };
 
@@ -167,6 +168,8 @@ text_columns!(
     GroupId,
     GrantId,
     CredentialId,
+    ElevationId,
+    FactorId,
     ObjectId,
     IdentityName,
     ResourceName,
@@ -178,7 +181,11 @@ text_columns!(
     IdentityState,
     CredentialKind,
     CredentialState,
+    FactorKind,
+    FactorState,
+    InvitationState,
     RecoveryState,
+    ElevationState,
 );
 
 /// Makes the parameters of a statement.

@@ -104,8 +104,12 @@ ids! {
     GroupId,
     /// One grant.
     GrantId,
+    /// One factor of a human.
+    FactorId,
     /// One token, lease, certificate, session or wrap.
     CredentialId,
+    /// One elevation, from its request on.
+    ElevationId,
     /// One configured object of an engine: a connection, a role, a secret.
     ObjectId,
     /// One request.

@@ -41,6 +41,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// What stands behind an identity. Only humans may administer.
     Kind, "kind" {
@@ -132,6 +134,40 @@ words! {
         Done = "done",
         /// An administrator stopped it.
         Cancelled = "cancelled",
+    }
+}
+
+words! {
+    /// By what a human proves to be there, besides the credential that asks.
+    FactorKind, "factor kind" {
+        /// A code of an authenticator app, by time (RFC 6238).
+        Totp = "totp",
+        /// A code of a set that was printed once, each of which works once.
+        Recovery = "recovery",
+    }
+}
+
+words! {
+    /// Where a factor is in its life.
+    FactorState, "factor state" {
+        /// Its secret was shown; no code of it yet.
+        Pending = "pending",
+        /// A code of it proves something.
+        Active = "active",
+        /// Over, for good.
+        Removed = "removed",
+    }
+}
+
+words! {
+    /// What became of an invitation to enrol a factor.
+    InvitationState, "invitation state" {
+        /// It may be used until it expires.
+        Live = "live",
+        /// A factor was enrolled with it.
+        Used = "used",
+        /// It was taken back.
+        Void = "void",
     }
 }
 

@@ -6,6 +6,7 @@
 mod bytes;
 mod clock;
 mod context;
+mod elevation;
 mod entropy;
 mod id;
 mod kind;
@@ -21,14 +22,23 @@ mod verbs;
 pub use bytes::SecretBytes;
 pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
+pub use elevation::{ElevationEvent, ElevationState, TRANSITIONS};
 pub use entropy::{Entropy, SystemEntropy};
-pub use id::{CredentialId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId, VaultId};
-pub use kind::{CredentialKind, CredentialState, IdentityState, Kind, RecoveryState, Tier};
+pub use id::{
+    CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
+    VaultId,
+};
+pub use kind::{
+    CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
+    RecoveryState, Tier,
+};
 pub use name::{IdentityName, ResourceName, Segment};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;
 pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
-pub use token::{AccessToken, Bearer, LeaseHandle, SingleUseToken, TokenSecret, TokenType};
+pub use token::{
+    AccessToken, Bearer, Invitation, LeaseHandle, SingleUseToken, TokenSecret, TokenType,
+};
 pub use verbs::{VERBS, Verb};

@@ -30,12 +30,15 @@ pub enum TokenType {
     SingleUse,
     /// Renews or revokes one lease.
     Handle,
+    /// Enrols one factor for one human; the bearer of no call.
+    Invitation,
     /// Reserved for wrapped secrets; accepted nowhere.
     Wrapped,
 }
 
 impl TokenType {
-    const ALL: [Self; 4] = [Self::Access, Self::SingleUse, Self::Handle, Self::Wrapped];
+    const ALL: [Self; 5] =
+        [Self::Access, Self::SingleUse, Self::Handle, Self::Invitation, Self::Wrapped];
 
     /// Shows the prefix.
     #[must_use]
@@ -44,6 +47,7 @@ impl TokenType {
             Self::Access => "srt_",
             Self::SingleUse => "srs_",
             Self::Handle => "srh_",
+            Self::Invitation => "sri_",
             Self::Wrapped => "srw_",
         }
     }
@@ -93,6 +97,8 @@ tokens! {
     SingleUseToken = SingleUse,
     /// The handle of a lease, `srh_…`.
     LeaseHandle = Handle,
+    /// An invitation to enrol a factor, `sri_…`.
+    Invitation = Invitation,
 }
 
 /// The 256 bits of a token.
@@ -159,7 +165,20 @@ impl Bearer {
             TokenType::Access => Ok(Self::Access(AccessToken(parts))),
             TokenType::SingleUse => Ok(Self::SingleUse(SingleUseToken(parts))),
             TokenType::Handle => Ok(Self::Handle(LeaseHandle(parts))),
-            TokenType::Wrapped => Err(malformed()),
+            TokenType::Invitation | TokenType::Wrapped => Err(malformed()),
+        }
+    }
+}
+
+impl Invitation {
+    /// Reads an invitation's text: the canonical form only, with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], which quotes nothing of it.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        match Parts::parse(text) {
+            Some((TokenType::Invitation, parts)) => Ok(Self(parts)),
+            Some(_) | None => Err(Error::invalid("that is no invitation of this vault")),
         }
     }
 }
@@ -303,6 +322,11 @@ mod tests {
         assert!(matches!(parsed, Bearer::SingleUse(_)));
         let parsed = Bearer::parse(&text(TokenType::Handle)).unwrap();
         assert!(matches!(parsed, Bearer::Handle(_)));
+        assert!(Bearer::parse(&text(TokenType::Invitation)).is_err());
+        for token in TokenType::ALL {
+            let invites = token == TokenType::Invitation;
+            assert_eq!(Invitation::parse(&text(token)).is_ok(), invites, "{token:?}");
+        }
     }
 
     #[test]

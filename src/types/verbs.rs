@@ -12,6 +12,8 @@ pub struct Verb {
     pub resource: &'static str,
     /// Administrative: only an active human may hold it, and no wildcard ever covers it.
     pub administrative: bool,
+    /// It makes what stands by itself: an elevated call does not, unless the role says so.
+    pub standing: bool,
 }
 
 impl Verb {
@@ -19,6 +21,11 @@ impl Verb {
     #[must_use]
     pub fn lookup(action: &str) -> Option<&'static Self> {
         VERBS.iter().find(|verb| verb.action == action)
+    }
+
+    const fn standing(mut self) -> Self {
+        self.standing = true;
+        self
     }
 }
 
@@ -28,42 +35,49 @@ const fn verb(
     resource: &'static str,
     administrative: bool,
 ) -> Verb {
-    Verb { action, rpc, resource, administrative }
+    Verb { action, rpc, resource, administrative, standing: false }
 }
 
 /// Every verb, by noun.
 pub const VERBS: &[Verb] = &[
     verb("identities.whoami", "IdentityService/WhoAmI", "identities/<self>", false),
-    verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true),
+    verb("identities.create", "IdentityService/CreateIdentity", "identities/<name>", true)
+        .standing(),
     verb("identities.show", "IdentityService/GetIdentity", "identities/<name>", true),
     verb("identities.list", "IdentityService/ListIdentities", "identities", true),
     verb("identities.list-policies", "IdentityService/ListLifecycles", "identities", true),
-    verb("identities.put-policy", "IdentityService/PutLifecycle", "identities", true),
+    verb("identities.put-policy", "IdentityService/PutLifecycle", "identities", true).standing(),
     verb("identities.holdings", "IdentityService/GetHoldings", "identities/<name>", true),
-    verb("identities.update", "IdentityService/UpdateIdentity", "identities/<name>", true),
-    verb("identities.transfer", "IdentityService/TransferIdentity", "identities/<name>", true),
+    verb("identities.update", "IdentityService/UpdateIdentity", "identities/<name>", true)
+        .standing(),
+    verb("identities.transfer", "IdentityService/TransferIdentity", "identities/<name>", true)
+        .standing(),
     verb("identities.suspend", "IdentityService/SuspendIdentity", "identities/<name>", true),
-    verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true),
+    verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true)
+        .standing(),
     verb("identities.retire", "IdentityService/RetireIdentity", "identities/<name>", true),
     verb(
         "identities.issue-cert",
         "IdentityService/IssueLoginCertificate",
         "identities/<name>",
         true,
-    ),
-    verb("groups.create", "GroupService/CreateGroup", "groups/<name>", true),
+    )
+    .standing(),
+    verb("groups.create", "GroupService/CreateGroup", "groups/<name>", true).standing(),
     verb("groups.show", "GroupService/GetGroup", "groups/<name>", true),
     verb("groups.list", "GroupService/ListGroups", "groups", true),
-    verb("groups.add", "GroupService/AddMember", "groups/<name>", true),
+    verb("groups.add", "GroupService/AddMember", "groups/<name>", true).standing(),
     verb("groups.remove", "GroupService/RemoveMember", "groups/<name>", true),
-    verb("grants.add", "GrantService/AddGrant", "grants/<identity or group>", true),
+    verb("grants.add", "GrantService/AddGrant", "grants/<identity or group>", true).standing(),
     verb("grants.show", "GrantService/GetGrant", "grants/<identity or group>", true),
     verb("grants.list", "GrantService/ListGrants", "grants", true),
     verb("grants.remove", "GrantService/RemoveGrant", "grants/<identity or group>", true),
-    verb("database.connect", "DatabaseService/PutConnection", "database/<connection>", true),
+    verb("database.connect", "DatabaseService/PutConnection", "database/<connection>", true)
+        .standing(),
     verb("database.list", "DatabaseService/ListConnections", "database/connections", true),
     verb("database.remove", "DatabaseService/RemoveConnection", "database/<connection>", true),
-    verb("database.put-role", "DatabaseService/PutRole", "database/<connection>/<role>", true),
+    verb("database.put-role", "DatabaseService/PutRole", "database/<connection>/<role>", true)
+        .standing(),
     verb("database.show-role", "DatabaseService/GetRole", "database/<connection>/<role>", true),
     verb("database.list-roles", "DatabaseService/ListRoles", "database/<connection>/roles", true),
     verb(
@@ -81,13 +95,22 @@ pub const VERBS: &[Verb] = &[
     verb("leases.list", "LeaseService/ListLeases", "leases/identities/<identity>", false),
     verb("leases.renew", "LeaseService/RenewLease", "leases/<resource of the lease>", false),
     verb("leases.revoke", "LeaseService/RevokeLease", "leases/<resource of the lease>", false),
+    verb("factors.invite", "FactorService/InviteFactor", "factors/<identity>", true).standing(),
+    verb("factors.enrol", "FactorService/EnrolFactor", "factors/<self>", false).standing(),
+    verb("factors.confirm", "FactorService/ConfirmFactor", "factors/<self>", false).standing(),
+    verb("factors.recovery-codes", "FactorService/MakeRecoveryCodes", "factors/<self>", false)
+        .standing(),
+    verb("factors.verify", "FactorService/VerifyFactor", "factors/<self>", false),
+    verb("factors.list", "FactorService/ListFactors", "factors/<identity>", false),
+    verb("factors.remove", "FactorService/RemoveFactor", "factors/<self>", false),
+    verb("factors.reset", "FactorService/ResetFactors", "factors/<identity>", true).standing(),
     verb("tokens.create", "TokenService/CreateToken", "tokens/<self>", false),
     verb("tokens.mint", "TokenService/MintToken", "tokens/<identity>", true),
     verb("tokens.inspect", "TokenService/InspectToken", "tokens/<identity>", false),
     verb("tokens.renew", "TokenService/RenewToken", "tokens/<identity>", false),
     verb("tokens.revoke", "TokenService/RevokeToken", "tokens/<identity>", false),
     verb("tokens.list", "TokenService/ListTokens", "tokens/<identity>", false),
-    verb("pki.put-role", "PkiService/PutRole", "pki/<role>", true),
+    verb("pki.put-role", "PkiService/PutRole", "pki/<role>", true).standing(),
     verb("pki.show-role", "PkiService/GetRole", "pki/<role>", true),
     verb("pki.list-roles", "PkiService/ListRoles", "pki/<role>", true),
     verb("pki.remove-role", "PkiService/RemoveRole", "pki/<role>", true),
@@ -97,6 +120,21 @@ pub const VERBS: &[Verb] = &[
     verb("pki.revoke", "PkiService/RevokeCertificate", "pki/<role>", false),
     verb("pki.ca", "PkiService/GetAuthorities", "pki/authorities", false),
     verb("pki.crl", "PkiService/GetRevocationList", "pki/crl", false),
+    verb("elevations.put-role", "ElevationService/PutRole", "elevations/<role>", true).standing(),
+    verb("elevations.confirm-role", "ElevationService/ConfirmRole", "elevations/<role>", true),
+    verb("elevations.show-role", "ElevationService/GetRole", "elevations/<role>", false),
+    verb("elevations.list-roles", "ElevationService/ListRoles", "elevations/roles", false),
+    verb("elevations.request", "ElevationService/RequestElevation", "elevations/<role>", false),
+    verb("elevations.list", "ElevationService/ListElevations", "elevations", false),
+    verb("elevations.watch", "ElevationService/WatchElevations", "elevations", false),
+    verb("elevations.show", "ElevationService/GetElevation", "elevations/<role>", false),
+    verb("elevations.approve", "ElevationService/ApproveElevation", "elevations/<role>", false),
+    verb("elevations.deny", "ElevationService/DenyElevation", "elevations/<role>", false),
+    verb("elevations.withdraw", "ElevationService/WithdrawElevation", "elevations/<role>", false),
+    verb("elevations.activate", "ElevationService/ActivateElevation", "elevations/<role>", false),
+    verb("elevations.extend", "ElevationService/ExtendElevation", "elevations/<role>", false),
+    verb("elevations.review", "ElevationService/ReviewElevation", "elevations/<role>", false),
+    verb("elevations.revoke", "ElevationService/RevokeElevation", "elevations/<role>", false),
     verb("records.list", "RecordService/ListEntries", "records/log", true),
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),

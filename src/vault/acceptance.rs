@@ -90,6 +90,7 @@ impl Vault {
                 reason: "accepted",
                 by: "administrator".into(),
             },
+            factors: Vec::new(),
             private: private.into_iter().map(|(field, value)| (field, value.into())).collect(),
         };
         facts.draft(entropy)

@@ -31,7 +31,7 @@ pub struct Presented<'a> {
 
 /// What a bearer may do without looking at its scope, with itself and for itself alone.
 const WITH_ITSELF: &[&str] = &["tokens.inspect", "tokens.renew", "tokens.revoke"];
-const FOR_ITSELF: &[&str] = &["identities.whoami", "tokens.create"];
+const FOR_ITSELF: &[&str] = &["identities.whoami", "tokens.create", "factors.verify"];
 /// What the handle of a lease is for.
 const OF_HANDLES: &[&str] = &["leases.renew", "leases.revoke"];
 

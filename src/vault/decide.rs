@@ -14,8 +14,8 @@ use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::lifecycles::LifecycleRow;
 use crate::store::{Fence, RowRef};
 use crate::types::{
-    AuthMethod, Authenticated, Caller, CredentialId, IdentityId, RequestContext, ResourceName,
-    UnixMillis, Verb,
+    AuthMethod, Authenticated, Caller, CredentialId, ElevationId, IdentityId, RequestContext,
+    ResourceName, UnixMillis, Verb,
 };
 
 /// How long an unmoved epoch stands for unmoved rows, in milliseconds.
@@ -87,7 +87,30 @@ impl Decision {
             Basis::Rule(_) => &[],
         };
         let ends = subject.grants(action).filter(|held| grants.contains(&held.row.id));
-        ends.filter_map(|held| held.row.expires_at).chain(subject.identity.row.expires_at).min()
+        let under = self.under().map(|(_, end)| end);
+        let ends = ends.filter_map(|held| held.row.expires_at);
+        ends.chain(subject.identity.row.expires_at).chain(under).min()
+    }
+
+    /// The elevation that what is made ends with: of the credential that asks, or the one that
+    /// allowed it; and when that ends.
+    #[must_use]
+    pub fn under(&self) -> Option<(ElevationId, UnixMillis)> {
+        let subject = self.subject.as_ref()?;
+        let by = || match &self.verdict.by {
+            Basis::Grants(grants) => {
+                let elevation = subject.elevation.as_ref()?;
+                grants.iter().any(|id| elevation.is(*id)).then(|| elevation.end())
+            }
+            Basis::Rule(_) => None,
+        };
+        subject.under().or_else(by)
+    }
+
+    /// As [`Decision::under`], its id alone.
+    #[must_use]
+    pub fn elevation(&self) -> Option<ElevationId> {
+        self.under().map(|(id, _)| id)
     }
 
     /// Caps how long something lives by the obligations.
@@ -208,10 +231,12 @@ fn evaluate(
     let groups = subject.map(Subject::group_facts).unwrap_or_default();
     let identity = subject.map(|subject| subject.facts(&groups, ctx.now));
     let grants = subject.map(|subject| subject.grant_facts(action)).unwrap_or_default();
+    let factors = subject.map(Subject::factor_facts).unwrap_or_default();
     let caller = match (&ctx.caller, subject, &identity) {
         (Caller::System(worker), _, _) => CallerFacts::System(worker),
         (Caller::Identity(caller), Some(subject), Some(identity)) => {
-            CallerFacts::Identity { identity, credential: subject.credential_facts(caller.method) }
+            let credential = subject.credential_facts(caller.method, &factors);
+            CallerFacts::Identity { identity, credential }
         }
         (Caller::Identity(_), _, _) => return Err(Error::internal("a caller without its facts")),
     };
@@ -238,9 +263,9 @@ type OfKin = (Arc<()>, Resource, Verdict);
 #[derive(Debug, Default)]
 pub(super) struct Decisions {
     by_credential: Mutex<HashMap<Key, Arc<Decision>>>,
-    /// What policy said to one credential of an identity holds for its others, which differ in
-    /// nothing that policy reads but their end: whoever shows a new token with each call is not
-    /// evaluated anew each time.
+    /// What policy said to one token of an identity holds for its others, which differ in nothing
+    /// that policy reads but their end, where no factor was proven with them: whoever shows a new
+    /// token with each call is not evaluated anew each time.
     by_kin: Mutex<HashMap<KinKey, OfKin>>,
 }
 
@@ -273,7 +298,8 @@ impl Decisions {
         let (subject, .., resource) = asked;
         let kept = self.by_kin.lock();
         let (kin, on, verdict) = kept.get(&kin_key(asked))?;
-        let same = Arc::ptr_eq(kin, subject.kin()) && on == resource;
+        let plain = subject.token.is_some() && subject.proven.is_empty();
+        let same = plain && Arc::ptr_eq(kin, subject.kin()) && on == resource;
         let stands = verdict.valid_until.is_none_or(|until| until > now);
         // Its own end is not later than what it may be kept for.
         let end = subject.credential.row.expires_at;
@@ -283,7 +309,8 @@ impl Decisions {
 
     fn keep_for_kin(&self, asked: Asked<'_>, verdict: &Verdict) {
         let (subject, .., resource) = asked;
-        if subject.token.is_some() && is_lasting(verdict) && !subject.is_large() {
+        let plain = subject.token.is_some() && subject.proven.is_empty();
+        if plain && is_lasting(verdict) && !subject.is_large() {
             let kept = (Arc::clone(subject.kin()), resource.clone(), verdict.clone());
             put(&mut self.by_kin.lock(), kin_key(asked), kept);
         }

@@ -8,13 +8,15 @@ use tokio::sync::oneshot;
 
 use super::core::Core;
 use super::spend::Strike;
-use super::{Decision, GOVERNS, Note, READS, Resource, Subject, Vault};
-use crate::audit::{CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ResourceFact};
+use super::{Decision, GOVERNS, Note, ProvenFactor, READS, Resource, Subject, Vault};
+use crate::audit::{
+    CallerFact, DecisionFact, Draft, Ending, EntryFacts, FactorFact, Field, ResourceFact,
+};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::policy::Basis;
 use crate::store::{Change, Entry, Fence, Job, Settled, Tx, Work};
-use crate::types::{Caller, CredentialId, RequestContext};
+use crate::types::{Caller, CredentialId, GrantId, RequestContext};
 
 /// One operation's story, told before its commit runs and ended by it.
 pub(super) struct Story {
@@ -50,6 +52,7 @@ impl Story {
             action,
             resources: resource_facts(decision),
             decision: decision_fact(decision),
+            factors: factor_facts(decision.subject.as_deref()),
             private: private(ctx, decision.subject.as_deref(), &decision.resources, noted),
         };
         let draft = facts.draft(core.entropy.as_ref())?;
@@ -74,6 +77,7 @@ impl Story {
             action,
             resources: Vec::new(),
             decision: DecisionFact { allowed: false, reason: "undecided", by: "seal".into() },
+            factors: factor_facts(subject),
             private: private(ctx, subject, &[], noted),
         };
         let draft = facts.draft(core.entropy.as_ref())?;
@@ -99,6 +103,7 @@ impl Story {
             action,
             resources: Vec::new(),
             decision: DecisionFact { allowed: false, reason: "token_spent", by: "token".into() },
+            factors: factor_facts(Some(subject)),
             private: private(ctx, Some(subject), &[], noted),
         };
         let draft = facts.draft(core.entropy.as_ref())?;
@@ -157,11 +162,26 @@ fn resource_facts(decision: &Decision) -> Vec<ResourceFact<'_>> {
     decision.resources.iter().map(fact).collect()
 }
 
+fn factor_facts(subject: Option<&Subject>) -> Vec<FactorFact> {
+    let factors = subject.map(Subject::factors).unwrap_or_default().iter();
+    let fact = |one: &ProvenFactor| FactorFact {
+        factor: one.id(),
+        kind: one.kind().as_str(),
+        at: one.proven_at,
+    };
+    factors.map(fact).collect()
+}
+
 fn decision_fact(decision: &Decision) -> DecisionFact<'_> {
     let verdict = &decision.verdict;
     let by = match &verdict.by {
         Basis::Grants(grants) => {
-            grants.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").into()
+            let elevation = decision.subject.as_ref().and_then(|it| it.elevation.as_ref());
+            let name = |id: &GrantId| match elevation.filter(|it| it.is(*id)) {
+                Some(elevation) => elevation.named().to_owned(),
+                None => id.to_string(),
+            };
+            grants.iter().map(name).collect::<Vec<_>>().join(",").into()
         }
         Basis::Rule(rule) => Cow::Borrowed(*rule),
     };

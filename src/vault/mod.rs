@@ -12,8 +12,11 @@ mod clock;
 mod core;
 mod decide;
 mod effect;
+mod elevation;
 mod entries;
+mod factors;
 mod gauges;
+mod held;
 mod operation;
 mod owner;
 mod page;
@@ -46,7 +49,10 @@ pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
+pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Vote};
+pub use factors::{FRESH, Proof, ProvenFactor, note_proof};
 pub use gauges::LogState;
+pub use held::{GRANTS, HeldGrant};
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,
     TAKES_BACK, Verb, WRITES, WRITES_ONE,
@@ -55,7 +61,7 @@ pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use stream::StreamOperation;
-pub use subject::{ADMINISTRATORS, DEPTH, GRANTS, HeldGrant, Subject, is_active};
+pub use subject::{ADMINISTRATORS, DEPTH, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};
 pub use view::View;
@@ -224,7 +230,9 @@ impl Vault {
             uses.identities.insert(caller.identity, ctx.now);
         }
         if let Basis::Grants(grants) = &decision.verdict.by {
-            for grant in grants {
+            let elevation = decision.subject.as_ref().and_then(|it| it.elevation.as_ref());
+            // What an elevation allows is no grant.
+            for grant in grants.iter().filter(|id| !elevation.is_some_and(|it| it.is(**id))) {
                 uses.grants.insert(*grant, ctx.now);
             }
         }

@@ -183,6 +183,12 @@ pub trait Operation: Verb {
         Self::NEEDS
     }
 
+    /// What the record calls what was done. What fails changes nothing; an operation that counts a
+    /// failure does so by an output that says it.
+    fn outcome(&self, _: &Self::Output) -> &'static str {
+        "OK"
+    }
+
     /// Writes: fences re-read, compare-and-set, record, in one transaction. No HSM, no network.
     async fn commit(
         &self,

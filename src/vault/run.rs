@@ -267,7 +267,7 @@ struct RunWork<O: Operation> {
 #[async_trait]
 impl<O: Operation> Work for RunWork<O> {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
-        let ctx = &self.story.ctx;
+        let ctx = &self.story.ctx.clone();
         let mut spending = self.spending.as_ref();
         if let Some(claim) = &self.claim {
             let (earlier, replace) = match claim.take(ctx, tx).await? {
@@ -301,6 +301,7 @@ impl<O: Operation> Work for RunWork<O> {
             let made = self.claim.as_ref().map(|claim| claim.made.as_str());
             spending.take(ctx, tx, made).await?;
         }
+        self.story.success = self.op.outcome(&output);
         self.output = Some(Answered::Done(output, 0));
         Ok(())
     }

@@ -5,27 +5,28 @@ use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
+use super::elevation::{self, Elevated};
+use super::held::{Held, HeldGrant};
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
-use super::{Answerable, Terms, TokenDetail};
+use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
 use crate::policy::{
-    CredentialFacts, GrantFacts, GrantSubject, GroupFacts, IdentityFacts, SubjectFacts,
+    CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
 };
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::identities::{self, GrantRow, GroupRow, IdentityRow};
+use crate::store::elevations::ElevationRow;
+use crate::store::identities::{self, GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityState,
-    UnixMillis, VaultId,
+    AuthMethod, CredentialKind, CredentialState, ElevationId, GroupId, IdentityState, UnixMillis,
+    VaultId,
 };
 
 /// The built-in group whose active humans administer.
 pub const ADMINISTRATORS: &str = "administrators";
-/// Grants that one identity or group may hold.
-pub const GRANTS: i64 = 10_000;
 /// Tokens above a token, at the most.
 pub const DEPTH: usize = 8;
 /// How long what was read of an identity stands for its other credentials, and of a token whose
@@ -55,6 +56,12 @@ pub struct Subject {
     pub(super) through: Option<TokenDetail>,
     /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
     pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
+    /// The factors that the credential proved.
+    pub(super) proven: Vec<ProvenFactor>,
+    /// The elevation that it has in force.
+    pub(super) elevation: Option<Arc<Elevated>>,
+    /// The elevation that the credential was made under.
+    under: Option<Versioned<ElevationRow>>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// The vault, which counts its restores.
@@ -67,40 +74,6 @@ pub struct Subject {
     kin: Arc<()>,
     /// Every sealed row above that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
-}
-
-/// What one identity or group holds, shared by all who hold it.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) holder: Id,
-    /// Of the holder's row, which every change of its grants moves.
-    pub(super) version: i64,
-    pub(super) by_action: HashMap<String, Vec<HeldGrant>>,
-    pub(super) count: usize,
-}
-
-impl Held {
-    async fn load(tx: &mut Tx, holder: Id, version: i64) -> Result<Self> {
-        let mut by_action: HashMap<String, Vec<HeldGrant>> = HashMap::new();
-        let grants = identities::grants_of(tx, holder, GRANTS).await?;
-        let count = grants.len();
-        for grant in grants {
-            let held = HeldGrant::read(grant.row)?;
-            by_action.entry(held.row.action.clone()).or_default().push(held);
-        }
-        Ok(Self { holder, version, by_action, count })
-    }
-}
-
-/// A grant with its conditions read.
-#[derive(Debug)]
-pub struct HeldGrant {
-    /// The grant.
-    pub row: GrantRow,
-    /// When it begins, and what else must be true.
-    pub terms: Terms,
-    subject: GrantSubject,
-    granted_by: IdentityId,
 }
 
 impl Subject {
@@ -158,7 +131,8 @@ impl Subject {
         let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
         let missing = || Error::internal("a vault without its row");
         let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
-        let (rows, Above { token, through, ancestors }) = (Vec::new(), above);
+        let elevation = Elevated::find(tx, &identity.row, now, vault.row.restore_epoch).await?;
+        let (rows, Above { token, through, proven, under, ancestors }) = (Vec::new(), above);
         let mut subject = Self {
             credential,
             identity,
@@ -170,6 +144,9 @@ impl Subject {
             token,
             through,
             recovery,
+            proven,
+            elevation: elevation.map(Arc::new),
+            under,
             ancestors,
             vault,
             epoch,
@@ -183,7 +160,7 @@ impl Subject {
 
     /// The same identity by another credential, as of the same epoch.
     fn with(&self, credential: Versioned<CredentialRow>, above: Above) -> Self {
-        let Above { token, through, ancestors } = above;
+        let Above { token, through, proven, under, ancestors } = above;
         let mut subject = Self {
             credential,
             identity: self.identity.clone(),
@@ -195,6 +172,9 @@ impl Subject {
             token,
             through,
             recovery: self.recovery.clone(),
+            proven,
+            elevation: self.elevation.clone(),
+            under,
             ancestors,
             vault: self.vault.clone(),
             epoch: self.epoch,
@@ -210,8 +190,11 @@ impl Subject {
         let mut rows = vec![self.identity.fence(), self.lifecycle.fence()];
         rows.extend(self.owner.fence());
         rows.extend(self.groups.iter().map(Versioned::fence));
+        rows.extend(self.proven.iter().map(|proven| proven.factor.fence()));
         rows.extend(self.ancestors.iter().map(Versioned::fence));
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
+        rows.extend(self.elevation.as_ref().map(|it| it.row.fence()));
+        rows.extend(self.under.as_ref().map(Versioned::fence));
         rows
     }
 
@@ -259,6 +242,25 @@ impl Subject {
         bonds.then_some(&self.credential.row)
     }
 
+    /// The elevation that the credential was made under, and when that ends.
+    pub(super) fn under(&self) -> Option<(ElevationId, UnixMillis)> {
+        let row = &self.under.as_ref()?.row;
+        row.ends_at.map(|end| (row.id, end))
+    }
+
+    /// The elevation that it has in force, and when that ends.
+    #[must_use]
+    pub fn elevated(&self) -> Option<(ElevationId, UnixMillis)> {
+        self.elevation.as_ref().map(|it| it.end())
+    }
+
+    /// When an elevation ends that it has in force, or that its credential was made under.
+    #[must_use]
+    pub fn carries(&self, id: ElevationId) -> Option<UnixMillis> {
+        let mut both = self.under().into_iter().chain(self.elevated());
+        both.find(|(it, _)| *it == id).map(|(_, end)| end)
+    }
+
     /// Checks that it is not too deep for something to hang on it.
     ///
     /// # Errors
@@ -289,7 +291,12 @@ impl Subject {
                     && self.through.as_ref().is_none_or(|token| self.is_restored(token))
             }
         };
+        let elevated = self
+            .under
+            .as_ref()
+            .is_none_or(|under| elevation::is_in_force(&under.row, now, self.restore_epoch()));
         let accepted = meant
+            && elevated
             && credential.revocation_epoch == identity.revocation_epoch
             && identity.state == IdentityState::Active
             && credential.expires_at > now
@@ -349,8 +356,13 @@ impl Subject {
 
     /// The credential, as facts.
     #[must_use]
-    pub fn credential_facts(&self, method: AuthMethod) -> CredentialFacts {
-        CredentialFacts { method, expires_at: Some(self.credential.row.expires_at) }
+    pub fn credential_facts<'a>(
+        &self,
+        method: AuthMethod,
+        factors: &'a [FactorFacts],
+    ) -> CredentialFacts<'a> {
+        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
+        CredentialFacts { method, expires_at, auth_time, factors }
     }
 
     /// The grants for one action, as facts.
@@ -361,12 +373,15 @@ impl Subject {
 
     /// The grants for one action, its own and its groups'.
     pub fn grants(&self, action: &str) -> impl Iterator<Item = &HeldGrant> {
-        self.held.iter().filter_map(move |held| held.by_action.get(action)).flatten()
+        let elevated = self.elevation.iter().flat_map(move |it| it.grants(action));
+        let held = self.held.iter().filter_map(move |held| held.by_action.get(action)).flatten();
+        held.chain(elevated)
     }
 
     /// Its grants and its groups', for whatever action.
     pub fn all_grants(&self) -> impl Iterator<Item = &HeldGrant> {
-        self.held.iter().flat_map(|held| held.by_action.values()).flatten()
+        let elevated = self.elevation.iter().flat_map(|it| it.all());
+        self.held.iter().flat_map(|held| held.by_action.values()).flatten().chain(elevated)
     }
 
     /// Tells whether it is too large to be kept.
@@ -375,42 +390,12 @@ impl Subject {
     }
 }
 
-impl HeldGrant {
-    /// Reads a grant's row.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] when the row holds what it must not.
-    pub fn read(row: GrantRow) -> Result<Self> {
-        let terms = Terms::read(&row.conditions)?;
-        let subject = if row.subject_is_group {
-            GrantSubject::Group(GroupId(row.subject))
-        } else {
-            GrantSubject::Identity(IdentityId(row.subject))
-        };
-        let granted_by = row.created_by.parse().map_err(Error::internal)?;
-        Ok(Self { row, terms, subject, granted_by })
-    }
-
-    /// The grant, as facts.
-    #[must_use]
-    pub fn facts(&self) -> GrantFacts<'_> {
-        GrantFacts {
-            id: self.row.id,
-            subject: self.subject,
-            action: &self.row.action,
-            resource: &self.row.resource,
-            not_before: self.terms.not_before,
-            expires_at: self.row.expires_at,
-            conditions: &self.terms.conditions,
-            granted_by: self.granted_by,
-        }
-    }
-}
-
 /// What stands above a credential.
 struct Above {
     token: Option<TokenDetail>,
     through: Option<TokenDetail>,
+    proven: Vec<ProvenFactor>,
+    under: Option<Versioned<ElevationRow>>,
     ancestors: Vec<Versioned<CredentialRow>>,
 }
 
@@ -418,8 +403,16 @@ impl Above {
     /// Reads what a token may do, what tokens and logins hang on, and what a lease was asked for
     /// with.
     async fn load(tx: &mut Tx, credential: &Versioned<CredentialRow>) -> Result<Self> {
-        let mut above = Self { token: None, through: None, ancestors: Vec::new() };
         let Versioned { row, .. } = credential;
+        let under = match row.elevation {
+            Some(id) => {
+                let missing = || Error::internal("made under an elevation without its row");
+                Some(tx.lookup::<ElevationRow>(&id).await?.ok_or_else(missing)?)
+            }
+            None => None,
+        };
+        let (proven, ancestors) = (Vec::new(), Vec::new());
+        let mut above = Self { token: None, through: None, proven, under, ancestors };
         match row.kind {
             CredentialKind::Token => above.token = Some(TokenDetail::decode(&row.detail)?),
             CredentialKind::Login => {}
@@ -434,6 +427,7 @@ impl Above {
             }
             CredentialKind::Certificate => return Ok(above),
         }
+        above.proven = factors::load(tx, row, above.token.as_ref()).await?;
         let mut next = row.parent;
         while let Some(id) = next {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::subject::{Held, Subject};
+use super::held::Held;
+use super::subject::Subject;
 use crate::types::{CredentialId, CredentialKind, Id, IdentityId, UnixMillis};
 
 /// Subjects kept.

@@ -273,6 +273,7 @@ impl Vault {
             action,
             resources: Vec::new(),
             decision,
+            factors: Vec::new(),
             private: private.into_iter().map(|(field, value)| (field, value.into())).collect(),
         };
         let entry = facts.encode(&Ending::plain(outcome), self.core.entropy.as_ref())?;

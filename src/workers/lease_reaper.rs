@@ -26,7 +26,7 @@ const STEP: i64 = 256;
 const STEPS: usize = 8;
 /// Targets worked on at once, and leases of one of them.
 const TARGETS: usize = 16;
-const LEASES: usize = 4;
+const LEASES: usize = 8;
 
 /// The worker.
 #[derive(Debug)]
@@ -90,6 +90,18 @@ impl LeaseReaper {
             self.looked.fetch_max(epoch, Ordering::AcqRel);
             self.looked_at.store(now.0, Ordering::Release);
         }
+        Ok(more)
+    }
+
+    /// Ends leases that were made under an elevation which is over; tells whether there may be more.
+    async fn end_of_elevations(&self) -> Result<bool> {
+        let read = self
+            .reader
+            .view(|tx| async { Ok(credentials::leases_of_ended(tx, STEP).await?) }.boxed());
+        let found = read.await?;
+        let more = i64::try_from(found.len()).is_ok_and(|found| found == STEP);
+        let found = found.into_iter().map(|lease| (lease, EndReason::ElevationEnded));
+        self.end(found.collect()).await;
         Ok(more)
     }
 
@@ -159,6 +171,11 @@ impl Worker for LeaseReaper {
     async fn tick(&self, now: UnixMillis) -> Result<()> {
         for _ in 0..STEPS {
             if !self.may_lack_right(now).await? || !self.end_without_right(now).await? {
+                break;
+            }
+        }
+        for _ in 0..STEPS {
+            if !self.end_of_elevations().await? {
                 break;
             }
         }

@@ -2,6 +2,7 @@
 //! every node at once. Must not know transports.
 
 mod crl_keeper;
+mod elevation_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
 mod token_reaper;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use crl_keeper::CrlKeeper;
+pub use elevation_keeper::ElevationKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
 pub use token_reaper::TokenReaper;

@@ -5,22 +5,25 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::elevation_service_client::ElevationServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CreateIdentityRequest, CreateTokenRequest,
+    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
+    CreateGroupRequest, CreateIdentityRequest, CreateTokenRequest, ElevationRole, ElevationStep,
     IssueCredentialsRequest, IssueLoginCertificateRequest, ListCertificatesRequest,
-    PutCertificateRoleRequest, RemoveCertificateRoleRequest, RemoveDatabaseRoleRequest,
-    RemoveGrantRequest, RetireIdentityRequest, RevokeTokenRequest, SignCertificateRequest,
-    SubjectNames, SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
+    PutCertificateRoleRequest, PutElevationRoleRequest, RemoveCertificateRoleRequest,
+    RemoveDatabaseRoleRequest, RemoveGrantRequest, RequestElevationRequest, RetireIdentityRequest,
+    RevokeElevationRequest, RevokeTokenRequest, SignCertificateRequest, SubjectNames,
+    SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
 
-use crate::support::logins::{register, registration};
+use crate::support::logins::{human, register, registration};
 use crate::support::node::{BACKENDS, Backend, Login, csr};
 use crate::support::recovery::recover;
 use crate::support::target::{World, ask, until};
@@ -103,6 +106,8 @@ struct Scene {
     /// Where that ends, a login that was asked for with another's token that ends as it does.
     login: Option<(Channel, Bearing)>,
     grants: Vec<String>,
+    /// The elevation that all of these were made under, where that is what ends.
+    elevation: Option<String>,
     /// A lease of another machine that ends by its own time: then the worker has been round.
     probe: String,
     /// The request for the key that the identity is recovered for, where that is what ends it.
@@ -138,7 +143,18 @@ impl Scene {
         let login = identities.issue_login_certificate(login).await.unwrap().into_inner();
         let login = Login { key_pem, certificate_pem: login.certificate_pem };
         let machine = world.f.connect(&login).await;
-        let grants = grant(&world, short("grant")).await;
+        let grants = match row.parent.as_str() {
+            // What a grant allows as well would not be made under the elevation.
+            "elevation" => {
+                certificate_role(&world).await;
+                Vec::new()
+            }
+            _ => grant(&world, short("grant")).await,
+        };
+        let elevation = match row.parent.as_str() {
+            "elevation" => Some(elevate(&world, &machine).await),
+            _ => None,
+        };
         let parent = match row.parent.as_str() {
             "token" => Some(parent(&machine, row).await),
             _ => None,
@@ -152,7 +168,19 @@ impl Scene {
         let certificate = sign(&bearer).await;
         let lease = issue_lease(&bearer, 0).await;
         let probe = issue_lease(&plain(&world.etl), SHORT_S / 2).await;
-        Self { world, machine, certificate, lease, token, parent, login, grants, probe, csr_anew }
+        Self {
+            world,
+            machine,
+            certificate,
+            lease,
+            token,
+            parent,
+            login,
+            grants,
+            elevation,
+            probe,
+            csr_anew,
+        }
     }
 
     /// Ends what the row names.
@@ -192,6 +220,12 @@ impl Scene {
                     let request = RevokeTokenRequest::default();
                     TokenServiceClient::new(bearer).revoke_token(request).await.unwrap();
                 }
+            }
+            ("elevation", "revocation") => {
+                let id = self.elevation.clone().unwrap();
+                let request = RevokeElevationRequest { id, reason: String::new() };
+                let mut client = ElevationServiceClient::new(self.world.admin.clone());
+                client.revoke_elevation(request).await.unwrap();
             }
             // Its second use was the last.
             ("token", "spending") | (_, "expiry") => {}
@@ -243,8 +277,7 @@ async fn administer(world: &World, name: &str) {
     groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
 }
 
-/// Grants a certificate and a credential.
-async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
+async fn certificate_role(world: &World) {
     let mut roles = PkiServiceClient::new(world.admin.clone());
     let role = PutCertificateRoleRequest {
         name: "etl".into(),
@@ -253,6 +286,41 @@ async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
         ..Default::default()
     };
     roles.put_role(role).await.unwrap();
+}
+
+/// Elevates the machine to a certificate and a credential, for a short time.
+async fn elevate(world: &World, machine: &Channel) -> String {
+    let dave = human(&world.f, "dave").await;
+    let mut groups = GroupServiceClient::new(world.admin.clone());
+    let group = CreateGroupRequest { name: "security".into(), ..Default::default() };
+    groups.create_group(group).await.unwrap();
+    let member = AddMemberRequest { group: "security".into(), identity: "dave".into() };
+    groups.add_member(member).await.unwrap();
+    let resources = vec!["database/analytics/reader".to_owned(), "pki/etl".to_owned()];
+    let role = ElevationRole {
+        name: "night".into(),
+        requesters: vec!["etl".into()],
+        resources: resources.clone(),
+        actions: vec!["database.credentials".into(), "pki.sign".into()],
+        steps: vec![ElevationStep { approvals: 1, groups: vec!["security".into()], owners: false }],
+        ..Default::default()
+    };
+    let role = PutElevationRoleRequest { role: Some(role) };
+    ElevationServiceClient::new(world.admin.clone()).put_role(role).await.unwrap();
+    let (role, ttl_s) = ("night".to_owned(), SHORT_S);
+    let request = RequestElevationRequest { role, resources, ttl_s, ..Default::default() };
+    let mut theirs = ElevationServiceClient::new(machine.clone());
+    let asked = theirs.request_elevation(request).await.unwrap().into_inner().elevation.unwrap();
+    let (id, scope_hash) = (asked.id, asked.scope_hash);
+    let approve = ApproveElevationRequest { id: id.clone(), scope_hash, ..Default::default() };
+    ElevationServiceClient::new(dave).approve_elevation(approve).await.unwrap();
+    let active = theirs.activate_elevation(ActivateElevationRequest { id }).await.unwrap();
+    active.into_inner().elevation.unwrap().id
+}
+
+/// Grants a certificate and a credential.
+async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
+    certificate_role(world).await;
     let database = world.grant("etl", |grant| AddGrantRequest { ttl_s, ..grant }).await.unwrap();
     let sign = |grant| AddGrantRequest {
         action: "pki.sign".into(),

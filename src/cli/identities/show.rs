@@ -4,7 +4,7 @@ use crate::cli::failure::Outcome;
 use crate::cli::output::{fields, show, table, time};
 use crate::cli::session::Session;
 use crate::proto::identity_service_client::IdentityServiceClient as Client;
-use crate::proto::{Identity, WhoAmIRequest, WhoAmIResponse};
+use crate::proto::{Identity, ProvenFactor, WhoAmIRequest, WhoAmIResponse};
 
 /// Shows who the caller is.
 pub(in crate::cli) async fn whoami(session: &Session) -> Outcome {
@@ -16,6 +16,8 @@ pub(in crate::cli) async fn whoami(session: &Session) -> Outcome {
 
 fn whoami_text(me: &WhoAmIResponse) -> String {
     let administrator = if me.administrator { "yes: every administrative action" } else { "" };
+    let factor = |one: &ProvenFactor| format!("{} proven {}", one.kind, time(one.proven_at_ms));
+    let factors = me.factors.iter().map(factor).collect::<Vec<_>>().join(", ");
     let mut text = fields(&[
         ("identity", me.identity.clone()),
         ("kind", me.kind.clone()),
@@ -24,6 +26,7 @@ fn whoami_text(me: &WhoAmIResponse) -> String {
         ("method", me.method.clone()),
         ("credential", me.credential_id.clone()),
         ("credential ends", time(me.credential_expires_at_ms)),
+        ("factors", factors),
         ("identity ends", time(me.expires_at_ms)),
         ("groups", me.groups.join(", ")),
         ("administrator", administrator.into()),

@@ -135,6 +135,7 @@ impl IssueCredentials {
             kind: CredentialKind::Lease,
             identity: subject.identity.row.id,
             parent: Some(subject.credential.row.id),
+            elevation: decision.elevation(),
             handle: None,
             resource: ResourceName::join("database", &parts)?,
             state: CredentialState::Pending,

@@ -25,9 +25,16 @@ impl Limits {
     /// Gathers them anew for a lease that is to live on: its holder must still hold the right.
     ///
     /// # Errors
-    /// [`Error::Denied`] when no grant in force covers what the lease was issued for.
+    /// [`Error::Denied`] when no grant in force covers what the lease was issued for;
+    /// [`Error::Precondition`] when it was made under an elevation that is over.
     pub(in crate::engines) fn of_lease(view: &View, lease: &CredentialRow) -> Result<Self> {
         let subject = view.subject()?;
+        let elevation = match lease.elevation {
+            Some(id) => Some(subject.carries(id).ok_or_else(|| {
+                Error::precondition("the elevation that the lease was made under is over")
+            })?),
+            None => None,
+        };
         let mut best: Option<Option<UnixMillis>> = None;
         for grant in subject.grants(ACTION).filter(|grant| covers(grant, view, &lease.resource)) {
             let facts = grant.facts();
@@ -42,7 +49,7 @@ impl Limits {
         let of_grants = best.ok_or_else(|| {
             Error::Denied("no grant covers this lease any more; ask for one".into())
         })?;
-        let ends = [of_grants, subject.identity.row.expires_at];
+        let ends = [of_grants, subject.identity.row.expires_at, elevation];
         Ok(Self { end: ends.into_iter().flatten().min() })
     }
 

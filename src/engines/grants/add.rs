@@ -10,7 +10,7 @@ use super::{DescribedGrant, GrantTo};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, SHORT, check_text};
 use crate::error::{Error, Result};
-use crate::policy::{Granter, Proposal, Receiver};
+use crate::policy::{GrantOrigin, Granter, Proposal, Receiver};
 use crate::store::identities::{self, GrantRow};
 use crate::store::{Needs, Tx};
 use crate::types::{
@@ -78,7 +78,9 @@ impl AddGrant {
         let subject = view.subject()?;
         let groups = subject.group_facts();
         let identity = subject.facts(&groups, view.now());
-        let held = subject.grant_facts(&self.action);
+        let mut held = subject.grant_facts(&self.action);
+        // What one has for a time is not passed on for good.
+        held.retain(|one| one.origin == GrantOrigin::Given);
         proposal.check_granter(&Granter { identity: &identity, held: &held })?;
         proposal.validate().map(drop)
     }

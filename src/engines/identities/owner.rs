@@ -87,7 +87,7 @@ impl Former {
     ///
     /// # Errors
     /// [`Error::Internal`] when the row holds what it must not.
-    pub(super) fn read(json: &str) -> Result<Vec<Self>> {
+    pub(in crate::engines) fn read(json: &str) -> Result<Vec<Self>> {
         let stored: Vec<Stored> = serde_json::from_str(json).map_err(Error::internal)?;
         let read = |one: Stored| {
             let owner = one.owner.parse().map_err(Error::internal)?;

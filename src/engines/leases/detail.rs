@@ -19,6 +19,8 @@ pub enum EndReason {
     IdentitySuspended,
     /// The token that it hangs on was revoked.
     ParentEnded,
+    /// The elevation that it was made under is over.
+    ElevationEnded,
     /// Another takes its place.
     Replaced,
     /// It never came to be: creating it failed, or its node did.
@@ -34,6 +36,7 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::IdentitySuspended => "identity-suspended",
             Self::ParentEnded => "parent-ended",
+            Self::ElevationEnded => "elevation-ended",
             Self::Replaced => "replaced",
             Self::Failed => "failed",
         }

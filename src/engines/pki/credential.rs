@@ -13,7 +13,9 @@ use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::IdentityRow;
-use crate::types::{CredentialId, CredentialKind, CredentialState, ResourceName, UnixMillis};
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, ElevationId, ResourceName, UnixMillis,
+};
 use crate::vault::View;
 
 /// What a certificate is signed for.
@@ -25,6 +27,8 @@ pub struct Holder<'a> {
     pub identity: &'a IdentityRow,
     /// The token that it is asked for with.
     pub parent: Option<CredentialId>,
+    /// The elevation that it is asked for under.
+    pub elevation: Option<ElevationId>,
     /// What it is issued for.
     pub resource: &'a ResourceName,
 }
@@ -60,6 +64,7 @@ impl Holder<'_> {
             kind: self.kind,
             identity: self.identity.id,
             parent: self.parent,
+            elevation: self.elevation,
             handle: Some(sha256(&certificate.der).to_vec()),
             resource: self.resource.clone(),
             state: CredentialState::Active,

@@ -214,6 +214,7 @@ impl Verb for IssueLogin {
             kind: CredentialKind::Login,
             identity: row,
             parent: asks.bond().map(|asks| asks.id),
+            elevation: decision.elevation(),
             resource: &decision.resource()?.name,
         };
         Ok(PreparedLogin {

@@ -177,12 +177,15 @@ impl Order {
         let (subject, now) = (view.subject()?, view.now());
         let (ttl, most) = self.spans(decision, lives)?;
         let (above, own) = (subject.bond(), subject.identity.row.id == holder.id);
+        // Whoever is elevated makes no token that outlives that.
+        let under = decision.under().or_else(|| subject.elevated().filter(|_| own));
         subject.require_room_below()?;
         let cap = |at: UnixMillis, above: Option<UnixMillis>| {
             [holder.expires_at, above].into_iter().flatten().fold(at, UnixMillis::min)
         };
         let max_expires_at = cap(now.plus(most)?, above.map(|up| up.max_expires_at));
         let expires_at = cap(now.plus(ttl)?, above.map(|up| up.expires_at)).min(max_expires_at);
+        let expires_at = under.map_or(expires_at, |(_, end)| end.min(expires_at));
         let detail = self.detail(subject, ttl);
         let detail = match subject.token.as_ref().filter(|_| own) {
             Some(parent) => detail.under(parent)?,
@@ -195,7 +198,7 @@ impl Order {
         let handle = handle_of(&view.keyring().token_key()?, kind, id, &secret);
         let bearer = match kind {
             TokenType::SingleUse => SingleUseToken::new(id, secret).text(),
-            TokenType::Access | TokenType::Handle | TokenType::Wrapped => {
+            TokenType::Access | TokenType::Handle | TokenType::Invitation | TokenType::Wrapped => {
                 AccessToken::new(id, secret).text()
             }
         };
@@ -204,6 +207,7 @@ impl Order {
             kind: CredentialKind::Token,
             identity: holder.id,
             parent: parent.map(|parent| parent.id),
+            elevation: under.map(|(id, _)| id),
             handle: Some(handle.to_vec()),
             resource: resource_name(&holder.name)?,
             state: CredentialState::Active,
@@ -242,6 +246,7 @@ impl Order {
             spent: None,
             paid: Vec::new(),
             revoked: None,
+            proofs: Vec::new(),
         }
     }
 

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use super::missing;
 use crate::engines::leases;
 use crate::error::{Error, Result};
-use crate::store::credentials::{self, CredentialRow};
+use crate::store::credentials::{self, Below, CredentialRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, ElevationId, RequestContext, UnixMillis,
+};
 use crate::vault::{Decision, Note, Operation, Resource, TAKES_BACK, TokenDetail, Verb, View};
 
 /// Credentials ended in one commit: what is left is due in the next.
@@ -63,10 +65,12 @@ impl Operation for EndToken {
     }
 }
 
-/// What is left below a token.
+/// What is left below a token, or of what was made under an elevation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+pub(in crate::engines) enum Left {
+    /// Nothing.
     Nothing,
+    /// What the next step ends.
     More,
     /// Rows alone that are not what was sealed: they are ended where somebody puts them back.
     Altered,
@@ -86,12 +90,32 @@ impl Left {
 /// Ends what hangs on a token, a bounded part of it.
 pub(super) async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
     let below = credentials::below(tx, id, STEP).await?;
+    end_all(ctx, tx, below, ENDED_WITH_ITS_TOKEN).await
+}
+
+/// Ends what was made under an elevation that is over, a bounded part of it; leases are found by the
+/// worker that takes them back.
+pub(in crate::engines) async fn end_made_under(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    id: ElevationId,
+) -> Result<Left> {
+    let made = credentials::made_under(tx, id, STEP).await?;
+    end_all(ctx, tx, made, "the elevation that it was made under is over").await
+}
+
+async fn end_all(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    below: Below,
+    why: &'static str,
+) -> Result<Left> {
     for child in below.rows {
         match child.row.kind {
-            CredentialKind::Token | CredentialKind::Login => end_child(ctx, tx, child).await?,
+            CredentialKind::Token | CredentialKind::Login => end_child(ctx, tx, child, why).await?,
             CredentialKind::Lease => leases::end_with_parent(ctx, tx, &child).await?,
             CredentialKind::Certificate => {
-                let trouble = ENDED_WITH_ITS_TOKEN.to_owned();
+                let trouble = why.to_owned();
                 let (state, next_try) = (CredentialState::Ended, None);
                 let row = CredentialRow { state, next_try, trouble, ..child.row };
                 tx.update(child.version, &row).await?;
@@ -112,6 +136,7 @@ async fn end_child(
     ctx: &RequestContext,
     tx: &mut Tx,
     child: Versioned<CredentialRow>,
+    why: &'static str,
 ) -> Result<()> {
     let left =
         if credentials::has_below(tx, child.row.id).await? { Left::More } else { Left::Nothing };
@@ -121,7 +146,7 @@ async fn end_child(
         detail.revoke(ctx.now, ctx.actor());
         CredentialRow { state, next_try, detail: detail.encode()?, ..child.row }
     } else {
-        let trouble = ENDED_WITH_ITS_TOKEN.to_owned();
+        let trouble = why.to_owned();
         CredentialRow { state, next_try, trouble, ..child.row }
     };
     tx.update(child.version, &row).await?;

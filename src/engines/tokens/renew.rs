@@ -65,7 +65,8 @@ impl Verb for RenewToken {
         let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
         let longest = row.max_expires_at.since(row.issued_at).as_secs();
         let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
-        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at)];
+        let elevation = decision.under().map(|(_, end)| end);
+        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at), elevation];
         let end = caps.into_iter().flatten().fold(now.plus(ttl)?, UnixMillis::min);
         // Renewing shortens nothing: revoking does.
         let end = end.max(row.expires_at);

@@ -92,6 +92,7 @@ impl Given {
             expires_at: self.expires_at,
             conditions: &self.conditions,
             granted_by: OTHER,
+            origin: GrantOrigin::Given,
         }
     }
 }
@@ -218,6 +219,8 @@ impl Scene {
         let credential = CredentialFacts {
             method: AuthMethod::Mtls { fingerprint: [7; 32] },
             expires_at: self.credential_expires_at,
+            auth_time: NOW,
+            factors: &[],
         };
         self.decide_as(policy, CallerFacts::Identity { identity: &identity, credential })
     }

@@ -49,7 +49,7 @@ pub(in crate::store) fn start(
     thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || {
-            Writer { settings, shared, sealer, syncer, open: None, whole: true }.run(jobs)
+            Writer { settings, shared, sealer, syncer, open: None, whole: true }.run(jobs);
         })
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }

@@ -43,6 +43,7 @@ impl Verb for Lease {
             kind: CredentialKind::Lease,
             identity: self.identity,
             parent: None,
+            elevation: None,
             handle: None,
             resource: "database/a/b".parse()?,
             state: self.state,

@@ -1,21 +1,30 @@
 //! One proper request for each RPC: what is refused is refused for who asks.
 
+use std::collections::BTreeMap;
+
 use prost::Message as _;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CancelRecoveryRequest, CreateGroupRequest,
-    CreateTokenRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetHoldingsRequest,
-    GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest, IssueCertificateRequest,
+    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
+    CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
+    CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
+    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
+    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
+    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
+    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListEntriesRequest, ListGrantsRequest,
+    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
+    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
     ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, ResumeIdentityRequest, RetireIdentityRequest,
-    RevokeCertificateRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
+    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
+    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
+    ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
+    RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
     SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, WhoAmIRequest, add_grant_request,
+    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
+    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
 use crate::support::logins::registration;
@@ -38,6 +47,8 @@ pub(super) struct Things {
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
     pub(super) role: PutDatabaseRoleRequest,
+    /// Elevations that the machine asked for, by what is done to them; each with its hash.
+    pub(super) elevations: BTreeMap<&'static str, (String, String)>,
     /// The recovery of an administrator, which waits.
     pub(super) recovery: String,
 }
@@ -46,6 +57,8 @@ const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
 /// Who is retired.
 pub(super) const LEAVER: &str = "leaver";
+/// The id of a factor that nobody has.
+const NO_FACTOR: &str = "018f0000-0000-7000-8000-000000000000";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
 
@@ -58,8 +71,10 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "GrantService" => grants(method, of),
         "DatabaseService" => database(method, of),
         "LeaseService" => leases(method, of),
+        "FactorService" => factors(method, of),
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
+        "ElevationService" => elevations(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
@@ -186,6 +201,22 @@ fn leases(method: &str, of: &Things) -> Vec<u8> {
     }
 }
 
+fn factors(method: &str, of: &Things) -> Vec<u8> {
+    let (identity, reason) = (of.owner.clone(), String::new());
+    let (id, code) = (NO_FACTOR.to_owned(), "123456".to_owned());
+    match method {
+        "InviteFactor" => InviteFactorRequest { identity, ttl_s: 0, reason }.encode_to_vec(),
+        "EnrolFactor" => EnrolFactorRequest::default().encode_to_vec(),
+        "ConfirmFactor" => ConfirmFactorRequest { id, code }.encode_to_vec(),
+        "MakeRecoveryCodes" => MakeRecoveryCodesRequest {}.encode_to_vec(),
+        "VerifyFactor" => VerifyFactorRequest { code }.encode_to_vec(),
+        "ListFactors" => ListFactorsRequest { identity }.encode_to_vec(),
+        "RemoveFactor" => RemoveFactorRequest { id }.encode_to_vec(),
+        "ResetFactors" => ResetFactorsRequest { identity, reason }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
 fn tokens(method: &str, of: &Things) -> Vec<u8> {
     let (accessor, identity) = (of.token.clone(), of.machine.clone());
     match method {
@@ -243,6 +274,53 @@ fn records(method: &str) -> Vec<u8> {
         "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
         "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
         "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+/// An elevation role that the machine may ask for, and dave approves.
+pub(super) fn elevation_role() -> ElevationRole {
+    ElevationRole {
+        name: "night".into(),
+        requesters: vec!["data-etl".into()],
+        resources: vec!["database/**".into()],
+        actions: vec!["database.credentials".into()],
+        steps: vec![ElevationStep { approvals: 1, groups: vec!["security".into()], owners: false }],
+        ..Default::default()
+    }
+}
+
+/// What the machine asks for.
+pub(super) fn elevation() -> RequestElevationRequest {
+    let resources = vec!["database/analytics/writer".into()];
+    RequestElevationRequest { role: "night".into(), resources, ..Default::default() }
+}
+
+fn elevations(method: &str, of: &Things) -> Vec<u8> {
+    let (id, scope_hash) = of.elevations.get(method).cloned().unwrap_or_default();
+    match method {
+        "PutRole" => PutElevationRoleRequest { role: Some(elevation_role()) }.encode_to_vec(),
+        "ConfirmRole" => {
+            ConfirmElevationRoleRequest { name: "night".into(), version: 1 }.encode_to_vec()
+        }
+        "GetRole" => GetElevationRoleRequest { name: "night".into() }.encode_to_vec(),
+        "ListRoles" => ListElevationRolesRequest::default().encode_to_vec(),
+        "RequestElevation" => elevation().encode_to_vec(),
+        "ListElevations" => ListElevationsRequest::default().encode_to_vec(),
+        "WatchElevations" => WatchElevationsRequest {}.encode_to_vec(),
+        "ReviewElevation" => {
+            let verdict = "accepted".into();
+            ReviewElevationRequest { id, verdict, ..Default::default() }.encode_to_vec()
+        }
+        "GetElevation" => GetElevationRequest { id }.encode_to_vec(),
+        "ApproveElevation" => {
+            ApproveElevationRequest { id, scope_hash, ..Default::default() }.encode_to_vec()
+        }
+        "DenyElevation" => DenyElevationRequest { id, ..Default::default() }.encode_to_vec(),
+        "WithdrawElevation" => WithdrawElevationRequest { id }.encode_to_vec(),
+        "ActivateElevation" => ActivateElevationRequest { id }.encode_to_vec(),
+        "ExtendElevation" => ExtendElevationRequest { id, ..Default::default() }.encode_to_vec(),
+        "RevokeElevation" => RevokeElevationRequest { id, ..Default::default() }.encode_to_vec(),
         _ => unknown(method),
     }
 }

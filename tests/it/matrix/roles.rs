@@ -1,21 +1,27 @@
 //! Who asks: one caller for each column of the page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
+use strongroom::proto::elevation_service_client::ElevationServiceClient;
+use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    AddGrantRequest, AddMemberRequest, ApproveElevationRequest, CreateGroupRequest, Elevation,
+    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutElevationRoleRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
 };
 use strongroom::server::{First, Founding, Ingredients, Node, found};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::requests::{LEAVER, SPARE, Things, certificate_role, request};
+use super::requests::{
+    LEAVER, SPARE, Things, certificate_role, elevation, elevation_role, request,
+};
 use super::wire::call;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr, location, pin};
@@ -102,6 +108,7 @@ impl Scene {
                 .id,
             connection: world.connection(),
             role: world.role(),
+            elevations: elevations(&world, &granted, &other).await,
             recovery: recovery(f).await,
         };
         let founded = Bootstrapped::new(&f.parts).await;
@@ -129,6 +136,46 @@ impl Scene {
         }
         answers
     }
+}
+
+/// Makes an elevation for each verb that does something to one: the machine asks, dave approves.
+async fn elevations(
+    world: &World,
+    machine: &Channel,
+    dave: &Channel,
+) -> BTreeMap<&'static str, (String, String)> {
+    let mut groups = GroupServiceClient::new(world.admin.clone());
+    let security = CreateGroupRequest { name: "security".into(), ..Default::default() };
+    groups.create_group(security).await.unwrap();
+    let member = AddMemberRequest { group: "security".into(), identity: "dave".into() };
+    groups.add_member(member).await.unwrap();
+    let role = PutElevationRoleRequest { role: Some(elevation_role()) };
+    ElevationServiceClient::new(world.admin.clone()).put_role(role).await.unwrap();
+    let mut theirs = ElevationServiceClient::new(machine.clone());
+    let mut made = BTreeMap::new();
+    for (method, approved) in [
+        ("GetElevation", false),
+        ("ReviewElevation", false),
+        ("ApproveElevation", false),
+        ("DenyElevation", false),
+        ("WithdrawElevation", false),
+        ("RevokeElevation", false),
+        ("ActivateElevation", true),
+        ("ExtendElevation", true),
+    ] {
+        let asked = theirs.request_elevation(elevation()).await.unwrap().into_inner();
+        let Elevation { id, scope_hash, .. } = asked.elevation.unwrap();
+        if approved {
+            let approve = ApproveElevationRequest {
+                id: id.clone(),
+                scope_hash: scope_hash.clone(),
+                ..Default::default()
+            };
+            ElevationServiceClient::new(dave.clone()).approve_elevation(approve).await.unwrap();
+        }
+        made.insert(method, (id, scope_hash));
+    }
+    made
 }
 
 /// Begins what is to be cancelled.

@@ -108,6 +108,7 @@ fn random_credential(dice: &mut Dice) -> CredentialRow {
         kind: dice.pick(CredentialKind::ALL),
         identity: IdentityId(id(dice.roll(5))),
         parent: some(dice).then(|| CredentialId(id(3))),
+        elevation: None,
         handle: some(dice).then(|| vec![dice.roll::<u8>(20); 32]),
         resource: "database/analytics/reader".parse().unwrap(),
         state: dice.pick(CredentialState::ALL),

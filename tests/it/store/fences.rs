@@ -16,6 +16,7 @@ fn lease(number: u64, of: IdentityId, epoch: i64) -> Act {
         kind: CredentialKind::Lease,
         identity: of,
         parent: None,
+        elevation: None,
         handle: None,
         resource: "database/analytics/reader".parse().unwrap(),
         state: CredentialState::Active,

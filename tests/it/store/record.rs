@@ -53,6 +53,7 @@ pub(super) fn entry(dice: &mut Dice, at: i64) -> Entry {
             id: (object < 30).then(|| id(object + 1_000)),
         }],
         decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
+        factors: Vec::new(),
         private: (0..dice.roll::<u8>(3))
             .map(|n| (Field::Reason, format!("because {n}").into()))
             .collect(),
@@ -319,6 +320,7 @@ fn large_leaf() -> Vec<u8> {
         action: &action,
         resources: vec![],
         decision: DecisionFact { allowed: true, reason: "grant", by: "g".into() },
+        factors: Vec::new(),
         private: vec![],
     };
     facts.encode(&Ending::plain("OK"), &SystemEntropy).unwrap().leaf

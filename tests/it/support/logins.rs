@@ -107,6 +107,7 @@ impl Verb for Sign {
             kind: CredentialKind::Login,
             identity: found.id,
             parent: None,
+            elevation: None,
             handle: Some(sha256(&signed.der).to_vec()),
             resource: ResourceName::join("identities", &[found.name.as_str()])?,
             state: CredentialState::Active,

@@ -8,6 +8,8 @@ use parking_lot::Mutex;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
+use strongroom::proto::IssueLoginCertificateRequest;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found};
 use strongroom::store::Location;
 use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
@@ -15,6 +17,7 @@ use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::log::Log;
+use super::logins::registration;
 use super::postgres::Postgres;
 
 /// The double's PIN.
@@ -103,6 +106,29 @@ impl Fixture {
 
     /// A vault at a place of the test's own making.
     pub(crate) async fn at(dir: TempDir, location: Location) -> Self {
+        Self::founded(dir, location, true).await
+    }
+
+    /// A vault that is not marked as development, with an administrator that its bootstrap
+    /// certificate registered.
+    pub(crate) async fn earnest(backend: Backend) -> Self {
+        let dir = TempDir::new().unwrap();
+        let location = location(backend, dir.path()).await;
+        let mut f = Self::founded(dir, location, false).await;
+        let bootstrap = f.connect(&f.admin).await;
+        let mut client = IdentityServiceClient::new(bootstrap);
+        client.create_identity(registration("admin", "human", "")).await.unwrap();
+        let (key_pem, csr_pem) = csr();
+        let name = "admin".to_owned();
+        // Long enough for tests that turn the clock by days.
+        let ttl_s = 20 * 86_400;
+        let request = IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
+        let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
+        f.admin = Login { key_pem, certificate_pem: issued.certificate_pem };
+        f
+    }
+
+    async fn founded(dir: TempDir, location: Location, dev: bool) -> Self {
         Log::begin();
         let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
         let clock = Arc::new(TestClock(Mutex::default()));
@@ -124,8 +150,11 @@ impl Fixture {
         let founding = Founding {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
             origin: "vault.test/log".to_owned(),
-            dev: true,
-            first: First::Administrator(Request::parse(request.as_bytes()).unwrap()),
+            dev,
+            first: match Request::parse(request.as_bytes()).unwrap() {
+                request if dev => First::Administrator(request),
+                request => First::Bootstrap(request),
+            },
         };
         let founded = found(&parts, &founding, pin()).await.unwrap();
         let admin = Login { key_pem, certificate_pem: founded.certificate_pem };

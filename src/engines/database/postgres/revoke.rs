@@ -38,37 +38,47 @@ impl<'a> Revocation<'a> {
 
     /// Runs until the role is gone, and once more from the start where a connection broke.
     pub(super) async fn run(&self) -> Result<()> {
-        match self.attempt().await {
-            Err(TargetError::Unreachable(Outage::Lost)) => self.attempt().await,
+        match self.attempt(self.pool.acquire().await?).await {
+            Err(TargetError::Unreachable(Outage::Lost)) => {
+                self.attempt(self.pool.acquire_checked().await?).await
+            }
             outcome => outcome,
         }
     }
 
-    async fn attempt(&self) -> Result<()> {
-        let mut session = self.pool.acquire_checked().await?;
+    async fn attempt(&self, mut session: Session) -> Result<()> {
         let Some(oid) = oid(&mut session, self.name).await? else {
             return Ok(());
         };
-        self.insist(&mut session, Step::Disable, &sql::disable(self.name)).await?;
-        self.insist(&mut session, Step::Join, &sql::join(self.name)).await?;
+        self.disable(&mut session).await?;
         let mut last = TargetError::StillConnected;
         for _ in 0..ROUNDS {
             end_sessions(&mut session, &oid).await?;
-            self.dispose_everywhere(&mut session, &oid).await?;
-            match self.insist(&mut session, Step::Drop, &sql::drop_role(self.name)).await {
-                Ok(()) => {}
-                Err(error) if sql::is_dependency(&error) => {
-                    last = error;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            if self::oid(&mut session, self.name).await?.is_none() {
+            let here = self.dispose_elsewhere(&mut session, &oid).await?;
+            let drop = sql::drop_role(self.name);
+            let text = if here { format!("{};\n{drop}", self.dispose()) } else { drop };
+            match self.insist(&mut session, Step::Drop, &text).await {
                 // A login that was under way when logins ended may have come in since.
-                return end_sessions(&mut session, &oid).await;
+                Ok(()) => return end_sessions(&mut session, &oid).await,
+                Err(error) if sql::is_dependency(&error) => last = error,
+                Err(error) => return Err(error),
             }
         }
         Err(last)
+    }
+
+    /// Ends logins, and lets the management account act for the role. What is sent together is one
+    /// round trip and one transaction of the target; where the second fails, the first stands.
+    async fn disable(&self, session: &mut Session) -> Result<()> {
+        let (disable, join) = (sql::disable(self.name), sql::join(self.name));
+        let both = format!("{disable};\n{join}");
+        match self.insist(session, Step::Disable, &both).await {
+            Err(TargetError::Refused { .. }) => {
+                self.insist(session, Step::Disable, &disable).await?;
+                self.insist(session, Step::Join, &join).await
+            }
+            outcome => outcome,
+        }
     }
 
     /// Runs a text until it is done, or the role is gone, which is as good.
@@ -92,9 +102,17 @@ impl<'a> Revocation<'a> {
         }
     }
 
-    /// Leaves the role without anything in any database of the cluster. `pg_shdepend` is shared: it
-    /// names the databases where something depends on the role, whichever one asks.
-    async fn dispose_everywhere(&self, session: &mut Session, oid: &str) -> Result<()> {
+    /// Writes the statements that leave the role without anything in the database that they run in.
+    fn dispose(&self) -> String {
+        let mut statements = vec![sql::GRANT_LOCK.to_owned()];
+        statements.extend(sql::dispose(self.name, self.disposal));
+        statements.join(";\n")
+    }
+
+    /// Leaves the role without anything in any other database of the cluster. `pg_shdepend` is
+    /// shared: it names the databases where something depends on the role, whichever one asks. Tells
+    /// whether something does in this one.
+    async fn dispose_elsewhere(&self, session: &mut Session, oid: &str) -> Result<bool> {
         let rows = session
             .rows(
                 Step::Look,
@@ -107,15 +125,13 @@ impl<'a> Revocation<'a> {
                 &[oid, self.pool.database()],
             )
             .await?;
-        let mut statements = vec![sql::GRANT_LOCK.to_owned()];
-        statements.extend(sql::dispose(self.name, self.disposal));
-        let text = statements.join(";\n");
+        let mut here = false;
         for row in rows {
             let [database, enterable] = row.as_slice() else {
                 return Err(TargetError::Internal);
             };
             if database == self.pool.database() {
-                self.insist(session, Step::Dispose, &text).await?;
+                here = true;
                 continue;
             }
             let leftover = || TargetError::Leftover { database: database.clone() };
@@ -123,14 +139,14 @@ impl<'a> Revocation<'a> {
                 return Err(leftover());
             }
             match self.pool.enter(database).await {
-                Ok(mut there) => self.insist(&mut there, Step::Dispose, &text).await?,
+                Ok(mut there) => self.insist(&mut there, Step::Dispose, &self.dispose()).await?,
                 // Dropped since: nothing of the role is left in it, as the next look tells.
                 Err(TargetError::Refused { sqlstate, .. }) if sqlstate == "3D000" => {}
                 Err(TargetError::Refused { .. }) => return Err(leftover()),
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(here)
     }
 }
 

@@ -1,0 +1,39 @@
+//! Elevations: rights for a time, asked for, approved by others, over by themselves.
+//!
+//! What an elevation in force gives is looked at where decisions are made, in `src/vault/`; here is
+//! how it comes to be and how it ends. `docs/elevation.md` tells all of it.
+
+mod act;
+mod case;
+mod definition;
+mod eligible;
+mod keep;
+mod list;
+mod propose;
+mod request;
+mod review;
+mod roles;
+mod scope;
+mod show;
+mod ticket;
+mod watch;
+mod window;
+
+pub use act::{Act, Activate, Approve, Change, Deny, Revoke, Withdraw};
+pub use definition::{RoleDefinition, Step, current_step};
+pub use keep::KeepElevation;
+pub use list::ListElevations;
+pub use propose::{ApplyRole, ConfirmRole, Proposal};
+pub use request::{Asked, ExtendElevation, RequestElevation};
+pub use review::{Review, ReviewElevation, ReviewVerdict};
+pub use roles::{ElevationRole, ListRoles, PutRole, ShowRole};
+pub use show::{Elevation, ShowElevation, ShownVote};
+pub use watch::WatchElevations;
+pub use window::Window;
+
+use crate::error::Error;
+
+/// Answers that there is no such elevation, or none that the caller may see.
+fn unknown() -> Error {
+    Error::not_found("there is no such elevation that you may see")
+}
