@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # The system's own: its modules are there that scripts/deps.sh looked for.
 readonly PYTHON=/usr/bin/python3
 readonly LEASE_S=15
+readonly ELEVATION_S=12
 began=$SECONDS
 home=
 target=
@@ -161,10 +162,12 @@ CREATE ROLE analytics_owner;
 CREATE TABLE visits (day date PRIMARY KEY, visits int NOT NULL);
 INSERT INTO visits VALUES ('2026-01-01', 120), ('2026-01-02', 154), ('2026-01-03', 98);
 GRANT SELECT ON visits TO analytics_reader;
+ALTER TABLE visits OWNER TO analytics_owner;
+GRANT USAGE, CREATE ON SCHEMA public TO analytics_owner;
 CREATE ROLE strongroom LOGIN CREATEROLE PASSWORD '$(<"$home/account")';
 GRANT pg_signal_backend TO strongroom;
 GRANT analytics_reader TO strongroom WITH ADMIN OPTION;
-GRANT analytics_owner TO strongroom;
+GRANT analytics_owner TO strongroom WITH ADMIN OPTION;
 SQL
     say "$(ask -c 'SELECT version()' | cut -d, -f1) on 127.0.0.1:$target_port"
     say "the vault's own account there is no superuser"
@@ -326,8 +329,63 @@ run_job() {
     say "connection, role and token are dead"
 }
 
+# The code of an authenticator with the second administrator's secret.
+authenticator() {
+    "$PYTHON" -c 'import base64, hashlib, hmac, struct, sys, time
+secret = base64.b32decode(open(sys.argv[1]).read() + "=" * (-len(open(sys.argv[1]).read()) % 8))
+tag = hmac.new(secret, struct.pack(">Q", int(time.time()) // 30), hashlib.sha1).digest()
+at = tag[-1] & 15
+print("%06d" % ((struct.unpack(">I", tag[at:at + 4])[0] & 0x7FFFFFFF) % 1000000))' \
+        "$(field "$home/ready.json" second_totp_file)"
+}
+
+elevate() {
+    step "9. An administrator asks for rights for $ELEVATION_S s; somebody else approves; time takes them back"
+    cp "$(field "$home/ready.json" second_cert_file)" "$home/second.crt"
+    cp "$(field "$home/ready.json" second_key_file)" "$home/second.key"
+    run strongroom db role put analytics/admin --member-of analytics_owner \
+        --owner-role analytics_owner --ttl 1h --max-ttl 8h
+    run as second strongroom elevate role put db-admin --purpose 'repairs the analytics database' \
+        --requester admin --resource 'database/analytics/*' --action database.credentials \
+        --for 1h --step 1:administrators --factor-to-approve totp --reason-required --ticket 'OPS-#'
+    say "without an elevation, an administrator has no way into the database either:"
+    must_end_with 4 strongroom db creds analytics/admin
+    run strongroom elevate request --role db-admin --resource database/analytics/admin \
+        --for "${ELEVATION_S}s" --reason 'rebuilds an index' --ticket OPS-12
+    strongroom --output json elevate list >"$home/elevations.json"
+    local id
+    id=$(field "$home/elevations.json" 0 id)
+    say "nobody approves what they asked for themselves:"
+    must_end_with 4 strongroom elevate approve "$id"
+    say "the second administrator has to prove a factor first, and does, with a code"
+    must_end_with 4 as second strongroom elevate approve "$id"
+    typed as second strongroom factor verify
+    authenticator | as second strongroom factor verify | shown
+    run as second strongroom elevate approve "$id" --reason 'agreed'
+    run strongroom elevate activate "$id"
+    typed strongroom db creds analytics/admin --format env
+    strongroom db creds analytics/admin --format env >"$home/ci.env"
+    role=$(sed -n "s/^export PGUSER='\(.*\)'$/\1/p" "$home/ci.env")
+    client -c 'CREATE INDEX visits_by_count ON visits (visits)'
+    say "it logs in as $role, and makes its index; now it waits for its time to run out"
+    client -c 'SELECT pg_sleep(120)' >/dev/null 2>"$home/ci.cut" &
+    job_pid=$!
+    ! wait "$job_pid" || die "its connection was not cut"
+    job_pid=
+    shown <"$home/ci.cut"
+    local tries
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname = '$role'") != 0 ]] || break
+        sleep 0.1
+    done
+    [[ $tries -lt 100 ]] || die "the role $role is left"
+    must_end_with 4 strongroom db creds analytics/admin
+    run strongroom elevate show "$id"
+    say "over by itself: connection, role and right are gone"
+}
+
 show_record() {
-    step "9. The record of all of it, verified; then altered by hand"
+    step "10. The record of all of it, verified; then altered by hand"
     # What ends by itself is in the record like everything else, a moment later.
     local tries
     for ((tries = 0; tries < 50; tries++)); do
@@ -405,10 +463,11 @@ main() {
     refuse_stranger
     end_lease
     run_job
+    elevate
     show_record
     failed=0
     if [[ ${KEEP:-} != 1 ]]; then
-        step "10. Everything is stopped and removed"
+        step "11. Everything is stopped and removed"
         local vault=$vault_pid postgres
         postgres=$(<"$target/pid")
         kill -TERM "$vault"

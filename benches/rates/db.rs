@@ -22,6 +22,7 @@ use strongroom::proto::{
     add_grant_request,
 };
 use strongroom::types::SecretBytes;
+use tonic::transport::Channel;
 
 use crate::echo;
 use crate::insert;
@@ -52,7 +53,7 @@ impl Target {
         format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable")
     }
 
-    async fn connect(&self) -> PgConnection {
+    pub(crate) async fn connect(&self) -> PgConnection {
         PgConnectOptions::from_str(&self.url()).unwrap().connect().await.unwrap()
     }
 }
@@ -75,7 +76,8 @@ pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
     let mut setup = target.connect().await;
     setup.execute("CREATE ROLE readers NOLOGIN; CREATE ROLE owners NOLOGIN").await.unwrap();
     let channels = vault.channels(CONCURRENCY).await;
-    configure(&channels[0], &target).await;
+    configure(&channels[0], &target, "bench").await;
+    grant(&channels[0]).await;
     let mut connections = Vec::new();
     for _ in 0..CONCURRENCY {
         connections.push(Arc::new(tokio::sync::Mutex::new(target.connect().await)));
@@ -132,10 +134,11 @@ fn bare_server(connections: &[Arc<tokio::sync::Mutex<PgConnection>>]) -> echo::W
     })
 }
 
-async fn configure(channel: &tonic::transport::Channel, target: &Target) {
+/// Connects the vault to a target, with a role `reader`.
+pub(crate) async fn configure(channel: &Channel, target: &Target, name: &str) {
     let mut database = DatabaseServiceClient::new(channel.clone());
     let connection = PutConnectionRequest {
-        name: "bench".to_owned(),
+        name: name.to_owned(),
         host: "127.0.0.1".to_owned(),
         port: i32::from(target.port),
         database: "postgres".to_owned(),
@@ -146,13 +149,16 @@ async fn configure(channel: &tonic::transport::Channel, target: &Target) {
     };
     database.put_connection(connection).await.unwrap();
     let role = PutDatabaseRoleRequest {
-        connection: "bench".to_owned(),
+        connection: name.to_owned(),
         name: "reader".to_owned(),
         member_of: vec!["readers".to_owned()],
         owner_role: "owners".to_owned(),
         ..PutDatabaseRoleRequest::default()
     };
     database.put_role(role).await.unwrap();
+}
+
+async fn grant(channel: &Channel) {
     let grant = AddGrantRequest {
         idempotency_key: "a-grant-of-credentials-for-the-bench".to_owned(),
         subject: Some(add_grant_request::Subject::Identity("admin".to_owned())),

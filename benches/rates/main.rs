@@ -16,6 +16,7 @@
 
 mod db;
 mod echo;
+mod elevation;
 mod insert;
 mod load;
 mod many;
@@ -64,6 +65,9 @@ fn main() {
         }
         if wants("db_creds") {
             rows.extend(db::measure(&vault).await);
+        }
+        if wants("elevation") {
+            rows.extend(elevation::measure(&vault).await);
         }
         vault.node.stop().await.expect("the node stops");
         if wants("suspend") {

@@ -190,7 +190,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::policy::{Cidr, GrantSubject};
+    use crate::policy::{Cidr, GrantOrigin, GrantSubject};
     use crate::types::{GrantId, Id, IdentityId, IdentityState, Tier};
 
     const NOW: UnixMillis = UnixMillis(1_000);

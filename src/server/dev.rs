@@ -1,5 +1,7 @@
 //! `strongroom dev`: everything for a first try in one process, marked as development for ever.
 
+mod second;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::assemble;
 use super::files;
-use super::found::{First, Founding, found};
+use super::found::{ADMIN, First, Founding, SECOND, found};
 use super::life::Life;
 use super::node::Node;
 use super::run::{environment, failed, in_runtime};
@@ -29,11 +31,21 @@ const RENEW_BEFORE: Duration = Duration::from_hours(12);
 /// How often that is looked at while it serves.
 const RENEW_EVERY: Duration = Duration::from_mins(10);
 
-/// What the administrator of a development vault has.
+/// What an administrator of a development vault has.
 struct Files {
+    name: &'static str,
     cert: PathBuf,
     key: PathBuf,
-    ca: PathBuf,
+}
+
+/// Where the authority is that everybody trusts.
+fn ca(dir: &Path) -> PathBuf {
+    dir.join("ca.pem")
+}
+
+/// Where the secret of the second administrator's factor is.
+fn totp(dir: &Path) -> PathBuf {
+    dir.join("second.totp")
 }
 
 /// Starts.
@@ -54,16 +66,19 @@ pub(super) fn run(global: &Global, args: &DevArgs) -> Outcome {
         let signals = Signals::watch().map_err(|error| failed(&error))?;
         let _lock = files::lock(&dir).map_err(|error| failed(&error))?;
         let node = begin(&dir, &config).await.map_err(|error| failed(&error))?;
-        let files = Files::of(&dir);
+        let [admin, second] = Files::both(&dir);
         let ready = json!({
             "grpc_addr": node.grpc_addr,
             "http_addr": node.http_addr,
-            "ca_file": files.ca,
-            "admin_cert_file": files.cert,
-            "admin_key_file": files.key,
+            "ca_file": ca(&dir),
+            "admin_cert_file": admin.cert,
+            "admin_key_file": admin.key,
+            "second_cert_file": second.cert,
+            "second_key_file": second.key,
+            "second_totp_file": totp(&dir),
         });
         match global.output {
-            Format::Human => print(&welcome(&dir, &files, &node))?,
+            Format::Human => print(&welcome(&dir, &node))?,
             Format::Json => print(&json_text(&ready))?,
         }
         if let Some(path) = &args.ready_file {
@@ -96,24 +111,29 @@ async fn begin(dir: &Path, config: &Config) -> Result<Node> {
     let pin = make_token(dir, config)?;
     let token = assemble::token(config)?;
     let parts = assemble::ingredients(config, std::sync::Arc::clone(&token))?;
-    let files = Files::of(dir);
-    let (_, public) = files.key()?;
+    let [admin, second] = Files::both(dir);
+    let (_, public) = admin.key()?;
     let founding = Founding {
         trust_domain: config.vault.trust_domain.parse()?,
         origin: config.record.origin.clone(),
         dev: true,
-        first: First::Administrator(Request::of_key(public)),
+        first: First::Administrators(Request::of_key(public)),
     };
     match found(&parts, &founding, pin).await {
         Ok(founded) => {
-            files::replace(&files.cert, founded.certificate_pem.as_bytes(), 0o600)?;
+            files::replace(&admin.cert, founded.certificate_pem.as_bytes(), 0o600)?;
         }
         Err(Error::AlreadyExists(_)) => {}
         Err(error) => return Err(error),
     }
     let node = start(config, token, Mark::Development).await?;
-    files::replace(&files.ca, node.root_pem.as_bytes(), 0o644)?;
-    if let Err(error) = renew(&node.life, &files).await {
+    files::replace(&ca(dir), node.root_pem.as_bytes(), 0o644)?;
+    let logins = async {
+        renew(&node.life, &admin).await?;
+        renew(&node.life, &second).await?;
+        second::enrol(&node, &second, &totp(dir)).await
+    };
+    if let Err(error) = logins.await {
         node.stop().await?;
         return Err(error);
     }
@@ -144,8 +164,11 @@ fn make_token(dir: &Path, config: &Config) -> Result<SecretBytes> {
 }
 
 impl Files {
-    fn of(dir: &Path) -> Self {
-        Self { cert: dir.join("admin.pem"), key: dir.join("admin.key"), ca: dir.join("ca.pem") }
+    fn both(dir: &Path) -> [Self; 2] {
+        [ADMIN, SECOND].map(|name| {
+            let [cert, key] = ["pem", "key"].map(|end| dir.join(format!("{name}.{end}")));
+            Self { name, cert, key }
+        })
     }
 
     /// Reads the administrator's key, making it where there is none.
@@ -182,27 +205,34 @@ async fn renew(life: &Life, files: &Files) -> Result<()> {
     let request = Request::of_key(public);
     let vault = life.vault();
     let ctx = vault.context(Caller::System(WORKER), None)?;
-    let made = vault.run(&ctx, RenewAdministrator { authorities, request }).await?;
+    let made = vault
+        .run(&ctx, RenewAdministrator { name: files.name.parse()?, authorities, request })
+        .await?;
     files::replace(&files.cert, made.pem().as_bytes(), 0o600)
 }
 
 fn keep_renewing(node: &Node, dir: PathBuf) {
     let (life, group) = (node.life.clone(), node.tasks().clone());
     drop(node.tasks().spawn(async move {
-        let files = Files::of(&dir);
+        let both = Files::both(&dir);
         loop {
             tokio::select! {
                 () = group.stopping() => return,
                 () = tokio::time::sleep(RENEW_EVERY) => {}
             }
-            if let Err(error) = renew(&life, &files).await {
-                tracing::warn!(%error, "the administrator's certificate could not be renewed");
+            for files in &both {
+                if let Err(error) = renew(&life, files).await {
+                    let name = files.name;
+                    tracing::warn!(%error, name, "an administrator's certificate was not renewed");
+                }
             }
         }
     }));
 }
 
-fn welcome(dir: &Path, files: &Files, node: &Node) -> String {
+fn welcome(dir: &Path, node: &Node) -> String {
+    let [admin, second] = Files::both(dir);
+    let secret = std::fs::read_to_string(totp(dir)).unwrap_or_default();
     let state = if node.life.standing().is_serving() {
         String::new()
     } else {
@@ -220,13 +250,19 @@ fn welcome(dir: &Path, files: &Files, node: &Node) -> String {
          export STRONGROOM_CERT={cert}\n\
          export STRONGROOM_KEY={key}\n\
          strongroom whoami\n\n\
+         There is another, `second`, who approves what you ask for. To be that one:\n\n\
+         export STRONGROOM_CERT={second_cert}\n\
+         export STRONGROOM_KEY={second_key}\n\
+         strongroom factor verify      # codes: an authenticator app with the secret {secret}\n\n\
          Metrics and health: http://{http}/metrics, /healthz, /readyz\n\
          Start it again with: strongroom dev --dir {dir}\n",
         dir = dir.display(),
         grpc = node.grpc_addr,
-        ca = quote(&files.ca),
-        cert = quote(&files.cert),
-        key = quote(&files.key),
+        ca = quote(&ca(dir)),
+        cert = quote(&admin.cert),
+        key = quote(&admin.key),
+        second_cert = quote(&second.cert),
+        second_key = quote(&second.key),
     )
 }
 

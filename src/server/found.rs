@@ -24,7 +24,7 @@ use crate::store::{
     Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
 };
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, GroupId, Id, IdentityId, IdentityName,
+    CredentialId, CredentialKind, CredentialState, Entropy, GroupId, Id, IdentityId, IdentityName,
     IdentityState, Kind, RequestId, ResourceName, SecretBytes, Serial, TaskGroup, Tier, UnixMillis,
     VaultId,
 };
@@ -43,11 +43,17 @@ pub struct Founding {
     pub first: First,
 }
 
+/// The administrators of a development vault.
+pub(super) const ADMIN: &str = "admin";
+pub(super) const SECOND: &str = "second";
+
 /// Who may log in first.
 #[derive(Debug, Clone)]
 pub enum First {
     /// The human `admin`, an administrator: for development alone.
     Administrator(Request),
+    /// The same and the human `second`, another: one person can play both sides of an approval.
+    Administrators(Request),
     /// The bootstrap certificate: registers administrators for 24 h, and no more.
     Bootstrap(Request),
 }
@@ -69,7 +75,7 @@ pub struct Founded {
 /// [`Error::AlreadyExists`] when the store holds one; [`Error::Precondition`] for an administrator
 /// made by hand outside development; what HSM and store answer.
 pub async fn found(parts: &Ingredients, founding: &Founding, pin: SecretBytes) -> Result<Founded> {
-    if !founding.dev && matches!(founding.first, First::Administrator(_)) {
+    if !founding.dev && !matches!(founding.first, First::Bootstrap(_)) {
         return Err(Error::precondition(
             "only a development vault is founded with an administrator; others with a bootstrap",
         ));
@@ -218,6 +224,8 @@ struct FirstRows {
     identity: IdentityRow,
     group: GroupRow,
     member: Option<MemberRow>,
+    /// Another administrator, whom nobody has a login for yet.
+    second: Option<(IdentityRow, MemberRow)>,
     credential: CredentialRow,
     pem: String,
 }
@@ -226,7 +234,9 @@ impl First {
     /// What it is, what it is called, and its key.
     pub(super) const fn parts(&self) -> (Kind, &'static str, &Request) {
         match self {
-            Self::Administrator(request) => (Kind::Human, "admin", request),
+            Self::Administrator(request) | Self::Administrators(request) => {
+                (Kind::Human, ADMIN, request)
+            }
             Self::Bootstrap(request) => (Kind::Bootstrap, "bootstrap", request),
         }
     }
@@ -250,40 +260,24 @@ impl FirstRows {
         let certificate = issue(parts.hsm.as_ref(), login, &template, &serial, now).await?;
         let by = id.to_string();
         let group_id = GroupId(Id::ordered(now, entropy)?);
-        let member = (kind == Kind::Human).then(|| -> Result<MemberRow> {
-            Ok(MemberRow {
-                id: Id::ordered(now, entropy)?,
-                group_id,
-                identity_id: id,
-                active: true,
-                changed_at: now,
-                changed_by: by.clone(),
-            })
-        });
-        let member = member.transpose()?;
+        let member =
+            (kind == Kind::Human).then(|| member_of(entropy, group_id, id, now)).transpose()?;
+        let second = match founding.first {
+            First::Administrators(_) => {
+                let id = IdentityId(Id::ordered(now, entropy)?);
+                Some((
+                    identity(id, SECOND.parse()?, kind, now)?,
+                    member_of(entropy, group_id, id, now)?,
+                ))
+            }
+            First::Administrator(_) | First::Bootstrap(_) => None,
+        };
         let resource = ResourceName::join("identities", &[name.as_str()])?;
         let bootstrap = kind == Kind::Bootstrap;
         Ok(Self {
             identity: IdentityRow {
-                id,
-                name,
-                kind,
-                state: IdentityState::Active,
-                owner: id.into(),
-                owned_since: now,
-                former_owners: "[]".to_owned(),
-                person: (kind == Kind::Human).then(|| id.to_string().parse()).transpose()?,
-                purpose: "the first to log in".to_owned(),
-                needs: String::new(),
-                tier: Tier::Critical,
-                labels: "{}".to_owned(),
                 expires_at: bootstrap.then_some(certificate.not_after),
-                revocation_epoch: 1,
-                authority_rev: 1,
-                created_at: now,
-                created_by: by.clone(),
-                changed_at: now,
-                changed_by: by.clone(),
+                ..identity(id, name, kind, now)?
             },
             group: GroupRow {
                 id: group_id,
@@ -296,6 +290,7 @@ impl FirstRows {
                 changed_by: by,
             },
             member,
+            second,
             credential: login_row(parts, id, resource, &certificate, now)?,
             pem: certificate.pem(),
         })
@@ -307,6 +302,10 @@ impl FirstRows {
         if let Some(member) = &self.member {
             tx.insert(member).await?;
         }
+        if let Some((identity, member)) = &self.second {
+            tx.insert(identity).await?;
+            tx.insert(member).await?;
+        }
         tx.insert(&self.credential).await?;
         let by = self.identity.id.to_string();
         tx.insert(&RecoveryRow::never(self.identity.created_at, by)).await?;
@@ -316,6 +315,53 @@ impl FirstRows {
         }
         Ok(())
     }
+}
+
+/// Who was registered by the founding, and by nobody else.
+fn identity(
+    id: IdentityId,
+    name: IdentityName,
+    kind: Kind,
+    now: UnixMillis,
+) -> Result<IdentityRow> {
+    let by = id.to_string();
+    Ok(IdentityRow {
+        id,
+        name,
+        kind,
+        state: IdentityState::Active,
+        owner: id.into(),
+        owned_since: now,
+        former_owners: "[]".to_owned(),
+        person: (kind == Kind::Human).then(|| by.parse()).transpose()?,
+        purpose: "the first to log in".to_owned(),
+        needs: String::new(),
+        tier: Tier::Critical,
+        labels: "{}".to_owned(),
+        expires_at: None,
+        revocation_epoch: 1,
+        authority_rev: 1,
+        created_at: now,
+        created_by: by.clone(),
+        changed_at: now,
+        changed_by: by,
+    })
+}
+
+fn member_of(
+    entropy: &dyn Entropy,
+    group_id: GroupId,
+    identity_id: IdentityId,
+    now: UnixMillis,
+) -> Result<MemberRow> {
+    Ok(MemberRow {
+        id: Id::ordered(now, entropy)?,
+        group_id,
+        identity_id,
+        active: true,
+        changed_at: now,
+        changed_by: identity_id.to_string(),
+    })
 }
 
 fn login_row(

@@ -104,17 +104,7 @@ impl Subject {
             tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
         let owner = Answerable::of(tx, &identity).await?;
         let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
-        let mut named: HashMap<GroupId, Versioned<GroupRow>> =
-            identities::groups_of(tx, identity.row.id)
-                .await?
-                .into_iter()
-                .map(|group| (group.row.id, group))
-                .collect();
-        let mut groups = Vec::with_capacity(named.len());
-        for member in identities::memberships(tx, identity.row.id).await? {
-            let group = named.remove(&member.row.group_id);
-            groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
-        }
+        let groups = groups_of(tx, identity.row.id).await?;
         let mut held = Vec::with_capacity(groups.len().saturating_add(1));
         let own = std::iter::once((identity.row.id.0, identity.version));
         for (holder, version) in own.chain(groups.iter().map(|g| (g.row.id.0, g.version))) {
@@ -388,6 +378,19 @@ impl Subject {
     pub(super) fn is_large(&self) -> bool {
         weight(&self.held) > WEIGHT
     }
+}
+
+/// The groups that an identity is in: members that are what was sealed, with their groups.
+async fn groups_of(tx: &mut Tx, identity: IdentityId) -> Result<Vec<Versioned<GroupRow>>> {
+    let groups = identities::groups_of(tx, identity).await?;
+    let mut named: HashMap<GroupId, _> =
+        groups.into_iter().map(|group| (group.row.id, group)).collect();
+    let mut groups = Vec::with_capacity(named.len());
+    for member in identities::memberships(tx, identity).await? {
+        let group = named.remove(&member.row.group_id);
+        groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
+    }
+    Ok(groups)
 }
 
 /// What stands above a credential.

@@ -57,7 +57,7 @@ impl ElevationKeeper {
             .reader
             .view(move |tx| async move { Ok(elevations::roles_due(tx, now, STEP).await?) }.boxed());
         for role in read.await? {
-            let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+            let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
             let op = ApplyRole { id: role.row.id, version: role.version };
             match self.vault.run(&ctx, op).await {
                 Ok(()) | Err(Error::Conflict(_)) => {}
@@ -70,7 +70,7 @@ impl ElevationKeeper {
 
     /// Does what one is due for, unless another node was first.
     async fn keep(&self, found: &Versioned<ElevationRow>) -> Result<()> {
-        let ctx = self.vault.context(Caller::System(Self::NAME), None, None)?;
+        let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         let (id, version, state) = (found.row.id, found.version, found.row.state);
         match self.vault.run(&ctx, KeepElevation { id, version, state }).await {
             Ok(()) | Err(Error::Conflict(_)) => Ok(()),

@@ -93,12 +93,12 @@ impl Resources {
         let (noun, path) = pattern.split_once('/').unwrap_or((pattern, ""));
         // A wildcard is no segment: what it covers has no row of its own.
         let mut segments = path.split('/').map_while(|part| part.parse::<Segment>().ok());
-        let mut owned = None;
+        let mut found = None;
         match (noun, segments.next()) {
             ("database", Some(connection)) => {
                 if let Some(row) = database::connection_named(tx, &connection).await? {
                     let (owner, since) = (row.row.owner.into(), row.row.created_at);
-                    owned = Some(Owned { owner, since, by: row.row.created_by.clone() });
+                    found = Some(Owned { owner, since, by: row.row.created_by.clone() });
                     self.note(&row);
                 }
                 if let Some(role) = segments.next() {
@@ -113,7 +113,7 @@ impl Resources {
                     && let Some(row) = identity_named(tx, &name).await?
                 {
                     let (owner, since) = (row.row.owner, row.row.owned_since);
-                    owned = Some(Owned { owner, since, by: row.row.changed_by.clone() });
+                    found = Some(Owned { owner, since, by: row.row.changed_by.clone() });
                     self.note(&row);
                 }
             }
@@ -129,7 +129,7 @@ impl Resources {
             }
             (_, _) => {}
         }
-        Ok(owned)
+        Ok(found)
     }
 
     fn note<T: SealedRow>(&mut self, row: &Versioned<T>) {

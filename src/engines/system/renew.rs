@@ -1,5 +1,5 @@
-//! Renews the login certificate of the human `admin` of a development vault, for a key that was
-//! made on this machine. A vault without the mark refuses.
+//! Renews the login certificate of an administrator that a development vault was founded with, for a
+//! key that was made on this machine. A vault without the mark refuses.
 
 use std::time::Duration;
 
@@ -18,21 +18,28 @@ use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES_ONE};
 /// How long the certificate lives.
 const TTL: Duration = Duration::from_hours(7 * 24);
 
-/// Renews the certificate of `admin`.
+/// Renews the certificate of an administrator.
 #[derive(Debug)]
 pub struct RenewAdministrator {
+    /// Who: one that the founding registered.
+    pub name: IdentityName,
     /// Where the authorities are.
     pub authorities: AuthoritySlot,
     /// The new certificate's key.
     pub request: Request,
 }
 
-async fn admin(view: &View) -> Result<Versioned<IdentityRow>> {
-    let name: IdentityName = "admin".parse()?;
-    let row = view
-        .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
-        .await?;
-    row.ok_or_else(|| Error::not_found("this vault has no identity `admin`"))
+impl RenewAdministrator {
+    async fn find(&self, view: &View) -> Result<Versioned<IdentityRow>> {
+        let name = self.name.clone();
+        let row = view
+            .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
+            .await?;
+        // Who registered itself was there from the beginning.
+        row.filter(|found| found.row.created_by == found.row.id.to_string()).ok_or_else(|| {
+            Error::not_found("this vault was not founded with such an administrator")
+        })
+    }
 }
 
 #[async_trait]
@@ -45,13 +52,13 @@ impl Verb for RenewAdministrator {
         if !view.is_dev() {
             return Err(Error::precondition("only a development vault has such an administrator"));
         }
-        let admin = admin(view).await?;
+        let admin = self.find(view).await?;
         let name = ResourceName::join("identities", &[admin.row.name.as_str()])?;
         Ok(vec![Resource::named(name).with_row(admin.row.id.0, &admin)])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Signed> {
-        let admin = admin(view).await?.row;
+        let admin = self.find(view).await?.row;
         let authorities = self.authorities.current()?;
         let spiffe = SpiffeId {
             trust_domain: view.trust_domain().parse()?,
