@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc;
 
+use super::room::Room;
 use super::{Mode, drive, open};
 use crate::store::commit::{self, Lane, Shared, Told};
 use crate::store::tx::Connection;
@@ -34,7 +36,8 @@ pub(in crate::store) struct Settings {
     pub(in crate::store) path: PathBuf,
     /// Size that the file may reach, in MiB; 0 for no bound.
     pub(in crate::store) max_mib: u64,
-    /// Room within it that only suspending, revoking and sealing may use, in MiB.
+    /// Room within it, and on the disk beside it, that only suspending, revoking and sealing may
+    /// use, in MiB.
     pub(in crate::store) reserve_mib: u64,
 }
 
@@ -48,7 +51,10 @@ pub(in crate::store) fn start(
 ) -> Result<thread::JoinHandle<()>, StoreError> {
     thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || Writer { settings, shared, sealer, told, open: None }.run(jobs))
+        .spawn(move || {
+            let room = Room::beside(&settings.path, settings.reserve_mib);
+            Writer { settings, shared, sealer, told, open: None, room }.run(jobs);
+        })
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
 
@@ -60,6 +66,7 @@ struct Writer {
     /// thread, which is the only one that commits, more than the commit.
     told: mpsc::UnboundedSender<Told>,
     open: Option<Open>,
+    room: Room,
 }
 
 /// A connection with its lane, and the files that it writes.
@@ -97,6 +104,7 @@ impl Writer {
             jobs.into_iter().partition(|job| job.needs.urgent && !reserve);
         if error == StoreError::Full && !urgent.is_empty() {
             self.tell(commit::lost(rest, &error));
+            self.room.free();
             self.commit(urgent, true);
             // The next group gets the ordinary bound again.
             self.open = None;
@@ -115,6 +123,9 @@ impl Writer {
 
     fn attempt(&mut self, jobs: &mut Vec<Job>, reserve: bool) -> Result<(), StoreError> {
         if self.open.is_none() {
+            if !reserve {
+                self.room.keep();
+            }
             self.open = Some(self.connect(reserve)?);
         }
         let Some(Open { tx, lane, file }) = &mut self.open else {
@@ -132,6 +143,7 @@ impl Writer {
         }
         let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         self.tell(told);
+        self.room.keep_again();
         Ok(())
     }
 
@@ -146,6 +158,15 @@ impl Writer {
             let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(512);
             connection
                 .pragma_update(None, "max_page_count", pages.max(1))
+                .map_err(|error| super::fault(&error).0)?;
+        }
+        if reserve {
+            // What is kept is for commits: nothing of it goes into moving them to the file.
+            connection
+                .pragma_update(None, "wal_autocheckpoint", 0)
+                .and_then(|()| {
+                    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+                })
                 .map_err(|error| super::fault(&error).0)?;
         }
         // The log beside the file exists from the first read on.

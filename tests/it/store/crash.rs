@@ -1,5 +1,6 @@
 //! A process killed, or a disk that stops syncing, in the middle of commits.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -35,13 +36,14 @@ async fn child() {
     }
 }
 
-fn start(wrapper: &[&str], path: &Path) -> Child {
+fn start(wrapper: &[&str], disk: &[(&str, OsString)], path: &Path) -> Child {
     let program = std::env::current_exe().unwrap();
     let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
     Command::new(words.next().unwrap())
         .args(words)
         .args(["--exact", "store::crash::child", "--ignored", "--nocapture"])
         .env(DIR, path)
+        .envs(disk.iter().cloned())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -79,7 +81,7 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
     let place = Place::sqlite();
     let mut kept = Vec::new();
     for round in 0..4 {
-        let mut child = start(&[], &place.file());
+        let mut child = start(&[], &[], &place.file());
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut left = 30 + round * 57;
         for line in lines.map_while(Result::ok) {
@@ -100,8 +102,12 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
 }
 
 /// Lets a child run into a fault: what it kept, and the first line that says otherwise.
-fn run_into(wrapper: &[&str], place: &Place) -> (Vec<u64>, Option<String>) {
-    let mut child = start(wrapper, &place.file());
+fn run_into(
+    wrapper: &[&str],
+    disk: &[(&str, OsString)],
+    place: &Place,
+) -> (Vec<u64>, Option<String>) {
+    let mut child = start(wrapper, disk, &place.file());
     let (mut kept, mut lost) = (Vec::new(), None);
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
         if let Some(number) = line.strip_prefix("kept ") {
@@ -119,7 +125,7 @@ async fn a_write_that_fails_acknowledges_nothing() {
     let place = Place::sqlite();
     // Files of the process may not grow beyond a limit; the signal for it is ignored.
     let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""];
-    let (kept, lost) = run_into(&limited, &place);
+    let (kept, lost) = run_into(&limited, &[], &place);
     assert!(!kept.is_empty());
     let lost = lost.expect("the limit was met");
     // At the COMMIT itself nobody can tell a write that failed from a sync.
@@ -129,19 +135,11 @@ async fn a_write_that_fails_acknowledges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 async fn a_sync_that_fails_at_commit_is_an_unknown_outcome() {
     let place = Place::sqlite();
     place.node().await.close().await;
-    let inject = "inject=fsync,fdatasync:error=EIO:when=40+";
-    let traced =
-        ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", inject];
-    let usable = Command::new("strace").args(["-qqq", "-o", "/dev/null", "true"]).status();
-    if !usable.is_ok_and(|status| status.success()) {
-        eprintln!("not run: strace, which makes syncs fail, is not here or may not trace");
-        return;
-    }
-    let (kept, lost) = run_into(&traced, &place);
+    let disk = [("LD_PRELOAD", disk::shim().into()), ("DISK_SYNCS", "40".into())];
+    let (kept, lost) = run_into(&[], &disk, &place);
     assert!(!kept.is_empty());
     let lost = lost.expect("the sync failed");
     assert!(lost.ends_with("Lost(OutcomeUnknown)"), "{lost}");
