@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn a_timeout_is_read_as_the_wire_writes_it_and_nothing_else_is_one() {
         for (text, read) in [
-            ("2H", Some(Duration::from_secs(7_200))),
-            ("3M", Some(Duration::from_secs(180))),
+            ("2H", Some(Duration::from_hours(2))),
+            ("3M", Some(Duration::from_mins(3))),
             ("30S", Some(Duration::from_secs(30))),
             ("99999999m", Some(Duration::from_millis(99_999_999))),
             ("7u", Some(Duration::from_micros(7))),
