@@ -199,7 +199,7 @@ async fn mint(vault: &Vault, machine: usize) -> String {
     let node = &vault.node.vault;
     let login = CertificateDer::from_pem_slice(vault.certificate_pem.as_bytes()).unwrap();
     let admin = node.authenticate_certificate(sha256(&login), |_| true).await.unwrap();
-    let ctx = node.context(Caller::Identity(admin), None, None).unwrap();
+    let ctx = node.context(Caller::Identity(admin), None).unwrap();
     let order = Order {
         limits: TokenLimits::default(),
         ttl: Some(Duration::from_hours(12)),

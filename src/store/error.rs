@@ -8,7 +8,8 @@ pub enum StoreError {
     /// The database does not answer.
     #[error("the store does not answer: {0}")]
     Unavailable(String),
-    /// The disk or the configured size is full: only suspend, revoke and seal still have room.
+    /// The disk or the configured size is full. Beside SQLite room is kept for suspending, revoking
+    /// and sealing; the disk of a PostgreSQL is not ours.
     #[error("the store is full")]
     Full,
     /// The file or the server accepts no writes.
@@ -63,7 +64,7 @@ pub enum StoreError {
 /// Any other failure.
 pub fn intact<T>(found: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
     match found {
-        Err(error @ (StoreError::Tampered { .. } | StoreError::Newer { .. })) => {
+        Err(error @ StoreError::Tampered { .. }) => {
             drop(Error::from(error));
             Ok(None)
         }
@@ -79,7 +80,11 @@ impl From<StoreError> for Error {
                 Self::unavailable("the store does not answer")
             }
             StoreError::Full => {
-                Self::unavailable("the store is full; suspending, revoking and sealing still work")
+                // Beside PostgreSQL no room is kept: its disk is its own.
+                Self::unavailable(
+                    "the store is full and records nothing more; on SQLite, suspending, revoking \
+                     and sealing still work",
+                )
             }
             StoreError::ReadOnly => Self::unavailable("the store is read-only"),
             StoreError::Again | StoreError::Poisoned => {

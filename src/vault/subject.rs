@@ -21,8 +21,8 @@ use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialKind, CredentialState, ElevationId, GroupId, IdentityState, UnixMillis,
-    VaultId,
+    AuthMethod, CredentialKind, CredentialState, ElevationId, GroupId, IdentityId, IdentityState,
+    UnixMillis, VaultId,
 };
 
 /// The built-in group whose active humans administer.

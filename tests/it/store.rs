@@ -2,6 +2,7 @@
 
 mod conformance;
 mod crash;
+mod disk;
 mod fences;
 mod postgres;
 mod proxy;

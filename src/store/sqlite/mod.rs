@@ -4,6 +4,7 @@
 //! threads instead of one per statement.
 
 mod reader;
+mod room;
 mod syncer;
 mod writer;
 
@@ -144,12 +145,18 @@ pub(super) fn fault(error: &rusqlite::Error) -> Fault {
         return (StoreError::Failed(error.to_string()), false);
     };
     let unique = matches!(
-        error.sqlite_error().map(|e| e.extended_code),
+        extended(error),
         Some(rusqlite::ffi::SQLITE_CONSTRAINT_UNIQUE | rusqlite::ffi::SQLITE_CONSTRAINT_PRIMARYKEY)
     );
     #[expect(clippy::wildcard_enum_match_arm, reason = "the list of codes is SQLite's")]
     match code {
+        // The index of the log, which is a file as well, grows in a way of its own.
         ErrorCode::DiskFull => (StoreError::Full, true),
+        ErrorCode::SystemIoFailure
+            if extended(error) == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) =>
+        {
+            (StoreError::Full, true)
+        }
         ErrorCode::SystemIoFailure
         | ErrorCode::OutOfMemory
         | ErrorCode::DatabaseBusy
@@ -160,6 +167,10 @@ pub(super) fn fault(error: &rusqlite::Error) -> Fault {
         ErrorCode::ConstraintViolation if unique => (StoreError::Taken, false),
         _ => (StoreError::Failed(error.to_string()), false),
     }
+}
+
+fn extended(error: &rusqlite::Error) -> Option<i32> {
+    error.sqlite_error().map(|error| error.extended_code)
 }
 
 /// Drives a future that never waits to its end.

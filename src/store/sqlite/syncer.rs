@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use rustix::fs::{AtFlags, CWD, StatxFlags, fdatasync, statx};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc as channel;
 
 use crate::store::StoreError;
@@ -48,7 +48,7 @@ impl Files {
         if self.failed.load(Ordering::Acquire) {
             return Err(StoreError::OutcomeUnknown);
         }
-        let synced = fdatasync(&self.log).map_err(|error| {
+        let synced = self.log.sync_data().map_err(|error| {
             tracing::error!(%error, "the store's log could not be synced");
             // A crash may yet bring it back.
             StoreError::OutcomeUnknown

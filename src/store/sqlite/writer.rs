@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use tokio::sync::mpsc;
 
+use super::room::Room;
 use super::syncer::{Files, Syncer};
 use super::{Mode, drive, open};
 use crate::store::commit::{self, Lane, Shared, Told};
@@ -33,7 +35,8 @@ pub(in crate::store) struct Settings {
     pub(in crate::store) path: PathBuf,
     /// Size that the file may reach, in MiB; 0 for no bound.
     pub(in crate::store) max_mib: u64,
-    /// Room within it that only suspending, revoking and sealing may use, in MiB.
+    /// Room within it, and on the disk beside it, that only suspending, revoking and sealing may
+    /// use, in MiB.
     pub(in crate::store) reserve_mib: u64,
 }
 
@@ -49,7 +52,8 @@ pub(in crate::store) fn start(
     thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || {
-            Writer { settings, shared, sealer, syncer, open: None, whole: true }.run(jobs);
+            let room = Room::beside(&settings.path, settings.reserve_mib);
+            Writer { settings, shared, sealer, syncer, open: None, whole: true, room }.run(jobs);
         })
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
@@ -70,6 +74,7 @@ struct Writer {
     open: Option<Open>,
     /// Whether a crash cuts nothing off the log: not since a sync failed, until it is written back.
     whole: bool,
+    room: Room,
 }
 
 /// A connection with its lane, and the files that it writes.
@@ -104,6 +109,7 @@ impl Writer {
             jobs.into_iter().partition(|job| job.needs.urgent && !reserve);
         if error == StoreError::Full && !urgent.is_empty() {
             self.syncer.tell(commit::lost(rest, &error));
+            self.room.free();
             self.commit(urgent, true);
             // The next group gets the ordinary bound again.
             self.open = None;
@@ -119,6 +125,9 @@ impl Writer {
             self.whole = false;
         }
         if self.open.is_none() {
+            if !reserve {
+                self.room.keep();
+            }
             self.open = Some(self.connect(reserve)?);
             self.whole = true;
         }
@@ -134,6 +143,7 @@ impl Writer {
         let alone = jobs.len() < BUSY;
         let told = commit::committed(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         self.syncer.finish(files, told, alone);
+        self.room.keep_again();
         Ok(())
     }
 
@@ -152,6 +162,15 @@ impl Writer {
             let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(512);
             connection
                 .pragma_update(None, "max_page_count", pages.max(1))
+                .map_err(|error| super::fault(&error).0)?;
+        }
+        if reserve {
+            // What is kept is for commits: nothing of it goes into moving them to the file.
+            connection
+                .pragma_update(None, "wal_autocheckpoint", 0)
+                .and_then(|()| {
+                    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+                })
                 .map_err(|error| super::fault(&error).0)?;
         }
         // The log beside the file exists from the first read on.

@@ -1,5 +1,6 @@
 //! A process killed, or a disk that stops syncing, in the middle of commits.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -43,7 +44,7 @@ async fn child() {
     }
 }
 
-fn start(wrapper: &[&str], path: &Path, after: u32) -> Child {
+fn start(wrapper: &[&str], disk: &[(&str, OsString)], path: &Path, after: u32) -> Child {
     let program = std::env::current_exe().unwrap();
     let mut words = wrapper.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
     Command::new(words.next().unwrap())
@@ -51,6 +52,7 @@ fn start(wrapper: &[&str], path: &Path, after: u32) -> Child {
         .args(["--exact", "store::crash::child", "--ignored", "--nocapture"])
         .env(DIR, path)
         .env(AFTER, after.to_string())
+        .envs(disk.iter().cloned())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -88,7 +90,7 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
     let place = Place::sqlite();
     let mut kept = Vec::new();
     for round in 0..4 {
-        let mut child = start(&[], &place.file(), 0);
+        let mut child = start(&[], &[], &place.file(), 0);
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut left = 30 + round * 57;
         for line in lines.map_while(Result::ok) {
@@ -117,8 +119,8 @@ struct Told {
 }
 
 /// Lets a child run into a fault, and on for some rounds.
-fn run_into(wrapper: &[&str], place: &Place, after: u32) -> Told {
-    let mut child = start(wrapper, &place.file(), after);
+fn run_into(wrapper: &[&str], disk: &[(&str, OsString)], place: &Place, after: u32) -> Told {
+    let mut child = start(wrapper, disk, &place.file(), after);
     let mut told = Told { kept: Vec::new(), lost: None, kept_after: Vec::new() };
     for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
         if let Some(number) = line.strip_prefix("kept ") {
@@ -137,7 +139,7 @@ async fn a_write_that_fails_acknowledges_nothing() {
     let place = Place::sqlite();
     // Files of the process may not grow beyond a limit; the signal for it is ignored.
     let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 2000; exec \"$0\" \"$@\""];
-    let Told { kept, lost, .. } = run_into(&limited, &place, 0);
+    let Told { kept, lost, .. } = run_into(&limited, &[], &place, 0);
     assert!(!kept.is_empty());
     let lost = lost.expect("the limit was met");
     // At the COMMIT itself nobody can tell a write that failed from a sync.
@@ -147,34 +149,17 @@ async fn a_write_that_fails_acknowledges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 async fn a_sync_that_fails_is_an_unknown_outcome_and_nothing_is_kept_until_one_holds() {
-    let usable = Command::new("strace").args(["-qqq", "-o", "/dev/null", "true"]).status();
-    if !usable.is_ok_and(|status| status.success()) {
-        eprintln!("not run: strace, which makes syncs fail, is not here or may not trace");
-        return;
-    }
-    // All from the fortieth of a thread on, or that one alone.
-    for (when, heals) in [("40+", false), ("40", true)] {
+    // All from the fortieth on, or that one alone.
+    for (fails, heals) in [("DISK_SYNCS", false), ("DISK_SYNC", true)] {
         let place = Place::sqlite();
         place.node().await.close().await;
-        let inject = format!("inject=fsync,fdatasync:error=EIO:when={when}");
-        let traced = [
-            "strace",
-            "-f",
-            "-qqq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=fsync,fdatasync",
-            "-e",
-            &inject,
-        ];
-        let Told { mut kept, lost, kept_after } = run_into(&traced, &place, 20);
+        let disk = [("LD_PRELOAD", disk::shim().into()), (fails, "40".into())];
+        let Told { mut kept, lost, kept_after } = run_into(&[], &disk, &place, 20);
         assert!(!kept.is_empty());
         let lost = lost.expect("the sync failed");
         assert!(lost.ends_with("Lost(OutcomeUnknown)"), "{lost}");
-        assert_eq!(!kept_after.is_empty(), heals, "{when}: {kept_after:?}");
+        assert_eq!(!kept_after.is_empty(), heals, "{fails}: {kept_after:?}");
         kept.extend(kept_after);
         check(&place, &kept).await;
     }

@@ -179,6 +179,54 @@ async fn a_file_that_was_removed_or_replaced_acknowledges_nothing_more() {
     }
 }
 
+/// Fills a disk of 4 MiB: ordinary jobs are refused, and go on being refused, while urgent ones use
+/// what was kept.
+async fn fill_up(dir: &Path) {
+    let path = dir.join("state.db");
+    let node = Node::open(&Location::Sqlite { path, max_mib: 0, reserve_mib: 1 }).await.unwrap();
+    node.done(sql(BLOBS)).await;
+    let mut kept = fill(&node, 0, false).await;
+    assert!((10..50).contains(&kept.len()), "{}", kept.len());
+    for key in 1_000..1_003 {
+        node.done(blob(key, 60_000).urgent()).await;
+        assert_eq!(node.commit(blob(2_000, 200_000)).await, Settled::Lost(StoreError::Full));
+        kept.push(key);
+    }
+    let reserve = fill(&node, 3_000, true).await;
+    assert!((5..16).contains(&reserve.len()), "{}", reserve.len());
+    kept.extend(reserve);
+    assert_eq!(blobs(&node).await, kept);
+    node.close().await;
+}
+
+const SMALL: &str = "STRONGROOM_TEST_SMALL_DISK";
+
+/// The process whose disk is small.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by the test below, in a process of its own"]
+async fn on_a_small_disk() {
+    let Some(dir) = std::env::var_os(SMALL) else { return };
+    fill_up(Path::new(&dir)).await;
+}
+
+#[test]
+fn a_full_disk_refuses_ordinary_jobs_and_room_beside_the_store_is_kept_for_urgent_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    run(Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::sqlite::on_a_small_disk", "--ignored", "--nocapture"])
+        .env("LD_PRELOAD", disk::shim())
+        .env("DISK_DIR", dir.path())
+        .env("DISK_BYTES", (4 << 20).to_string())
+        .env(SMALL, dir.path()));
+    assert!(dir.path().join("state.db").exists(), "it ran");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_beside_the_store_is_kept_on_a_real_disk_as_well() {
+    let Some(disk) = Disk::mount() else { return };
+    fill_up(disk.0.path()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_disk_that_fills_up_or_is_read_only_is_answered_as_such() {
     let Some(disk) = Disk::mount() else { return };
