@@ -48,7 +48,7 @@ pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
-pub use factors::{FRESH, Proof, ProvenFactor, note_proof};
+pub use factors::{FRESH, ProvenFactor, note_proof};
 pub use gauges::LogState;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,

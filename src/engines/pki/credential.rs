@@ -69,6 +69,7 @@ impl Holder<'_> {
             next_try: None,
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: certificate.der.clone(),
         };
         Ok(Signed { row, certificate, key: signing_key(view, authority)? })
