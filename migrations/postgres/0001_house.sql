@@ -226,6 +226,7 @@ CREATE TABLE credentials (
     tries BIGINT NOT NULL,
     trouble TEXT NOT NULL,
     detail BYTEA NOT NULL,
+    proofs TEXT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL

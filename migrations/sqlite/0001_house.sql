@@ -227,6 +227,7 @@ CREATE TABLE credentials (
     tries BIGINT NOT NULL,
     trouble TEXT NOT NULL,
     detail BLOB NOT NULL,
+    proofs TEXT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL

@@ -387,6 +387,7 @@ fn login_row(
         next_try: None,
         tries: 0,
         trouble: String::new(),
+        proofs: String::new(),
         detail: certificate.der.clone(),
     })
 }

@@ -43,6 +43,8 @@ sealed_row! {
         pub trouble: String,
         /// What its kind needs to know, encoded by it.
         pub detail: Vec<u8>,
+        /// The factors that were proven with it, as a JSON list; empty for none.
+        pub proofs: String,
     }
 }
 

@@ -26,16 +26,9 @@ pub const FRESH: Duration = Duration::from_mins(5);
 /// That a factor was proven, as the row of a credential holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Proof {
+struct Proof {
     factor: String,
     at: i64,
-}
-
-/// What the row of a login says besides its columns.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoginDetail {
-    proofs: Vec<Proof>,
 }
 
 /// A factor that the calling credential proved, with the row that says who enrolled it and when.
@@ -80,18 +73,8 @@ impl ProvenFactor {
 }
 
 /// Reads what a credential proved and what of that still stands.
-pub(super) async fn load(
-    tx: &mut Tx,
-    row: &CredentialRow,
-    token: Option<&TokenDetail>,
-) -> Result<Vec<ProvenFactor>> {
-    let proofs = match (row.kind, token) {
-        (CredentialKind::Token, Some(token)) => token.proofs.clone(),
-        (CredentialKind::Login, _) => login(row)?.proofs,
-        (CredentialKind::Token | CredentialKind::Lease | CredentialKind::Certificate, _) => {
-            Vec::new()
-        }
-    };
+pub(super) async fn load(tx: &mut Tx, row: &CredentialRow) -> Result<Vec<ProvenFactor>> {
+    let proofs = read(row)?;
     let mut proven = Vec::with_capacity(proofs.len());
     for proof in proofs {
         let missing = || Error::internal("a proof without its factor");
@@ -105,11 +88,11 @@ pub(super) async fn load(
     Ok(proven)
 }
 
-fn login(row: &CredentialRow) -> Result<LoginDetail> {
-    if row.detail.is_empty() {
-        return Ok(LoginDetail::default());
+fn read(row: &CredentialRow) -> Result<Vec<Proof>> {
+    if row.proofs.is_empty() {
+        return Ok(Vec::new());
     }
-    serde_json::from_slice(&row.detail).map_err(Error::internal)
+    serde_json::from_str(&row.proofs).map_err(Error::internal)
 }
 
 /// Notes that a credential proved a factor. It moves the credential's row, and with it what was
@@ -125,24 +108,19 @@ pub async fn note_proof(
     now: UnixMillis,
 ) -> Result<()> {
     let missing = || Error::internal("a caller without its credential");
-    let read = tx.lookup::<CredentialRow>(&credential).await?.ok_or_else(missing)?;
-    let detail = match read.row.kind {
-        CredentialKind::Login => {
-            let mut detail = login(&read.row)?;
-            prove(&mut detail.proofs, factor, now);
-            serde_json::to_vec(&detail).map_err(Error::internal)?
-        }
-        CredentialKind::Token => {
-            let mut detail = TokenDetail::decode(&read.row.detail)?;
-            if detail.uses_left.is_some() {
-                return Err(proves_nothing());
-            }
-            prove(&mut detail.proofs, factor, now);
-            detail.encode()?
-        }
-        CredentialKind::Lease | CredentialKind::Certificate => return Err(proves_nothing()),
+    let found = tx.lookup::<CredentialRow>(&credential).await?.ok_or_else(missing)?;
+    let proves = match found.row.kind {
+        CredentialKind::Login => true,
+        CredentialKind::Token => TokenDetail::decode(&found.row.detail)?.uses_left.is_none(),
+        CredentialKind::Lease | CredentialKind::Certificate => false,
     };
-    tx.update(read.version, &CredentialRow { detail, ..read.row }).await?;
+    if !proves {
+        return Err(proves_nothing());
+    }
+    let mut proofs = read(&found.row)?;
+    prove(&mut proofs, factor, now);
+    let proofs = serde_json::to_string(&proofs).map_err(Error::internal)?;
+    tx.update(found.version, &CredentialRow { proofs, ..found.row }).await?;
     Ok(())
 }
 
@@ -224,13 +202,5 @@ mod tests {
         assert_eq!(proofs.len(), 8);
         let of_five: Vec<_> = proofs.iter().filter(|p| p.factor == id(5).to_string()).collect();
         assert_eq!((of_five.len(), of_five[0].at), (1, 99));
-    }
-
-    #[test]
-    fn a_proof_comes_back_as_it_was_written_and_an_empty_detail_has_none() {
-        let mut detail = LoginDetail::default();
-        prove(&mut detail.proofs, FactorId(Id::from_bytes([1; 16])), UnixMillis(7));
-        let text = serde_json::to_vec(&detail).unwrap();
-        assert_eq!(serde_json::from_slice::<LoginDetail>(&text).unwrap().proofs, detail.proofs);
     }
 }

@@ -430,7 +430,7 @@ impl Above {
             }
             CredentialKind::Certificate => return Ok(above),
         }
-        above.proven = factors::load(tx, row, above.token.as_ref()).await?;
+        above.proven = factors::load(tx, row).await?;
         let mut next = row.parent;
         while let Some(id) = next {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;

@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::factors::Proof;
 use crate::error::{Error, Result};
 use crate::policy::Cidr;
 use crate::types::{ResourcePattern, UnixMillis, Verb};
@@ -50,9 +49,6 @@ pub struct TokenDetail {
     /// How it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Revoked>,
-    /// The factors that were proven with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub proofs: Vec<Proof>,
 }
 
 /// How the last use of a token was made.
@@ -272,7 +268,6 @@ mod tests {
             spent: None,
             paid: vec![],
             revoked: None,
-            proofs: vec![],
         }
     }
 

@@ -15,7 +15,6 @@ use strongroom::proto::{
     ErrorInfo, ListFactorsRequest, ListFactorsResponse, MakeRecoveryCodesRequest,
     RemoveFactorRequest, ResetFactorsRequest, RpcStatus, WhoAmIRequest, WhoAmIResponse,
 };
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::support::factors::{App, authenticator, confirm, enrol, invite, verify};

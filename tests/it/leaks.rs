@@ -1,6 +1,7 @@
 //! Secrets of every kind go through the real program; then they are looked for wherever it writes.
 
 use std::fs;
+use std::process::Output;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -15,7 +16,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use parking_lot::Mutex;
 use prost::Message as _;
 use serde_json::Value;
-use strongroom::types::TaskGroup;
+use strongroom::crypto::{hotp, otp_step, parse_base32};
+use strongroom::types::{Clock as _, SecretBytes, SystemClock, TaskGroup};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
@@ -136,6 +138,44 @@ fn tokens(job: &Job) -> Vec<Vec<u8>> {
     [token, handle].map(|bearer| bearer.as_bytes()[26..70].to_vec()).to_vec()
 }
 
+/// A factor: invited, enrolled, refused, proven, with recovery codes, each shown once.
+fn factors(job: &Job) -> Vec<Vec<u8>> {
+    let (real, server) = (&job.real, job.server());
+    let bob = real.register(server, &job.alice, "bob");
+    let json = |output: &Output| {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let made = json(&real.ask(server, &job.alice, "factor invite bob --output json"));
+    let invitation = made["invitation"].as_str().unwrap().to_owned();
+    let line = "factor enrol --invitation - --output json";
+    let shown = json(&real.tell(server, &bob, line, &invitation));
+    let secret = shown["secret"].as_str().unwrap().to_owned();
+    let bytes = parse_base32(&secret.to_lowercase()).unwrap();
+    let step = u64::try_from(otp_step(SystemClock.now())).unwrap();
+    let code = hotp(&SecretBytes::new(bytes.clone()), step).unwrap();
+    let code = String::from_utf8(code.digits().to_vec()).unwrap();
+    let confirm = format!("factor confirm {} --output json", shown["id"].as_str().unwrap());
+    json(&real.tell(server, &bob, &confirm, &code));
+    let again = real.tell(server, &bob, "factor verify", &code);
+    assert_eq!(again.status.code(), Some(4), "{}", text(&again.stderr));
+    let codes = json(&real.ask(server, &bob, "factor recovery-codes --output json"));
+    let recovery = codes["codes"][0].as_str().unwrap().to_owned();
+    json(&real.tell(server, &bob, "factor verify --output json", &recovery));
+    let wrong = real.tell(server, &bob, "factor verify", "canary-factor-code-none");
+    assert_eq!(wrong.status.code(), Some(7), "{}", text(&wrong.stderr));
+    let bits = invitation.as_bytes()[26..70].to_vec();
+    let typed = b"canary-factor-code-none".to_vec();
+    vec![
+        bits,
+        bytes,
+        secret.into(),
+        recovery.clone().into(),
+        recovery.replace('-', "").into(),
+        typed,
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let collector = Collector::default();
@@ -170,6 +210,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let refused = job.real.client(job.server(), &job.etl, line).output().unwrap();
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
     secrets.extend(tokens(&job).into_iter().map(|bits| ("the bits of a token", bits)));
+    secrets.extend(factors(&job).into_iter().map(|part| ("a factor", part)));
     for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
         let pem = fs::read_to_string(dir.join(file)).unwrap();
         secrets.extend(of_key(&pem).into_iter().map(|part| ("a private key", part)));

@@ -146,6 +146,7 @@ impl IssueCredentials {
             next_try: Some(now.plus(RECOVERED_AFTER)?),
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: detail.encode()?,
         })
     }

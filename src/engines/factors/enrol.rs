@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
+use super::guard::Guard;
 use super::verify::{Guess, Proven, Tried, outcome};
 use super::{end, invite, is_active, none_enrolled, own, place, require_fresh, standing, vouched};
 use crate::crypto::{OTP_SECRET_BYTES, OtpCode, STEP_S, otp_secret_text};
@@ -130,6 +131,7 @@ impl Operation for EnrolFactor {
                 end(ctx, tx, other).await?;
             }
         }
+        Guard::begin(tx, identity.id).await?;
         let stored = prepared.sealed.store(tx).await?;
         let row = FactorRow {
             id: prepared.enrolment.id,

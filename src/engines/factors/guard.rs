@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::first;
 use crate::error::{Error, Result};
 use crate::store::factors::{self, FactorRow, GuardRow};
 use crate::store::{Tx, Versioned};
@@ -35,6 +36,13 @@ impl Guard {
     pub(super) async fn hold(tx: &mut Tx, identity: IdentityId) -> Result<Self> {
         let found = factors::hold_guard(tx, identity).await?;
         Self::read(identity, found.map(|found| (found.version, found.row)))
+    }
+
+    /// Makes the row where there is none, before there is a code to be tried: a row that is not
+    /// there holds nobody.
+    pub(super) async fn begin(tx: &mut Tx, identity: IdentityId) -> Result<()> {
+        let guard = Self::hold(tx, identity).await?;
+        if guard.version.is_some() { Ok(()) } else { guard.store(tx).await }
     }
 
     /// Reads it as it is.
@@ -67,7 +75,7 @@ impl Guard {
         };
         match self.version {
             Some(version) => tx.update(version, &row).await?,
-            None => tx.insert(&row).await?,
+            None => tx.insert(&row).await.map_err(first)?,
         };
         Ok(())
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use futures_util::FutureExt as _;
 
-use super::{Somebody, require_own};
+use super::{Somebody, first, require_own};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, check_text};
 use crate::error::{Error, Result};
@@ -149,7 +149,7 @@ impl Operation for InviteFactor {
         require_own(tx, ctx, subject).await?;
         match tx.lookup::<InvitationRow>(&row.id).await? {
             Some(last) => tx.update(last.version, row).await?,
-            None => tx.insert(row).await?,
+            None => tx.insert(row).await.map_err(first)?,
         };
         let (accessor, expires_at) = (row.invitation, row.expires_at);
         Ok(Invited { accessor, text: text.clone(), expires_at })

@@ -24,7 +24,7 @@ use crate::policy::SubjectFacts;
 use crate::store::factors::{self, FactorRow};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::keys::KeyOwner;
-use crate::store::{Tx, Versioned};
+use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{
     FactorId, FactorKind, FactorState, IdentityId, IdentityName, RequestContext, ResourceName,
 };
@@ -150,6 +150,11 @@ async fn end(ctx: &RequestContext, tx: &mut Tx, factor: Versioned<FactorRow>) ->
     };
     tx.update(factor.version, &row).await?;
     Ok(())
+}
+
+/// Says of the first row of a human what an update says of a later one: somebody else was quicker.
+fn first(error: StoreError) -> StoreError {
+    if error == StoreError::Taken { StoreError::Stale } else { error }
 }
 
 fn not_accepted() -> Error {

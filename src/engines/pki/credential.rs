@@ -75,6 +75,7 @@ impl Holder<'_> {
             next_try: None,
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: certificate.der.clone(),
         };
         Ok(Signed { row, certificate, key })

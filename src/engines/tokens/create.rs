@@ -218,6 +218,7 @@ impl Order {
             next_try: None,
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: detail.encode()?,
         };
         let token = Token {
@@ -246,7 +247,6 @@ impl Order {
             spent: None,
             paid: Vec::new(),
             revoked: None,
-            proofs: Vec::new(),
         }
     }
 

@@ -108,13 +108,37 @@ fn administrators_hold_every_administrative_action_and_nothing_else() {
         let target = thing("groups/target").is(|subject| subject.kind = Kind::Pipeline);
         if verb.administrative {
             allowed_by(&administrator(verb.action, target.clone()), "administrator");
-            let mints = ["identities.issue-cert", "tokens.mint"].contains(&verb.action);
+            let mints = ["identities.issue-cert", "tokens.mint", "factors.invite"];
+            let mints = mints.contains(&verb.action);
             let reason = if mints { Reason::MintForbidden } else { Reason::NotAdministrator };
             refused(&human(verb.action, target), reason);
         }
     }
     refused(&administrator("database.credentials", thing(READER)), Reason::NoGrant);
     refused(&administrator("pki.sign", thing("pki/web")), Reason::NoGrant);
+}
+
+#[test]
+fn humans_have_their_own_factors_and_machines_none_whatever_is_granted() {
+    let own = || thing("factors/target").is(|subject| subject.id = Some(CALLER)).held(CALLER);
+    let other = || thing("factors/target").is(|_| {}).held(OTHER);
+    for action in ["enrol", "confirm", "recovery-codes", "verify", "remove"] {
+        let verb = VERBS.iter().find(|verb| verb.action == format!("factors.{action}")).unwrap();
+        allowed_by(&human(verb.action, own()), "self");
+        refused(&human(verb.action, other()), Reason::NoGrant);
+    }
+    allowed_by(&human("factors.list", own()), "holder");
+    refused(&human("factors.list", other()), Reason::NotHolder);
+    allowed_by(&administrator("factors.list", other()), "administrator");
+    let granted = human("factors.invite", other());
+    refused(&granted.granted(given(9, "factors.invite", "factors/target")), Reason::MintForbidden);
+    for verb in VERBS.iter().filter(|verb| verb.action.starts_with("factors.")) {
+        for kind in MACHINES.into_iter().filter(|_| !verb.administrative) {
+            let scene = scene(kind, verb.action, own());
+            let scene = scene.granted(given(9, verb.action, "factors/target"));
+            refused(&scene, Reason::MachinesHaveNoFactors);
+        }
+    }
 }
 
 #[test]

@@ -1,21 +1,12 @@
 //! The real program: two administrators invite each other, codes come through standard input.
 
-use std::io::Write as _;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use strongroom::crypto::{hotp, otp_step, parse_base32};
 use strongroom::types::{Clock as _, SecretBytes, SystemClock};
 
-use crate::support::program::{Installation, Person, Running, text};
-
-fn ask(real: &Installation, server: &Running, who: &Person, line: &str, typed: &str) -> Output {
-    let mut command = real.client(server, who, line);
-    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = piped.spawn().unwrap();
-    writeln!(child.stdin.take().unwrap(), "{typed}").unwrap();
-    child.wait_with_output().unwrap()
-}
+use crate::support::program::{Installation, text};
 
 fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -39,9 +30,9 @@ fn two_administrators_invite_each_other_and_nobody_invites_themselves() {
     assert_eq!(made["invitation"], "");
     let invitation = std::fs::read_to_string(&file).unwrap().trim().to_owned();
     let line = "factor enrol --invitation - --output json";
-    let foreign = ask(&real, &server, &alice, line, &invitation);
+    let foreign = real.tell(&server, &alice, line, &invitation);
     assert_eq!(foreign.status.code(), Some(4), "{}", text(&foreign.stderr));
-    let shown = json(&ask(&real, &server, &bob, line, &invitation));
+    let shown = json(&real.tell(&server, &bob, line, &invitation));
     let secret = shown["secret"].as_str().unwrap();
     assert!(shown["uri"].as_str().unwrap().contains(&format!("?secret={secret}&")));
     let bytes = SecretBytes::new(parse_base32(&secret.to_lowercase()).unwrap());
@@ -50,12 +41,12 @@ fn two_administrators_invite_each_other_and_nobody_invites_themselves() {
         String::from_utf8(hotp(&bytes, step).unwrap().digits().to_vec()).unwrap()
     };
     let line = format!("factor confirm {} --output json", shown["id"].as_str().unwrap());
-    json(&ask(&real, &server, &bob, &line, &code(-1)));
+    json(&real.tell(&server, &bob, &line, &code(-1)));
     let codes = json(&real.ask(&server, &bob, "factor recovery-codes --output json"));
     let recovery = codes["codes"][0].as_str().unwrap();
-    let proven = json(&ask(&real, &server, &bob, "factor verify --output json", &code(0)));
+    let proven = json(&real.tell(&server, &bob, "factor verify --output json", &code(0)));
     assert_eq!(proven["factor"]["kind"], "totp");
-    let proven = json(&ask(&real, &server, &bob, "factor verify --output json", recovery));
+    let proven = json(&real.tell(&server, &bob, "factor verify --output json", recovery));
     assert_eq!((&proven["factor"]["kind"], &proven["codes_left"]), (&"recovery".into(), &9.into()));
     let me = json(&real.ask(&server, &bob, "whoami --output json"));
     assert_eq!(me["factors"].as_array().unwrap().len(), 2);

@@ -54,6 +54,7 @@ impl Verb for Lease {
             next_try: Some(end),
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: Vec::new(),
         })
     }

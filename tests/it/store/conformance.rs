@@ -119,6 +119,7 @@ fn random_credential(dice: &mut Dice) -> CredentialRow {
         next_try: some(dice).then(|| UnixMillis(dice.roll::<i64>(100))),
         tries: 0,
         trouble: String::new(),
+        proofs: String::new(),
         detail: (0..size).map(|n: u32| first.wrapping_add(n.to_be_bytes()[3])).collect(),
     }
 }

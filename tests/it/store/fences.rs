@@ -27,6 +27,7 @@ fn lease(number: u64, of: IdentityId, epoch: i64) -> Act {
         next_try: None,
         tries: 0,
         trouble: String::new(),
+        proofs: String::new(),
         detail: vec![],
     };
     Act::new(move |tx| {

@@ -118,6 +118,7 @@ impl Verb for Sign {
             next_try: None,
             tries: 0,
             trouble: String::new(),
+            proofs: String::new(),
             detail: Vec::new(),
         };
         Ok((row, signed.pem()))

@@ -315,6 +315,17 @@ impl Installation {
         done
     }
 
+    /// Runs a client's command as somebody, whose standard input says something.
+    pub(crate) fn tell(&self, server: &Running, who: &Person, line: &str, typed: &str) -> Output {
+        let mut command = self.client(server, who, line);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, format!("{typed}\n").as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    }
+
     /// Registers a human, and signs its first login certificate.
     pub(crate) fn register(&self, server: &Running, by: &Person, name: &str) -> Person {
         let create = format!("identity create {name} --kind human --purpose test --tier high");
