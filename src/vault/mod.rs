@@ -49,12 +49,8 @@ pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
-<<<<<<< HEAD
 pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Vote};
-pub use factors::{FRESH, Proof, ProvenFactor, note_proof};
-=======
 pub use factors::{FRESH, ProvenFactor, note_proof};
->>>>>>> factors
 pub use gauges::LogState;
 pub use held::{GRANTS, HeldGrant};
 pub use operation::{
