@@ -51,7 +51,7 @@ async fn new_account(s: &Stage, name: &str, asked: &Elevation) -> String {
     let vault = &s.f.node().vault;
     let print = fingerprint(&login(&s.f, name).await.certificate_pem);
     let who = vault.authenticate_certificate(print, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(who), None, None).unwrap();
+    let ctx = vault.context(Caller::Identity(who), None).unwrap();
     let (scope_hash, ttl, reason) = (asked.scope_hash.clone(), None, String::new());
     let change = Approve { scope_hash, ttl, reason };
     vault.run(&ctx, Act { id: asked.id.parse().unwrap(), change }).await.unwrap_err().to_string()
