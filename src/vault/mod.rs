@@ -19,6 +19,7 @@ mod owner;
 mod page;
 mod recovery;
 mod refusals;
+mod retries;
 mod run;
 mod serials;
 mod spend;
@@ -36,7 +37,6 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 
-use crate::crypto::{Encoder, base32};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
@@ -55,6 +55,7 @@ pub use operation::{
 pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
+pub use retries::Claimed;
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, GRANTS, HeldGrant, Subject, is_active};
 pub use terms::Terms;
@@ -226,37 +227,6 @@ impl Vault {
                 uses.grants.insert(*grant, ctx.now);
             }
         }
-    }
-
-    /// Makes the claim of a retried call, if it carries a key.
-    fn claim<V: Verb>(
-        &self,
-        ctx: &RequestContext,
-        op: &V,
-        prepared: &V::Prepared,
-    ) -> Result<Option<run::Claim>> {
-        let Some(key) = op.retry_key() else { return Ok(None) };
-        Ok(Some(run::Claim {
-            id: self.claim_id::<V>(ctx, key)?,
-            request: key.request,
-            replace: key.replace,
-            made: op.made(prepared),
-        }))
-    }
-
-    /// Names a caller's key for one action in the store.
-    fn claim_id<V: Verb>(&self, ctx: &RequestContext, key: &RetryKey) -> Result<String> {
-        let caller = ctx.authenticated();
-        let scope =
-            caller.map(|caller| (caller.identity.to_string(), caller.credential.to_string()));
-        let (identity, credential) = scope.unwrap_or_default();
-        let input = Encoder::new("strongroom/idempotency/v1")
-            .text(&identity)
-            .text(&credential)
-            .text(V::ACTION)
-            .text(&key.key)
-            .finish();
-        Ok(base32(&self.core.keyring.idempotency_key()?.tag(&[&input])))
     }
 
     /// The vault's clock.

@@ -63,9 +63,22 @@ impl Operation for EndToken {
     }
 }
 
+/// Ends a token now, with everything below it: what one commit does not end is left to the worker.
+pub(super) async fn revoke(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    read: Versioned<CredentialRow>,
+) -> Result<CredentialRow> {
+    let mut detail = TokenDetail::decode(&read.row.detail)?;
+    detail.revoke(ctx.now, ctx.actor());
+    let (state, next_try) = end_below(ctx, tx, read.row.id).await?.leaves(ctx.now)?;
+    let row = CredentialRow { state, next_try, detail: detail.encode()?, ..read.row };
+    Ok(tx.update(read.version, &row).await?.row)
+}
+
 /// What is left below a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Left {
+enum Left {
     Nothing,
     More,
     /// Rows alone that are not what was sealed: they are ended where somebody puts them back.
@@ -74,7 +87,7 @@ pub(super) enum Left {
 
 impl Left {
     /// Where the token is in its end, and when a worker looks at it next.
-    pub(super) fn leaves(self, now: UnixMillis) -> Result<(CredentialState, Option<UnixMillis>)> {
+    fn leaves(self, now: UnixMillis) -> Result<(CredentialState, Option<UnixMillis>)> {
         Ok(match self {
             Self::Nothing => (CredentialState::Ended, None),
             Self::More => (CredentialState::Revoking, Some(now)),
@@ -84,7 +97,7 @@ impl Left {
 }
 
 /// Ends what hangs on a token, a bounded part of it.
-pub(super) async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
+async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
     let below = credentials::below(tx, id, STEP).await?;
     for child in below.rows {
         match child.row.kind {
