@@ -9,6 +9,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lease_reaper", "leases.revoke"),
     ("token_reaper", "tokens.end"),
     ("lifecycle_keeper", "identities.suspend"),
+    ("lifecycle_keeper", "identities.tell-end"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),

@@ -12,11 +12,18 @@ use crate::store::tx::Connection;
 use crate::store::{Location, StoreError, Tx, sqlite};
 
 /// Every migration: its version and its text for each database.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(
-    1,
-    include_str!("../../migrations/sqlite/0001_house.sql"),
-    include_str!("../../migrations/postgres/0001_house.sql"),
-)];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (
+        1,
+        include_str!("../../migrations/sqlite/0001_house.sql"),
+        include_str!("../../migrations/postgres/0001_house.sql"),
+    ),
+    (
+        2,
+        include_str!("../../migrations/sqlite/0002_identities.sql"),
+        include_str!("../../migrations/postgres/0002_identities.sql"),
+    ),
+];
 
 /// Brings a SQLite file up to date, making it where there is none.
 pub(super) fn sqlite(path: &Path) -> Result<(), StoreError> {

@@ -12,6 +12,7 @@ mod clock;
 mod core;
 mod decide;
 mod effect;
+mod endings;
 mod entries;
 mod gauges;
 mod operation;
@@ -47,6 +48,7 @@ pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
+pub use endings::EndingSoon;
 pub use gauges::LogState;
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,
@@ -92,6 +94,7 @@ impl Vault {
             subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
             decisions: decide::Decisions::default(),
+            endings: endings::Endings::default(),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
