@@ -104,9 +104,11 @@ CREATE TABLE identities (
     mac BLOB NOT NULL
 );
 CREATE INDEX identities_by_owner ON identities (owner, name);
-CREATE INDEX identities_owned ON identities (owner) WHERE state <> 'retired';
+-- By end, so that what ends soon of what somebody answers for is found without the rest.
+CREATE INDEX identities_owned ON identities (owner, expires_at) WHERE state <> 'retired';
 CREATE INDEX identities_by_person ON identities (person, name) WHERE person IS NOT NULL;
-CREATE INDEX identities_over ON identities (expires_at)
+-- Who stands, by end: what is walked through for what is over or ends soon, and counted for metrics.
+CREATE INDEX identities_ending ON identities (expires_at, id)
     WHERE expires_at IS NOT NULL AND state IN ('registered', 'active');
 CREATE INDEX identities_active ON identities (kind, id) WHERE state = 'active';
 -- Who was ever contained: what they held before stands on the revocation list.

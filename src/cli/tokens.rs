@@ -146,15 +146,16 @@ async fn create(session: &Session, args: &Create) -> Outcome {
             .transpose()?
             .unwrap_or_default(),
     };
-    let (idempotency_key, order) = (idempotency_key()?, Some(order));
+    // The key is fresh: only a retry of this very command is a replay.
+    let (idempotency_key, order, replace) = (idempotency_key()?, Some(order), true);
     let (bearer, token) = if let Some(identity) = args.identity.clone() {
-        let request = MintTokenRequest { idempotency_key, identity, order };
+        let request = MintTokenRequest { idempotency_key, identity, order, replace };
         let made = session
             .call(request, async |wire, request| Client::new(wire).mint_token(request).await)
             .await?;
         (made.bearer, made.token)
     } else {
-        let request = CreateTokenRequest { idempotency_key, order };
+        let request = CreateTokenRequest { idempotency_key, order, replace };
         let made = session
             .call(request, async |wire, request| Client::new(wire).create_token(request).await)
             .await?;

@@ -27,7 +27,7 @@ use crate::proto::{
     UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::types::{OwnerName, RequestContext, Segment, UnixMillis};
-use crate::vault::ProvenFactor;
+use crate::vault::{EndingSoon, ProvenFactor};
 
 /// Serves identities.
 #[derive(Debug, Clone)]
@@ -233,6 +233,7 @@ fn list(request: ListIdentitiesRequest) -> Result<ListIdentities, Error> {
         expiring_before: moment(request.expiring_before_ms)?,
         unused_since: moment(request.unused_since_ms)?,
         orphaned: request.orphaned,
+        search: request.search,
     };
     Ok(ListIdentities { filter, page_size: request.page_size, page_token: request.page_token })
 }
@@ -385,5 +386,24 @@ fn notices(answer: &WhoAmI) -> Vec<Notice> {
     ];
     let told = all.into_iter().filter(|(so, ..)| *so);
     let told = told.map(|(_, code, message)| Notice { code: code.into(), message: message.into() });
-    answer.recovery.iter().map(recovery_notice).chain(told).collect()
+    let owned = owned_notice(&answer.owned_end_soon);
+    answer.recovery.iter().map(recovery_notice).chain(told).chain(owned).collect()
+}
+
+/// Tells an owner which machines end soon.
+fn owned_notice(found: &EndingSoon) -> Option<Notice> {
+    if found.count == 0 {
+        return None;
+    }
+    let named = found.first.iter().map(|(name, end)| format!("{name} ({end})"));
+    let others = match (found.count.saturating_sub(found.first.len()), found.more) {
+        (0, _) => String::new(),
+        (others, false) => format!(" and {others} more"),
+        (others, true) => format!(" and at least {others} more"),
+    };
+    let message = format!(
+        "what you answer for ends soon: {}{others}; ask an administrator to move its end, or let it go",
+        named.collect::<Vec<_>>().join(", ")
+    );
+    Some(Notice { code: "OWNED_EXPIRE_SOON".to_owned(), message })
 }

@@ -33,7 +33,9 @@ impl TokenService for Tokens {
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let key = retry(&request.idempotency_key, &request);
+        // Asking for another in place of the first is the same request.
+        let asked = CreateTokenRequest { replace: false, ..request.clone() };
+        let key = replacing(retry(&request.idempotency_key, &asked), request.replace);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
         let op = CreateToken(self.gate.read(&ctx, order)?);
         let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
@@ -47,7 +49,8 @@ impl TokenService for Tokens {
     ) -> Result<Response<MintTokenResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
         let name = self.gate.read(&ctx, request.identity.parse())?;
-        let key = retry(&request.idempotency_key, &request);
+        let asked = MintTokenRequest { replace: false, ..request.clone() };
+        let key = replacing(retry(&request.idempotency_key, &asked), request.replace);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
         let op = MintToken { name, order: self.gate.read(&ctx, order)? };
         let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
@@ -121,6 +124,15 @@ impl Tokens {
             certificate: (!order.certificate_sha256.is_empty()).then_some(order.certificate_sha256),
             retry,
         })
+    }
+}
+
+fn replacing(key: Result<Option<RetryKey>>, replace: bool) -> Result<Option<RetryKey>> {
+    match key? {
+        None if replace => {
+            Err(Error::invalid("replacing takes the idempotency key of the first call"))
+        }
+        key => Ok(key.map(|key| key.replacing(replace))),
     }
 }
 

@@ -76,12 +76,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         round(move |l| measure_log(l, Arc::clone(&log))),
     );
     let counts = Arc::clone(metrics);
-    every(
-        "credential metrics",
-        MINUTE,
-        When::Always,
-        round(move |l| count(l, Arc::clone(&counts))),
-    );
+    every("counts", MINUTE, When::Always, round(move |l| count(l, Arc::clone(&counts))));
     watch_seal(life, tasks);
 }
 
@@ -100,6 +95,7 @@ async fn measure_log(life: Life, metrics: Arc<Metrics>) -> Result<()> {
 
 async fn count(life: Life, metrics: Arc<Metrics>) -> Result<()> {
     metrics.credentials(life.vault().credential_counts().await?);
+    metrics.ending(&life.vault().ending_counts().await?);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 //! lane. A group is one *batch* of the record; a job's entry stands in the batch of the
 //! transaction that made it true.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, Result};
 use crate::params;
 use crate::store::{Change, RowRef, StoreError, Tx};
+use crate::types::Id;
 
 /// What a decision stood on: the commit holds only while it stands.
 #[derive(Debug, Clone)]
@@ -95,6 +96,11 @@ pub trait Work: Send {
     /// Entries that it leaves beside that one where it was done; hardly any job does.
     fn beside(&self) -> Vec<Entry> {
         Vec::new()
+    }
+
+    /// What it holds: groups that hold the same run one after the other, on whatever node.
+    fn holds(&self) -> Option<Id> {
+        None
     }
 
     /// Learns what became of it; called once.
@@ -248,6 +254,14 @@ pub(super) async fn run_group(
     let exclusive = jobs.iter().any(|job| job.needs.bumps);
     tx.renew();
     tx.begin(exclusive).await?;
+    // Whoever has the lock for itself runs beside nobody, and neither does the one writer of SQLite.
+    if tx.is_postgres() && !exclusive {
+        // In one order, and before any row is locked, so that nobody waits in a circle.
+        let held: BTreeSet<i32> = jobs.iter().filter_map(|job| job.work.holds()).map(key).collect();
+        for key in held {
+            tx.hold(key).await?;
+        }
+    }
     let mut epoch = tx.epoch().await?;
     let began = epoch;
     shared.notice(epoch)?;
@@ -284,6 +298,12 @@ pub(super) async fn run_group(
         grouped.entries = u64::try_from(entries.len()).unwrap_or(u64::MAX);
     }
     Ok(grouped)
+}
+
+/// The key of what is held: its last bits, which are random. Two with the same wait for each other.
+fn key(held: Id) -> i32 {
+    let [.., a, b, c, d] = *held.as_bytes();
+    i32::from_be_bytes([a, b, c, d])
 }
 
 async fn run_job(tx: &mut Tx, epoch: i64, job: &mut Job) -> Result<Option<Result<()>>, StoreError> {

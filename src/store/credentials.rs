@@ -287,6 +287,19 @@ pub async fn has_below(tx: &mut Tx, parent: CredentialId) -> Result<bool, StoreE
     Ok(tx.query_one(&sql, params).await?.is_some())
 }
 
+const OPEN_THROUGH: &str =
+    "WHERE identity = $1 AND kind = 'lease' AND state <> 'ended' AND parent = $2 LIMIT 1";
+
+/// Tells whether a lease that hangs on a credential has not ended, whatever its seal says.
+pub async fn has_open_lease(
+    tx: &mut Tx,
+    identity: IdentityId,
+    parent: CredentialId,
+) -> Result<bool, StoreError> {
+    let sql = format!("SELECT id FROM credentials {OPEN_THROUGH}");
+    Ok(tx.query_one(&sql, params![identity, parent]).await?.is_some())
+}
+
 const OUTDATED: &str = "WHERE identity = $1 AND revocation_epoch < $2 AND kind = 'lease' \
                         AND state <> 'ended' AND state IN ('pending', 'active') \
                         ORDER BY id LIMIT $3";
@@ -388,6 +401,7 @@ mod tests {
             (OPEN, "credentials_open_leases (id>?"),
             (ALL, "sqlite_autoindex_credentials_1 (id>?"),
             (OUTDATED, one),
+            (OPEN_THROUGH, one),
             (BELOW, "credentials_open_by_resource (resource>? AND resource<?)"),
             (LIVE_TOKENS, "credentials_live_tokens (identity=? AND revocation_epoch=?"),
             (UNEXPIRED, "credentials_unexpired_certificates (identity=? AND revocation_epoch=?"),

@@ -34,10 +34,7 @@ pub async fn claim(
     if tx.execute(sql, params).await? == 1 {
         return Ok(None);
     }
-    let sql = "SELECT request, object, at FROM idempotency WHERE id = $1";
-    let row = tx.query_one(sql, params![id.to_owned()]).await?;
-    let mut row = row.ok_or(StoreError::Stale)?;
-    let earlier = Earlier { request: row.take()?, object: row.take()?, at: row.take()? };
+    let earlier = read(tx, id).await?.ok_or(StoreError::Stale)?;
     if now.since(earlier.at) <= KEPT {
         return Ok(Some(earlier));
     }
@@ -46,6 +43,17 @@ pub async fn claim(
     let params =
         params![*request, object.to_owned(), now, id.to_owned(), earlier.object, earlier.at];
     if tx.execute(sql, params).await? == 1 { Ok(None) } else { Err(StoreError::Stale) }
+}
+
+async fn read(tx: &mut Tx, id: &str) -> Result<Option<Earlier>, StoreError> {
+    let sql = "SELECT request, object, at FROM idempotency WHERE id = $1";
+    let Some(mut row) = tx.query_one(sql, params![id.to_owned()]).await? else { return Ok(None) };
+    Ok(Some(Earlier { request: row.take()?, object: row.take()?, at: row.take()? }))
+}
+
+/// Finds who claimed a key, unless that is over.
+pub async fn lookup(tx: &mut Tx, id: &str, now: UnixMillis) -> Result<Option<Earlier>, StoreError> {
+    Ok(read(tx, id).await?.filter(|earlier| now.since(earlier.at) <= KEPT))
 }
 
 /// Tells whether a key was claimed.

@@ -305,13 +305,6 @@ pub async fn count_grants(tx: &mut Tx, subject: Id) -> Result<i64, StoreError> {
     row.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Keeps other transactions that hold the same identity waiting until this one ends. The row, its
-/// version and what is decided by it stay as they are.
-pub async fn hold_identity(tx: &mut Tx, identity: IdentityId) -> Result<(), StoreError> {
-    let sql = "UPDATE identities SET row_version = row_version WHERE id = $1";
-    tx.execute(sql, params![identity]).await.map(drop)
-}
-
 /// Notes when an identity was last served; the newest note wins.
 pub async fn note_identity_use(
     tx: &mut Tx,

@@ -3,8 +3,8 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::identities::IdentityRow;
-use crate::store::{StoreError, Tx, Versioned};
-use crate::types::{Kind, UnixMillis};
+use crate::store::{Row, StoreError, Tx, Versioned};
+use crate::types::{IdentityId, Kind, Owner, UnixMillis};
 
 sealed_row! {
     /// How the identities of one kind live.
@@ -39,38 +39,143 @@ pub async fn of_kind(tx: &mut Tx, kind: Kind) -> Result<Versioned<LifecycleRow>,
     tx.lookup::<LifecycleRow>(&kind).await?.ok_or(StoreError::Malformed)
 }
 
-const OVER: &str = "WHERE expires_at <= $1 AND state IN ('registered', 'active') \
-                    AND kind <> 'bootstrap' AND id > $2 ORDER BY id LIMIT $3";
-
-/// Lists identities whose end has passed and that are not contained yet, by id; one that is not
-/// what was sealed is left out.
-pub async fn over(
-    tx: &mut Tx,
-    now: UnixMillis,
-    after: &str,
-    limit: i64,
-) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
-    tx.select_intact(OVER, params![now, after.to_owned(), limit]).await
-}
-
 /// Tells when anybody at all was last served.
 pub async fn last_use(tx: &mut Tx) -> Result<Option<UnixMillis>, StoreError> {
     let row = tx.query_one("SELECT MAX(last_used_at) FROM identity_usage", vec![]).await?;
     row.ok_or(StoreError::Malformed)?.take()
 }
 
-const DORMANT: &str = "WHERE kind = $1 AND state = 'active' AND changed_at < $2 AND id > $3 \
-                       AND NOT EXISTS (SELECT 1 FROM identity_usage u \
-                       WHERE u.id = identities.id AND u.last_used_at >= $2) ORDER BY id LIMIT $4";
+/// One of those that a walk looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// When it ends.
+    pub ends_at: UnixMillis,
+    /// Its id.
+    pub id: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether the record tells already that this end comes.
+    pub told: bool,
+}
 
-/// Lists active identities of a kind that were neither used nor changed since a moment, by id; one
-/// that is not what was sealed is left out.
-pub async fn dormant(
+const STANDS: &str = "state IN ('registered', 'active') AND kind <> 'bootstrap'";
+
+fn ending_sql() -> String {
+    format!(
+        "SELECT expires_at, id, kind, (SELECT COUNT(*) FROM identity_notices n \
+         WHERE n.id = identities.id AND n.ends_at = identities.expires_at) FROM identities \
+         WHERE (expires_at, id) > ($1, $2) AND expires_at <= $3 AND {STANDS} \
+         ORDER BY expires_at, id LIMIT $4"
+    )
+}
+
+/// Walks by their end through identities that stand, from a place on, up to an end. Says by columns
+/// alone who they are: whoever acts on it looks at the rows.
+pub async fn ending(
     tx: &mut Tx,
-    kind: Kind,
-    since: UnixMillis,
-    after: &str,
+    (from, after): (UnixMillis, &str),
+    to: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Ending>, StoreError> {
+    let rows = tx.query(&ending_sql(), params![from, after.to_owned(), to, limit]).await?;
+    let read = |mut row: Row| {
+        let (ends_at, id) = (row.take()?, row.take()?);
+        Ok(Ending { ends_at, id, kind: row.take()?, told: row.take()? })
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Notes that the record tells of an end; false where it did already.
+pub async fn tell(
+    tx: &mut Tx,
+    identity: IdentityId,
+    ends_at: UnixMillis,
+) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO identity_notices (id, ends_at) VALUES ($1, $2) ON CONFLICT (id) \
+               DO UPDATE SET ends_at = excluded.ends_at \
+               WHERE identity_notices.ends_at <> excluded.ends_at";
+    Ok(tx.execute(sql, params![identity, ends_at]).await? == 1)
+}
+
+/// The end up to which notice is given of an identity's, as of a moment.
+const NOTICED: &str =
+    "$1 + 1000 * (SELECT l.notice_s FROM lifecycles l WHERE l.id = identities.kind)";
+/// The last end of which notice is given of anybody's.
+const HORIZON: &str = "$1 + 1000 * (SELECT MAX(l.notice_s) FROM lifecycles l)";
+
+fn owned_sql() -> String {
+    format!(
+        "WHERE owner = $2 AND state <> 'retired' AND expires_at > $1 AND expires_at <= {HORIZON} \
+         AND expires_at <= {NOTICED} AND id <> $2 AND {STANDS} ORDER BY expires_at LIMIT $3"
+    )
+}
+
+/// Lists what an owner answers for besides itself and that ends within its notice, by when it does.
+/// One that is not what was sealed is left out.
+pub async fn ending_of(
+    tx: &mut Tx,
+    owner: Owner,
+    now: UnixMillis,
     limit: i64,
 ) -> Result<Vec<Versioned<IdentityRow>>, StoreError> {
-    tx.select_intact(DORMANT, params![kind, since, after.to_owned(), limit]).await
+    tx.select_intact(&owned_sql(), params![now, owner, limit]).await
+}
+
+/// Counts the identities that end within their notice, by kind.
+pub async fn ending_counts(tx: &mut Tx, now: UnixMillis) -> Result<Vec<(Kind, i64)>, StoreError> {
+    let sql = format!(
+        "SELECT kind, COUNT(*) FROM identities WHERE expires_at > $1 AND expires_at <= {HORIZON} \
+         AND expires_at <= {NOTICED} AND {STANDS} GROUP BY kind"
+    );
+    let rows = tx.query(&sql, params![now]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
+const DORMANT: &str = "SELECT id, CAST(CASE WHEN changed_at < $3 AND NOT EXISTS \
+                       (SELECT 1 FROM identity_usage u WHERE u.id = identities.id \
+                       AND u.last_used_at >= $3) THEN 1 ELSE 0 END AS BIGINT) FROM identities \
+                       WHERE kind = $1 AND state = 'active' AND id > $2 ORDER BY id LIMIT $4";
+
+/// Walks by id through the active identities of a kind, and tells of each whether it was neither
+/// used nor changed since a moment. Says so by columns alone.
+pub async fn resting(
+    tx: &mut Tx,
+    kind: Kind,
+    after: &str,
+    since: UnixMillis,
+    limit: i64,
+) -> Result<Vec<(String, bool)>, StoreError> {
+    let rows = tx.query(DORMANT, params![kind, after.to_owned(), since, limit]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SealedRow as _;
+
+    #[test]
+    fn no_walk_reads_identities_that_it_does_not_answer() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        for schema in [
+            include_str!("../../migrations/sqlite/0001_house.sql"),
+            include_str!("../../migrations/sqlite/0004_identities.sql"),
+        ] {
+            connection.execute_batch(schema).unwrap();
+        }
+        for (sql, index) in [
+            (ending_sql(), "INDEX identities_ending ((expires_at,id)>"),
+            (IdentityRow::TABLE.select(&owned_sql()), "INDEX identities_owned (owner=? AND"),
+            (DORMANT.to_owned(), "INDEX identities_active (kind=? AND id>?)"),
+        ] {
+            let sql = sql.replace('$', "?");
+            let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let some = [1, 2, 3, 4].iter().take(plan.parameter_count());
+            let steps =
+                plan.query_map(rusqlite::params_from_iter(some), |row| row.get::<_, String>(3));
+            let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();
+            assert!(steps.iter().any(|step| step.contains(index)), "{index}: {steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("TEMP B-TREE")), "{steps:?}");
+        }
+    }
 }

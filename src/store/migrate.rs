@@ -28,6 +28,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0003_elevations.sql"),
         include_str!("../../migrations/postgres/0003_elevations.sql"),
     ),
+    (
+        4,
+        include_str!("../../migrations/sqlite/0004_identities.sql"),
+        include_str!("../../migrations/postgres/0004_identities.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

@@ -384,6 +384,12 @@ impl Tx {
         Ok(())
     }
 
+    /// Holds something until the transaction ends; for PostgreSQL.
+    pub(super) async fn hold(&mut self, key: i32) -> Result<(), StoreError> {
+        let sql = "SELECT pg_advisory_xact_lock($1::bigint::int, $2::bigint::int)::text";
+        self.query(sql, params![HELD, i64::from(key)]).await.map(drop)
+    }
+
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         self.execute("COMMIT", vec![]).await.map(drop)
     }
@@ -424,5 +430,8 @@ impl Tx {
     }
 }
 
+/// First part of the keys of advisory locks on what a job holds: `held` in ASCII. They are none of
+/// those with one key.
+const HELD: i64 = 0x6865_6c64;
 /// Key of the advisory lock that keeps the authority epoch: `strongrm` in ASCII.
 const AUTHORITY_LOCK: i64 = 0x7374_726f_6e67_726d;

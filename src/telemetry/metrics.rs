@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::types::UnixMillis;
+use crate::types::{Kind, UnixMillis};
 
 /// How an RPC that the vault does not have is labelled: strangers choose no labels.
 pub const OTHER_RPC: &str = "other";
@@ -31,6 +31,11 @@ struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Rpc {
     rpc: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -54,6 +59,7 @@ pub struct Metrics {
     log_lag: Gauge,
     checkpoint_age: Gauge<f64, AtomicU64>,
     credentials: Family<CredentialLabels, Gauge>,
+    ending: Family<KindLabel, Gauge>,
     sealed: Gauge<i64, AtomicI64>,
     stuck: Gauge,
     crl_next_update: Gauge,
@@ -98,6 +104,7 @@ impl Default for Metrics {
             log_lag: Gauge::default(),
             checkpoint_age: Gauge::default(),
             credentials: Family::default(),
+            ending: Family::default(),
             sealed: Gauge::default(),
             stuck: Gauge::default(),
             crl_next_update: Gauge::default(),
@@ -134,6 +141,8 @@ impl Metrics {
         );
         let help = "Leases and certificates by kind and state";
         registry.register("credentials", help, self.credentials.clone());
+        let help = "Identities that end within the notice of their kind";
+        registry.register("identities_ending", help, self.ending.clone());
         registry.register("sealed", "1 while the vault does not serve", self.sealed.clone());
         let help = "Threads stuck inside the PKCS#11 module, of 4";
         registry.register("hsm_stuck_threads", help, self.stuck.clone());
@@ -187,6 +196,15 @@ impl Metrics {
         }
     }
 
+    /// Takes notice of how many identities end within their notice, of each kind.
+    pub fn ending(&self, counts: &[(Kind, i64)]) {
+        for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Bootstrap) {
+            let found = counts.iter().find(|(counted, _)| counted == kind);
+            let gauge = self.ending.get_or_create(&KindLabel { kind: kind.as_str() });
+            gauge.set(found.map_or(0, |(_, count)| *count));
+        }
+    }
+
     /// Writes everything as text.
     #[must_use]
     pub fn render(&self, now: &Gauges) -> String {
@@ -215,6 +233,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.answered("IdentityService/WhoAmI", "OK", Duration::from_millis(3));
         metrics.credentials(vec![("lease".into(), "active".into(), 4)]);
+        metrics.ending(&[(Kind::Pipeline, 3)]);
         metrics.log(12, 2, Duration::from_millis(1_500));
         let gauges = Gauges {
             commits: 5,
@@ -230,6 +249,8 @@ mod tests {
             "strongroom_requests_total{rpc=\"IdentityService/WhoAmI\",code=\"OK\"} 1",
             "strongroom_request_seconds_count{rpc=\"IdentityService/WhoAmI\"} 1",
             "strongroom_credentials{kind=\"lease\",state=\"active\"} 4",
+            "strongroom_identities_ending{kind=\"pipeline\"} 3",
+            "strongroom_identities_ending{kind=\"human\"} 0",
             "strongroom_log_size 12",
             "strongroom_log_checkpoint_age_seconds 1.5",
             "strongroom_store_commits_total 5",

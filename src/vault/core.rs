@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::clock::VaultClock;
 use super::decide::Decisions;
+use super::endings::Endings;
 use super::refusals::Refusals;
 use super::serials::Serials;
 use super::subjects::Subjects;
@@ -114,6 +115,7 @@ pub(super) struct Core {
     /// The authority epoch at which the caches were last emptied for it.
     pub(super) watched: AtomicI64,
     pub(super) decisions: Decisions,
+    pub(super) endings: Endings,
     pub(super) refusals: Refusals,
     pub(super) uses: Mutex<Uses>,
     /// The newest head that this node signed, or was about to.
@@ -126,6 +128,7 @@ impl Core {
     pub(super) fn forget(&self) {
         self.subjects.clear();
         self.decisions.clear();
+        self.endings.clear();
     }
 
     /// The public key of checkpoints, named as the log.

@@ -151,7 +151,8 @@ pub(super) fn decide(
     let credential = ctx.authenticated().map(|caller| caller.credential);
     if let (Some(credential), [resource]) = (credential, resources.as_slice())
         && let Some(kept) = core.decisions.lookup(ctx, credential, action, resource)
-        // One who was loaded again since, because something moved, is decided on again.
+        // One who was loaded again since, because something moved, is decided on again: what a
+        // decision stood on and what its call looks at is one caller.
         && same(kept.subject.as_ref(), subject.as_ref())
     {
         return Ok(kept);

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
-use super::run::{Answered, Claim, Claimed, Ready, needs};
+use super::retries::{Claim, Claimed};
+use super::run::{Answered, Ready, needs};
 use super::spend::Spending;
 use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
@@ -212,8 +213,7 @@ async fn begin<O: EffectOperation>(
         paid.paid_for(ctx, tx, &earlier).await?
             && op.resume(ctx, tx, &earlier, replace).await? == Resumed::Anew
     } else if replace {
-        op.supersede(ctx, tx, &earlier).await?;
-        true
+        op.supersede(ctx, tx, &earlier).await? == Resumed::Anew
     } else {
         false
     };

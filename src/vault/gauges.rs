@@ -4,8 +4,8 @@ use futures_util::FutureExt as _;
 
 use super::Vault;
 use crate::error::Result;
-use crate::store::{Activity, credentials, records};
-use crate::types::UnixMillis;
+use crate::store::{Activity, credentials, lifecycles, records};
+use crate::types::{Kind, UnixMillis};
 
 /// How far the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,19 @@ impl Vault {
         });
         let (head, waiting) = read.await?;
         Ok(LogState { size: head.size, waiting, signed_at: UnixMillis(head.signed_at) })
+    }
+
+    /// Counts the identities that end within their notice, by kind.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn ending_counts(&self) -> Result<Vec<(Kind, i64)>> {
+        let now = self.now()?;
+        let read = self
+            .core
+            .reader
+            .view(move |tx| async move { Ok(lifecycles::ending_counts(tx, now).await?) }.boxed());
+        read.await
     }
 
     /// Counts credentials by kind and state.

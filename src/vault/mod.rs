@@ -13,6 +13,7 @@ mod core;
 mod decide;
 mod effect;
 mod elevation;
+mod endings;
 mod entries;
 mod factors;
 mod gauges;
@@ -22,6 +23,7 @@ mod owner;
 mod page;
 mod recovery;
 mod refusals;
+mod retries;
 mod run;
 mod serials;
 mod spend;
@@ -38,7 +40,6 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use crate::crypto::{Encoder, base32};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, Policy};
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
@@ -50,6 +51,7 @@ pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Vote};
+pub use endings::EndingSoon;
 pub use factors::{FRESH, ProvenFactor, note_proof};
 pub use gauges::LogState;
 pub use held::{GRANTS, HeldGrant};
@@ -60,6 +62,7 @@ pub use operation::{
 pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
+pub use retries::Claimed;
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Subject, is_active};
 pub use terms::Terms;
@@ -96,6 +99,7 @@ impl Vault {
             subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
             decisions: decide::Decisions::default(),
+            endings: endings::Endings::default(),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
@@ -236,37 +240,6 @@ impl Vault {
                 uses.grants.insert(*grant, ctx.now);
             }
         }
-    }
-
-    /// Makes the claim of a retried call, if it carries a key.
-    fn claim<V: Verb>(
-        &self,
-        ctx: &RequestContext,
-        op: &V,
-        prepared: &V::Prepared,
-    ) -> Result<Option<run::Claim>> {
-        let Some(key) = op.retry_key() else { return Ok(None) };
-        Ok(Some(run::Claim {
-            id: self.claim_id::<V>(ctx, key)?,
-            request: key.request,
-            replace: key.replace,
-            made: op.made(prepared),
-        }))
-    }
-
-    /// Names a caller's key for one action in the store.
-    fn claim_id<V: Verb>(&self, ctx: &RequestContext, key: &RetryKey) -> Result<String> {
-        let caller = ctx.authenticated();
-        let scope =
-            caller.map(|caller| (caller.identity.to_string(), caller.credential.to_string()));
-        let (identity, credential) = scope.unwrap_or_default();
-        let input = Encoder::new("strongroom/idempotency/v1")
-            .text(&identity)
-            .text(&credential)
-            .text(V::ACTION)
-            .text(&key.key)
-            .finish();
-        Ok(base32(&self.core.keyring.idempotency_key()?.tag(&[&input])))
     }
 
     /// The vault's clock.

@@ -162,8 +162,9 @@ pub trait Verb: Send + Sync + 'static {
     }
 
     /// Ends what the first try of a retried call made, in the commit that replaces it (of the
-    /// intent, where there is one): its secret may have been lost on the way to the caller.
-    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<()> {
+    /// intent, where there is one): its secret may have been lost on the way to the caller. Where
+    /// something of it is left, what was ended is, and nothing takes its place yet.
+    async fn supersede(&self, _ctx: &RequestContext, _tx: &mut Tx, _made: &str) -> Result<Resumed> {
         Err(Error::internal("a call whose result cannot be replaced"))
     }
 }
@@ -189,6 +190,12 @@ pub trait Operation: Verb {
         "OK"
     }
 
+    /// Whose other commits that hold it as well wait for this one, on every node: what it counts
+    /// stays counted until it is durable.
+    fn holds(&self, _: &Self::Prepared) -> Option<Id> {
+        None
+    }
+
     /// Writes: fences re-read, compare-and-set, record, in one transaction. No HSM, no network.
     async fn commit(
         &self,
@@ -199,7 +206,7 @@ pub trait Operation: Verb {
     ) -> Result<Self::Output>;
 }
 
-/// What becomes of what a counted use of a token began, when its call is repeated.
+/// What becomes of what an earlier try of a call began, when it is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resumed {
     /// Nothing of it is left anywhere: the call may go on under a new name.

@@ -1,19 +1,17 @@
 //! The one way of a request: decide, prepare, commit, answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
+use super::retries::{Claim, Claimed};
 use super::spend::Spending;
-use super::{Decision, Note, Operation, Vault, Verb, View};
+use super::{Decision, Note, Operation, Resumed, Vault, Verb, View};
 use crate::error::{Error, Result};
-use crate::store::{
-    Change, Entry, Fence, Job, Needs, Settled, StoreError, Tx, Work, Writes, idempotency,
-};
-use crate::types::{RequestContext, UnixMillis};
+use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, Writes};
+use crate::types::{Id, RequestContext};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 pub(super) const ATTEMPTS: usize = 3;
@@ -116,7 +114,7 @@ impl Vault {
         ctx: &RequestContext,
         op: &V,
     ) -> Result<Option<Ready<V>>> {
-        let mut view = match self.view(ctx).await {
+        let view = match self.view(ctx).await {
             Ok(view) => view,
             Err(error) => return Err(self.undecided(ctx, V::ACTION, None, error).await),
         };
@@ -129,9 +127,6 @@ impl Vault {
                 return Err(view.tells(error));
             }
         };
-        // A kept decision may stand on a newer caller than the view does: what follows looks at
-        // the one whose rows the fence holds.
-        view.subject.clone_from(&decision.subject);
         if !decision.verdict.allow {
             let refusal = self.refuse(ctx, V::ACTION, &decision).await?;
             return refusal.map_or(Ok(None), Err);
@@ -197,61 +192,6 @@ pub(super) enum Answered<T> {
     Moved,
 }
 
-/// How long after the first try its result may be replaced.
-const REPLACEABLE: Duration = Duration::from_mins(1);
-
-/// The claim of a retried call on what it makes.
-pub(super) struct Claim {
-    pub(super) id: String,
-    pub(super) request: [u8; 32],
-    pub(super) replace: bool,
-    pub(super) made: String,
-}
-
-/// What came of claiming a key.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Claimed {
-    /// It is this call's.
-    Ours,
-    /// It may become this call's: what an earlier try made is to be ended then.
-    Replaces(String),
-    /// An earlier try made this.
-    Made(String),
-}
-
-impl Claim {
-    /// Claims the key, or finds what an earlier try made.
-    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Claimed> {
-        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, ctx.now).await?;
-        let Some(earlier) = claimed else { return Ok(Claimed::Ours) };
-        if earlier.request != self.request {
-            return Err(Error::invalid("the idempotency key was used for another request"));
-        }
-        if !self.may_replace(ctx, earlier.at) {
-            return Ok(Claimed::Made(earlier.object));
-        }
-        Ok(Claimed::Replaces(earlier.object))
-    }
-
-    /// Moves the key on from what an earlier try made to what this one makes.
-    pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str) -> Result<()> {
-        if !idempotency::replace(tx, &self.id, earlier, &self.made).await? {
-            return Err(StoreError::Stale.into());
-        }
-        Ok(())
-    }
-
-    /// Tells whether what the first try made may be replaced yet.
-    fn may_replace(&self, ctx: &RequestContext, first: UnixMillis) -> bool {
-        self.replace && ctx.now.since(first) <= REPLACEABLE
-    }
-
-    /// Gives the key back: what it claimed was undone.
-    pub(super) async fn release(&self, tx: &mut Tx) -> Result<()> {
-        Ok(idempotency::release(tx, &self.id, &self.made).await?)
-    }
-}
-
 struct RunWork<O: Operation> {
     op: Arc<O>,
     story: Story,
@@ -282,11 +222,13 @@ impl<O: Operation> Work for RunWork<O> {
                     Some(paid) => paid.paid_for(ctx, tx, &earlier).await?,
                     None => true,
                 };
-                if !(replace && stands) {
+                let anew = replace
+                    && stands
+                    && self.op.supersede(ctx, tx, &earlier).await? == Resumed::Anew;
+                if !anew {
                     self.output = Some(Answered::Made(earlier));
                     return Ok(());
                 }
-                self.op.supersede(ctx, tx, &earlier).await?;
                 claim.moves_on(tx, &earlier).await?;
                 if let Some(paid) = paid {
                     paid.moves_on(tx, &earlier, &claim.made).await?;
@@ -304,6 +246,10 @@ impl<O: Operation> Work for RunWork<O> {
         self.story.success = self.op.outcome(&output);
         self.output = Some(Answered::Done(output, 0));
         Ok(())
+    }
+
+    fn holds(&self) -> Option<Id> {
+        self.op.holds(&self.prepared)
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {

@@ -20,18 +20,31 @@ const BLOCK: usize = 128;
 
 /// Serials of this node that are stored and not used.
 #[derive(Debug, Default)]
-pub(super) struct Serials(Mutex<Vec<Serial>>);
+pub(super) struct Serials {
+    left: Mutex<Vec<Serial>>,
+    /// Held by whoever stores a block.
+    storing: tokio::sync::Mutex<()>,
+}
+
+impl Serials {
+    fn take(&self) -> Option<Serial> {
+        self.left.lock().pop()
+    }
+}
 
 impl View {
-    /// Takes a serial that is in the store already. Whoever finds none left stores a block, also
-    /// where others do so at the same time: they would need as many.
+    /// Takes a serial that is in the store already. Whoever finds none left stores a block; others
+    /// wait for it, and take from it what is left.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn serial(&self) -> Result<Serial> {
-        let kept = &self.core.serials.0;
-        let found = kept.lock().pop();
-        if let Some(serial) = found {
+        let serials = &self.core.serials;
+        if let Some(serial) = serials.take() {
+            return Ok(serial);
+        }
+        let _storing = serials.storing.lock().await;
+        if let Some(serial) = serials.take() {
             return Ok(serial);
         }
         let drawn: Vec<Serial> =
@@ -43,8 +56,8 @@ impl View {
                 async move { Ok(pki::store_serials(tx, id, numbers, at).await?) }.boxed()
             })
             .await?;
-        let mut kept = kept.lock();
-        kept.extend(drawn);
-        kept.pop().ok_or_else(|| Error::internal("a block of serials without one"))
+        let mut left = serials.left.lock();
+        left.extend(drawn);
+        left.pop().ok_or_else(|| Error::internal("a block of serials without one"))
     }
 }

@@ -8,6 +8,7 @@ use data_encoding::HEXLOWER;
 use futures_util::FutureExt as _;
 
 use super::entries::Story;
+use super::retries::claim_id;
 use super::subject::Subject;
 use super::token::{Spent, TokenDetail};
 use super::{Vault, Verb};
@@ -209,7 +210,7 @@ impl Vault {
 
     async fn has_claimed<V: Verb>(&self, ctx: &RequestContext, op: &V) -> Result<bool> {
         let Some(key) = op.retry_key() else { return Ok(false) };
-        let id = self.claim_id::<V>(ctx, key)?;
+        let id = claim_id::<V>(&self.core, ctx, key)?;
         let read = self
             .core
             .reader

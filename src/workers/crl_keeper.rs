@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -18,8 +18,11 @@ use crate::vault::Vault;
 
 /// How old a list becomes, in milliseconds.
 const REFRESH_MS: i64 = 3_600_000;
-/// The longest pause after tries in vain, in milliseconds: each is on the record.
-const LONGEST_PAUSE_MS: i64 = 30_000;
+/// The shortest pause between two lists of this node: what is revoked meanwhile
+/// stands on the second, so that all of it is published within a second.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause; after tries in vain, each of which is on the record, too.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The worker.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub struct CrlKeeper {
     crls: CrlSlot,
     /// The authority epoch up to which contained certificates were looked for.
     looked: AtomicI64,
-    /// Tries in vain, and when the next one is.
+    /// Tries in vain, and when the next list may be signed.
     tries: AtomicU32,
     next_try: AtomicI64,
 }
@@ -103,31 +106,37 @@ impl CrlKeeper {
 #[async_trait]
 impl Worker for CrlKeeper {
     const NAME: &'static str = "crl_keeper";
-    const PERIOD: Duration = Duration::from_millis(500);
+    const PERIOD: Duration = Duration::from_millis(250);
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
         let (epoch, place) = self.load().await?;
+        if now.0 < self.next_try.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let crl = self.crls.current();
         let due = match &crl {
-            // One a second at most: its number is that second.
-            Some(crl) if crl.row.this_update.seconds() >= now.seconds() => false,
+            // A clock that was set back: no list is older than the one before it.
+            Some(crl) if crl.row.this_update > now => false,
             Some(crl) if place == Place::Known => {
                 now.0.saturating_sub(crl.row.this_update.0) >= REFRESH_MS
                     || self.lacks(crl, epoch).await?
             }
             Some(_) | None => true,
         };
-        if !due || now.0 < self.next_try.load(Ordering::Acquire) {
+        if !due {
             return Ok(());
         }
+        let began = Instant::now();
         let signed = self.sign(crl, place).await;
-        if signed.is_ok() {
+        let pause = if signed.is_ok() {
             self.tries.store(0, Ordering::Release);
+            began.elapsed().saturating_add(PAUSE)
         } else {
             let tries = self.tries.fetch_add(1, Ordering::AcqRel);
-            let pause_ms = 1_000_i64.saturating_mul(1 << tries.min(5)).min(LONGEST_PAUSE_MS);
-            self.next_try.store(now.0.saturating_add(pause_ms), Ordering::Release);
-        }
+            Duration::from_secs(1).saturating_mul(1 << tries.min(5))
+        };
+        let next = now.plus(pause.min(LONGEST_PAUSE))?;
+        self.next_try.store(next.0, Ordering::Release);
         signed
     }
 }

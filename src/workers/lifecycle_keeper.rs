@@ -1,26 +1,32 @@
 //! Suspends identities whose end has passed, and those that were not used for as long as their
-//! kind may rest.
+//! kind may rest; has the record tell once of each end that comes within its notice.
+//!
+//! Each walk takes a bounded part in a tick and goes on from there in the next.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
 
 use super::Worker;
-use crate::engines::identities::{Due, SuspendIdentity};
+use crate::engines::identities::{Due, SuspendIdentity, TellEnd};
 use crate::error::{Error, Result};
 use crate::store::identities::IdentityRow;
-use crate::store::{Reader, Versioned, lifecycles};
+use crate::store::lifecycles::{self, Ending};
+use crate::store::{Reader, Tx, Versioned};
 use crate::types::{Caller, Kind, UnixMillis};
 use crate::vault::Vault;
 
-/// Identities in one step, and steps of one round: what is left is due in the next.
-const STEP: i64 = 64;
-const STEPS: usize = 16;
-/// Time between two looks at who is over, and at who is dormant, in milliseconds.
-const OVER_EVERY_MS: i64 = 60_000;
+/// Identities that one walk looks at in a tick.
+const STEP: i64 = 512;
+/// Time between the beginnings of two walks through who is over or ends soon, and through who is
+/// dormant, in milliseconds.
+const ENDS_EVERY_MS: i64 = 60_000;
 const DORMANT_EVERY_MS: i64 = 3_600_000;
+/// Sorts behind every id.
+const BEHIND: &str = "~";
 
 /// The worker.
 #[derive(Debug)]
@@ -30,14 +36,44 @@ pub struct LifecycleKeeper {
     rounds: Mutex<Option<Rounds>>,
 }
 
-/// When it last looked, and what it may not hold against anybody.
-#[derive(Debug, Clone, Copy)]
+/// Where its walks stand, and what it may not hold against anybody.
+#[derive(Debug)]
 struct Rounds {
-    over_at: UnixMillis,
-    dormant_at: UnixMillis,
+    over: Walk<(UnixMillis, String)>,
+    told: Walk<(UnixMillis, String)>,
+    /// By kind, and by id within it.
+    dormant: Walk<(usize, String)>,
     /// Milliseconds before this node's start in which nobody at all was served: nobody could have
     /// been used then.
     unserved_ms: i64,
+}
+
+/// A walk that begins again and again.
+#[derive(Debug)]
+struct Walk<P> {
+    every_ms: i64,
+    began: UnixMillis,
+    /// After what it goes on; none where it is at its end.
+    after: Option<P>,
+}
+
+impl<P: Default> Walk<P> {
+    const fn resting(every_ms: i64, began: UnixMillis) -> Self {
+        Self { every_ms, began, after: None }
+    }
+
+    /// Where it goes on, where it is not at its end or is to begin. Whoever takes a step says where
+    /// the next one begins: one that fails ends the walk.
+    fn step(&mut self, now: UnixMillis) -> Option<P> {
+        if let Some(after) = self.after.take() {
+            return Some(after);
+        }
+        let begins = now.0.saturating_sub(self.began.0) >= self.every_ms;
+        begins.then(|| {
+            self.began = now;
+            P::default()
+        })
+    }
 }
 
 impl LifecycleKeeper {
@@ -49,59 +85,103 @@ impl LifecycleKeeper {
 
     /// Waits a whole round after a start, so that whoever finds a wrong clock, or an old vault put
     /// back, has the time to say so.
-    async fn begin(&self, now: UnixMillis) -> Result<()> {
+    async fn begin(&self, now: UnixMillis) -> Result<Rounds> {
         let last = self.reader.view(|tx| async { Ok(lifecycles::last_use(tx).await?) }.boxed());
         let unserved_ms = last.await?.map_or(0, |last| now.0.saturating_sub(last.0).max(0));
-        *self.rounds.lock() = Some(Rounds { over_at: now, dormant_at: now, unserved_ms });
-        Ok(())
+        Ok(Rounds {
+            over: Walk::resting(ENDS_EVERY_MS, now),
+            told: Walk::resting(ENDS_EVERY_MS, now),
+            dormant: Walk::resting(DORMANT_EVERY_MS, now),
+            unserved_ms,
+        })
     }
 
-    async fn end_over(&self, now: UnixMillis) -> Result<()> {
-        let mut after = String::new();
-        for _ in 0..STEPS {
-            let from = after.clone();
-            let read = self.reader.view(move |tx| {
-                async move { Ok(lifecycles::over(tx, now, &from, STEP).await?) }.boxed()
-            });
-            let found = read.await?;
-            let Some(last) = found.last() else { break };
-            after = last.row.id.to_string();
-            for identity in found {
-                self.suspend(identity, Due::Over, "its end has passed").await;
+    async fn end_over(&self, walk: &mut Walk<(UnixMillis, String)>, now: UnixMillis) -> Result<()> {
+        let Some(after) = walk.step(now) else { return Ok(()) };
+        let read = self.reader.view(move |tx| {
+            async move {
+                let page = lifecycles::ending(tx, (after.0, &after.1), now, STEP).await?;
+                let due = rows(tx, page.iter().map(|one| &one.id)).await?;
+                Ok((due, next(&page)))
             }
+            .boxed()
+        });
+        let (due, next) = read.await?;
+        for identity in due {
+            self.suspend(identity, Due::Over, "its end has passed").await;
         }
+        walk.after = next;
         Ok(())
     }
 
-    async fn end_dormant(&self, kind: Kind, now: UnixMillis, unserved_ms: i64) -> Result<()> {
-        let mut after = String::new();
-        for _ in 0..STEPS {
-            let from = after.clone();
-            let read = self.reader.view(move |tx| {
-                async move {
-                    let after_s = lifecycles::of_kind(tx, kind).await?.row.dormant_after_s;
-                    if after_s == 0 {
-                        return Ok((UnixMillis(0), Vec::new()));
-                    }
-                    let unused_ms = after_s.saturating_mul(1_000).saturating_add(unserved_ms);
-                    let since = UnixMillis(now.0.saturating_sub(unused_ms));
-                    Ok((since, lifecycles::dormant(tx, kind, since, &from, STEP).await?))
+    async fn tell_ends(
+        &self,
+        walk: &mut Walk<(UnixMillis, String)>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let Some(after) = walk.step(now) else { return Ok(()) };
+        // What ends now is over.
+        let (from, after) = after.max((now, BEHIND.to_owned()));
+        let read = self.reader.view(move |tx| {
+            async move {
+                let horizons = horizons(tx, now).await?;
+                let furthest = horizons.values().copied().fold(now, UnixMillis::max);
+                let page = lifecycles::ending(tx, (from, &after), furthest, STEP).await?;
+                let comes = |one: &&Ending| {
+                    !one.told && horizons.get(&one.kind).is_some_and(|until| one.ends_at <= *until)
+                };
+                let due = rows(tx, page.iter().filter(comes).map(|one| &one.id)).await?;
+                Ok((due, next(&page)))
+            }
+            .boxed()
+        });
+        let (due, next) = read.await?;
+        for identity in due {
+            self.tell(identity).await;
+        }
+        walk.after = next;
+        Ok(())
+    }
+
+    async fn end_dormant(
+        &self,
+        walk: &mut Walk<(usize, String)>,
+        now: UnixMillis,
+        unserved_ms: i64,
+    ) -> Result<()> {
+        let Some((nth, after)) = walk.step(now) else { return Ok(()) };
+        let Some(kind) = Kind::ALL.get(nth).copied() else { return Ok(()) };
+        let another = Some((nth.saturating_add(1), String::new()));
+        if kind == Kind::Bootstrap {
+            walk.after = another;
+            return Ok(());
+        }
+        let read = self.reader.view(move |tx| {
+            async move {
+                let after_s = lifecycles::of_kind(tx, kind).await?.row.dormant_after_s;
+                if after_s == 0 {
+                    return Ok((now, Vec::new(), None));
                 }
-                .boxed()
-            });
-            let (since, found) = read.await?;
-            let Some(last) = found.last() else { break };
-            after = last.row.id.to_string();
-            for identity in found {
-                let due = Due::Dormant { since };
-                self.suspend(identity, due, "it was not used for too long").await;
+                let unused_ms = after_s.saturating_mul(1_000).saturating_add(unserved_ms);
+                let since = UnixMillis(now.0.saturating_sub(unused_ms));
+                let page = lifecycles::resting(tx, kind, &after, since, STEP).await?;
+                let resting = page.iter().filter(|(_, rests)| *rests).map(|(id, _)| id);
+                let due = rows(tx, resting).await?;
+                Ok((since, due, full(&page).map(|(last, _)| last.clone())))
             }
+            .boxed()
+        });
+        let (since, due, last) = read.await?;
+        for identity in due {
+            let due = Due::Dormant { since };
+            self.suspend(identity, due, "it was not used for too long").await;
         }
+        walk.after = last.map(|last| (nth, last)).or(another);
         Ok(())
     }
 
     /// What cannot be suspended, the last administrator, is passed by; what fails holds up itself
-    /// alone, until the next round.
+    /// alone, until the next walk.
     async fn suspend(&self, identity: Versioned<IdentityRow>, due: Due, reason: &'static str) {
         let name = identity.row.name;
         let op = SuspendIdentity { name: name.clone(), reason: reason.to_owned(), due: Some(due) };
@@ -116,6 +196,53 @@ impl LifecycleKeeper {
             Err(error) => tracing::warn!(identity = %name, %error, "an identity stays as it is"),
         }
     }
+
+    async fn tell(&self, identity: Versioned<IdentityRow>) {
+        let IdentityRow { name, expires_at: Some(end), .. } = identity.row else { return };
+        let op = TellEnd { name: name.clone(), end };
+        let told = match self.vault.context(Caller::System(Self::NAME), None) {
+            Ok(ctx) => self.vault.run(&ctx, op).await,
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(()) => tracing::warn!(identity = %name, %end, "an identity ends soon"),
+            // Another node was first, or it was changed meanwhile.
+            Err(Error::Conflict(_) | Error::Sealed) => {}
+            Err(error) => tracing::warn!(identity = %name, %error, "a coming end is not told"),
+        }
+    }
+}
+
+/// Reads identities; one that is not what was sealed is left out.
+async fn rows(
+    tx: &mut Tx,
+    ids: impl Iterator<Item = &String> + Send,
+) -> Result<Vec<Versioned<IdentityRow>>> {
+    let mut found = Vec::new();
+    for id in ids {
+        found.extend(tx.lookup_intact::<IdentityRow>(id).await?);
+    }
+    Ok(found)
+}
+
+/// Until when an end of each kind's is one that notice is given of.
+async fn horizons(tx: &mut Tx, now: UnixMillis) -> Result<HashMap<Kind, UnixMillis>> {
+    let mut horizons = HashMap::new();
+    for kind in Kind::ALL.iter().copied().filter(|kind| *kind != Kind::Bootstrap) {
+        let notice_s = lifecycles::of_kind(tx, kind).await?.row.notice_s;
+        let until = now.0.saturating_add(notice_s.saturating_mul(1_000));
+        horizons.insert(kind, UnixMillis(until));
+    }
+    Ok(horizons)
+}
+
+/// The last of a full page: there may be more after it.
+fn full<T>(page: &[T]) -> Option<&T> {
+    page.last().filter(|_| i64::try_from(page.len()).is_ok_and(|found| found >= STEP))
+}
+
+fn next(page: &[Ending]) -> Option<(UnixMillis, String)> {
+    full(page).map(|last| (last.ends_at, last.id.clone()))
 }
 
 #[async_trait]
@@ -123,22 +250,33 @@ impl Worker for LifecycleKeeper {
     const NAME: &'static str = "lifecycle_keeper";
     const PERIOD: Duration = Duration::from_secs(1);
 
-    /// A round that fails is not tried again before the next is due.
+    /// A walk that fails begins again when its next is due.
     async fn tick(&self, now: UnixMillis) -> Result<()> {
-        let Some(mut rounds) = *self.rounds.lock() else { return self.begin(now).await };
-        let due = |at: UnixMillis, every: i64| now.0.saturating_sub(at.0) >= every;
-        if due(rounds.over_at, OVER_EVERY_MS) {
-            rounds.over_at = now;
-            *self.rounds.lock() = Some(rounds);
-            self.end_over(now).await?;
-        }
-        if due(rounds.dormant_at, DORMANT_EVERY_MS) {
-            rounds.dormant_at = now;
-            *self.rounds.lock() = Some(rounds);
-            for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Bootstrap) {
-                self.end_dormant(*kind, now, rounds.unserved_ms).await?;
-            }
-        }
-        Ok(())
+        let mut rounds = self.rounds.lock().await;
+        let Some(rounds) = rounds.as_mut() else {
+            *rounds = Some(self.begin(now).await?);
+            return Ok(());
+        };
+        let over = self.end_over(&mut rounds.over, now).await;
+        let told = self.tell_ends(&mut rounds.told, now).await;
+        let dormant = self.end_dormant(&mut rounds.dormant, now, rounds.unserved_ms).await;
+        over.and(told).and(dormant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_goes_on_until_its_end_and_begins_when_it_is_due() {
+        let mut walk: Walk<(usize, String)> = Walk::resting(1_000, UnixMillis(0));
+        assert_eq!(walk.step(UnixMillis(999)), None);
+        assert_eq!(walk.step(UnixMillis(1_000)), Some((0, String::new())));
+        walk.after = Some((2, "x".to_owned()));
+        assert_eq!(walk.step(UnixMillis(1_001)), Some((2, "x".to_owned())));
+        // It failed, or was at its end.
+        assert_eq!(walk.step(UnixMillis(1_002)), None);
+        assert_eq!(walk.step(UnixMillis(2_000)), Some((0, String::new())));
     }
 }

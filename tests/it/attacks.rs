@@ -2,6 +2,7 @@
 //! can write to the database.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -106,6 +107,8 @@ async fn a_failure_is_not_answered_to_whom_lost_the_right_to_hear_it() {
 struct Peek {
     reached: Option<Arc<Notify>>,
     go: Arc<Notify>,
+    /// How often it was decided.
+    decided: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -115,6 +118,7 @@ impl Verb for Peek {
     type Output = bool;
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
+        self.decided.fetch_add(1, Ordering::Relaxed);
         if let Some(reached) = &self.reached {
             reached.notify_one();
             self.go.notified().await;
@@ -159,19 +163,31 @@ async fn an_operation_sees_the_caller_whose_rows_its_fence_holds() {
     grant(&f, "carol", "pki.sign", "pki/web").await;
     let carol = login(&f, "carol").await;
     let (reached, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let slow = Peek { reached: Some(Arc::clone(&reached)), go: Arc::clone(&go) };
+    let (decided, quickly) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let slow = Peek {
+        reached: Some(Arc::clone(&reached)),
+        go: Arc::clone(&go),
+        decided: Arc::clone(&decided),
+    };
     let ctx = context(&vault, &carol).await;
     let (was, ()) = tokio::join!(vault.run(&ctx, slow), async {
         // The slow call has its view of an administrator; she is none when it goes on, and what a
         // quick call of hers was decided on is kept.
         reached.notified().await;
         demote(&f, "carol").await;
-        let quick = Peek { reached: None, go: Arc::clone(&go) };
-        let ctx = context(&vault, &carol).await;
-        assert_eq!(vault.run(&ctx, quick).await, Ok(false));
+        for _ in 0..2 {
+            let (go, decided) = (Arc::clone(&go), Arc::clone(&quickly));
+            let quick = Peek { reached: None, go, decided };
+            let ctx = context(&vault, &carol).await;
+            assert_eq!(vault.run(&ctx, quick).await, Ok(false));
+        }
         go.notify_one();
     });
     assert_eq!(was, Ok(false));
+    // What is kept of the quick calls is of somebody whom the slow one did not see: it is decided on
+    // whom it saw, which does not stand any more, and then once more.
+    assert_eq!(decided.load(Ordering::Relaxed), 2);
+    assert_eq!(quickly.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod holdings;
 mod leases;
 mod lifecycles;
 mod lists;
+mod notices;
 mod registry;
 
 use std::sync::Arc;
@@ -13,8 +14,10 @@ use std::sync::Arc;
 use strongroom::engines::pki::Request;
 use strongroom::hsm::{Hsm, MemoryHsm};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
-    CreateIdentityRequest, GetIdentityRequest, Identity, SuspendIdentityRequest, WhoAmIRequest,
+    CreateIdentityRequest, EntryFilter, GetIdentityRequest, Identity, ListEntriesRequest,
+    SuspendIdentityRequest, WhoAmIRequest,
 };
 use strongroom::server::{First, Founding, Ingredients, Node, found};
 use tempfile::TempDir;
@@ -38,6 +41,16 @@ async fn create(client: &mut Client, request: CreateIdentityRequest) -> Result<I
 async fn show(client: &mut Client, name: &str) -> Result<Identity, Status> {
     let found = client.get_identity(GetIdentityRequest { name: name.to_owned() }).await?;
     Ok(found.into_inner().identity.unwrap())
+}
+
+/// What the record says in detail of an action, newest first; `ok` alone.
+async fn details(f: &Fixture, action: &str) -> Vec<String> {
+    f.node().vault.integrate().await.unwrap();
+    let filter = Some(EntryFilter { action: action.to_owned(), ..EntryFilter::default() });
+    let request = ListEntriesRequest { filter, page_size: 1_000, ..ListEntriesRequest::default() };
+    let mut client = RecordServiceClient::new(f.connect(&f.admin).await);
+    let entries = client.list_entries(request).await.unwrap().into_inner().entries.into_iter();
+    entries.filter(|entry| entry.outcome == "ok").map(|entry| entry.detail).collect()
 }
 
 /// Names that are not canonical, or that somebody hopes are repaired.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -246,6 +247,20 @@ fn a_token_that_is_missing_at_a_start_is_named_and_unseals_the_vault_when_it_is_
     }
 }
 
+/// Puts a store in the place of another, with what is not in its file yet: a stopped server may
+/// leave that beside it.
+fn put_store(from: &Path, to: &Path) {
+    for beside in ["", "-wal", "-shm"] {
+        let [from, to] = [from, to].map(|path| format!("{}{beside}", path.display()));
+        if Path::new(&to).exists() {
+            fs::remove_file(&to).unwrap();
+        }
+        if Path::new(&from).exists() {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
 #[test]
 fn development_and_real_vaults_are_never_served_by_the_others_command() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,13 +270,15 @@ fn development_and_real_vaults_are_never_served_by_the_others_command() {
     assert!(real.init().status.success());
     real.serve().stop();
 
-    let ours = real.dir.path().join("data/vault.db");
-    let kept = fs::read(&ours).unwrap();
-    fs::copy(dir.path().join("vault.db"), &ours).unwrap();
+    let (ours, theirs) = (real.dir.path().join("data/vault.db"), dir.path().join("vault.db"));
+    let kept = real.dir.path().join("kept.db");
+    put_store(&ours, &kept);
+    put_store(&theirs, &ours);
     let refused = real.run("server");
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
-    assert!(text(&refused.stderr).contains("only `strongroom dev` serves it"));
-    fs::write(dir.path().join("vault.db"), kept).unwrap();
+    let said = text(&refused.stderr);
+    assert!(said.contains("only `strongroom dev` serves it"), "{said}");
+    put_store(&kept, &theirs);
     let refused = program().arg("dev").arg("--dir").arg(dir.path()).output().unwrap();
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
     assert!(text(&refused.stderr).contains("not for development"));
@@ -293,7 +310,7 @@ fn doctor_names_what_is_wrong_and_succeeds_only_when_nothing_is() {
     }
     let data = real.dir.path().join("data");
     let pin = real.dir.path().join("pin");
-    let set = |path: &std::path::Path, mode: u32| {
+    let set = |path: &Path, mode: u32| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     set(&data, 0o777);

@@ -8,6 +8,7 @@ mod places;
 mod properties;
 mod races;
 mod registry;
+mod replace;
 mod spending;
 mod steps;
 mod tree;

@@ -36,6 +36,9 @@ pub struct List {
     /// Only names that begin so.
     #[arg(long, value_name = "TEXT")]
     prefix: Option<String>,
+    /// Only those whose name, purpose, needs or labels hold this text, whatever its case.
+    #[arg(long, value_name = "TEXT")]
+    search: Option<String>,
     /// Only those that end within this span from now, like 14d.
     #[arg(long, value_name = "SPAN")]
     expiring_before: Option<Span>,
@@ -78,6 +81,7 @@ impl List {
                 .unused_since
                 .map_or(0, |span| now_ms.saturating_sub(ms(span)).max(1)),
             orphaned: self.orphaned,
+            search: text(&self.search),
         }
     }
 }

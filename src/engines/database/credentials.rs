@@ -233,8 +233,9 @@ impl Verb for IssueCredentials {
         }
     }
 
-    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<()> {
-        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, earlier: &str) -> Result<Resumed> {
+        leases::supersede(ctx, tx, earlier.parse().map_err(Error::internal)?).await?;
+        Ok(Resumed::Anew)
     }
 }
 

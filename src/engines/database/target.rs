@@ -21,6 +21,8 @@ pub type Result<T, E = TargetError> = std::result::Result<T, E>;
 pub enum Outage {
     /// No connection could be opened: down, starting, full, unknown host.
     NoConnection,
+    /// Every connection that this node may have is in use.
+    Busy,
     /// The TLS handshake failed: the target is not who the configuration says, or has no TLS.
     Tls,
     /// The connection broke on the way; what was asked may have happened.
@@ -92,6 +94,7 @@ impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoConnection => "accepts no connection",
+            Self::Busy => "keeps busy every connection that this node may have (max_connections)",
             Self::Tls => "failed the TLS handshake",
             Self::Lost => "broke the connection",
             Self::Silent => "did not answer in time",

@@ -17,10 +17,10 @@ use crate::audit::Field;
 use crate::engines::identities::{LONG, Names, SHORT, check_text};
 use crate::error::{Error, Result};
 use crate::store::elevations::{self as rows, ElevationRoleRow, ElevationRow};
-use crate::store::{Needs, Tx, Versioned, identities};
+use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    ElevationEvent, ElevationId, ElevationState, Kind, RequestContext, ResourcePattern, Segment,
-    UnixMillis, VaultId,
+    ElevationEvent, ElevationId, ElevationState, Id, Kind, RequestContext, ResourcePattern,
+    Segment, UnixMillis, VaultId,
 };
 use crate::vault::{
     Decision, ElevationScope, FRESH, Note, Operation, Resource, RetryKey, Subject, Verb, View,
@@ -232,8 +232,6 @@ async fn freeze(
 
 /// Stores a request, and hands it to who has to approve it.
 async fn store(ctx: &RequestContext, tx: &mut Tx, it: &Prepared) -> Result<Elevation> {
-    // That there are not too many is a fact without a row of its own.
-    identities::hold_identity(tx, it.row.identity).await?;
     if rows::count_open(tx, it.row.identity, OPEN).await? >= OPEN {
         return Err(Error::Exhausted(
             format!("nobody has more than {OPEN} elevations open; withdraw some first").into(),
@@ -306,6 +304,11 @@ impl Verb for RequestElevation {
 impl Operation for RequestElevation {
     const NEEDS: Needs = WRITES;
 
+    // That there are not too many is a fact without a row of its own.
+    fn holds(&self, prepared: &Prepared) -> Option<Id> {
+        Some(prepared.row.identity.0)
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
@@ -371,6 +374,11 @@ impl Verb for ExtendElevation {
 #[async_trait]
 impl Operation for ExtendElevation {
     const NEEDS: Needs = WRITES;
+
+    // That there are not too many is a fact without a row of its own.
+    fn holds(&self, prepared: &Prepared) -> Option<Id> {
+        Some(prepared.row.identity.0)
+    }
 
     async fn commit(
         &self,

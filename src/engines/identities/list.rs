@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::labels::{check_labels, read_labels};
-use super::{Described, Names};
+use super::{Described, Names, SHORT, check_text};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow, IdentityWalk};
 use crate::store::{Needs, Tx, Versioned};
@@ -51,6 +51,9 @@ pub struct IdentityFilter {
     pub labels: BTreeMap<String, String>,
     /// Only names that begin so.
     pub prefix: String,
+    /// Only those whose name, purpose, needs, or a label's key or value hold this text, whatever its
+    /// case.
+    pub search: String,
     /// Only those that end before this moment.
     pub expiring_before: Option<UnixMillis>,
     /// Only those that were not served, and not registered, since this moment.
@@ -76,7 +79,7 @@ impl IdentityFilter {
         if self.prefix.len() > NAME_BYTES || !self.prefix.bytes().all(plain) {
             return Err(Error::invalid("a prefix has the characters of a name: a-z 0-9 . _ - /"));
         }
-        Ok(())
+        check_text("what is searched for", &self.search, SHORT)
     }
 
     /// Tells whether a row fits, by itself.
@@ -88,11 +91,19 @@ impl IdentityFilter {
             && !(self.orphaned && (row.state == IdentityState::Retired || owns_itself(row)))
             && row.name.as_str().starts_with(&self.prefix)
             && self.expiring_before.is_none_or(|at| row.expires_at.is_some_and(|end| end < at));
-        if !fits || self.labels.is_empty() {
+        if !fits || (self.labels.is_empty() && self.search.is_empty()) {
             return Ok(fits);
         }
         let labels = read_labels(&row.labels)?;
-        Ok(self.labels.iter().all(|(key, value)| labels.get(key) == Some(value)))
+        Ok(self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self.found_in(row, &labels))
+    }
+
+    fn found_in(&self, row: &IdentityRow, labels: &BTreeMap<String, String>) -> bool {
+        let wanted = self.search.to_lowercase();
+        let texts = [row.name.as_str(), &row.purpose, &row.needs].into_iter();
+        let labels = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
+        wanted.is_empty() || texts.chain(labels).any(|text| text.to_lowercase().contains(&wanted))
     }
 
     /// Tells whether what is known beside the row fits as well.

@@ -1,6 +1,6 @@
 //! Changes what is known about an identity. Name, kind and person never change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,13 +11,12 @@ use super::labels::{check_labels, read_labels, write_labels};
 use super::show::{decided, described};
 use super::state::{next, read, retired};
 use super::{Described, LONG, check_text, keep_an_administrator};
+use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{
-    IdentityId, IdentityName, IdentityState, Kind, RequestContext, Tier, UnixMillis,
-};
-use crate::vault::{Answerable, Decision, GOVERNS, Operation, Resource, Verb, View};
+use crate::types::{IdentityName, IdentityState, Kind, RequestContext, Tier, UnixMillis};
+use crate::vault::{Answerable, Decision, GOVERNS, Note, Operation, READS, Resource, Verb, View};
 
 /// Changes an identity; what is left out stays.
 #[derive(Debug, Clone)]
@@ -68,18 +67,8 @@ impl UpdateIdentity {
     }
 
     /// Checks a new end. Nobody answers for what has no active owner, so it ends when it was to.
-    async fn check_end(&self, view: &View, id: IdentityId) -> Result<()> {
+    fn check_end(&self, row: &IdentityRow, owned: bool, now: UnixMillis) -> Result<()> {
         let Some(end) = self.end else { return Ok(()) };
-        let (row, owner) = view
-            .read(move |tx| {
-                async move {
-                    let found = read(tx, id).await?;
-                    let owner = Answerable::of(tx, &found).await?;
-                    Ok((found.row, owner))
-                }
-                .boxed()
-            })
-            .await?;
         match end {
             End::In(ttl) if row.kind.is_machine() => check_machine_ttl(Some(ttl))?,
             End::Never if row.kind.is_machine() => {
@@ -87,8 +76,8 @@ impl UpdateIdentity {
             }
             End::In(_) | End::Never => {}
         }
-        let later = end.at(view.now())?.is_none_or(|at| row.expires_at.is_some_and(|old| at > old));
-        if later && row.kind.is_machine() && !owner.is_active(view.now()) {
+        let later = end.at(now)?.is_none_or(|at| row.expires_at.is_some_and(|old| at > old));
+        if later && row.kind.is_machine() && !owned {
             return Err(Error::precondition(
                 "an identity without an active owner receives nothing new, no later end either; \
                  transfer it first",
@@ -97,7 +86,8 @@ impl UpdateIdentity {
         Ok(())
     }
 
-    fn apply(&self, row: &mut IdentityRow, now: UnixMillis) -> Result<()> {
+    fn changed(&self, old: &IdentityRow, now: UnixMillis) -> Result<IdentityRow> {
+        let mut row = old.clone();
         let mut labels = read_labels(&row.labels)?;
         labels.extend(self.set_labels.clone());
         labels.retain(|key, _| !self.remove_labels.contains(key));
@@ -113,14 +103,68 @@ impl UpdateIdentity {
             }
             row.expires_at = end.at(now)?;
         }
-        Ok(())
+        Ok(row)
     }
+}
+
+/// An identity as it was decided on, and as it is to be.
+#[derive(Debug)]
+pub struct PreparedUpdate {
+    found: Versioned<IdentityRow>,
+    changed: IdentityRow,
+    differences: String,
+}
+
+impl PreparedUpdate {
+    fn changes(&self) -> bool {
+        self.found.row != self.changed
+    }
+}
+
+/// Says what changes, and what it was.
+fn differences(old: &IdentityRow, new: &IdentityRow) -> Result<String> {
+    let end = |row: &IdentityRow| row.expires_at.map_or_else(never, |at| at.to_string());
+    let mut both = vec![
+        ("purpose".to_owned(), quoted(&new.purpose), quoted(&old.purpose)),
+        ("needs".to_owned(), quoted(&new.needs), quoted(&old.needs)),
+        ("tier".to_owned(), new.tier.to_string(), old.tier.to_string()),
+        ("end".to_owned(), end(new), end(old)),
+    ];
+    let (after, before) = (read_labels(&new.labels)?, read_labels(&old.labels)?);
+    let keys: BTreeSet<&String> = after.keys().chain(before.keys()).collect();
+    both.extend(keys.into_iter().map(|key| {
+        let value = |of: &BTreeMap<String, String>| of.get(key).map_or_else(none, |v| quoted(v));
+        (format!("label {key}"), value(&after), value(&before))
+    }));
+    both.retain(|(_, new, old)| new != old);
+    let side = |value: fn(&(String, String, String)) -> &String| {
+        let said = both.iter().map(|one| format!("{} {}", one.0, value(one)));
+        said.collect::<Vec<_>>().join(", ")
+    };
+    Ok(if both.is_empty() {
+        "nothing changed".to_owned()
+    } else {
+        format!("{}; was: {}", side(|one| &one.1), side(|one| &one.2))
+    })
+}
+
+/// Quotes text, so that what somebody wrote is not taken for what is said about it.
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn never() -> String {
+    "never".to_owned()
+}
+
+fn none() -> String {
+    "none".to_owned()
 }
 
 #[async_trait]
 impl Verb for UpdateIdentity {
     const ACTION: &'static str = "identities.update";
-    type Prepared = IdentityId;
+    type Prepared = PreparedUpdate;
     type Output = Described;
 
     /// A new end stands on the owner as well.
@@ -134,11 +178,35 @@ impl Verb for UpdateIdentity {
         Ok(vec![resource])
     }
 
-    async fn prepare(&self, view: &View, decision: &Decision) -> Result<IdentityId> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<PreparedUpdate> {
         self.check()?;
-        let id = decided(decision)?;
-        self.check_end(view, id).await?;
-        Ok(id)
+        let (id, now) = (decided(decision)?, view.now());
+        let read = view.read(move |tx| {
+            async move {
+                let found = read(tx, id).await?;
+                let owned = Answerable::of(tx, &found).await?.is_active(now);
+                Ok((found, owned))
+            }
+            .boxed()
+        });
+        let (found, owned) = read.await?;
+        if !decision.resource()?.rows.contains(&found.fence()) {
+            return Err(Error::Conflict("the identity changed; retry".into()));
+        }
+        if found.row.state == IdentityState::Retired {
+            return Err(retired());
+        }
+        if found.row.kind == Kind::Bootstrap {
+            return Err(Error::precondition("the bootstrap identity stays as it is"));
+        }
+        self.check_end(&found.row, owned, now)?;
+        let changed = self.changed(&found.row, now)?;
+        let differences = differences(&found.row, &changed)?;
+        Ok(PreparedUpdate { found, changed, differences })
+    }
+
+    fn note(&self, it: &PreparedUpdate, note: &mut Note) {
+        note.private.push((Field::Detail, it.differences.clone()));
     }
 }
 
@@ -146,30 +214,27 @@ impl Verb for UpdateIdentity {
 impl Operation for UpdateIdentity {
     const NEEDS: Needs = GOVERNS;
 
+    /// What changes nothing disturbs nobody.
+    fn needs(&self, it: &PreparedUpdate) -> Needs {
+        if it.changes() { GOVERNS } else { READS }
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
-        id: &IdentityId,
+        it: &PreparedUpdate,
         _: &Decision,
     ) -> Result<Described> {
-        let Versioned { row, version } = read(tx, *id).await?;
-        if row.state == IdentityState::Retired {
-            return Err(retired());
+        let Versioned { row, version } = &it.found;
+        if it.changes() {
+            if matches!(self.end, Some(End::In(_))) {
+                keep_an_administrator(tx, row.id, ctx.now).await?;
+            }
+            let changed =
+                IdentityRow { changed_at: ctx.now, changed_by: ctx.actor(), ..it.changed.clone() };
+            tx.update(*version, &changed).await?;
         }
-        if row.kind == Kind::Bootstrap {
-            return Err(Error::precondition("the bootstrap identity stays as it is"));
-        }
-        if matches!(self.end, Some(End::In(_))) {
-            keep_an_administrator(tx, *id, ctx.now).await?;
-        }
-        let mut changed = row.clone();
-        self.apply(&mut changed, ctx.now)?;
-        if changed != row {
-            changed.changed_at = ctx.now;
-            changed.changed_by = ctx.actor();
-            tx.update(version, &changed).await?;
-        }
-        Described::find(tx, *id, ctx.now).await
+        Described::find(tx, row.id, ctx.now).await
     }
 }

@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::store::recovery::{self, RecoveryRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{RequestContext, ResourceName, UnixMillis};
-use crate::vault::{Decision, Operation, READS, Recovery, Resource, Subject, Verb, View};
+use crate::vault::{
+    Decision, EndingSoon, Operation, READS, Recovery, Resource, Subject, Verb, View,
+};
 
 /// Asks who the caller is.
 #[derive(Debug, Clone, Copy)]
@@ -26,6 +28,8 @@ pub struct WhoAmI {
     pub identity_ends_soon: bool,
     /// Whether its credential's is: less than a third of its life is left.
     pub credential_ends_soon: bool,
+    /// What it answers for and ends within its notice.
+    pub owned_end_soon: Arc<EndingSoon>,
     /// Of an administrator: a recovery that waits, or took effect lately.
     pub recovery: Option<Recovery>,
 }
@@ -61,6 +65,7 @@ impl Verb for Whoami {
         Ok(WhoAmI {
             dev: view.is_dev(),
             identity_ends_soon: subject.identity.row.expires_at.is_some_and(near),
+            owned_end_soon: view.ending_soon().await?,
             credential_ends_soon: late && near(credential.expires_at),
             recovery: recovery.filter(|one| one.is_told(now, subject.restore_epoch())),
             subject,

@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 
 use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
-use super::mint::{Made, made_before};
+use super::mint::{Made, forgotten, made_before};
 use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
 use crate::engines::identities::{activate, subject_facts};
 use crate::error::{Error, Result};
@@ -20,11 +20,11 @@ use crate::store::identities::{self, IdentityRow};
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned, pki as rows};
 use crate::types::{
-    CredentialKind, IdentityName, IdentityState, Kind, RequestContext, ResourceName, UnixMillis,
+    CredentialKind, Id, IdentityName, IdentityState, Kind, RequestContext, ResourceName, UnixMillis,
 };
 use crate::vault::{
-    Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View, WRITES,
-    is_active,
+    Answerable, Claimed, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View,
+    WRITES, is_active,
 };
 
 /// How long login certificates live.
@@ -90,9 +90,18 @@ impl LoginIssued {
     }
 }
 
-/// A login certificate that was signed and that nobody has yet.
+/// What an order for a login comes to.
 #[derive(Debug)]
-pub struct PreparedLogin {
+pub enum PreparedLogin {
+    /// A login certificate that was signed and that nobody has yet.
+    Signed(Box<SignedLogin>),
+    /// An earlier try made this: nothing was signed for another.
+    Before(String),
+}
+
+/// A login certificate that was signed, with what its commit looks at.
+#[derive(Debug)]
+pub struct SignedLogin {
     signed: Signed,
     names: Vec<SubjectName>,
     chain_pem: String,
@@ -199,6 +208,9 @@ impl Verb for IssueLogin {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<PreparedLogin> {
         let bearer = self.bearer(view).await?.ok_or_else(unknown)?;
         bearer.check(view)?;
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok(PreparedLogin::Before(before));
+        }
         let asks = view.subject()?;
         asks.require_room_below()?;
         let authorities = self.authorities.current()?;
@@ -217,18 +229,20 @@ impl Verb for IssueLogin {
             elevation: decision.elevation(),
             resource: &decision.resource()?.name,
         };
-        Ok(PreparedLogin {
+        Ok(PreparedLogin::Signed(Box::new(SignedLogin {
             signed: holder.sign(view, &authorities.login, &template).await?,
             names: template.names().to_vec(),
             chain_pem: authorities.login.pem(),
             first: asks.identity.row.kind == Kind::Bootstrap,
             activates: row.state == IdentityState::Registered,
-        })
+        })))
     }
 
     fn note(&self, prepared: &PreparedLogin, note: &mut Note) {
-        note.keys.push(prepared.signed.key.clone());
-        note.credential = Some(prepared.signed.row.id);
+        if let PreparedLogin::Signed(login) = prepared {
+            note.keys.push(login.signed.key.clone());
+            note.credential = Some(login.signed.row.id);
+        }
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -236,7 +250,10 @@ impl Verb for IssueLogin {
     }
 
     fn made(&self, prepared: &PreparedLogin) -> String {
-        prepared.signed.row.id.to_string()
+        match prepared {
+            PreparedLogin::Signed(login) => login.signed.row.id.to_string(),
+            PreparedLogin::Before(made) => made.clone(),
+        }
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<LoginIssued> {
@@ -258,7 +275,18 @@ impl Operation for IssueLogin {
     const GOES_ON: bool = true;
 
     fn needs(&self, prepared: &PreparedLogin) -> Needs {
-        if prepared.activates { GOVERNS } else { WRITES }
+        match prepared {
+            PreparedLogin::Signed(login) if login.activates => GOVERNS,
+            PreparedLogin::Signed(_) | PreparedLogin::Before(_) => WRITES,
+        }
+    }
+
+    /// Every login does: that there is none yet is a fact without a row of its own.
+    fn holds(&self, prepared: &PreparedLogin) -> Option<Id> {
+        match prepared {
+            PreparedLogin::Signed(login) => Some(login.signed.row.identity.0),
+            PreparedLogin::Before(_) => None,
+        }
     }
 
     async fn commit(
@@ -268,25 +296,24 @@ impl Operation for IssueLogin {
         prepared: &PreparedLogin,
         _: &Decision,
     ) -> Result<LoginIssued> {
-        // Every login takes the lock: that there is none yet is a fact without a row of its own.
-        let Signed { row, certificate, .. } = &prepared.signed;
-        identities::hold_identity(tx, row.identity).await?;
-        if prepared.first && rows::has_login(tx, row.identity).await? {
+        let PreparedLogin::Signed(login) = prepared else { return Err(forgotten()) };
+        let Signed { row, certificate, .. } = &login.signed;
+        if login.first && rows::has_login(tx, row.identity).await? {
             return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
         tx.insert(row).await?;
-        if prepared.activates {
+        if login.activates {
             activate(ctx, tx, row.identity).await?;
         }
         Ok(LoginIssued {
             said: Said {
                 serial: certificate.serial.to_string(),
-                names: prepared.names.clone(),
+                names: login.names.clone(),
                 not_before: certificate.not_before,
                 not_after: certificate.not_after,
             },
             row: row.clone(),
-            chain_pem: prepared.chain_pem.clone(),
+            chain_pem: login.chain_pem.clone(),
         })
     }
 }

@@ -25,7 +25,9 @@ use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, RequestContext, ResourceName,
     SecretBytes, Segment,
 };
-use crate::vault::{Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES_ONE};
+use crate::vault::{
+    Claimed, Decision, Note, Operation, Resource, Resumed, RetryKey, Verb, View, WRITES_ONE,
+};
 
 /// What every order for a certificate names.
 #[derive(Debug)]
@@ -125,11 +127,13 @@ impl Issued {
     }
 }
 
-/// A certificate that was signed and that nobody has yet.
+/// What an order comes to.
 #[derive(Debug)]
-pub struct Prepared {
-    issued: Arc<Issued>,
-    key: KeyUse,
+pub enum Prepared {
+    /// A certificate that was signed and that nobody has yet.
+    Signed(Arc<Issued>, KeyUse),
+    /// An earlier try made this: nothing was signed for another.
+    Before(String),
 }
 
 #[async_trait]
@@ -149,6 +153,9 @@ impl<S: Source> Verb for Mint<S> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let Order { authorities, roles, role, ttl, quota, .. } = &self.order;
         let role = roles.lookup(view, role).await?.ok_or_else(no_such_role)?;
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok(Prepared::Before(before));
+        }
         let authorities = authorities.current()?;
         let (request, private_key) = self.source.request(&role.profile)?;
         let ours = authorities.issuing.trust_domain();
@@ -191,12 +198,14 @@ impl<S: Source> Verb for Mint<S> {
             private_key,
             replayed: false,
         };
-        Ok(Prepared { issued: Arc::new(issued), key })
+        Ok(Prepared::Signed(Arc::new(issued), key))
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
-        note.keys.push(prepared.key.clone());
-        note.credential = Some(prepared.issued.row.id);
+        if let Prepared::Signed(issued, key) = prepared {
+            note.keys.push(key.clone());
+            note.credential = Some(issued.row.id);
+        }
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -204,7 +213,10 @@ impl<S: Source> Verb for Mint<S> {
     }
 
     fn made(&self, prepared: &Prepared) -> String {
-        prepared.issued.row.id.to_string()
+        match prepared {
+            Prepared::Signed(issued, _) => issued.row.id.to_string(),
+            Prepared::Before(made) => made.clone(),
+        }
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Arc<Issued>> {
@@ -224,7 +236,7 @@ impl<S: Source> Verb for Mint<S> {
         }))
     }
 
-    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<()> {
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<Resumed> {
         let id: CredentialId = made.parse()?;
         let caller = ctx.authenticated().ok_or_else(nothing_made)?;
         let mine = Made {
@@ -235,7 +247,7 @@ impl<S: Source> Verb for Mint<S> {
         let found = tx.lookup::<CredentialRow>(&id).await?;
         let found = found.filter(|it| mine.is(&it.row)).ok_or_else(nothing_made)?;
         if found.row.state == CredentialState::Ended {
-            return Ok(());
+            return Ok(Resumed::Anew);
         }
         let ended = CredentialRow {
             state: CredentialState::Ended,
@@ -244,7 +256,7 @@ impl<S: Source> Verb for Mint<S> {
             ..found.row
         };
         tx.update(found.version, &ended).await?;
-        Ok(())
+        Ok(Resumed::Anew)
     }
 }
 
@@ -260,8 +272,13 @@ impl<S: Source> Operation for Mint<S> {
         prepared: &Prepared,
         _: &Decision,
     ) -> Result<Arc<Issued>> {
-        tx.insert(&prepared.issued.row).await?;
-        Ok(Arc::clone(&prepared.issued))
+        match prepared {
+            Prepared::Signed(issued, _) => {
+                tx.insert(&issued.row).await?;
+                Ok(Arc::clone(issued))
+            }
+            Prepared::Before(_) => Err(forgotten()),
+        }
     }
 }
 
@@ -279,6 +296,11 @@ impl Made {
     fn is(&self, row: &CredentialRow) -> bool {
         row.kind == self.kind && row.identity == self.identity && row.resource == self.resource
     }
+}
+
+/// Answers a retry that found what an earlier try made, and no longer does.
+pub(super) fn forgotten() -> Error {
+    Error::Conflict("what the key was used for was forgotten meanwhile; retry".into())
 }
 
 fn nothing_made() -> Error {

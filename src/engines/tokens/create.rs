@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{Token, find, missing, resource_name};
+use super::{Token, replace, resource_name};
 use crate::engines::identities::activate;
 use crate::error::{Error, Result};
 use crate::policy::{Cidr, SubjectFacts};
@@ -17,11 +17,11 @@ use crate::store::identities::{self, IdentityRow};
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    AccessToken, CredentialId, CredentialKind, CredentialState, IdentityName, IdentityState,
+    AccessToken, CredentialId, CredentialKind, CredentialState, Id, IdentityName, IdentityState,
     RequestContext, SecretBytes, SingleUseToken, TokenSecret, TokenType, UnixMillis,
 };
 use crate::vault::{
-    Answerable, Decision, GOVERNS, Note, Operation, Resource, RetryKey, Scope, Subject,
+    Answerable, Decision, GOVERNS, Note, Operation, Resource, Resumed, RetryKey, Scope, Subject,
     TokenDetail, Verb, View, WRITES_ONE, handle_of, is_active,
 };
 
@@ -102,6 +102,7 @@ pub struct Prepared {
     activates: bool,
     /// When the vault was last restored.
     restored_at: UnixMillis,
+    needs: Needs,
 }
 
 /// A token that was made.
@@ -229,7 +230,8 @@ impl Order {
             created_by: subject.identity.row.name.to_string(),
         };
         let activates = holder.state == IdentityState::Registered;
-        Ok(Prepared { token, bearer, activates, restored_at: subject.restored_at() })
+        let needs = if activates { GOVERNS } else { WRITES_ONE };
+        Ok(Prepared { token, bearer, activates, restored_at: subject.restored_at(), needs })
     }
 
     fn detail(&self, by: &Subject, ttl: Duration) -> TokenDetail {
@@ -276,12 +278,6 @@ const fn is_hex(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-async fn replay(view: &View, made: &str) -> Result<Made> {
-    let found = find(view, made.parse()?).await?.ok_or_else(missing)?;
-    let restore_epoch = view.subject()?.restore_epoch();
-    Ok(Made { token: found.shown(found.token.row.clone(), restore_epoch)?, bearer: None })
-}
-
 fn note(prepared: &Prepared, note: &mut Note) {
     note.credential = Some(prepared.token.row.id);
 }
@@ -305,7 +301,8 @@ impl Verb for CreateToken {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Prepared> {
         let subject = view.subject()?;
         let (holder, lives) = (&subject.identity.row, &subject.lifecycle.row);
-        self.0.make(view, decision, holder, lives)
+        let made = self.0.make(view, decision, holder, lives)?;
+        Ok(Prepared { needs: replace::needs(view, self, made.needs).await?, ..made })
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {
@@ -321,13 +318,25 @@ impl Verb for CreateToken {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Made> {
-        replay(view, made).await
+        replace::replay(view, made, self.0.retry.as_ref()).await
+    }
+
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<Resumed> {
+        replace::supersede(ctx, tx, made, None).await
     }
 }
 
 #[async_trait]
 impl Operation for CreateToken {
     const NEEDS: Needs = WRITES_ONE;
+
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        prepared.needs
+    }
+
+    fn holds(&self, prepared: &Prepared) -> Option<Id> {
+        Some(prepared.token.row.identity.0)
+    }
 
     async fn commit(
         &self,
@@ -399,7 +408,8 @@ impl Verb for MintToken {
         if !is_active(row, view.now()) {
             return Err(Error::precondition("the identity is suspended or over"));
         }
-        self.order.make(view, decision, row, &holder.lifecycle.row)
+        let made = self.order.make(view, decision, row, &holder.lifecycle.row)?;
+        Ok(Prepared { needs: replace::needs(view, self, made.needs).await?, ..made })
     }
 
     fn note(&self, prepared: &Prepared, to: &mut Note) {
@@ -415,7 +425,11 @@ impl Verb for MintToken {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Made> {
-        replay(view, made).await
+        replace::replay(view, made, self.order.retry.as_ref()).await
+    }
+
+    async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<Resumed> {
+        replace::supersede(ctx, tx, made, Some(&self.name)).await
     }
 }
 
@@ -424,7 +438,11 @@ impl Operation for MintToken {
     const NEEDS: Needs = WRITES_ONE;
 
     fn needs(&self, prepared: &Prepared) -> Needs {
-        if prepared.activates { GOVERNS } else { WRITES_ONE }
+        prepared.needs
+    }
+
+    fn holds(&self, prepared: &Prepared) -> Option<Id> {
+        Some(prepared.token.row.identity.0)
     }
 
     async fn commit(

@@ -65,6 +65,19 @@ impl Operation for EndToken {
     }
 }
 
+/// Ends a token now, with everything below it: what one commit does not end is left to the worker.
+pub(super) async fn revoke(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    read: Versioned<CredentialRow>,
+) -> Result<CredentialRow> {
+    let mut detail = TokenDetail::decode(&read.row.detail)?;
+    detail.revoke(ctx.now, ctx.actor());
+    let (state, next_try) = end_below(ctx, tx, read.row.id).await?.leaves(ctx.now)?;
+    let row = CredentialRow { state, next_try, detail: detail.encode()?, ..read.row };
+    Ok(tx.update(read.version, &row).await?.row)
+}
+
 /// What is left below a token, or of what was made under an elevation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engines) enum Left {
@@ -78,7 +91,7 @@ pub(in crate::engines) enum Left {
 
 impl Left {
     /// Where the token is in its end, and when a worker looks at it next.
-    pub(super) fn leaves(self, now: UnixMillis) -> Result<(CredentialState, Option<UnixMillis>)> {
+    fn leaves(self, now: UnixMillis) -> Result<(CredentialState, Option<UnixMillis>)> {
         Ok(match self {
             Self::Nothing => (CredentialState::Ended, None),
             Self::More => (CredentialState::Revoking, Some(now)),
@@ -88,7 +101,7 @@ impl Left {
 }
 
 /// Ends what hangs on a token, a bounded part of it.
-pub(super) async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
+async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
     let below = credentials::below(tx, id, STEP).await?;
     end_all(ctx, tx, below, ENDED_WITH_ITS_TOKEN).await
 }

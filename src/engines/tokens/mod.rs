@@ -5,6 +5,7 @@ mod create;
 mod end;
 mod list;
 mod renew;
+mod replace;
 mod revoke;
 mod show;
 

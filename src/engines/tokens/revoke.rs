@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 
-use super::end::end_below;
+use super::end::revoke;
 use super::{Found, Token, find, meant, missing, resource_of};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, check_text};
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx};
 use crate::types::{CredentialId, CredentialState, RequestContext};
-use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, TokenDetail, Verb, View};
+use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, Verb, View};
 
 /// Ends a token.
 #[derive(Debug, Clone)]
@@ -82,11 +82,6 @@ impl Operation for RevokeToken {
                 return found.shown(read.row, *restore_epoch);
             }
         }
-        let mut detail = TokenDetail::decode(&read.row.detail)?;
-        detail.revoke(ctx.now, ctx.actor());
-        let (state, next_try) = end_below(ctx, tx, id).await?.leaves(ctx.now)?;
-        let row = CredentialRow { state, next_try, detail: detail.encode()?, ..read.row };
-        let row = tx.update(read.version, &row).await?.row;
-        found.shown(row, *restore_epoch)
+        found.shown(revoke(ctx, tx, read).await?, *restore_epoch)
     }
 }

@@ -133,13 +133,8 @@ async fn nothing_that_is_issued_outlives_what_its_kind_may() {
 
 async fn reasons(f: &Fixture) -> Vec<String> {
     f.node().vault.integrate().await.unwrap();
-    let mut client = strongroom::proto::record_service_client::RecordServiceClient::new(
-        f.connect(&f.admin).await,
-    );
-    let filter = strongroom::proto::EntryFilter {
-        action: "identities.suspend".into(),
-        ..Default::default()
-    };
+    let mut client = RecordServiceClient::new(f.connect(&f.admin).await);
+    let filter = EntryFilter { action: "identities.suspend".into(), ..Default::default() };
     let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
     let page = client.list_entries(request).await.unwrap().into_inner();
     page.entries.iter().map(|entry| format!("{} {}", entry.identity, entry.given_reason)).collect()

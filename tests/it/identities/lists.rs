@@ -143,6 +143,13 @@ async fn a_list_is_narrowed_by_label_group_prefix_end_and_use_on_the_server() {
                 ListIdentitiesRequest { expiring_before_ms: now + 25 * day, ..all() },
                 vec!["data/a", "data/b"],
             ),
+            (ListIdentitiesRequest { search: "A/".into(), ..all() }, vec!["data/a", "data/b"]),
+            (ListIdentitiesRequest { search: "Dev".into(), ..all() }, vec!["data/b"]),
+            (
+                ListIdentitiesRequest { search: "a TEST".into(), prefix: "web".into(), ..all() },
+                vec!["web/d"],
+            ),
+            (ListIdentitiesRequest { search: "%".into(), ..all() }, vec![]),
             (
                 ListIdentitiesRequest { unused_since_ms: now + 3_600_000, ..all() },
                 vec!["data-c", "data/b", "web/d"],
@@ -180,6 +187,8 @@ async fn a_filter_that_is_not_canonical_is_refused() {
         ListIdentitiesRequest { labels: label("PROD"), ..all() },
         ListIdentitiesRequest { prefix: "Data".into(), ..all() },
         ListIdentitiesRequest { prefix: "%".into(), ..all() },
+        ListIdentitiesRequest { search: "a".repeat(129), ..all() },
+        ListIdentitiesRequest { search: "a\u{202e}b".into(), ..all() },
         ListIdentitiesRequest { prefix: "a".repeat(256), ..all() },
         ListIdentitiesRequest { expiring_before_ms: -1, ..all() },
         ListIdentitiesRequest { unused_since_ms: i64::MIN, ..all() },

@@ -206,6 +206,48 @@ async fn an_update_changes_what_it_names_and_leaves_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_record_tells_what_an_update_or_a_transfer_changed_and_what_it_was() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let mut client = admin(&f).await;
+        register(&f, "carol", "human", "").await;
+        let request = CreateIdentityRequest {
+            labels: labels(&[("env", "dev"), ("team", "data")]),
+            ..registration("etl", "pipeline", "carol")
+        };
+        let before = create(&mut client, request).await.unwrap();
+        let base =
+            || UpdateIdentityRequest { name: "etl".into(), ..UpdateIdentityRequest::default() };
+        let request = UpdateIdentityRequest {
+            tier: Some("critical".into()),
+            purpose: Some("\"; was: nothing".into()),
+            set_labels: labels(&[("env", "prod"), ("site", "eu")]),
+            remove_labels: vec!["team".into()],
+            ..base()
+        };
+        update(&mut client, request.clone()).await.unwrap();
+        let ended = UpdateIdentityRequest { ttl_s: Some(3_600), ..base() };
+        let after = update(&mut client, ended).await.unwrap();
+        let same = update(&mut client, request).await.unwrap();
+        assert_eq!(same.row_version, after.row_version);
+        transfer(&mut client, "etl", ("admin", "")).await.unwrap();
+        let end = |of: &Identity| strongroom::types::UnixMillis(of.expires_at_ms).to_string();
+        assert_eq!(
+            details(&f, "identities.update").await,
+            [
+                "nothing changed".to_owned(),
+                format!("end {}; was: end {}", end(&after), end(&before)),
+                "purpose \"\\\"; was: nothing\", tier critical, label env \"prod\", \
+                 label site \"eu\", label team none; was: purpose \"a test\", tier low, \
+                 label env \"dev\", label site none, label team \"data\""
+                    .to_owned(),
+            ]
+        );
+        assert_eq!(details(&f, "identities.transfer").await, ["owner: admin; was: carol"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_later_end_brings_nothing_back_that_the_old_one_ended() {
     let f = Fixture::new().await;
     let mut client = admin(&f).await;

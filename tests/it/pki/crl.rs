@@ -121,7 +121,10 @@ async fn openssl_refuses_a_revoked_certificate_and_accepts_the_others() {
         let list = list.unwrap().into_inner();
         assert_eq!(list.revoked, 1);
         assert_eq!(list.expires_at_ms - list.signed_at_ms, 86_400_000);
-        assert_eq!(list.number * 1_000, list.signed_at_ms, "one a second at most");
+        assert!(
+            list.number * 1_000 >= list.signed_at_ms,
+            "numbers go on from the seconds of today"
+        );
         let served = get(w.f.node(), "").await;
         assert!(served.head.contains("content-type: application/pkix-crl"), "{}", served.head);
         assert!(served.head.contains("cache-control: public, max-age=60"), "{}", served.head);

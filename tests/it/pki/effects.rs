@@ -4,7 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use strongroom::hsm::memory::MemoryFault;
-use strongroom::proto::{Certificate, SignCertificateRequest};
+use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::{
+    Certificate, IssueCertificateRequest, IssueLoginCertificateRequest, SignCertificateRequest,
+};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -65,6 +68,78 @@ async fn sixty_four_calls_at_once_get_sixty_four_serials() {
         assert_eq!(serials.len(), 64);
         let listed: HashSet<_> = w.all().await.into_iter().map(|c| c.serial).collect();
         assert_eq!(listed, serials);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_that_find_no_serials_have_one_block_stored() {
+    for backend in BACKENDS {
+        let w = World::on(backend).await;
+        let blocks = async || {
+            let sql = "SELECT id FROM serials";
+            Hand::new(&w.f.parts.location).ask(sql).await.len()
+        };
+        // What logging in left of the first is used up, all but the last.
+        let before = blocks().await;
+        while blocks().await == before {
+            w.sign(&csr().1).await.unwrap();
+        }
+        for _ in 0..126 {
+            w.sign(&csr().1).await.unwrap();
+        }
+        let (_, csr_pem) = csr();
+        let calls = (0..64).map(|_| {
+            let (mut etl, request) = (w.etl.clone(), order(&csr_pem));
+            tokio::spawn(async move { etl.sign_certificate(request).await })
+        });
+        for call in calls.collect::<Vec<_>>() {
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(blocks().await, before + 2, "{backend:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_call_is_answered_without_the_hsm() {
+    for backend in BACKENDS {
+        let w = World::on(backend).await;
+        let key = || "0123456789abcdef0123456789abcdef".to_owned();
+        let sign = SignCertificateRequest { idempotency_key: key(), ..order(&csr().1) };
+        let issue = IssueCertificateRequest {
+            idempotency_key: key(),
+            role: "web".to_owned(),
+            names: order("").names,
+            ..IssueCertificateRequest::default()
+        };
+        let login = IssueLoginCertificateRequest {
+            idempotency_key: key(),
+            name: "etl".to_owned(),
+            csr_pem: csr().1,
+            ..IssueLoginCertificateRequest::default()
+        };
+        let admin = w.f.connect(&w.f.admin).await;
+        let mut identities = IdentityServiceClient::new(admin);
+        let signed = w.etl.clone().sign_certificate(sign.clone()).await.unwrap().into_inner();
+        let issued = w.etl.clone().issue_certificate(issue.clone()).await.unwrap().into_inner();
+        let logged = identities.issue_login_certificate(login.clone()).await.unwrap().into_inner();
+        w.f.hsm.set_fault(Some(MemoryFault::Unavailable));
+        let again = w.etl.clone().sign_certificate(sign.clone()).await.unwrap().into_inner();
+        assert!(again.replayed && again.certificate_pem == signed.certificate_pem);
+        let again = w.etl.clone().issue_certificate(issue.clone()).await.unwrap().into_inner();
+        assert!(again.replayed && again.private_key_pem.is_empty());
+        assert_eq!(again.certificate_pem, issued.certificate_pem);
+        let again = identities.issue_login_certificate(login).await.unwrap().into_inner();
+        assert_eq!(again.certificate_pem, logged.certificate_pem);
+        // Another request under the key costs nothing either; one that replaces does.
+        let other = SignCertificateRequest { ttl_s: 60, ..sign };
+        let refused = w.etl.clone().sign_certificate(other).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let anew = IssueCertificateRequest { replace: true, ..issue.clone() };
+        let refused = w.etl.clone().issue_certificate(anew.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable);
+        w.f.hsm.set_fault(None);
+        let replaced = w.etl.clone().issue_certificate(anew).await.unwrap().into_inner();
+        assert!(!replaced.private_key_pem.is_empty());
     }
 }
 

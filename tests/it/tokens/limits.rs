@@ -182,6 +182,50 @@ async fn an_identity_has_a_number_of_tokens_in_force_and_hears_so_clearly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_tokens_in_force_is_kept_to_exactly_whatever_races() {
+    for backend in BACKENDS {
+        let mut f = Fixture::on(backend).await;
+        f.parts.limits.tokens.live = 7;
+        f.restart().await;
+        let other = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(f.second_node().await),
+        };
+        let admin = f.connect(&f.admin).await;
+        for round in 0..4 {
+            let name = format!("etl-{round}");
+            register(&f, &name, "pipeline", "admin").await;
+            let own = login(&f, &name).await;
+            let here = f.connect(&own).await;
+            let there = match &other {
+                Some(node) => f.connect_to(node, &own).await,
+                None => here.clone(),
+            };
+            let calls = (0..48).map(|n| {
+                let (here, there, admin) = (here.clone(), there.clone(), admin.clone());
+                let name = name.clone();
+                async move {
+                    match n % 3 {
+                        0 => create(&here, with(0)).await.map(drop),
+                        1 => create(&there, with(0)).await.map(drop),
+                        _ => mint(&admin, &name, with(0)).await.map(drop),
+                    }
+                }
+            });
+            let answers = futures_util::future::join_all(calls).await;
+            let made = answers.iter().filter(|answer| answer.is_ok()).count();
+            assert_eq!(made, 7, "{backend:?}");
+            for refusal in answers.into_iter().filter_map(Result::err) {
+                assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+            }
+        }
+        if let Some(other) = other {
+            other.stop().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dead_tokens_take_no_place_of_those_that_follow_a_containment_or_a_restore() {
     for backend in BACKENDS {
         let mut f = Fixture::on(backend).await;

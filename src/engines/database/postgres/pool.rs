@@ -131,11 +131,10 @@ impl Pool {
 
     /// Takes a connection, or opens one.
     pub(super) async fn acquire(&self) -> Result<Session> {
-        let gone = || TargetError::Unreachable(Outage::NoConnection);
         let place = timeout(CONNECT, Arc::clone(&self.places).acquire_owned())
             .await
-            .map_err(|_elapsed| gone())?
-            .map_err(|_closed| gone())?;
+            .map_err(|_elapsed| TargetError::Unreachable(Outage::Busy))?
+            .map_err(|_closed| TargetError::Unreachable(Outage::NoConnection))?;
         while let Some(rested) = self.resting.take() {
             let is_fresh = rested.since.elapsed() <= FRESH;
             let mut session = Session::of(rested.connection, rested.opened, Some(self.home()));

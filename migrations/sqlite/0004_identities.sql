@@ -1,0 +1,6 @@
+-- Of which end of an identity the record has told that it comes: once for each. A statistic, unsealed:
+-- nothing is decided by it, and whoever writes it brings a notice about once more, or keeps it away.
+CREATE TABLE identity_notices (
+    id TEXT PRIMARY KEY,
+    ends_at BIGINT NOT NULL
+);

@@ -1,0 +1,123 @@
+//! Retried calls: what an earlier try with the same key made, and whether it may be replaced.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::core::Core;
+use super::{RetryKey, Vault, Verb, View};
+use crate::crypto::{Encoder, base32};
+use crate::error::{Error, Result};
+use crate::store::idempotency::{self, Earlier};
+use crate::store::{StoreError, Tx};
+use crate::types::{RequestContext, UnixMillis};
+
+/// How long after the first try its result may be replaced.
+const REPLACEABLE: Duration = Duration::from_mins(1);
+
+/// The claim of a retried call on what it makes.
+pub(super) struct Claim {
+    id: String,
+    request: [u8; 32],
+    replace: bool,
+    pub(super) made: String,
+}
+
+/// What came of claiming a key.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is this call's.
+    Ours,
+    /// It may become this call's: what an earlier try made is to be ended then.
+    Replaces(String),
+    /// An earlier try made this.
+    Made(String),
+}
+
+impl Claim {
+    /// Claims the key, or finds what an earlier try made.
+    pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Claimed> {
+        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, ctx.now).await?;
+        let Some(earlier) = claimed else { return Ok(Claimed::Ours) };
+        judge(earlier, &self.request, self.replace, ctx.now)
+    }
+
+    /// Moves the key on from what an earlier try made to what this one makes.
+    pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str) -> Result<()> {
+        if !idempotency::replace(tx, &self.id, earlier, &self.made).await? {
+            return Err(StoreError::Stale.into());
+        }
+        Ok(())
+    }
+
+    /// Gives the key back: what it claimed was undone.
+    pub(super) async fn release(&self, tx: &mut Tx) -> Result<()> {
+        Ok(idempotency::release(tx, &self.id, &self.made).await?)
+    }
+}
+
+/// Says what an earlier try means for one with the same key.
+fn judge(earlier: Earlier, request: &[u8; 32], replace: bool, now: UnixMillis) -> Result<Claimed> {
+    if earlier.request != *request {
+        return Err(Error::invalid("the idempotency key was used for another request"));
+    }
+    Ok(if replace && now.since(earlier.at) <= REPLACEABLE {
+        Claimed::Replaces(earlier.object)
+    } else {
+        Claimed::Made(earlier.object)
+    })
+}
+
+/// Names a caller's key for one action in the store.
+pub(super) fn claim_id<V: Verb>(
+    core: &Core,
+    ctx: &RequestContext,
+    key: &RetryKey,
+) -> Result<String> {
+    let caller = ctx.authenticated();
+    let scope = caller.map(|caller| (caller.identity.to_string(), caller.credential.to_string()));
+    let (identity, credential) = scope.unwrap_or_default();
+    let input = Encoder::new("strongroom/idempotency/v1")
+        .text(&identity)
+        .text(&credential)
+        .text(V::ACTION)
+        .text(&key.key)
+        .finish();
+    Ok(base32(&core.keyring.idempotency_key()?.tag(&[&input])))
+}
+
+impl Vault {
+    /// Makes the claim of a retried call, if it carries a key.
+    pub(super) fn claim<V: Verb>(
+        &self,
+        ctx: &RequestContext,
+        op: &V,
+        prepared: &V::Prepared,
+    ) -> Result<Option<Claim>> {
+        let Some(key) = op.retry_key() else { return Ok(None) };
+        Ok(Some(Claim {
+            id: claim_id::<V>(&self.core, ctx, key)?,
+            request: key.request,
+            replace: key.replace,
+            made: op.made(prepared),
+        }))
+    }
+}
+
+impl View {
+    /// Looks for what an earlier try of a call made, before anything is prepared for another. The
+    /// commit looks again: what is found here may be gone by then.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the key was used for another request; what the store answers.
+    pub async fn claimed<V: Verb>(&self, op: &V) -> Result<Claimed> {
+        let Some(key) = op.retry_key() else { return Ok(Claimed::Ours) };
+        let (id, now) = (claim_id::<V>(&self.core, &self.ctx, key)?, self.now());
+        let read = self
+            .read(move |tx| async move { Ok(idempotency::lookup(tx, &id, now).await?) }.boxed());
+        match read.await? {
+            Some(earlier) => judge(earlier, &key.request, key.replace, now),
+            None => Ok(Claimed::Ours),
+        }
+    }
+}
