@@ -143,7 +143,7 @@ fn commit(connection: &mut Connection, steps: &[(Step, oneshot::Sender<()>)]) {
         match step {
             Step::Create(id) => {
                 let sql = "INSERT INTO credentials VALUES (?1, 'token', ?2, ?2, ?3, \
-                           'tokens/admin', 'active', 1, 1, 9, 9, NULL, 0, '', ?4, 1, 1, ?5)";
+                           'tokens/admin', 'active', 1, 1, 9, 9, NULL, 0, '', ?4, '', 1, 1, ?5)";
                 let owner = "0198f3a0-0000-7000-8000-000000000000";
                 let row = params![id, owner, handle, detail, mac];
                 group.prepare_cached(sql).unwrap().execute(row).unwrap();

@@ -78,14 +78,15 @@ async fn of_many_guesses_at_once_five_are_looked_at() {
         }
         let until = list(&bearers[0], "").await.unwrap().locked_until_ms;
         assert!(until > 0);
+        bearers.truncate(2);
+        if let Some(other) = other {
+            // Of several nodes no clock is turned: each would find the other's wrong.
+            other.stop().await.unwrap();
+        }
         f.clock.advance(Duration::from_secs(14 * 60));
         assert!(verify(&bearers[0], &app.code(&f, 0)).await.is_err());
         f.clock.advance(Duration::from_secs(61));
         verify(&bearers[0], &app.code(&f, 0)).await.unwrap();
-        drop(bearers);
-        if let Some(other) = other {
-            other.stop().await.unwrap();
-        }
     }
 }
 
