@@ -42,8 +42,8 @@ impl Elevations {
         id: &str,
         change: Parsed<C>,
     ) -> Result<Option<proto::Elevation>, Status> {
-        let change = Gate::answer(ctx, change)?;
-        let act = Act { id: Gate::answer(ctx, id.parse())?, change };
+        let change = self.0.read(ctx, change)?;
+        let act = Act { id: self.0.read(ctx, id.parse())?, change };
         Ok(Some(elevation(Gate::answer(ctx, self.0.vault.run(ctx, act).await)?)))
     }
 }
@@ -55,7 +55,7 @@ impl ElevationService for Elevations {
         request: Request<PutElevationRoleRequest>,
     ) -> Result<Response<PutElevationRoleResponse>, Status> {
         let (ctx, PutElevationRoleRequest { role: wanted }) = self.0.accept(request).await?;
-        let put = Gate::answer(&ctx, put_role(wanted.unwrap_or_default()))?;
+        let put = self.0.read(&ctx, put_role(wanted.unwrap_or_default()))?;
         let (stored, changed) = Gate::answer(&ctx, self.0.vault.run(&ctx, put).await)?;
         let (role, proposal) = role(stored);
         Ok(Response::new(PutElevationRoleResponse { role: Some(role), changed, proposal }))
@@ -67,7 +67,7 @@ impl ElevationService for Elevations {
     ) -> Result<Response<ConfirmElevationRoleResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
         let ConfirmElevationRoleRequest { name, version } = request;
-        let op = ConfirmRole { name: Gate::answer(&ctx, name.parse())?, version };
+        let op = ConfirmRole { name: self.0.read(&ctx, name.parse())?, version };
         let (role, proposal) = role(Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?);
         Ok(Response::new(ConfirmElevationRoleResponse { role: Some(role), proposal }))
     }
@@ -77,7 +77,7 @@ impl ElevationService for Elevations {
         request: Request<GetElevationRoleRequest>,
     ) -> Result<Response<GetElevationRoleResponse>, Status> {
         let (ctx, GetElevationRoleRequest { name }) = self.0.accept(request).await?;
-        let op = ShowRole { name: Gate::answer(&ctx, name.parse())? };
+        let op = ShowRole { name: self.0.read(&ctx, name.parse())? };
         let found = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         let (role, proposal) = role(found);
         Ok(Response::new(GetElevationRoleResponse { role: Some(role), proposal }))
@@ -100,7 +100,7 @@ impl ElevationService for Elevations {
         request: Request<RequestElevationRequest>,
     ) -> Result<Response<RequestElevationResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, ask(&request))?;
+        let op = self.0.read(&ctx, ask(&request))?;
         let asked = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(RequestElevationResponse { elevation: Some(elevation(asked)) }))
     }
@@ -111,7 +111,7 @@ impl ElevationService for Elevations {
     ) -> Result<Response<ListElevationsResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
         let ListElevationsRequest { page_size, page_token, state, include_over: over } = request;
-        let state = Gate::answer(&ctx, optional(&state))?;
+        let state = self.0.read(&ctx, optional(&state))?;
         let op = ListElevations { state, over, page_size, page_token };
         let (listed, next_page_token) = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         let elevations = listed.into_iter().map(elevation).collect();
@@ -139,7 +139,7 @@ impl ElevationService for Elevations {
         request: Request<GetElevationRequest>,
     ) -> Result<Response<GetElevationResponse>, Status> {
         let (ctx, GetElevationRequest { id }) = self.0.accept(request).await?;
-        let op = ShowElevation { id: Gate::answer(&ctx, id.parse())? };
+        let op = ShowElevation { id: self.0.read(&ctx, id.parse())? };
         let found = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetElevationResponse { elevation: Some(elevation(found)) }))
     }
@@ -187,7 +187,7 @@ impl ElevationService for Elevations {
         request: Request<ExtendElevationRequest>,
     ) -> Result<Response<ExtendElevationResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, extend(&request))?;
+        let op = self.0.read(&ctx, extend(&request))?;
         let asked = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(ExtendElevationResponse { elevation: Some(elevation(asked)) }))
     }

@@ -32,8 +32,8 @@ impl FactorService for Factors {
     ) -> Result<Response<InviteFactorResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
         let op = InviteFactor {
-            identity: Gate::answer(&ctx, request.identity.parse())?,
-            ttl: Gate::answer(&ctx, span("ttl_s", request.ttl_s))?,
+            identity: self.0.read(&ctx, request.identity.parse())?,
+            ttl: self.0.read(&ctx, span("ttl_s", request.ttl_s))?,
             reason: request.reason,
         };
         let made = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
@@ -49,7 +49,7 @@ impl FactorService for Factors {
         request: Request<EnrolFactorRequest>,
     ) -> Result<Response<EnrolFactorResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
-        let op = Gate::answer(&ctx, enrol(request))?;
+        let op = self.0.read(&ctx, enrol(request))?;
         let made = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(EnrolFactorResponse {
             id: made.id.to_string(),
@@ -68,7 +68,7 @@ impl FactorService for Factors {
         let code = OtpCode::parse(code.expose());
         let code = code.ok_or_else(|| Error::invalid("a first code is six digits"));
         let op =
-            ConfirmFactor { id: Gate::answer(&ctx, id.parse())?, code: Gate::answer(&ctx, code)? };
+            ConfirmFactor { id: self.0.read(&ctx, id.parse())?, code: self.0.read(&ctx, code)? };
         let tried = self.0.vault.run(&ctx, op).await.and_then(|tried| tried);
         let factor = Some(proven(Gate::answer(&ctx, tried)?));
         Ok(Response::new(ConfirmFactorResponse { factor }))
@@ -91,7 +91,7 @@ impl FactorService for Factors {
     ) -> Result<Response<VerifyFactorResponse>, Status> {
         let (ctx, VerifyFactorRequest { code }) = self.0.accept(request).await?;
         let code = SecretBytes::new(code.into_bytes());
-        let op = VerifyFactor { code: Gate::answer(&ctx, Code::parse(code.expose()))? };
+        let op = VerifyFactor { code: self.0.read(&ctx, Code::parse(code.expose()))? };
         let tried = self.0.vault.run(&ctx, op).await.and_then(|tried| tried);
         let tried = Gate::answer(&ctx, tried)?;
         let codes_left = tried.codes_left.unwrap_or_default();
@@ -103,7 +103,7 @@ impl FactorService for Factors {
         request: Request<ListFactorsRequest>,
     ) -> Result<Response<ListFactorsResponse>, Status> {
         let (ctx, ListFactorsRequest { identity }) = self.0.accept(request).await?;
-        let op = ListFactors { identity: Gate::answer(&ctx, optional(&identity))? };
+        let op = ListFactors { identity: self.0.read(&ctx, optional(&identity))? };
         let shown = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(ListFactorsResponse {
             factors: shown.factors.into_iter().map(factor).collect(),
@@ -117,7 +117,7 @@ impl FactorService for Factors {
         request: Request<RemoveFactorRequest>,
     ) -> Result<Response<RemoveFactorResponse>, Status> {
         let (ctx, RemoveFactorRequest { id }) = self.0.accept(request).await?;
-        let op = RemoveFactor { id: Gate::answer(&ctx, id.parse())? };
+        let op = RemoveFactor { id: self.0.read(&ctx, id.parse())? };
         Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         Ok(Response::new(RemoveFactorResponse {}))
     }
@@ -127,7 +127,7 @@ impl FactorService for Factors {
         request: Request<ResetFactorsRequest>,
     ) -> Result<Response<ResetFactorsResponse>, Status> {
         let (ctx, ResetFactorsRequest { identity, reason }) = self.0.accept(request).await?;
-        let op = ResetFactors { identity: Gate::answer(&ctx, identity.parse())?, reason };
+        let op = ResetFactors { identity: self.0.read(&ctx, identity.parse())?, reason };
         let removed = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         let removed = i64::try_from(removed).unwrap_or(i64::MAX);
         Ok(Response::new(ResetFactorsResponse { removed }))

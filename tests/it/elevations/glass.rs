@@ -9,7 +9,7 @@ use strongroom::proto::{
 
 use super::*;
 use crate::support::factors::authenticator;
-use crate::support::logins::{login, machine};
+use crate::support::logins::machine;
 use crate::support::target::until;
 
 async fn seen(channel: &Channel, name: &str) -> GetElevationRoleResponse {
@@ -110,8 +110,7 @@ async fn a_change_takes_effect_a_day_after_it_was_wanted() {
 async fn in_an_emergency_named_people_go_first_and_are_reviewed_after() {
     for backend in BACKENDS {
         let s = Stage::new(backend).await;
-        machine(&s.f, "robot").await;
-        let robot = s.f.connect(&login(&s.f, "robot").await).await;
+        let robot = machine(&s.f, "robot").await;
         let requesters = vec!["carol".to_owned(), "robot".to_owned()];
         put(&s.admin, ElevationRole { requesters, ..glass() }).await.unwrap();
         assert_eq!(code(ask(&s.carol, emergency()).await), Code::PermissionDenied, "not yet");
