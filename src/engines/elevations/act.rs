@@ -39,9 +39,9 @@ pub trait Change: std::fmt::Debug + Send + Sync + 'static {
     /// How its commit is to be run.
     const NEEDS: Needs;
 
-    /// Why, for the record.
-    fn reason(&self) -> &str {
-        ""
+    /// Why, for the record, where somebody may say so.
+    fn reason(&self) -> Option<&str> {
+        None
     }
 
     /// Does it, in the commit.
@@ -82,15 +82,14 @@ impl<C: Change> Verb for Act<C> {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
-        check_text("a reason", self.change.reason(), LONG)?;
+        check_text("a reason", self.change.reason().unwrap_or_default(), LONG)?;
         visible(view, self.id).await?;
         Ok((view.vault_id(), view.is_dev()))
     }
 
     fn note(&self, _: &Prepared, note: &mut Note) {
-        if !self.change.reason().is_empty() {
-            note.private.push((Field::Reason, self.change.reason().to_owned()));
-        }
+        let reason = self.change.reason().filter(|reason| !reason.is_empty());
+        note.private.extend(reason.map(|reason| (Field::Reason, reason.to_owned())));
         note.private.push((Field::Detail, format!("elevation {}", self.id)));
     }
 }
@@ -156,8 +155,8 @@ impl Change for Approve {
     const ACTION: &'static str = "elevations.approve";
     const NEEDS: Needs = WRITES;
 
-    fn reason(&self) -> &str {
-        &self.reason
+    fn reason(&self) -> Option<&str> {
+        Some(&self.reason)
     }
 
     async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {
@@ -225,8 +224,8 @@ impl Change for Deny {
     const ACTION: &'static str = "elevations.deny";
     const NEEDS: Needs = WRITES;
 
-    fn reason(&self) -> &str {
-        &self.reason
+    fn reason(&self) -> Option<&str> {
+        Some(&self.reason)
     }
 
     async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {
@@ -280,8 +279,8 @@ impl Change for Revoke {
     const ACTION: &'static str = "elevations.revoke";
     const NEEDS: Needs = CONTAINS;
 
-    fn reason(&self) -> &str {
-        &self.reason
+    fn reason(&self) -> Option<&str> {
+        Some(&self.reason)
     }
 
     async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {
@@ -332,14 +331,12 @@ impl Change for Activate {
         }
         let extends = self.extended(by.ctx, tx, case).await?;
         case.moves(by.ctx, tx, ElevationEvent::Activate, |_| {}).await?;
-        if let Err(error) = self.check(by, tx, case).await {
-            let why = match error {
-                Error::Denied(why) | Error::Precondition(why) => why,
-                other => return Err(other),
-            };
+        let checked = self.check(by, tx, case).await;
+        if let Err(Error::Denied(why) | Error::Precondition(why)) = checked {
             let failed = |row: &mut ElevationRow| row.why = why.into_owned();
             return case.moves(by.ctx, tx, ElevationEvent::Fail, failed).await;
         }
+        checked?;
         let ttl =
             Duration::from_secs(u64::try_from(case.found.row.ttl_s).map_err(Error::internal)?);
         let Some(extended) = extends else {

@@ -49,7 +49,7 @@ impl Case {
         let resources = Resources::read(tx, &scope.resources).await?;
         let definition = RoleDefinition::read(&role.row.definition)?;
         let votes = Vote::read_all(&row.votes)?;
-        Ok(Self { scope, votes, definition, role, requester, resources, vault, dev, found })
+        Ok(Self { found, scope, votes, role, definition, requester, resources, vault, dev })
     }
 
     /// Checks that what was frozen is what is there: the request itself, its role, the resources

@@ -181,7 +181,7 @@ impl Case {
             self.check_approver(tx, &who, vote.step, now).await?;
             if let Some(factor) = &vote.factor {
                 let factor = tx.lookup::<FactorRow>(factor).await?;
-                if !factor.is_some_and(|factor| factor.row.state == FactorState::Active) {
+                if factor.is_none_or(|factor| factor.row.state != FactorState::Active) {
                     return Err(denied("the factor that an approval was given with is gone"));
                 }
             }

@@ -80,8 +80,8 @@ impl Change for ReviewElevation {
     const ACTION: &'static str = "elevations.review";
     const NEEDS: Needs = WRITES;
 
-    fn reason(&self) -> &str {
-        &self.note
+    fn reason(&self) -> Option<&str> {
+        Some(&self.note)
     }
 
     async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {

@@ -147,10 +147,11 @@ impl Verb for PutRole {
                     id: ObjectId(Id::random(view.entropy())?),
                     name: self.name.clone(),
                     proposal: if wanted.break_glass { proposal.to_json()? } else { String::new() },
-                    definition: match wanted.break_glass {
+                    definition: if wanted.break_glass {
                         // Until then there is nobody who may ask.
-                        true => RoleDefinition { requesters: Vec::new(), ..wanted }.to_json()?,
-                        false => definition,
+                        RoleDefinition { requesters: Vec::new(), ..wanted }.to_json()?
+                    } else {
+                        definition
                     },
                     next_try: None,
                     confirmed_by: String::new(),
