@@ -27,33 +27,36 @@ fn reason(status: &Status) -> String {
     ErrorInfo::decode(&*details.details[0].value).unwrap().reason
 }
 
-/// Lists the services by reflection of either version.
-async fn services(channel: &Channel, version: &str) -> Result<Vec<String>, Status> {
-    if version == "v1" {
-        use v1::server_reflection_request::MessageRequest::ListServices;
-        use v1::server_reflection_response::MessageResponse::ListServicesResponse;
-        let request = v1::ServerReflectionRequest {
-            message_request: Some(ListServices(String::new())),
-            ..Default::default()
-        };
-        let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-        let answers = client.server_reflection_info(tokio_stream::once(request)).await?;
-        let answer = answers.into_inner().next().await.unwrap()?;
-        let Some(ListServicesResponse(listed)) = answer.message_response else { panic!() };
-        return Ok(listed.service.into_iter().map(|service| service.name).collect());
-    }
-    use v1alpha::server_reflection_request::MessageRequest::ListServices;
-    use v1alpha::server_reflection_response::MessageResponse::ListServicesResponse;
-    let request = v1alpha::ServerReflectionRequest {
-        message_request: Some(ListServices(String::new())),
-        ..Default::default()
-    };
-    let mut client =
-        v1alpha::server_reflection_client::ServerReflectionClient::new(channel.clone());
+/// Lists the services by reflection v1.
+async fn services_v1(channel: &Channel) -> Result<Vec<String>, Status> {
+    use v1::server_reflection_client::ServerReflectionClient;
+    use v1::server_reflection_request::MessageRequest::ListServices;
+    use v1::server_reflection_response::MessageResponse::ListServicesResponse;
+    let message_request = Some(ListServices(String::new()));
+    let request = v1::ServerReflectionRequest { message_request, ..Default::default() };
+    let mut client = ServerReflectionClient::new(channel.clone());
     let answers = client.server_reflection_info(tokio_stream::once(request)).await?;
     let answer = answers.into_inner().next().await.unwrap()?;
     let Some(ListServicesResponse(listed)) = answer.message_response else { panic!() };
     Ok(listed.service.into_iter().map(|service| service.name).collect())
+}
+
+/// Lists the services by reflection v1alpha.
+async fn services_v1alpha(channel: &Channel) -> Result<Vec<String>, Status> {
+    use v1alpha::server_reflection_client::ServerReflectionClient;
+    use v1alpha::server_reflection_request::MessageRequest::ListServices;
+    use v1alpha::server_reflection_response::MessageResponse::ListServicesResponse;
+    let message_request = Some(ListServices(String::new()));
+    let request = v1alpha::ServerReflectionRequest { message_request, ..Default::default() };
+    let mut client = ServerReflectionClient::new(channel.clone());
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await?;
+    let answer = answers.into_inner().next().await.unwrap()?;
+    let Some(ListServicesResponse(listed)) = answer.message_response else { panic!() };
+    Ok(listed.service.into_iter().map(|service| service.name).collect())
+}
+
+async fn services(channel: &Channel, version: &str) -> Result<Vec<String>, Status> {
+    if version == "v1" { services_v1(channel).await } else { services_v1alpha(channel).await }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,8 @@ async fn a_suspension_that_races_with_issuing_on_another_server_leaves_no_live_l
         let login = racer(&here, &name).await;
         let channels = [real.connect(one, &login).await, real.connect(&other, &login).await];
         let mut calls = JoinSet::new();
-        for channel in channels.iter().chain(&channels).cloned() {
+        for channel in channels.iter().chain(&channels) {
+            let channel = channel.clone();
             calls.spawn(async move { issue(&channel, ask()).await });
         }
         tokio::time::sleep(Duration::from_millis(4 * (round % 10))).await;
