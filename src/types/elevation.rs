@@ -111,7 +111,7 @@ impl ElevationState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{ElevationEvent as By, ElevationState as In, *};
 
     #[test]
     fn each_event_leads_from_a_state_to_one_state_alone() {
@@ -127,7 +127,6 @@ mod tests {
             let reached = TRANSITIONS.iter().filter(move |(_, _, state)| *state == to);
             reached.map(|(from, by, _)| (*from, *by)).collect::<Vec<_>>()
         };
-        use {ElevationEvent as By, ElevationState as In};
         assert_eq!(into(In::Active), [(In::Activating, By::Confirm)]);
         assert_eq!(into(In::Activating), [(In::Scheduled, By::Activate)]);
         let scheduled = [(In::Requested, By::BreakGlass), (In::AwaitingApproval, By::Complete)];

@@ -151,7 +151,7 @@ fn a_store_that_may_not_be_written_is_named_by_server_and_doctor_and_stays_as_it
     let real = Installation::new();
     let store = real.dir.path().join("store");
     fs::create_dir(&store).unwrap();
-    let set = |path: &std::path::Path, mode: u32| {
+    let set = |path: &Path, mode: u32| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     set(&store, 0o700);

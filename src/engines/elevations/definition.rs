@@ -319,6 +319,7 @@ mod tests {
 
     #[test]
     fn what_nobody_approves_is_for_named_people_for_an_hour_with_reason_and_review() {
+        type Change = fn(&mut RoleDefinition);
         let glass = || RoleDefinition {
             steps: vec![],
             break_glass: true,
@@ -326,7 +327,6 @@ mod tests {
             ..role()
         };
         assert_eq!(glass().checked().unwrap().factors_to_activate, ["totp", "recovery"]);
-        type Change = fn(&mut RoleDefinition);
         let bad: &[(&str, Change)] = &[
             ("a group", |role| role.requester_groups = vec!["dba".to_owned()]),
             ("nobody", |role| role.requesters.clear()),

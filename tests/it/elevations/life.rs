@@ -15,13 +15,17 @@ async fn an_elevation_goes_from_its_request_over_approval_and_activation_to_its_
         assert_eq!(asked.identity, "carol");
         assert_eq!(asked.actions, ["database.credentials", "groups.show"]);
         assert_eq!(asked.next_at_ms, asked.requested_at_ms + 3_600_000);
-        assert_eq!(list(&s.dave).await, [asked.id.clone()], "who may approve it sees it");
+        assert_eq!(
+            list(&s.dave).await,
+            std::slice::from_ref(&asked.id),
+            "who may approve it sees it"
+        );
         let approved = approve(&s.dave, &asked).await.unwrap();
         assert_eq!((approved.state.as_str(), approved.step), ("scheduled", 0));
         assert_eq!(approved.votes.len(), 1);
         assert_eq!((approved.votes[0].by.as_str(), approved.votes[0].approves), ("dave", true));
         assert_eq!(approved.scope_hash, asked.scope_hash, "its scope is frozen");
-        s.f.clock.advance(Duration::from_secs(300));
+        s.f.clock.advance(Duration::from_mins(5));
         let active = activate(&s.carol, &approved).await.unwrap();
         assert_eq!(active.state, "active");
         assert_eq!(active.ends_at_ms, active.activated_at_ms + 600_000, "it runs from activation");
@@ -158,8 +162,7 @@ async fn whoever_watches_sees_what_concerns_them_as_it_changes() {
         // Whoever is not accepted any more sees nothing more.
         let name = "dave".to_owned();
         let suspend = strongroom::proto::SuspendIdentityRequest { name, reason: String::new() };
-        let mut admin =
-            strongroom::proto::identity_service_client::IdentityServiceClient::new(s.admin.clone());
+        let mut admin = IdentityServiceClient::new(s.admin.clone());
         admin.suspend_identity(suspend).await.unwrap();
         let end = tokio::time::timeout(Duration::from_secs(20), dave.message()).await.unwrap();
         assert_eq!(end.unwrap_err().code(), Code::Unauthenticated);

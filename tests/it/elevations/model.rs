@@ -183,7 +183,7 @@ impl Model for Safeguards {
 
 impl Safeguards {
     /// What one commit does.
-    fn commit(&self, all: &mut Everything, Begun { call, now, read }: Begun) {
+    fn commit(self, all: &mut Everything, Begun { call, now, read }: Begun) {
         let truth = all.row;
         let mut row = read.filter(|_| !self.compares).unwrap_or(truth);
         match call {
@@ -199,15 +199,18 @@ impl Safeguards {
                     row.due = now + WAITS;
                 }
             }
-            Call::Deny | Call::Withdraw | Call::Revoke => {
-                let event = match call {
-                    Call::Deny => ElevationEvent::Deny,
-                    Call::Withdraw => ElevationEvent::Withdraw,
-                    _ => ElevationEvent::Revoke,
-                };
-                let Some(state) = row.state.after(event) else { return };
-                row.state = state;
-            }
+            Call::Deny => match row.state.after(ElevationEvent::Deny) {
+                Some(state) => row.state = state,
+                None => return,
+            },
+            Call::Withdraw => match row.state.after(ElevationEvent::Withdraw) {
+                Some(state) => row.state = state,
+                None => return,
+            },
+            Call::Revoke => match row.state.after(ElevationEvent::Revoke) {
+                Some(state) => row.state = state,
+                None => return,
+            },
             Call::Activate => {
                 let Some(activating) = row.state.after(ElevationEvent::Activate) else { return };
                 if now >= row.due {
@@ -231,9 +234,10 @@ impl Safeguards {
                 }
             }
             Call::Keep => {
-                let event = match row.state {
-                    ElevationState::Active => ElevationEvent::End,
-                    _ => ElevationEvent::Expire,
+                let event = if row.state == ElevationState::Active {
+                    ElevationEvent::End
+                } else {
+                    ElevationEvent::Expire
                 };
                 match row.state.after(event) {
                     Some(state) if now >= row.due => row.state = state,
@@ -271,8 +275,8 @@ fn each_safeguard_is_needed() {
         (Safeguards { fences: false, ..ALL }, "not used after its end"),
     ] {
         let broken_once = HasDiscoveries::AnyOf(BTreeSet::from([broken]));
-        let checker = without.checker().finish_when(broken_once).threads(2);
-        let checked = checker.spawn_bfs().join();
+        let model = without.checker().finish_when(broken_once).threads(2);
+        let checked = model.spawn_bfs().join();
         assert!(checked.discovery(broken).is_some(), "nothing breaks under {without:?}");
     }
 }

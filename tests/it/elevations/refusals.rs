@@ -135,7 +135,7 @@ async fn what_is_not_approved_or_activated_in_its_hour_is_not_any_more() {
         assert!(early.message().contains("starts at"), "{early}");
         s.f.clock.advance(Duration::from_secs(3_601));
         assert_eq!(code(approve(&s.dave, &open).await), Code::FailedPrecondition);
-        s.f.clock.advance(Duration::from_secs(1_800));
+        s.f.clock.advance(Duration::from_mins(30));
         assert_eq!(code(activate(&s.carol, &later).await), Code::FailedPrecondition);
         for over in [&open, &later] {
             assert_ne!(show(&s.carol, &over.id).await.unwrap().state, "active");

@@ -182,7 +182,7 @@ async fn a_change_sets_what_differs_and_seals_all_of_it() {
             let (read, row) = (read.clone(), row.clone());
             Act::new(move |tx| {
                 let (read, row) = (read.clone(), row.clone());
-                async move { Ok(drop(tx.change(&read, &row).await?)) }.boxed()
+                async move { Ok(tx.change(&read, &row).await.map(drop)?) }.boxed()
             })
         };
         node.done(change(&read, &changed)).await;
