@@ -73,7 +73,7 @@ async fn an_invitation_ends_by_time_by_reset_and_with_a_suspension() {
         let carol = plain(&human(&f, "carol").await);
         let short = order(&f, "carol", 60).await.unwrap().invitation;
         let app = enrol(&carol, &short).await.unwrap();
-        f.clock.advance(Duration::from_secs(60));
+        f.clock.advance(Duration::from_mins(1));
         refused(&carol, &short).await;
         let late = confirm(&carol, &app, &app.code(&f, 0)).await.unwrap_err();
         assert_eq!(late.code(), Code::PermissionDenied, "nor is what it began confirmed");

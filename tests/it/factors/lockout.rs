@@ -83,7 +83,7 @@ async fn of_many_guesses_at_once_five_are_looked_at() {
             // Of several nodes no clock is turned: each would find the other's wrong.
             other.stop().await.unwrap();
         }
-        f.clock.advance(Duration::from_secs(14 * 60));
+        f.clock.advance(Duration::from_mins(14));
         assert!(verify(&bearers[0], &app.code(&f, 0)).await.is_err());
         f.clock.advance(Duration::from_secs(61));
         verify(&bearers[0], &app.code(&f, 0)).await.unwrap();

@@ -63,7 +63,7 @@ async fn who_lost_the_authenticator_enrols_another_with_a_recovery_code_even_whi
     let wanted = super::codes(&carol).await.unwrap_err();
     assert_eq!(wants(&wanted).unwrap().0, "totp");
     let other = enrol(&carol, "").await.unwrap();
-    f.clock.advance(Duration::from_secs(15 * 60));
+    f.clock.advance(Duration::from_mins(15));
     let late = confirm(&carol, &other, &other.code(&f, 0)).await.unwrap_err();
     assert_eq!(late.code(), Code::NotFound, "it waits for ten minutes");
     verify(&carol, &codes[1]).await.unwrap();

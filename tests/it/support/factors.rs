@@ -79,6 +79,6 @@ pub(crate) async fn authenticator(f: &Fixture, channel: &Channel, name: &str) ->
     let (bearer, invitation) = (plain(channel), invite(f, name).await);
     let app = enrol(&bearer, &invitation).await.unwrap();
     confirm(&bearer, &app, &app.code(f, 0)).await.unwrap();
-    f.clock.advance(Duration::from_secs(60));
+    f.clock.advance(Duration::from_mins(1));
     app
 }
