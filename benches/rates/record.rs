@@ -64,6 +64,7 @@ fn entry() -> Entry {
             id: Some(id),
         }],
         decision: DecisionFact { allowed: true, reason: "allowed", by: "whoami".into() },
+        factors: Vec::new(),
         private: vec![
             (Field::Identity, "nightly-etl".into()),
             (Field::Resource, "identities/nightly-etl".into()),
