@@ -10,6 +10,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("token_reaper", "tokens.end"),
     ("lifecycle_keeper", "identities.suspend"),
     ("lifecycle_keeper", "identities.tell-end"),
+    ("lifecycle_keeper", "identities.end-login"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
