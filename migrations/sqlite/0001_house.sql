@@ -238,6 +238,9 @@ CREATE INDEX credentials_by_identity ON credentials (identity, kind, id);
 CREATE INDEX credentials_due ON credentials (next_try) WHERE next_try IS NOT NULL;
 -- Only what is presented is looked for by its handle: hashes stand in no order, and each costs a page.
 CREATE UNIQUE INDEX credentials_presented ON credentials (handle) WHERE kind = 'login';
+-- Logins in force, by end: walked through for those that are older than their kind's rotation.
+CREATE INDEX credentials_live_logins ON credentials (expires_at, id)
+    WHERE kind = 'login' AND state = 'active';
 -- Tokens are found by their id. Those in force are counted and listed by when they end.
 CREATE INDEX credentials_live_tokens ON credentials (identity, revocation_epoch, expires_at, id, issued_at)
     WHERE kind = 'token' AND state = 'active';

@@ -12,6 +12,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("elevation_keeper", "elevations.apply-role"),
     ("lifecycle_keeper", "identities.suspend"),
     ("lifecycle_keeper", "identities.tell-end"),
+    ("lifecycle_keeper", "identities.end-login"),
     ("crl_keeper", "pki.sign-crl"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),

@@ -149,6 +149,42 @@ pub async fn resting(
     rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
 }
 
+/// A login that a walk looks at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveLogin {
+    /// When it ends.
+    pub ends_at: UnixMillis,
+    /// Its id.
+    pub id: String,
+    /// Whose it is.
+    pub identity: String,
+    /// Whether it is older than the rotation of its kind.
+    pub overdue: bool,
+}
+
+const LOGINS: &str = "SELECT c.expires_at, c.id, c.identity, (SELECT COUNT(*) FROM identities i \
+                      JOIN lifecycles l ON l.id = i.kind WHERE i.id = c.identity \
+                      AND i.revocation_epoch = c.revocation_epoch \
+                      AND c.issued_at + 1000 * l.rotation_s <= $3) FROM credentials c \
+                      WHERE c.kind = 'login' AND c.state = 'active' \
+                      AND (c.expires_at, c.id) > ($1, $2) ORDER BY c.expires_at, c.id LIMIT $4";
+
+/// Walks by their end through the logins that have not ended, from a place on. Says by columns alone
+/// which are overdue: whoever acts on it looks at the rows.
+pub async fn live_logins(
+    tx: &mut Tx,
+    (from, after): (UnixMillis, &str),
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<LiveLogin>, StoreError> {
+    let rows = tx.query(LOGINS, params![from, after.to_owned(), now, limit]).await?;
+    let read = |mut row: Row| {
+        let (ends_at, id) = (row.take()?, row.take()?);
+        Ok(LiveLogin { ends_at, id, identity: row.take()?, overdue: row.take()? })
+    };
+    rows.into_iter().map(read).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +202,7 @@ mod tests {
         for (sql, index) in [
             (ending_sql(), "INDEX identities_ending ((expires_at,id)>"),
             (IdentityRow::TABLE.select(&owned_sql()), "INDEX identities_owned (owner=? AND"),
+            (LOGINS.to_owned(), "INDEX credentials_live_logins ((expires_at,id)>"),
             (DORMANT.to_owned(), "INDEX identities_active (kind=? AND id>?)"),
         ] {
             let sql = sql.replace('$', "?");

@@ -1,5 +1,6 @@
 //! Suspends identities whose end has passed, and those that were not used for as long as their
-//! kind may rest; has the record tell once of each end that comes within its notice.
+//! kind may rest; ends logins that are older than their kind's rotation; has the record tell once of
+//! each end that comes within its notice.
 //!
 //! Each walk takes a bounded part in a tick and goes on from there in the next.
 
@@ -11,20 +12,20 @@ use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 
 use super::Worker;
-use crate::engines::identities::{Due, SuspendIdentity, TellEnd};
+use crate::engines::identities::{Due, EndLogin, SuspendIdentity, TellEnd};
 use crate::error::{Error, Result};
 use crate::store::identities::IdentityRow;
-use crate::store::lifecycles::{self, Ending};
+use crate::store::lifecycles::{self, Ending, LiveLogin};
 use crate::store::{Reader, Tx, Versioned};
-use crate::types::{Caller, Kind, UnixMillis};
+use crate::types::{Caller, CredentialId, IdentityName, Kind, UnixMillis};
 use crate::vault::Vault;
 
 /// Identities that one walk looks at in a tick.
 const STEP: i64 = 512;
-/// Time between the beginnings of two walks through who is over or ends soon, and through who is
-/// dormant, in milliseconds.
+/// Time between the beginnings of two walks through who is over or ends soon, and of two through who
+/// is dormant and through logins, in milliseconds.
 const ENDS_EVERY_MS: i64 = 60_000;
-const DORMANT_EVERY_MS: i64 = 3_600_000;
+const AGES_EVERY_MS: i64 = 3_600_000;
 /// Sorts behind every id.
 const BEHIND: &str = "~";
 
@@ -41,6 +42,7 @@ pub struct LifecycleKeeper {
 struct Rounds {
     over: Walk<(UnixMillis, String)>,
     told: Walk<(UnixMillis, String)>,
+    logins: Walk<(UnixMillis, String)>,
     /// By kind, and by id within it.
     dormant: Walk<(usize, String)>,
     /// Milliseconds before this node's start in which nobody at all was served: nobody could have
@@ -91,7 +93,8 @@ impl LifecycleKeeper {
         Ok(Rounds {
             over: Walk::resting(ENDS_EVERY_MS, now),
             told: Walk::resting(ENDS_EVERY_MS, now),
-            dormant: Walk::resting(DORMANT_EVERY_MS, now),
+            logins: Walk::resting(AGES_EVERY_MS, now),
+            dormant: Walk::resting(AGES_EVERY_MS, now),
             unserved_ms,
         })
     }
@@ -138,6 +141,36 @@ impl LifecycleKeeper {
         let (due, next) = read.await?;
         for identity in due {
             self.tell(identity).await;
+        }
+        walk.after = next;
+        Ok(())
+    }
+
+    async fn end_overdue(
+        &self,
+        walk: &mut Walk<(UnixMillis, String)>,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let Some(after) = walk.step(now) else { return Ok(()) };
+        let (from, after) = after.max((now, BEHIND.to_owned()));
+        let read = self.reader.view(move |tx| {
+            async move {
+                let page = lifecycles::live_logins(tx, (from, &after), now, STEP).await?;
+                let mut due = Vec::new();
+                for LiveLogin { id, identity, .. } in page.iter().filter(|one| one.overdue) {
+                    let holder = tx.lookup_intact::<IdentityRow>(identity).await?;
+                    due.extend(holder.map(|holder| (id.clone(), holder.row.name)));
+                }
+                Ok((due, full(&page).map(|last| (last.ends_at, last.id.clone()))))
+            }
+            .boxed()
+        });
+        let (due, next) = read.await?;
+        for (id, name) in due {
+            // A row may hold what is no id at all.
+            if let Ok(id) = id.parse() {
+                self.end_login(id, name).await;
+            }
         }
         walk.after = next;
         Ok(())
@@ -194,6 +227,19 @@ impl LifecycleKeeper {
             // Another node was first, it was changed or used meanwhile, or it is needed.
             Err(Error::Conflict(_) | Error::Precondition(_) | Error::Sealed) => {}
             Err(error) => tracing::warn!(identity = %name, %error, "an identity stays as it is"),
+        }
+    }
+
+    async fn end_login(&self, id: CredentialId, name: IdentityName) {
+        let op = EndLogin { name: name.clone(), id };
+        let ended = match self.vault.context(Caller::System(Self::NAME), None) {
+            Ok(ctx) => self.vault.run(&ctx, op).await,
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(()) => tracing::warn!(identity = %name, login = %id, "an overdue login was ended"),
+            Err(Error::Conflict(_) | Error::Precondition(_) | Error::Sealed) => {}
+            Err(error) => tracing::warn!(identity = %name, %error, "a login stays as it is"),
         }
     }
 
@@ -260,7 +306,8 @@ impl Worker for LifecycleKeeper {
         let over = self.end_over(&mut rounds.over, now).await;
         let told = self.tell_ends(&mut rounds.told, now).await;
         let dormant = self.end_dormant(&mut rounds.dormant, now, rounds.unserved_ms).await;
-        over.and(told).and(dormant)
+        let logins = self.end_overdue(&mut rounds.logins, now).await;
+        over.and(told).and(dormant).and(logins)
     }
 }
 

@@ -207,6 +207,54 @@ async fn who_is_over_or_unused_for_too_long_is_suspended_and_the_record_says_why
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_older_than_its_kinds_rotation_is_ended_and_the_record_says_why() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let mut client = admin(&f).await;
+        let etl = machine(&f, "etl").await;
+        let token = crate::support::tokens::token(&etl, 85_000).await.bearer;
+        let mut old = Client::new(etl);
+        f.clock.advance(Duration::from_hours(20));
+        let mut new = Client::new(f.connect(&login(&f, "etl").await).await);
+        let mut bot = Client::new(machine(&f, "bot").await);
+        put(&mut client, brief("pipeline", 36_000)).await.unwrap();
+        put(&mut client, brief("human", 3_600)).await.unwrap();
+        for client in [&mut old, &mut new, &mut bot] {
+            client.who_am_i(WhoAmIRequest {}).await.unwrap();
+        }
+        // The worker waits for an hour after it began, which may be now.
+        until("the old one is refused", async || {
+            f.clock.advance(Duration::from_mins(2));
+            old.clone().who_am_i(WhoAmIRequest {}).await.is_err()
+        })
+        .await;
+        // As by time: what was made with it lives on, and the only administrator goes on.
+        let nobody = f.connect_as_nobody().await;
+        let mut bearing =
+            IdentityServiceClient::new(crate::support::tokens::bearing(&nobody, &token));
+        bearing.who_am_i(WhoAmIRequest {}).await.unwrap();
+        for client in [&mut new, &mut bot, &mut client] {
+            client.who_am_i(WhoAmIRequest {}).await.unwrap();
+        }
+        f.node().vault.integrate().await.unwrap();
+        let filter = EntryFilter {
+            action: "identities.end-login".into(),
+            outcome: "ok".into(),
+            ..Default::default()
+        };
+        let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
+        let mut record = RecordServiceClient::new(f.connect(&f.admin).await);
+        let entries = record.list_entries(request).await.unwrap().into_inner().entries;
+        let [entry] = entries.as_slice() else { panic!("{entries:?}") };
+        assert_eq!(
+            (entry.resource.as_str(), entry.identity.as_str()),
+            ("identities/etl", "system/lifecycle_keeper")
+        );
+        assert!(entry.given_reason.contains("rotation"), "{entry:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_is_near_is_told_to_whom_it_concerns() {
     let f = Fixture::new().await;
     let mut client = admin(&f).await;
