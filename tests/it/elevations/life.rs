@@ -158,8 +158,7 @@ async fn whoever_watches_sees_what_concerns_them_as_it_changes() {
         // Whoever is not accepted any more sees nothing more.
         let name = "dave".to_owned();
         let suspend = strongroom::proto::SuspendIdentityRequest { name, reason: String::new() };
-        let mut admin =
-            strongroom::proto::identity_service_client::IdentityServiceClient::new(s.admin.clone());
+        let mut admin = IdentityServiceClient::new(s.admin.clone());
         admin.suspend_identity(suspend).await.unwrap();
         let end = tokio::time::timeout(Duration::from_secs(20), dave.message()).await.unwrap();
         assert_eq!(end.unwrap_err().code(), Code::Unauthenticated);
