@@ -144,9 +144,10 @@ fn states() -> PossibleValuesParser {
 /// Reads a time of day, in minutes.
 fn minutes(text: &str) -> Result<i64, String> {
     let malformed = || "a time of day is like 22:00, in UTC".to_owned();
-    let two = |text: &str, most: i64| match text.parse::<i64>() {
-        Ok(number) if text.len() == 2 && (0..most).contains(&number) => Ok(number),
-        Ok(_) | Err(_) => Err(malformed()),
+    let two = |text: &str, most: i64| {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| digits && *number < most);
+        number.ok_or_else(malformed)
     };
     let (hours, minutes) = text.split_once(':').ok_or_else(malformed)?;
     Ok(two(hours, 24)? * 60 + two(minutes, 60)?)
