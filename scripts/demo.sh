@@ -358,7 +358,7 @@ elevate() {
     say "nobody approves what they asked for themselves:"
     must_end_with 4 strongroom elevate approve "$id"
     say "the second administrator has to prove a factor first, and does, with a code"
-    must_end_with 4 as second strongroom elevate approve "$id"
+    must_end_with 3 as second strongroom elevate approve "$id"
     typed as second strongroom factor verify
     authenticator | as second strongroom factor verify | shown
     run as second strongroom elevate approve "$id" --reason 'agreed'

@@ -146,7 +146,7 @@ fn minutes(text: &str) -> Result<i64, String> {
     let malformed = || "a time of day is like 22:00, in UTC".to_owned();
     let two = |text: &str, most: i64| {
         let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = text.parse().ok().filter(|number| digits && *number < most);
+        let number = text.parse::<i64>().ok().filter(|number| digits && *number < most);
         number.ok_or_else(malformed)
     };
     let (hours, minutes) = text.split_once(':').ok_or_else(malformed)?;
