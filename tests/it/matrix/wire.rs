@@ -1,5 +1,7 @@
 //! A call of any RPC, whatever its messages are.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, BufMut as _};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
@@ -18,7 +20,14 @@ pub(crate) async fn send(channel: Channel, rpc: &str, message: Vec<u8>) -> Resul
     let path: PathAndQuery = format!("/strongroom.v1.{rpc}").parse().unwrap();
     // On the wire a single answer is a stream of one message.
     let answer = client.server_streaming(Request::new(message), path, Bytes).await?;
-    answer.into_inner().message().await.map(drop)
+    let mut stream = answer.into_inner();
+    let first = stream.message();
+    if !rpc.contains("/Watch") {
+        return first.await.map(drop);
+    }
+    // Whoever watches is told of changes alone, and here is none: a refusal comes at once.
+    let waited = tokio::time::timeout(Duration::from_secs(3), first).await;
+    waited.map_or(Ok(()), |first| first.map(drop))
 }
 
 struct Bytes;
