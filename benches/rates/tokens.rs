@@ -142,8 +142,11 @@ fn commit(connection: &mut Connection, steps: &[(Step, oneshot::Sender<()>)]) {
     for (step, _) in steps {
         match step {
             Step::Create(id) => {
-                let sql = "INSERT INTO credentials VALUES (?1, 'token', ?2, ?2, ?3, \
-                           'tokens/admin', 'active', 1, 1, 9, 9, NULL, 0, '', ?4, '', 1, 1, ?5)";
+                let sql = "INSERT INTO credentials (id, kind, identity, parent, handle, resource, \
+                           state, revocation_epoch, issued_at, expires_at, max_expires_at, tries, \
+                           trouble, detail, proofs, row_version, seal_version, mac) VALUES (?1, \
+                           'token', ?2, ?2, ?3, 'tokens/admin', 'active', 1, 1, 9, 9, 0, '', ?4, \
+                           '', 1, 1, ?5)";
                 let owner = "0198f3a0-0000-7000-8000-000000000000";
                 let row = params![id, owner, handle, detail, mac];
                 group.prepare_cached(sql).unwrap().execute(row).unwrap();
