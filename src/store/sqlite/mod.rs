@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{ErrorCode, OpenFlags, ToSql};
+use rustix::fs::{Access, access};
 
 use crate::store::{Row, StoreError, Value};
 
@@ -59,7 +60,11 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<rusqlite::Connection, Stor
         connection.pragma_update(None, "trusted_schema", "OFF")?;
         Ok(())
     };
-    set().map_err(|error| fault(&error).0)?;
+    set().map_err(|error| {
+        // With a log left beside it, a file that may not be written does not even open.
+        let writable = mode == Mode::Read || access(path, Access::WRITE_OK).is_ok();
+        if writable { fault(&error).0 } else { StoreError::ReadOnly }
+    })?;
     // SQLite opens a file that it may not write for reading, and says so at the first write.
     if mode != Mode::Read && connection.is_readonly("main").map_err(|error| fault(&error).0)? {
         return Err(StoreError::ReadOnly);

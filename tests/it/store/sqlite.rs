@@ -262,8 +262,16 @@ impl Disk {
     }
 
     fn read_only(&self) {
-        let options = ["-o", "remount,ro"];
-        run(Command::new("mount").args(options).arg(self.0.path()));
+        // The readers' threads end by themselves, a moment after the node.
+        for _ in 0..50 {
+            let mut remount = Command::new("mount");
+            let done = remount.args(["-o", "remount,ro"]).arg(self.0.path()).output().unwrap();
+            if done.status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("the disk stays busy");
     }
 }
 
