@@ -375,10 +375,9 @@ async fn append(
 /// What became of each job of a group.
 pub(super) type Told = Vec<(Job, Settled)>;
 
-/// Takes notice that a group is committed, and says what its jobs are to be told once that is
-/// durable.
+/// Takes notice that a group is durable, and says what became of its jobs.
 #[must_use]
-pub(super) fn committed(
+pub(super) fn durable(
     tx: &Tx,
     lane: &mut Lane,
     shared: &Shared,

@@ -75,7 +75,7 @@ async fn commit_group(
         match done {
             Ok(grouped) => {
                 let jobs = std::mem::take(jobs);
-                commit::settle(commit::committed(tx, lane, &lanes.shared, grouped, jobs));
+                commit::settle(commit::durable(tx, lane, &lanes.shared, grouped, jobs));
                 return Ok(());
             }
             Err(StoreError::Again) if again => {

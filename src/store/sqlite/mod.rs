@@ -5,7 +5,6 @@
 
 mod reader;
 mod room;
-mod syncer;
 mod writer;
 
 use std::borrow::Cow;

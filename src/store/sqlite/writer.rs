@@ -1,15 +1,16 @@
-//! The writer's thread: groups what waits into one transaction, and hands it to be made durable.
+//! The writer's thread: groups what waits into one durable transaction.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc;
 
 use super::room::Room;
-use super::syncer::{Files, Syncer};
 use super::{Mode, drive, open};
 use crate::store::commit::{self, Lane, Shared, Told};
 use crate::store::tx::Connection;
@@ -48,32 +49,23 @@ pub(in crate::store) fn start(
     jobs: mpsc::Receiver<Job>,
     told: mpsc::UnboundedSender<Told>,
 ) -> Result<thread::JoinHandle<()>, StoreError> {
-    let syncer = Syncer::start(told)?;
     thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || {
             let room = Room::beside(&settings.path, settings.reserve_mib);
-            Writer { settings, shared, sealer, syncer, open: None, whole: true, room }.run(jobs);
+            Writer { settings, shared, sealer, told, open: None, room }.run(jobs);
         })
         .map_err(|error| StoreError::Unavailable(error.to_string()))
-}
-
-/// Lets a thread that everybody waits for, and which mostly waits for the disk, go before the
-/// others where it may. Where it may not (no `RLIMIT_NICE`), it is as slow as they are.
-pub(super) fn hurry(thread: &'static str) {
-    if let Err(denied) = rustix::process::setpriority_process(None, PRIORITY) {
-        tracing::debug!(%denied, thread, "a thread of the store has no priority of its own");
-    }
 }
 
 struct Writer {
     settings: Settings,
     shared: Arc<Shared>,
     sealer: Arc<RowSealer>,
-    syncer: Syncer,
+    /// Where the jobs are told, a group at a time: waking each caller from here would cost this
+    /// thread, which is the only one that commits, more than the commit.
+    told: mpsc::UnboundedSender<Told>,
     open: Option<Open>,
-    /// Whether a crash cuts nothing off the log: not since a sync failed, until it is written back.
-    whole: bool,
     room: Room,
 }
 
@@ -81,12 +73,16 @@ struct Writer {
 struct Open {
     tx: Tx,
     lane: Lane,
-    files: Arc<Files>,
+    file: FileId,
 }
 
 impl Writer {
     fn run(mut self, mut waiting: mpsc::Receiver<Job>) {
-        hurry("store-writer");
+        // Everybody waits for this thread, which mostly waits for the disk: where it may, it goes
+        // before the others. Where it may not (no `RLIMIT_NICE`), it is as slow as they are.
+        if let Err(denied) = rustix::process::setpriority_process(None, PRIORITY) {
+            tracing::debug!(%denied, "the store's writer has no priority of its own");
+        }
         let mut jobs = Vec::with_capacity(GROUP);
         let mut last = 0;
         while let Some(job) = waiting.blocking_recv() {
@@ -95,7 +91,6 @@ impl Writer {
             last = jobs.len();
             self.commit(std::mem::take(&mut jobs), false);
         }
-        self.syncer.end();
     }
 
     /// Commits a group; where the store is full, its urgent jobs once more with the reserve.
@@ -108,51 +103,52 @@ impl Writer {
         let (urgent, rest): (Vec<_>, Vec<_>) =
             jobs.into_iter().partition(|job| job.needs.urgent && !reserve);
         if error == StoreError::Full && !urgent.is_empty() {
-            self.syncer.tell(commit::lost(rest, &error));
+            self.tell(commit::lost(rest, &error));
             self.room.free();
             self.commit(urgent, true);
             // The next group gets the ordinary bound again.
             self.open = None;
         } else {
-            self.syncer.tell(commit::lost(urgent, &error));
-            self.syncer.tell(commit::lost(rest, &error));
+            self.tell(commit::lost(urgent, &error));
+            self.tell(commit::lost(rest, &error));
+        }
+    }
+
+    fn tell(&self, told: Told) {
+        if let Err(unheard) = self.told.send(told) {
+            // The runtime that they waited on has ended.
+            commit::settle(unheard.0);
         }
     }
 
     fn attempt(&mut self, jobs: &mut Vec<Job>, reserve: bool) -> Result<(), StoreError> {
-        if self.syncer.failed() {
-            self.open = None;
-            self.whole = false;
-        }
         if self.open.is_none() {
             if !reserve {
                 self.room.keep();
             }
             self.open = Some(self.connect(reserve)?);
-            self.whole = true;
         }
-        let Some(Open { tx, lane, files }) = &mut self.open else {
+        let Some(Open { tx, lane, file }) = &mut self.open else {
             return Err(StoreError::Unavailable("the store did not open".into()));
         };
         let grouped = drive(commit::run_group(tx, lane, &self.shared, jobs))?;
         drive(tx.commit()).map_err(|error| {
-            // Where a write of it failed, a crash may yet bring the commit back.
+            // Where the sync failed, a crash may yet bring the commit back.
             let unknown = matches!(error, StoreError::Unavailable(_));
             if unknown { StoreError::OutcomeUnknown } else { error }
         })?;
-        let alone = jobs.len() < BUSY;
-        let told = commit::committed(tx, lane, &self.shared, grouped, std::mem::take(jobs));
-        self.syncer.finish(files, told, alone);
+        // What was synced to a file that no name leads to is gone.
+        if FileId::of(&self.settings.path)? != *file {
+            return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
+        }
+        let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
+        self.tell(told);
         self.room.keep_again();
         Ok(())
     }
 
     fn connect(&self, reserve: bool) -> Result<Open, StoreError> {
         let connection = open(&self.settings.path, Mode::Write)?;
-        // A commit is made durable by the thread that has it told.
-        connection
-            .pragma_update(None, "synchronous", "NORMAL")
-            .map_err(|error| super::fault(&error).0)?;
         if self.settings.max_mib > 0 {
             let kept = if reserve { 0 } else { self.settings.reserve_mib };
             let bytes = self.settings.max_mib.saturating_sub(kept).saturating_mul(1_048_576);
@@ -180,21 +176,10 @@ impl Writer {
         if tables == 0 {
             return Err(StoreError::Unavailable("the store's file is empty".into()));
         }
-        if !self.whole {
-            write_back(&connection)?;
-        }
-        let files = Arc::new(Files::open(&self.settings.path)?);
+        let file = FileId::of(&self.settings.path)?;
         let tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
-        Ok(Open { tx, lane: Lane::new()?, files })
+        Ok(Open { tx, lane: Lane::new()?, file })
     }
-}
-
-/// Writes all of the log back to the file, synced, and begins a new one.
-fn write_back(connection: &rusqlite::Connection) -> Result<(), StoreError> {
-    let busy: i64 = connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
-        .map_err(|error| super::fault(&error).0)?;
-    if busy == 0 { Ok(()) } else { Err(StoreError::Unavailable("the store is being read".into())) }
 }
 
 /// Takes what waits, and under load what comes within a moment.
@@ -225,5 +210,26 @@ fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
             return;
         }
         found = more;
+    }
+}
+
+/// Which file it is, and which write-ahead log: device and inode of each.
+///
+/// Asked for by `statx` and nothing else with them: a file whose times were asked for gets a new
+/// one with its next write (multigrain timestamps), which ext4 without a journal then writes and
+/// waits for with each sync, a third of the sync's time.
+#[derive(Debug, PartialEq, Eq)]
+struct FileId([(u32, u32, u64); 2]);
+
+impl FileId {
+    fn of(path: &Path) -> Result<Self, StoreError> {
+        let mut log = OsString::from(path);
+        log.push("-wal");
+        let id = |path: &Path| {
+            statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO)
+                .map(|found| (found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+                .map_err(|error| StoreError::Unavailable(format!("the store's file: {error}")))
+        };
+        Ok(Self([id(path)?, id(Path::new(&log))?]))
     }
 }
