@@ -173,7 +173,11 @@ async fn a_suspension_that_races_with_signing_leaves_no_certificate_in_force_on_
                 None => here.clone(),
             };
             let (_, csr_pem) = csr();
-            // Suspending opens a connection first, which takes longer than signing.
+            // Which of them takes longer depends on the machine: now the one waits, now the other.
+            let end = async {
+                tokio::time::sleep(Duration::from_millis(round % 5 * 30)).await;
+                suspend(&w.f, &name).await;
+            };
             let sign = async {
                 tokio::time::sleep(Duration::from_millis(round % 20)).await;
                 let mut calls = JoinSet::new();
@@ -184,7 +188,7 @@ async fn a_suspension_that_races_with_signing_leaves_no_certificate_in_force_on_
                 }
                 calls.join_all().await
             };
-            let (calls, ()) = tokio::join!(sign, suspend(&w.f, &name));
+            let (calls, ()) = tokio::join!(sign, end);
             for call in calls {
                 if call.is_ok() { made += 1 } else { refused += 1 }
             }
