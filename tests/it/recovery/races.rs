@@ -1,9 +1,13 @@
 //! Two nodes, and everything at once: it takes effect once, or is cancelled, never both.
 
+use strongroom::server::Node;
+use strongroom::types::Caller;
+
 use super::*;
 use crate::support::hand::Hand;
 use crate::support::node::Backend;
 use crate::support::recovery::order;
+use crate::support::target::until;
 
 /// How many logins somebody has.
 async fn logins(f: &Fixture, name: &str) -> usize {
@@ -75,6 +79,12 @@ async fn a_cancellation_and_the_taking_that_race_do_not_both_win() {
             let (_, request) = csr();
             let asked = id(&recover(&f, f.node(), &name, &request).await.unwrap());
             f.clock.advance(HOUR);
+            // Of two nodes each takes the other's clock for late, until one has moved the mark.
+            until("both take the time", async || {
+                let takes = |of: &Node| of.vault.context(Caller::System("dev"), None).is_ok();
+                takes(f.node()) && takes(node)
+            })
+            .await;
             let order = order(&f, node, &name, &request).await.unwrap();
             let (cancelled, taken) = tokio::join!(cancel(&bob, &asked), node.life.recover(order));
             let taken = taken.unwrap();
