@@ -99,7 +99,11 @@ async fn what_a_replaced_token_paid_for_is_gone_before_there_is_another() {
                     assert_eq!(over.state, "revoked", "one lease a use");
                     *second.lock() = Some(made);
                 }
-                Err(refusal) => assert_eq!(refusal.code(), Code::Unavailable, "{refusal}"),
+                // Not gone yet, or the worker changed it meanwhile: ask again.
+                Err(refusal) => {
+                    let again = [Code::Unavailable, Code::Aborted].contains(&refusal.code());
+                    assert!(again, "{refusal}");
+                }
             }
             second.lock().is_some()
         })
