@@ -39,14 +39,12 @@ async fn race(
         match call.await.unwrap() {
             Ok(one) => made.push((by, one)),
             Err(refusal) => {
-                // Refused, beaten to the use, or asked to come again, by the vault or because the
-                // target takes no more connections just then: nothing else.
+                // Refused, beaten to the use, or asked to come again: nothing else.
                 let refusals = [
                     Code::Unauthenticated,
                     Code::PermissionDenied,
                     Code::FailedPrecondition,
                     Code::Aborted,
-                    Code::Unavailable,
                 ];
                 assert!(refusals.contains(&refusal.code()), "{by:?}: {refusal}");
                 refused += 1;

@@ -127,23 +127,33 @@ impl Databases {
         let opened = password(view, row).await?;
         let settings = settings(&row.row)?;
         let target = Arc::new(self.connect(view, &settings, &opened.plaintext)?);
-        let pooled = Pooled { version: row.version, target: Arc::clone(&target), used };
-        self.keep(row.row.id, pooled, forgotten)?;
-        Ok((target, opened.used))
+        let pooled = Pooled { version: row.version, target, used };
+        Ok((self.keep(row.row.id, pooled, forgotten)?, opened.used))
     }
 
-    /// Keeps connections, unless all were forgotten while these were opened.
-    fn keep(&self, account: ObjectId, pooled: Pooled, forgotten: u64) -> Result<()> {
+    /// Keeps connections, unless all were forgotten while these were opened. Of two that were
+    /// opened at once for one account the first stays: closing it would end calls on their way.
+    fn keep(
+        &self,
+        account: ObjectId,
+        pooled: Pooled,
+        forgotten: u64,
+    ) -> Result<Arc<PostgresTarget>> {
         let (closed, kept) = {
             let mut pools = self.0.pools.lock();
-            if pools.forgotten == forgotten {
+            let first = pools.kept.get(&account).filter(|first| first.version >= pooled.version);
+            if pools.forgotten != forgotten {
+                (vec![pooled], Err(Error::Sealed))
+            } else if let Some(first) = first {
+                let target = Arc::clone(&first.target);
+                (vec![pooled], Ok(target))
+            } else {
                 let kept = &mut pools.kept;
+                let target = Arc::clone(&pooled.target);
                 let replaced = kept.insert(account, pooled);
                 let oldest = kept.iter().min_by_key(|(_, pooled)| pooled.used).map(|(id, _)| *id);
                 let evicted = oldest.filter(|_| kept.len() > POOLS).and_then(|id| kept.remove(&id));
-                (replaced.into_iter().chain(evicted).collect::<Vec<_>>(), Ok(()))
-            } else {
-                (vec![pooled], Err(Error::Sealed))
+                (replaced.into_iter().chain(evicted).collect::<Vec<_>>(), Ok(target))
             }
         };
         self.end(closed);
@@ -302,10 +312,25 @@ mod tests {
         databases.keep(account, opened(), forgotten).unwrap();
         databases.forget_all();
         assert!(databases.0.pools.lock().kept.is_empty());
-        assert_eq!(databases.keep(account, opened(), forgotten), Err(Error::Sealed));
+        let late = databases.keep(account, opened(), forgotten);
+        assert_eq!(late.err(), Some(Error::Sealed));
         assert!(databases.0.pools.lock().kept.is_empty());
         let forgotten = databases.0.pools.lock().forgotten;
         databases.keep(account, opened(), forgotten).unwrap();
         assert_eq!(databases.0.pools.lock().kept.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_two_that_open_at_once_both_use_the_first() {
+        let databases = Databases::new(Arc::new(SystemEntropy), TaskGroup::default());
+        let account = ObjectId(Id::from_bytes([2; 16]));
+        let first = databases.keep(account, opened(), 0).unwrap();
+        let second = databases.keep(account, opened(), 0).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        let newer = Pooled { version: 2, ..opened() };
+        let third = databases.keep(account, newer, 0).unwrap();
+        assert!(!Arc::ptr_eq(&first, &third), "what it is reached with changed");
+        let late = databases.keep(account, opened(), 0).unwrap();
+        assert!(Arc::ptr_eq(&late, &third));
     }
 }

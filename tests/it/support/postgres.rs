@@ -179,7 +179,7 @@ impl Postgres {
         watch.arg("-D").arg(self.dir.join("data")).args(["-h", "127.0.0.1", "-p"]);
         watch.arg(self.port.to_string()).args(["-k", ""]);
         // Every test of the process is on one server, some with two nodes.
-        watch.args(["-c", "max_connections=600"]);
+        watch.args(["-c", "max_connections=300"]);
         if self.options.tls {
             let file = |name: &str| self.dir.join(name).display().to_string();
             watch.args(["-c", "ssl=on"]);

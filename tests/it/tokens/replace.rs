@@ -99,11 +99,8 @@ async fn what_a_replaced_token_paid_for_is_gone_before_there_is_another() {
                     assert_eq!(over.state, "revoked", "one lease a use");
                     *second.lock() = Some(made);
                 }
-                // Not gone yet, or the worker changed it meanwhile: ask again.
-                Err(refusal) => {
-                    let again = [Code::Unavailable, Code::Aborted].contains(&refusal.code());
-                    assert!(again, "{refusal}");
-                }
+                // Not gone yet: ask again.
+                Err(refusal) => assert_eq!(refusal.code(), Code::Unavailable, "{refusal}"),
             }
             second.lock().is_some()
         })
