@@ -228,7 +228,10 @@ impl Reader {
                 };
                 // The network may swallow everything without ending a connection.
                 let silent = |_elapsed| Err(Error::unavailable("the store fell silent"));
-                tokio::time::timeout(postgres::VIEW, viewed).await.unwrap_or_else(silent)
+                // Boxed, because it is ten times as large as all the rest, and everything that
+                // reads would be copied about with room for it.
+                let bounded = Box::pin(tokio::time::timeout(postgres::VIEW, viewed));
+                bounded.await.unwrap_or_else(silent)
             }
         }
     }

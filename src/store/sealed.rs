@@ -102,6 +102,12 @@ pub struct Versioned<T> {
 }
 
 impl<T: SealedRow> Versioned<T> {
+    /// A row as it is inserted.
+    #[must_use]
+    pub const fn first(row: T) -> Self {
+        Self { row, version: 1 }
+    }
+
     /// Points at the row as it was read, for fences.
     #[must_use]
     pub fn fence(&self) -> RowRef {

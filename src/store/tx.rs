@@ -237,13 +237,14 @@ impl Tx {
         &mut self,
         row: &T,
     ) -> Result<Versioned<T>, StoreError> {
+        let first = Versioned::first(row.clone());
         let mut params = row.to_columns();
-        let change = self.seal::<T>(&mut params, 1, row.key())?;
+        let change = self.seal::<T>(&mut params, first.version, row.key())?;
         if self.execute(&T::TABLE.texts.insert, params).await? != 1 {
             return Err(StoreError::Failed("an insert changed no row".into()));
         }
         self.changes.push(change);
-        Ok(Versioned { row: row.clone(), version: 1 })
+        Ok(first)
     }
 
     /// Replaces a sealed row if its version is still the one that was read.

@@ -134,7 +134,8 @@ impl Vault {
                 }
             }
         }
-        let found = self.load(wanted.clone(), now).await?.ok_or_else(subject::refused)?;
+        let loaded = Box::pin(self.load(wanted.clone(), now)).await?;
+        let found = loaded.ok_or_else(subject::refused)?;
         found.check(now, method).map(|()| found)
     }
 }

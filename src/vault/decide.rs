@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use parking_lot::Mutex;
 
 use super::core::Core;
+use super::subject::Kin;
 use super::{Resource, Subject};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
@@ -258,7 +259,7 @@ type KinKey = (IdentityId, &'static str, &'static str, ResourceName);
 type Asked<'a> = (&'a Subject, AuthMethod, &'static str, &'a Resource);
 
 /// What policy said, with the reading of the identity and the resource that it was said of.
-type OfKin = (Arc<()>, Resource, Verdict);
+type OfKin = (Arc<Kin>, Resource, Verdict);
 
 /// Decisions kept, each only under everything that it read.
 #[derive(Debug, Default)]

@@ -42,6 +42,7 @@ use futures_util::FutureExt as _;
 
 use crate::error::{Error, Result};
 use crate::policy::{Basis, Policy};
+use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
@@ -64,7 +65,7 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use stream::StreamOperation;
-pub use subject::{ADMINISTRATORS, DEPTH, Subject, is_active};
+pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};
 pub use view::View;
@@ -174,7 +175,7 @@ impl Vault {
     async fn subject(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
         match self.core.subjects.lookup(&wanted) {
             Some(kept) => Ok(Some(kept)),
-            None => self.load(wanted, now).await,
+            None => Box::pin(self.load(wanted, now)).await,
         }
     }
 
@@ -191,11 +192,25 @@ impl Vault {
             })
             .await?;
         let Some(subject) = loaded.map(Arc::new) else { return Ok(None) };
-        if !self.core.subjects.keep(&subject, emptied) {
+        self.keep_subject(&subject, emptied);
+        Ok(Some(subject))
+    }
+
+    fn keep_subject(&self, subject: &Arc<Subject>, emptied: u64) {
+        if !self.core.subjects.keep(subject, emptied) {
             // They hold the subjects that were forgotten to make room.
             self.core.decisions.clear();
         }
-        Ok(Some(subject))
+    }
+
+    /// Keeps what is known of a token that was just made at an epoch, unless all was forgotten
+    /// meanwhile.
+    fn keep_child(&self, by: &Subject, made: &CredentialRow, (epoch, emptied): (i64, u64)) {
+        let now = made.issued_at;
+        let kin = self.core.subjects.kin(made.identity, epoch, now);
+        if let Some(child) = kin.and_then(|kin| by.child(made, kin)) {
+            self.keep_subject(&Arc::new(child), emptied);
+        }
     }
 
     /// Begins a view for a request, with its caller looked at again.

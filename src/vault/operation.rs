@@ -8,6 +8,7 @@ use super::{Decision, View};
 use crate::audit::{Field, KeyUse};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
+use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, RowRef, SealedRow, Tx, Versioned, Writes};
 use crate::types::{CredentialId, Id, IdentityId, Owner, RequestContext, ResourceName};
 
@@ -188,6 +189,12 @@ pub trait Operation: Verb {
     /// failure does so by an output that says it.
     fn outcome(&self, _: &Self::Output) -> &'static str {
         "OK"
+    }
+
+    /// The token that it made for who asks: the next call probably brings it, so that it is known
+    /// before it is looked for.
+    fn token<'a>(&self, _: &'a Self::Prepared) -> Option<&'a CredentialRow> {
+        None
     }
 
     /// Whose other commits that hold it as well wait for this one, on every node: what it counts

@@ -45,6 +45,7 @@ impl Vault {
             let claim = self.claim(ctx, op.as_ref(), &prepared)?;
             let spending = Spending::of::<O>(decision.subject.as_ref());
             let needs = needs(op.needs(&prepared), claim.is_some(), spending.is_some());
+            let emptied = self.core.subjects.emptied();
             let (reply, answer) = oneshot::channel();
             let work = RunWork {
                 op: Arc::clone(&op),
@@ -61,11 +62,15 @@ impl Vault {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
                     self.used(ctx, &decision);
+                    if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
+                        self.keep_child(subject, made, (epoch, emptied));
+                    }
                     return Ok(output);
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,
                 Answered::Failed(error) => {
-                    return Err(self.told_of(ctx, op.as_ref(), &prepared, &decision, error).await);
+                    let told = self.told_of(ctx, op.as_ref(), &prepared, &decision, error);
+                    return Err(Box::pin(told).await);
                 }
                 Answered::Intended(_) => return Err(Error::internal("an intent without its act")),
                 Answered::Moved => self.moved(ctx, attempt),
@@ -109,6 +114,8 @@ impl Vault {
 
     /// Takes a verb up to its commit; nothing when what it stood on moved, so that it has to be
     /// decided again.
+    ///
+    /// What is hardly ever gone through is boxed: every call would carry the room for it.
     pub(super) async fn ready<V: Verb>(
         &self,
         ctx: &RequestContext,
@@ -116,26 +123,31 @@ impl Vault {
     ) -> Result<Option<Ready<V>>> {
         let view = match self.view(ctx).await {
             Ok(view) => view,
-            Err(error) => return Err(self.undecided(ctx, V::ACTION, None, error).await),
+            Err(error) => {
+                return Err(Box::pin(self.undecided(ctx, V::ACTION, None, error)).await);
+            }
         };
-        self.require_unspent(ctx, op, view.subject.as_ref()).await?;
+        if let Some(subject) = view.subject.as_ref().filter(|subject| subject.is_spent()) {
+            Box::pin(self.require_resumable(ctx, op, subject)).await?;
+        }
         let decision = match self.decide(&view, op).await {
             Ok(decision) => decision,
             Err(error) => {
                 let subject = view.subject.as_deref();
-                let error = self.undecided(ctx, V::ACTION, subject, error).await;
+                let error = Box::pin(self.undecided(ctx, V::ACTION, subject, error)).await;
                 return Err(view.tells(error));
             }
         };
         if !decision.verdict.allow {
-            let refusal = self.refuse(ctx, V::ACTION, &decision).await?;
+            let refusal = Box::pin(self.refuse(ctx, V::ACTION, &decision)).await?;
             return refusal.map_or(Ok(None), Err);
         }
         match op.prepare(&view, &decision).await {
             Ok(prepared) => Ok(Some(Ready { view, decision, prepared })),
             Err(error) => {
                 let error = error.told();
-                if self.record_failure(ctx, V::ACTION, &decision, &error, view.used()).await? {
+                let failure = self.record_failure(ctx, V::ACTION, &decision, &error, view.used());
+                if Box::pin(failure).await? {
                     return Err(error);
                 }
                 Ok(None)

@@ -194,13 +194,12 @@ impl Vault {
     /// Lets a spent token through where it may resume what its last use began: the same call, with
     /// its idempotency key, from the same place or with the same certificate. Whoever has another
     /// key gets no further: what is prepared may cost a signature.
-    pub(super) async fn require_unspent<V: Verb>(
+    pub(super) async fn require_resumable<V: Verb>(
         &self,
         ctx: &RequestContext,
         op: &V,
-        subject: Option<&Arc<Subject>>,
+        subject: &Arc<Subject>,
     ) -> Result<()> {
-        let Some(subject) = subject.filter(|subject| subject.is_spent()) else { return Ok(()) };
         let before = subject.token.as_ref().and_then(|token| token.spent.as_ref());
         let resumes = V::SPENDS
             && before.is_some_and(|before| resumes(ctx, before))

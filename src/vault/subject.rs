@@ -1,7 +1,9 @@
 //! Who asks, with everything that a decision reads about it, loaded once and fenced.
 
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
@@ -38,7 +40,26 @@ const STANDS_MS: i64 = 1_000;
 pub struct Subject {
     /// The credential.
     pub credential: Versioned<CredentialRow>,
-    /// Whose it is.
+    /// What a token may do; none where the credential is no token.
+    pub token: Option<TokenDetail>,
+    /// Of the handle of a lease, what the token may do that the lease was asked for with.
+    pub(super) through: Option<TokenDetail>,
+    /// The factors that the credential proved.
+    pub(super) proven: Vec<ProvenFactor>,
+    /// The elevation that the credential was made under.
+    under: Option<Versioned<ElevationRow>>,
+    /// What a token or a login hangs on: tokens and logins, nearest first.
+    ancestors: Vec<Versioned<CredentialRow>>,
+    /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
+    pub rows: Vec<RowRef>,
+    kin: Arc<Kin>,
+}
+
+/// What all credentials of an identity share, as of one reading: whoever shows a new token with
+/// each call has it copied for none of them.
+#[derive(Debug)]
+pub struct Kin {
+    /// Whose the credentials are.
     pub identity: Versioned<IdentityRow>,
     /// Who answers for it.
     pub owner: Answerable,
@@ -50,30 +71,92 @@ pub struct Subject {
     pub lifecycle: Versioned<LifecycleRow>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// What a token may do; none where the credential is no token.
-    pub token: Option<TokenDetail>,
-    /// Of the handle of a lease, what the token may do that the lease was asked for with.
-    pub(super) through: Option<TokenDetail>,
     /// Of an administrator: the recovery that was asked for last, where its row is what was sealed.
     pub recovery: Option<Arc<Versioned<RecoveryRow>>>,
-    /// The factors that the credential proved.
-    pub(super) proven: Vec<ProvenFactor>,
     /// The elevation that it has in force.
-    pub(super) elevation: Option<Arc<Elevated>>,
-    /// The elevation that the credential was made under.
-    under: Option<Versioned<ElevationRow>>,
-    /// What a token or a login hangs on: tokens and logins, nearest first.
-    ancestors: Vec<Versioned<CredentialRow>>,
+    pub(super) elevation: Option<Elevated>,
     /// The vault, which counts its restores.
     vault: Versioned<VaultRow>,
     /// The authority epoch of the snapshot.
     pub epoch: i64,
-    /// When the rows of its identity were read.
+    /// When it was read.
     read_at: UnixMillis,
-    /// The same for all that share everything but their credential, as of one reading.
-    kin: Arc<()>,
-    /// Every sealed row above that decisions stand on, but the credential's own.
-    pub rows: Vec<RowRef>,
+    /// What a verb read of the identity itself, kept as long as all of this is new.
+    kept: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// A subject is its kin, with one credential.
+impl Deref for Subject {
+    type Target = Kin;
+
+    fn deref(&self) -> &Kin {
+        &self.kin
+    }
+}
+
+impl Kin {
+    async fn load(
+        tx: &mut Tx,
+        vault: VaultId,
+        id: IdentityId,
+        kept: &Subjects,
+        now: UnixMillis,
+    ) -> Result<Self> {
+        let missing = || Error::internal("a credential without its identity");
+        let identity = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(missing)?;
+        let owner = Answerable::of(tx, &identity).await?;
+        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
+        let groups = groups_of(tx, id).await?;
+        let mut held = Vec::with_capacity(groups.len().saturating_add(1));
+        let own = std::iter::once((id.0, identity.version));
+        for (holder, version) in own.chain(groups.iter().map(|g| (g.row.id.0, g.version))) {
+            held.push(match kept.held(holder, version) {
+                Some(held) => held,
+                None => Arc::new(Held::load(tx, holder, version).await?),
+            });
+        }
+        let recovery = if groups.iter().any(is_administrators) {
+            tx.lookup_intact::<RecoveryRow>(&RECOVERY_ID).await?.map(Arc::new)
+        } else {
+            None
+        };
+        let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
+        let missing = || Error::internal("a vault without its row");
+        let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
+        let elevation = Elevated::find(tx, &identity.row, now, vault.row.restore_epoch).await?;
+        let epoch = tx.epoch().await?;
+        Ok(Self {
+            identity,
+            owner,
+            groups,
+            held,
+            lifecycle,
+            labels,
+            recovery,
+            elevation,
+            vault,
+            epoch,
+            read_at: now,
+            kept: OnceLock::new(),
+        })
+    }
+
+    /// What a verb read of the identity a moment ago.
+    pub(super) fn kept<T: Clone + 'static>(&self, now: UnixMillis) -> Option<T> {
+        let kept = self.kept.get().filter(|_| !self.is_old(now))?;
+        kept.downcast_ref().cloned()
+    }
+
+    /// Keeps what a verb read of the identity, with everything else that was read of it.
+    pub(super) fn keep<T: Send + Sync + 'static>(&self, read: T) {
+        // Whoever was first read the same.
+        let _second = self.kept.set(Box::new(read));
+    }
+
+    /// Tells whether what it was loaded from is to be looked at again, whatever the epoch says.
+    pub(super) const fn is_old(&self, now: UnixMillis) -> bool {
+        now.0.saturating_sub(self.read_at.0) >= STANDS_MS
+    }
 }
 
 impl Subject {
@@ -95,85 +178,39 @@ impl Subject {
         };
         let Some(credential) = credential else { return Ok(None) };
         let above = Above::load(tx, &credential).await?;
-        let epoch = tx.epoch().await?;
-        if let Some(kin) = kept.kin(credential.row.identity, epoch, now) {
-            return Ok(Some(kin.with(credential, above)));
-        }
-        let missing = || Error::internal("a credential without its identity");
-        let identity =
-            tx.lookup::<IdentityRow>(&credential.row.identity).await?.ok_or_else(missing)?;
-        let owner = Answerable::of(tx, &identity).await?;
-        let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
-        let groups = groups_of(tx, identity.row.id).await?;
-        let mut held = Vec::with_capacity(groups.len().saturating_add(1));
-        let own = std::iter::once((identity.row.id.0, identity.version));
-        for (holder, version) in own.chain(groups.iter().map(|g| (g.row.id.0, g.version))) {
-            held.push(match kept.held(holder, version) {
-                Some(held) => held,
-                None => Arc::new(Held::load(tx, holder, version).await?),
-            });
-        }
-        let recovery = if groups.iter().any(is_administrators) {
-            tx.lookup_intact::<RecoveryRow>(&RECOVERY_ID).await?.map(Arc::new)
-        } else {
-            None
+        let identity = credential.row.identity;
+        let kin = match kept.kin(identity, tx.epoch().await?, now) {
+            Some(kin) => kin,
+            None => Arc::new(Kin::load(tx, vault, identity, kept, now).await?),
         };
-        let labels = serde_json::from_str(&identity.row.labels).map_err(Error::internal)?;
-        let missing = || Error::internal("a vault without its row");
-        let vault = tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?;
-        let elevation = Elevated::find(tx, &identity.row, now, vault.row.restore_epoch).await?;
-        let (rows, Above { token, through, proven, under, ancestors }) = (Vec::new(), above);
-        let mut subject = Self {
-            credential,
-            identity,
-            owner,
-            groups,
-            held,
-            lifecycle,
-            labels,
-            token,
-            through,
-            recovery,
-            proven,
-            elevation: elevation.map(Arc::new),
-            under,
-            ancestors,
-            vault,
-            epoch,
-            read_at: now,
-            kin: Arc::default(),
-            rows,
-        };
+        let Above { token, through, proven, under, ancestors } = above;
+        let rows = Vec::new();
+        let mut subject = Self { credential, token, through, proven, under, ancestors, rows, kin };
         subject.rows = subject.fences();
         Ok(Some(subject))
     }
 
-    /// The same identity by another credential, as of the same epoch.
-    fn with(&self, credential: Versioned<CredentialRow>, above: Above) -> Self {
-        let Above { token, through, proven, under, ancestors } = above;
-        let mut subject = Self {
-            credential,
-            identity: self.identity.clone(),
-            owner: self.owner.clone(),
-            groups: self.groups.clone(),
-            held: self.held.clone(),
-            lifecycle: self.lifecycle.clone(),
-            labels: self.labels.clone(),
-            token,
-            through,
-            recovery: self.recovery.clone(),
-            proven,
-            elevation: self.elevation.clone(),
-            under,
-            ancestors,
-            vault: self.vault.clone(),
-            epoch: self.epoch,
-            read_at: self.read_at,
-            kin: Arc::clone(&self.kin),
+    /// A token that it just made below itself: all of it is known without reading anything.
+    pub(super) fn child(&self, made: &CredentialRow, kin: Arc<Kin>) -> Option<Self> {
+        let own = made.identity == self.identity.row.id
+            && made.parent == Some(self.credential.row.id)
+            && made.kind == CredentialKind::Token
+            && made.elevation.is_none()
+            && made.proofs.is_empty();
+        let token = own.then(|| TokenDetail::decode(&made.detail).ok()).flatten()?;
+        let above = std::iter::once(&self.credential).chain(&self.ancestors);
+        let mut child = Self {
+            credential: Versioned::first(made.clone()),
+            token: Some(token),
+            through: None,
+            proven: Vec::new(),
+            under: None,
+            ancestors: above.cloned().collect(),
             rows: Vec::new(),
+            kin,
         };
-        subject.rows = subject.fences();
-        subject
+        child.rows = child.fences();
+        Some(child)
     }
 
     fn fences(&self) -> Vec<RowRef> {
@@ -190,24 +227,19 @@ impl Subject {
 
     /// Counts the restores of the vault that were accepted.
     #[must_use]
-    pub const fn restore_epoch(&self) -> i64 {
+    pub fn restore_epoch(&self) -> i64 {
         self.vault.row.restore_epoch
     }
 
     /// When the last of them was; 0 before the first.
     #[must_use]
-    pub const fn restored_at(&self) -> UnixMillis {
+    pub fn restored_at(&self) -> UnixMillis {
         self.vault.row.restored_at
     }
 
     /// What it shares with those that differ from it in their credential alone.
-    pub(super) const fn kin(&self) -> &Arc<()> {
+    pub(super) const fn kin(&self) -> &Arc<Kin> {
         &self.kin
-    }
-
-    /// Tells whether what it was loaded from is to be looked at again, whatever the epoch says.
-    pub(super) const fn is_old(&self, now: UnixMillis) -> bool {
-        now.0.saturating_sub(self.read_at.0) >= STANDS_MS
     }
 
     /// Tells whether a token or a login and all that it hangs on are in force, its time aside. A

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::held::Held;
-use super::subject::Subject;
+use super::subject::{Kin, Subject};
 use crate::types::{CredentialId, CredentialKind, Id, IdentityId, UnixMillis};
 
 /// Subjects kept.
@@ -33,8 +33,7 @@ struct Kept {
     emptied: u64,
     by_id: HashMap<CredentialId, Arc<Subject>>,
     by_handle: HashMap<[u8; 32], CredentialId>,
-    /// Of each identity one subject.
-    by_identity: HashMap<IdentityId, Arc<Subject>>,
+    by_identity: HashMap<IdentityId, Arc<Kin>>,
     holders: HashMap<Id, Arc<Held>>,
     weight: usize,
 }
@@ -55,14 +54,13 @@ impl Subjects {
         kept.holders.get(&holder).filter(|held| held.version == version).cloned()
     }
 
-    /// A subject of the same identity, as of the same epoch and not long ago: all but its
-    /// credential is the same.
+    /// What all credentials of an identity share, as of the same epoch and not long ago.
     pub(super) fn kin(
         &self,
         identity: IdentityId,
         epoch: i64,
         now: UnixMillis,
-    ) -> Option<Arc<Subject>> {
+    ) -> Option<Arc<Kin>> {
         let kept = self.0.lock();
         let kin = kept.by_identity.get(&identity);
         kin.filter(|kin| kin.epoch == epoch && !kin.is_old(now)).cloned()
@@ -87,7 +85,7 @@ impl Subjects {
         }
         let had_room = kept.admit(&subject.held);
         let id = subject.credential.row.id;
-        kept.by_identity.insert(subject.identity.row.id, Arc::clone(subject));
+        kept.by_identity.insert(subject.identity.row.id, Arc::clone(subject.kin()));
         if subject.credential.row.kind == CredentialKind::Lease {
             // Its end moves with each renewal.
             return had_room;

@@ -47,6 +47,25 @@ impl View {
         self.core.reader.view(view).await
     }
 
+    /// Reads what the caller asks of itself: whoever asks again with every call, each time with a
+    /// new token, hears for a second what was read, as long as nothing of its identity changes.
+    ///
+    /// # Errors
+    /// As [`View::read`], and as [`View::subject`].
+    pub async fn read_own<T, F>(&self, view: F) -> Result<T>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: for<'a> FnOnce(&'a mut Tx) -> BoxFuture<'a, Result<T>> + Send + 'static,
+    {
+        let kin = self.subject()?.kin();
+        if let Some(kept) = kin.kept(self.now()) {
+            return Ok(kept);
+        }
+        let read = self.read(view).await?;
+        kin.keep(read.clone());
+        Ok(read)
+    }
+
     /// The store's reading end, for the keyring.
     #[must_use]
     pub fn reader(&self) -> &Reader {

@@ -173,6 +173,9 @@ impl Verb for ShowIdentity {
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Described> {
         let (id, now) = (decided(decision)?, view.now());
+        if id == view.identity()? {
+            return view.read_own(move |tx| Described::find(tx, id, now).boxed()).await;
+        }
         view.read(move |tx| Described::find(tx, id, now).boxed()).await
     }
 }

@@ -338,6 +338,10 @@ impl Operation for CreateToken {
         Some(prepared.token.row.identity.0)
     }
 
+    fn token<'a>(&self, prepared: &'a Prepared) -> Option<&'a CredentialRow> {
+        (!prepared.activates).then_some(&prepared.token.row)
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
