@@ -10,14 +10,18 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
+use strongroom::crypto::{hotp, otp_step, parse_base32};
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::elevation_service_client::ElevationServiceClient;
+use strongroom::proto::factor_service_client::FactorServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
-    ActivateElevationRequest, ApproveElevationRequest, CreateIdentityRequest, ElevationRole,
-    ElevationStep, IssueCredentialsRequest, IssueLoginCertificateRequest, PutElevationRoleRequest,
-    RequestElevationRequest, RevokeElevationRequest, WhoAmIRequest,
+    ActivateElevationRequest, ApproveElevationRequest, ConfirmFactorRequest, CreateIdentityRequest,
+    ElevationRole, ElevationStep, EnrolFactorRequest, InviteFactorRequest, IssueCredentialsRequest,
+    IssueLoginCertificateRequest, PutElevationRoleRequest, RequestElevationRequest,
+    RevokeElevationRequest, VerifyFactorRequest, WhoAmIRequest,
 };
+use strongroom::types::{Clock as _, SecretBytes, SystemClock};
 use tonic::transport::{Channel, Identity};
 
 use crate::db::{self, Target};
@@ -51,20 +55,21 @@ pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
         }],
         ..ElevationRole::default()
     };
+    let app = enrol(&admin).await;
     let plain = human(vault, &admin, "plain").await;
     let raised = human(vault, &admin, "raised").await;
     let role = PutElevationRoleRequest { role: Some(role) };
     ElevationServiceClient::new(admin.clone()).put_role(role).await.unwrap();
     let mut ended = Vec::new();
     for _ in 0..3 {
-        let id = elevate(&admin, &raised[0]).await;
+        let id = elevate(&admin, &app, &raised[0]).await;
         ended.push(end(&admin, &raised, &id, &mut setup).await);
     }
     let mut direct = Vec::new();
     for _ in 0..3 {
         direct.push(drop_directly(&target, &mut setup).await);
     }
-    elevate(&admin, &raised[0]).await;
+    elevate(&admin, &app, &raised[0]).await;
     let beside = "the same statements straight to PostgreSQL";
     [whoami(plain, raised).await, row("elevation_end", DIRECT, beside, 0.85, ended, direct)]
 }
@@ -99,8 +104,28 @@ async fn human(vault: &Vault, admin: &Channel, name: &str) -> Vec<Channel> {
     channels
 }
 
+/// Lets the administrator, who approves, enrol an authenticator: a development vault lets everybody
+/// invite themselves. Its secret.
+async fn enrol(admin: &Channel) -> SecretBytes {
+    let mut factors = FactorServiceClient::new(admin.clone());
+    let invite = InviteFactorRequest { identity: "admin".to_owned(), ..Default::default() };
+    let invitation = factors.invite_factor(invite).await.unwrap().into_inner().invitation;
+    let request = EnrolFactorRequest { invitation, kind: String::new() };
+    let shown = factors.enrol_factor(request).await.unwrap().into_inner();
+    let secret = SecretBytes::new(parse_base32(&shown.secret.to_lowercase()).unwrap());
+    let request = ConfirmFactorRequest { id: shown.id, code: code(&secret) };
+    factors.confirm_factor(request).await.unwrap();
+    secret
+}
+
+/// What an authenticator shows now.
+fn code(secret: &SecretBytes) -> String {
+    let step = u64::try_from(otp_step(SystemClock.now())).unwrap();
+    String::from_utf8(hotp(secret, step).unwrap().digits().to_vec()).unwrap()
+}
+
 /// Puts an elevation in force: asked for, approved by the administrator, activated.
-async fn elevate(admin: &Channel, raised: &Channel) -> String {
+async fn elevate(admin: &Channel, app: &SecretBytes, raised: &Channel) -> String {
     let mut asks = ElevationServiceClient::new(raised.clone());
     let request = RequestElevationRequest {
         role: ROLE.to_owned(),
@@ -110,7 +135,13 @@ async fn elevate(admin: &Channel, raised: &Channel) -> String {
     let asked = asks.request_elevation(request).await.unwrap().into_inner().elevation.unwrap();
     let (id, scope_hash) = (asked.id, asked.scope_hash);
     let approve = ApproveElevationRequest { id: id.clone(), scope_hash, ..Default::default() };
-    ElevationServiceClient::new(admin.clone()).approve_elevation(approve).await.unwrap();
+    let mut approves = ElevationServiceClient::new(admin.clone());
+    if approves.approve_elevation(approve.clone()).await.is_err() {
+        // What was proven is old by now.
+        let request = VerifyFactorRequest { code: code(app) };
+        FactorServiceClient::new(admin.clone()).verify_factor(request).await.unwrap();
+        approves.approve_elevation(approve).await.unwrap();
+    }
     asks.activate_elevation(ActivateElevationRequest { id: id.clone() }).await.unwrap();
     id
 }

@@ -98,6 +98,7 @@ CREATE TABLE identities (
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
     changed_by TEXT NOT NULL,
+    changers TEXT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
@@ -217,6 +218,7 @@ CREATE TABLE credentials (
     identity TEXT NOT NULL,
     parent TEXT,
     elevation TEXT,
+    elevation_too TEXT,
     handle BYTEA,
     resource TEXT NOT NULL,
     state TEXT NOT NULL,
@@ -249,6 +251,8 @@ CREATE INDEX credentials_below ON credentials (parent, kind, id)
 -- What was made under an elevation, and is not known to be gone.
 CREATE INDEX credentials_of_elevation ON credentials (elevation, kind, id)
     WHERE elevation IS NOT NULL AND state <> 'ended';
+CREATE INDEX credentials_of_elevation_too ON credentials (elevation_too, kind, id)
+    WHERE elevation_too IS NOT NULL AND state <> 'ended';
 CREATE INDEX credentials_open_leases ON credentials (id) WHERE kind = 'lease' AND state <> 'ended';
 -- What is open below a resource, a connection's leases: about 10 µs of a lease's whole life in the
 -- store. A column that names the connection would need an index as well.

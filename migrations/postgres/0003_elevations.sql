@@ -10,6 +10,7 @@ CREATE TABLE elevation_roles (
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
     changed_by TEXT NOT NULL,
+    changers TEXT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL

@@ -61,9 +61,10 @@ pub(crate) fn prompt_secret(question: &str) -> Outcome<Zeroizing<String>> {
     let mut hidden = shown.clone();
     // Without signals too: an interrupted prompt must not leave a terminal that shows nothing.
     hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-    write_stderr(&format!("{question}: ")).map_err(|error| failed(&error))?;
+    // Before the question, so that nothing is lost or shown of what is typed as soon as it stands.
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|error| failed(&error))?;
-    let line = read_keys(&mut stdin.lock());
+    let asked = write_stderr(&format!("{question}: "));
+    let line = asked.and_then(|()| read_keys(&mut stdin.lock()));
     tcsetattr(&stdin, OptionalActions::Flush, &shown).map_err(|error| failed(&error))?;
     write_stderr("\n").map_err(|error| failed(&error))?;
     match line {

@@ -11,8 +11,9 @@ use super::fields::{ms, optional, retry, span};
 use crate::crypto::hex;
 use crate::engines::elevations::{
     Act, Activate, Approve, Asked, Change, ConfirmRole, Deny, Elevation, ElevationRole,
-    ExtendElevation, ListElevations, ListRoles, PutRole, RequestElevation, ReviewElevation, Revoke,
-    RoleDefinition, ShowElevation, ShowRole, Step, WatchElevations, Window, Withdraw,
+    ExtendElevation, ListElevations, ListRoles, PutRole, RequestElevation, ReviewElevation,
+    RevokeElevation, Revoked, RoleDefinition, ShowElevation, ShowRole, Step, WatchElevations,
+    Window, Withdraw,
 };
 use crate::error::{Error, Result as Parsed};
 use crate::proto::elevation_service_server::ElevationService;
@@ -208,8 +209,20 @@ impl ElevationService for Elevations {
         request: Request<RevokeElevationRequest>,
     ) -> Result<Response<RevokeElevationResponse>, Status> {
         let (ctx, RevokeElevationRequest { id, reason }) = self.0.accept(request).await?;
-        let elevation = self.act(&ctx, &id, Ok(Revoke { reason })).await?;
-        Ok(Response::new(RevokeElevationResponse { elevation }))
+        let op = RevokeElevation { id: self.0.read(&ctx, id.parse())?, reason };
+        let elevation = match Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)? {
+            Revoked::Whole(shown) => elevation(*shown),
+            // What of it can be vouched for.
+            Revoked::Alone(row) => proto::Elevation {
+                id: row.id.to_string(),
+                state: row.state.to_string(),
+                why: row.why,
+                ends_at_ms: ms(row.ends_at),
+                changed_at_ms: row.changed_at.0,
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(RevokeElevationResponse { elevation: Some(elevation) }))
     }
 }
 

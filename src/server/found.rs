@@ -345,6 +345,7 @@ fn identity(
         created_by: by.clone(),
         changed_at: now,
         changed_by: by,
+        changers: String::new(),
     })
 }
 
@@ -377,6 +378,7 @@ fn login_row(
         identity,
         parent: None,
         elevation: None,
+        elevation_too: None,
         handle: Some(sha256(&certificate.der).to_vec()),
         resource,
         state: CredentialState::Active,

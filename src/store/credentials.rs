@@ -21,6 +21,8 @@ sealed_row! {
         pub parent: Option<CredentialId>,
         /// The elevation that it was made under: any end of that ends this.
         pub elevation: Option<ElevationId>,
+        /// Another that it was made under: the first of both to end ends it.
+        pub elevation_too: Option<ElevationId>,
         /// What it is found by: a certificate's SHA-256, a token's hash.
         pub handle: Option<Vec<u8>>,
         /// What it was issued for.
@@ -213,6 +215,9 @@ const CHILDREN: &str = "WHERE parent = $1 AND state <> 'ended' AND state <> 'rev
 const OF_ELEVATION: &str = "WHERE elevation = $1 AND elevation IS NOT NULL AND state <> 'ended' \
                             AND state <> 'revoking' AND kind <> 'lease' AND (kind, id) > ($2, $3) \
                             ORDER BY kind, id LIMIT $4";
+const OF_ELEVATION_TOO: &str = "WHERE elevation_too = $1 AND elevation_too IS NOT NULL \
+                                AND state <> 'ended' AND state <> 'revoking' AND kind <> 'lease' \
+                                AND (kind, id) > ($2, $3) ORDER BY kind, id LIMIT $4";
 
 /// A part of what hangs on a credential.
 #[derive(Debug)]
@@ -238,19 +243,37 @@ pub async fn made_under(
     elevation: ElevationId,
     limit: i64,
 ) -> Result<Below, StoreError> {
-    hanging(tx, OF_ELEVATION, elevation.to_string(), limit).await
+    let mut made = hanging(tx, OF_ELEVATION, elevation.to_string(), limit).await?;
+    if !made.more {
+        let mut too = hanging(tx, OF_ELEVATION_TOO, elevation.to_string(), limit).await?;
+        made.rows.append(&mut too.rows);
+        made.altered = made.altered.saturating_add(too.altered);
+        made.more = too.more;
+    }
+    Ok(made)
 }
 
 /// Tells whether something that was made under an elevation is not known to be gone.
 pub async fn has_made_under(tx: &mut Tx, elevation: ElevationId) -> Result<bool, StoreError> {
-    let sql = "SELECT kind FROM credentials WHERE elevation = $1 AND elevation IS NOT NULL \
-               AND state <> 'ended' LIMIT 1";
-    Ok(tx.query_one(sql, params![elevation]).await?.is_some())
+    for sql in [
+        "SELECT kind FROM credentials WHERE elevation = $1 AND elevation IS NOT NULL \
+         AND state <> 'ended' LIMIT 1",
+        "SELECT kind FROM credentials WHERE elevation_too = $1 AND elevation_too IS NOT NULL \
+         AND state <> 'ended' LIMIT 1",
+    ] {
+        if tx.query_one(sql, params![elevation]).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 const OF_ENDED: &str = "WHERE kind = 'lease' AND state = 'active' AND state <> 'ended' \
                         AND elevation IN (SELECT id FROM elevations WHERE next_try IS NOT NULL \
                         AND state IN ('ended', 'revoked')) ORDER BY elevation, kind, id LIMIT $1";
+const OF_ENDED_TOO: &str = "WHERE kind = 'lease' AND state = 'active' AND state <> 'ended' \
+     AND elevation_too IN (SELECT id FROM elevations WHERE next_try IS NOT NULL \
+     AND state IN ('ended', 'revoked')) ORDER BY elevation_too, kind, id LIMIT $1";
 
 /// Lists leases in force that were made under an elevation which is over. One that is not what was
 /// sealed is left out.
@@ -258,7 +281,11 @@ pub async fn leases_of_ended(
     tx: &mut Tx,
     limit: i64,
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    tx.select_intact(OF_ENDED, params![limit]).await
+    let found: Vec<Versioned<CredentialRow>> = tx.select_intact(OF_ENDED, params![limit]).await?;
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    tx.select_intact(OF_ENDED_TOO, params![limit]).await
 }
 
 async fn hanging(tx: &mut Tx, tail: &str, on: String, limit: i64) -> Result<Below, StoreError> {
@@ -407,6 +434,7 @@ mod tests {
             (UNEXPIRED, "credentials_unexpired_certificates (identity=? AND revocation_epoch=?"),
             (CHILDREN, "credentials_below (parent=?"),
             (OF_ELEVATION, "credentials_of_elevation (elevation=?"),
+            (OF_ELEVATION_TOO, "credentials_of_elevation_too (elevation_too=?"),
         ] {
             let sql = CredentialRow::TABLE.select(tail).replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::params;
 use crate::sealed_row;
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::{StoreError, Tx, Value, Versioned};
 use crate::types::{ElevationId, ElevationState, IdentityId, ObjectId, Segment, UnixMillis};
 
 sealed_row! {
@@ -28,6 +28,9 @@ sealed_row! {
         pub changed_at: UnixMillis,
         /// By whom.
         pub changed_by: String,
+        /// By whom it was ever changed since it was made, who confirmed that among them: see
+        /// [`changers`](crate::store::changers).
+        pub changers: String,
     }
 }
 
@@ -141,18 +144,35 @@ pub async fn count_open(tx: &mut Tx, identity: IdentityId, most: i64) -> Result<
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// A part of a walk through elevations.
+#[derive(Debug)]
+pub struct Part {
+    /// What is what was sealed; the rest is left out, each an alarm.
+    pub rows: Vec<Versioned<ElevationRow>>,
+    /// The last of all that was found: when it changed, and its id.
+    pub last: Option<(UnixMillis, String)>,
+    /// Whether there may be more.
+    pub more: bool,
+}
+
+async fn part(tx: &mut Tx, tail: &str, params: Vec<Value>, limit: i64) -> Result<Part, StoreError> {
+    let keys = format!("SELECT changed_at, id FROM elevations {tail}");
+    let mut found = tx.query(&keys, params.clone()).await?;
+    let more = i64::try_from(found.len()).is_ok_and(|found| found == limit);
+    let last = match found.last_mut() {
+        Some(row) => Some((row.take()?, row.take()?)),
+        None => return Ok(Part { rows: Vec::new(), last: None, more }),
+    };
+    Ok(Part { rows: tx.select_intact(tail, params).await?, last, more })
+}
+
 /// Walks through elevations, the newest first, from before an id on; those that are over, too, or
 /// not.
-pub async fn before(
-    tx: &mut Tx,
-    id: &str,
-    over: bool,
-    limit: i64,
-) -> Result<Vec<Versioned<ElevationRow>>, StoreError> {
+pub async fn before(tx: &mut Tx, id: &str, over: bool, limit: i64) -> Result<Part, StoreError> {
     let all = "WHERE id < $1 ORDER BY id DESC LIMIT $2";
     let open = "WHERE id < $1 AND (state IN ('awaiting-approval', 'scheduled', 'active') \
                 OR next_try IS NOT NULL) ORDER BY id DESC LIMIT $2";
-    tx.select(if over { all } else { open }, params![id.to_owned(), limit]).await
+    part(tx, if over { all } else { open }, params![id.to_owned(), limit], limit).await
 }
 
 /// Lists what changed after a moment and an id, the oldest change first.
@@ -161,9 +181,9 @@ pub async fn changed_after(
     at: UnixMillis,
     id: &str,
     limit: i64,
-) -> Result<Vec<Versioned<ElevationRow>>, StoreError> {
+) -> Result<Part, StoreError> {
     let tail = "WHERE (changed_at, id) > ($1, $2) ORDER BY changed_at, id LIMIT $3";
-    tx.select(tail, params![at, id.to_owned(), limit]).await
+    part(tx, tail, params![at, id.to_owned(), limit], limit).await
 }
 
 /// Lists elevations in force of who was contained since, or is over.

@@ -2,7 +2,7 @@
 
 use crate::params;
 use crate::sealed_row;
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::{StoreError, Tx, Versioned, changers};
 use crate::types::{
     GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, Owner, ResourcePattern,
     Segment, Tier, UnixMillis,
@@ -49,6 +49,17 @@ sealed_row! {
         pub changed_at: UnixMillis,
         /// By whom.
         pub changed_by: String,
+        /// By whom it was ever changed since it was registered: see [`changers`].
+        pub changers: String,
+    }
+}
+
+impl IdentityRow {
+    /// Notes who changed it: whoever did is remembered for as long as it stands.
+    pub fn note_change(&mut self, at: UnixMillis, by: String) {
+        self.changers = changers::with(&self.changers, &by);
+        self.changed_at = at;
+        self.changed_by = by;
     }
 }
 

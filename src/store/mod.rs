@@ -3,6 +3,7 @@
 //! [`Store::open`] gives a [`Reader`] and a [`Writer`]. `server.rs` hands the writer to the vault
 //! alone, so that nothing is written that was not decided and recorded.
 
+pub mod changers;
 pub mod clock;
 mod commit;
 pub mod credentials;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::core::Core;
 use super::subject::Kin;
-use super::{Resource, Subject};
+use super::{Resource, Subject, Under};
 use crate::error::{Error, Result};
 use crate::policy::{Basis, CallerFacts, Facts, Policy, ResourceFacts, Verdict};
 use crate::store::lifecycles::LifecycleRow;
@@ -88,30 +88,30 @@ impl Decision {
             Basis::Rule(_) => &[],
         };
         let ends = subject.grants(action).filter(|held| grants.contains(&held.row.id));
-        let under = self.under().map(|(_, end)| end);
+        let under = self.under().end();
         let ends = ends.filter_map(|held| held.row.expires_at);
         ends.chain(subject.identity.row.expires_at).chain(under).min()
     }
 
-    /// The elevation that what is made ends with: of the credential that asks, or the one that
-    /// allowed it; and when that ends.
+    /// The elevations that what is made ends with: those of the credential that asks, and the one
+    /// that allowed it.
     #[must_use]
-    pub fn under(&self) -> Option<(ElevationId, UnixMillis)> {
-        let subject = self.subject.as_ref()?;
-        let by = || match &self.verdict.by {
-            Basis::Grants(grants) => {
-                let elevation = subject.elevation.as_ref()?;
-                grants.iter().any(|id| elevation.is(*id)).then(|| elevation.end())
-            }
-            Basis::Rule(_) => None,
-        };
-        subject.under().or_else(by)
+    pub fn under(&self) -> Under {
+        let mut under = Under::default();
+        let Some(subject) = self.subject.as_ref() else { return under };
+        under.add(subject.under());
+        if let (Basis::Grants(grants), Some(elevation)) = (&self.verdict.by, &subject.elevation) {
+            under.add(grants.iter().any(|id| elevation.is(*id)).then(|| elevation.end()));
+        }
+        under
     }
 
-    /// As [`Decision::under`], its id alone.
-    #[must_use]
-    pub fn elevation(&self) -> Option<ElevationId> {
-        self.under().map(|(id, _)| id)
+    /// As [`Decision::under`], as the row of a credential holds them.
+    ///
+    /// # Errors
+    /// As [`Under::ids`].
+    pub fn elevations(&self) -> Result<[Option<ElevationId>; 2]> {
+        self.under().ids([None, None])
     }
 
     /// Caps how long something lives by the obligations.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{HeldGrant, Terms};
+use super::{HeldGrant, Terms, is_active};
 use crate::error::{Error, Result};
 use crate::store::elevations::{self, ElevationRow};
 use crate::store::identities::{GrantRow, IdentityRow};
 use crate::store::{Tx, Versioned};
-use crate::types::{ElevationId, ElevationState, GrantId, ResourcePattern, UnixMillis, Verb};
+use crate::types::{
+    ElevationId, ElevationState, GrantId, IdentityId, ResourcePattern, UnixMillis, Verb,
+};
 
 /// A row that a request stands on, as it was when it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +89,8 @@ fn noun(text: &str) -> &str {
 pub struct Vote {
     /// Who voted: an identity's id.
     pub by: String,
+    /// Their revocation epoch then: what they were contained for takes their approval with it.
+    pub epoch: i64,
     /// The credential that proved it.
     pub credential: String,
     /// The factor that was proven with it, where one had to be.
@@ -114,6 +118,82 @@ impl Vote {
     }
 }
 
+/// The elevations that something ends with, and when each ends: the first to end ends it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Under(Vec<(ElevationId, UnixMillis)>);
+
+impl Under {
+    /// Adds some.
+    pub fn add(&mut self, more: impl IntoIterator<Item = (ElevationId, UnixMillis)>) {
+        for (id, end) in more {
+            if self.0.iter().all(|(known, _)| *known != id) {
+                self.0.push((id, end));
+            }
+        }
+    }
+
+    /// When the first of them ends.
+    #[must_use]
+    pub fn end(&self) -> Option<UnixMillis> {
+        self.0.iter().map(|(_, end)| *end).min()
+    }
+
+    /// Their ids, as the row of a credential holds them, after those that it holds already.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] where they are more than a row holds: none is left out.
+    pub fn ids(&self, held: [Option<ElevationId>; 2]) -> Result<[Option<ElevationId>; 2]> {
+        let mut ids: Vec<_> = held.into_iter().flatten().collect();
+        ids.extend(self.0.iter().map(|(id, _)| *id));
+        let mut seen = Vec::with_capacity(ids.len());
+        ids.retain(|id| {
+            !seen.contains(id) && {
+                seen.push(*id);
+                true
+            }
+        });
+        match ids.as_slice() {
+            [] => Ok([None, None]),
+            [one] => Ok([Some(*one), None]),
+            [one, two] => Ok([Some(*one), Some(*two)]),
+            [..] => Err(Error::precondition(
+                "this would end with more than two elevations; ask by a credential that was made \
+                 under none",
+            )),
+        }
+    }
+}
+
+/// An elevation that a credential was made under.
+#[derive(Debug)]
+pub(super) struct MadeUnder {
+    pub(super) row: Versioned<ElevationRow>,
+    /// Who has it, where that is another than whose the credential is.
+    pub(super) holder: Option<Versioned<IdentityRow>>,
+}
+
+impl MadeUnder {
+    pub(super) async fn load(tx: &mut Tx, id: ElevationId, whose: IdentityId) -> Result<Self> {
+        let missing = || Error::internal("made under an elevation without its row");
+        let row = tx.lookup::<ElevationRow>(&id).await?.ok_or_else(missing)?;
+        let missing = || Error::internal("an elevation of nobody");
+        let holder = match row.row.identity {
+            own if own == whose => None,
+            other => Some(tx.lookup::<IdentityRow>(&other).await?.ok_or_else(missing)?),
+        };
+        Ok(Self { row, holder })
+    }
+
+    /// Tells whether it is in force. Who has it and is contained has it no more, before any worker
+    /// has ended it.
+    pub(super) fn is_in_force(&self, now: UnixMillis, restore_epoch: i64) -> bool {
+        let epoch = self.row.row.revocation_epoch;
+        let stands = |who: &IdentityRow| is_active(who, now) && who.revocation_epoch == epoch;
+        is_in_force(&self.row.row, now, restore_epoch)
+            && self.holder.as_ref().is_none_or(|holder| stands(&holder.row))
+    }
+}
+
 /// An elevation in force, read once with who has it.
 #[derive(Debug)]
 pub struct Elevated {
@@ -127,7 +207,7 @@ pub struct Elevated {
 }
 
 /// Tells whether an elevation is in force at a moment, of a vault that was restored so often.
-pub(super) fn is_in_force(row: &ElevationRow, now: UnixMillis, restore_epoch: i64) -> bool {
+fn is_in_force(row: &ElevationRow, now: UnixMillis, restore_epoch: i64) -> bool {
     row.state == ElevationState::Active
         && row.ends_at.is_some_and(|end| end > now)
         && row.restore_epoch == restore_epoch

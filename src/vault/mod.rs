@@ -51,7 +51,7 @@ pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use clock::VaultClock;
 pub use decide::Decision;
-pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Vote};
+pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Under, Vote};
 pub use endings::EndingSoon;
 pub use factors::{FRESH, ProvenFactor, note_proof};
 pub use gauges::LogState;

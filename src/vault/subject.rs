@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 
-use super::elevation::{self, Elevated};
+use super::elevation::{Elevated, MadeUnder};
 use super::held::{Held, HeldGrant};
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, ProvenFactor, TokenDetail, factors};
@@ -16,7 +16,6 @@ use crate::policy::{
     CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
 };
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::elevations::ElevationRow;
 use crate::store::identities::{self, GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
@@ -46,8 +45,8 @@ pub struct Subject {
     pub(super) through: Option<TokenDetail>,
     /// The factors that the credential proved.
     pub(super) proven: Vec<ProvenFactor>,
-    /// The elevation that the credential was made under.
-    under: Option<Versioned<ElevationRow>>,
+    /// The elevations that the credential was made under.
+    under: Vec<MadeUnder>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
@@ -196,6 +195,7 @@ impl Subject {
             && made.parent == Some(self.credential.row.id)
             && made.kind == CredentialKind::Token
             && made.elevation.is_none()
+            && made.elevation_too.is_none()
             && made.proofs.is_empty();
         let token = own.then(|| TokenDetail::decode(&made.detail).ok()).flatten()?;
         let above = std::iter::once(&self.credential).chain(&self.ancestors);
@@ -204,7 +204,7 @@ impl Subject {
             token: Some(token),
             through: None,
             proven: Vec::new(),
-            under: None,
+            under: Vec::new(),
             ancestors: above.cloned().collect(),
             rows: Vec::new(),
             kin,
@@ -221,7 +221,8 @@ impl Subject {
         rows.extend(self.ancestors.iter().map(Versioned::fence));
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
         rows.extend(self.elevation.as_ref().map(|it| it.row.fence()));
-        rows.extend(self.under.as_ref().map(Versioned::fence));
+        rows.extend(self.under.iter().map(|under| under.row.fence()));
+        rows.extend(self.under.iter().filter_map(|under| Some(under.holder.as_ref()?.fence())));
         rows
     }
 
@@ -264,22 +265,22 @@ impl Subject {
         bonds.then_some(&self.credential.row)
     }
 
-    /// The elevation that the credential was made under, and when that ends.
-    pub(super) fn under(&self) -> Option<(ElevationId, UnixMillis)> {
-        let row = &self.under.as_ref()?.row;
-        row.ends_at.map(|end| (row.id, end))
+    /// The elevations that the credential was made under, and when each ends.
+    pub(super) fn under(&self) -> impl Iterator<Item = (ElevationId, UnixMillis)> {
+        let rows = self.under.iter().map(|under| &under.row.row);
+        rows.filter_map(|row| row.ends_at.map(|end| (row.id, end)))
     }
 
     /// The elevation that it has in force, and when that ends.
     #[must_use]
     pub fn elevated(&self) -> Option<(ElevationId, UnixMillis)> {
-        self.elevation.as_ref().map(|it| it.end())
+        self.elevation.as_ref().map(Elevated::end)
     }
 
     /// When an elevation ends that it has in force, or that its credential was made under.
     #[must_use]
     pub fn carries(&self, id: ElevationId) -> Option<UnixMillis> {
-        let mut both = self.under().into_iter().chain(self.elevated());
+        let mut both = self.under().chain(self.elevated());
         both.find(|(it, _)| *it == id).map(|(_, end)| end)
     }
 
@@ -313,10 +314,7 @@ impl Subject {
                     && self.through.as_ref().is_none_or(|token| self.is_restored(token))
             }
         };
-        let elevated = self
-            .under
-            .as_ref()
-            .is_none_or(|under| elevation::is_in_force(&under.row, now, self.restore_epoch()));
+        let elevated = self.under.iter().all(|under| under.is_in_force(now, self.restore_epoch()));
         let accepted = meant
             && elevated
             && credential.revocation_epoch == identity.revocation_epoch
@@ -402,7 +400,7 @@ impl Subject {
 
     /// Its grants and its groups', for whatever action.
     pub fn all_grants(&self) -> impl Iterator<Item = &HeldGrant> {
-        let elevated = self.elevation.iter().flat_map(|it| it.all());
+        let elevated = self.elevation.iter().flat_map(Elevated::all);
         self.held.iter().flat_map(|held| held.by_action.values()).flatten().chain(elevated)
     }
 
@@ -430,7 +428,7 @@ struct Above {
     token: Option<TokenDetail>,
     through: Option<TokenDetail>,
     proven: Vec<ProvenFactor>,
-    under: Option<Versioned<ElevationRow>>,
+    under: Vec<MadeUnder>,
     ancestors: Vec<Versioned<CredentialRow>>,
 }
 
@@ -439,13 +437,10 @@ impl Above {
     /// with.
     async fn load(tx: &mut Tx, credential: &Versioned<CredentialRow>) -> Result<Self> {
         let Versioned { row, .. } = credential;
-        let under = match row.elevation {
-            Some(id) => {
-                let missing = || Error::internal("made under an elevation without its row");
-                Some(tx.lookup::<ElevationRow>(&id).await?.ok_or_else(missing)?)
-            }
-            None => None,
-        };
+        let mut under = Vec::new();
+        for id in [row.elevation, row.elevation_too].into_iter().flatten() {
+            under.push(MadeUnder::load(tx, id, row.identity).await?);
+        }
         let (proven, ancestors) = (Vec::new(), Vec::new());
         let mut above = Self { token: None, through: None, proven, under, ancestors };
         match row.kind {

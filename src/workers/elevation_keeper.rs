@@ -60,8 +60,11 @@ impl ElevationKeeper {
             let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
             let op = ApplyRole { id: role.row.id, version: role.version };
             match self.vault.run(&ctx, op).await {
-                Ok(()) | Err(Error::Conflict(_)) => {}
+                Ok(Ok(())) | Err(Error::Conflict(_)) => {}
                 Err(Error::Sealed) => return Ok(()),
+                Ok(Err(why)) => {
+                    tracing::warn!(role = %role.row.name, %why, "its change was dropped");
+                }
                 Err(error) => tracing::warn!(role = %role.row.name, %error, "it stays as it is"),
             }
         }

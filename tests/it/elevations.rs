@@ -1,12 +1,14 @@
 //! Elevations at the real socket: asked for, approved by others, in force for a time.
 
 mod ages;
+mod bonds;
 mod factors;
 mod force;
 mod glass;
 mod life;
 mod model;
 mod page;
+mod puppets;
 mod races;
 mod refusals;
 mod rules;
@@ -23,6 +25,7 @@ use strongroom::proto::{
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::support::factors::{App, step_up};
 use crate::support::logins::{human, register};
 use crate::support::node::{BACKENDS, Backend, Fixture, Login, csr};
 
@@ -35,11 +38,15 @@ const ROLE: &str = "db-admin";
 struct Stage {
     f: Fixture,
     admin: Channel,
-    /// Another administrator, who confirms what changes about roles.
+    /// Another administrator, who wants roles changed.
     second: Channel,
+    /// A third, who confirms it.
+    third: Channel,
     carol: Channel,
     dave: Channel,
     erin: Channel,
+    /// What dave, erin and third prove.
+    apps: [App; 3],
 }
 
 impl Stage {
@@ -50,10 +57,17 @@ impl Stage {
     async fn of(f: Fixture) -> Self {
         let admin = f.connect(&f.admin).await;
         let second = lasting(&f, &admin, "second").await;
+        let third = lasting(&f, &admin, "third").await;
         let (carol, dave) = (lasting(&f, &admin, "carol").await, lasting(&f, &admin, "dave").await);
         let erin = lasting(&f, &admin, "erin").await;
-        let stage = Self { f, admin, second, carol, dave, erin };
+        let apps = [
+            step_up(&f, &dave, "dave", None).await,
+            step_up(&f, &erin, "erin", None).await,
+            step_up(&f, &third, "third", None).await,
+        ];
+        let stage = Self { f, admin, second, third, carol, dave, erin, apps };
         stage.join("administrators", "second").await;
+        stage.join("administrators", "third").await;
         stage.group("security", &["dave", "erin"]).await;
         stage.put(role()).await.unwrap();
         stage
@@ -78,10 +92,18 @@ impl Stage {
     async fn put(&self, role: ElevationRole) -> Result<ElevationRole, Status> {
         let name = role.name.clone();
         let request = PutElevationRoleRequest { role: Some(role) };
-        let put = Client::new(self.admin.clone()).put_role(request).await?.into_inner();
+        let put = Client::new(self.second.clone()).put_role(request).await?.into_inner();
         match put.proposal {
-            Some(_) => Ok(glass::confirm(&self.second, &name).await?.role.unwrap()),
+            Some(_) => Ok(glass::confirm(&self.third, &name).await?.role.unwrap()),
             None => Ok(put.role.unwrap()),
+        }
+    }
+
+    /// Lets whoever approves and confirms prove their factors again: a proof is old soon.
+    async fn step_up(&self) {
+        let who = [(&self.dave, "dave"), (&self.erin, "erin"), (&self.third, "third")];
+        for ((channel, name), app) in who.into_iter().zip(&self.apps) {
+            step_up(&self.f, channel, name, Some(app)).await;
         }
     }
 

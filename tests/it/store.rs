@@ -310,6 +310,7 @@ fn identity(number: u64, name: &str) -> IdentityRow {
         created_by: "test".into(),
         changed_at: UnixMillis(1),
         changed_by: "test".into(),
+        changers: String::new(),
     }
 }
 

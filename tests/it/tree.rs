@@ -23,6 +23,7 @@ use strongroom::proto::{
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
 
+use crate::support::factors::step_up;
 use crate::support::logins::{human, register, registration};
 use crate::support::node::{BACKENDS, Backend, Login, csr};
 use crate::support::recovery::recover;
@@ -291,6 +292,7 @@ async fn certificate_role(world: &World) {
 /// Elevates the machine to a certificate and a credential, for a short time.
 async fn elevate(world: &World, machine: &Channel) -> String {
     let dave = human(&world.f, "dave").await;
+    step_up(&world.f, &dave, "dave", None).await;
     let mut groups = GroupServiceClient::new(world.admin.clone());
     let group = CreateGroupRequest { name: "security".into(), ..Default::default() };
     groups.create_group(group).await.unwrap();

@@ -97,7 +97,7 @@ pub struct PutRole {
     /// A kind of factor of which one has to be proven to ask; may be repeated.
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     factor_to_ask: Vec<String>,
-    /// The same, to approve.
+    /// The same, to approve; any where it is left out.
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     factor_to_approve: Vec<String>,
     /// The same, to activate.
@@ -275,12 +275,17 @@ fn text(role: &ElevationRole) -> String {
         ("for emergencies", yes(role.break_glass)),
         ("reviewed by", role.reviewer_groups.join(", ")),
         ("factors to ask", role.factors_to_ask.join(" or ")),
-        ("factors to approve", role.factors_to_approve.join(" or ")),
+        ("factors to approve", any(&role.factors_to_approve)),
         ("factors to activate", role.factors_to_activate.join(" or ")),
         ("version", role.version.to_string()),
         ("created", by(role.created_at_ms, &role.created_by)),
         ("changed", by(role.changed_at_ms, &role.changed_by)),
     ])
+}
+
+/// Names kinds of factors of which one has to be proven in any case.
+fn any(kinds: &[String]) -> String {
+    if kinds.is_empty() { "any".to_owned() } else { kinds.join(" or ") }
 }
 
 #[cfg(test)]

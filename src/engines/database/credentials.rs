@@ -130,12 +130,14 @@ impl IssueCredentials {
             definition.default_ttl_s,
         );
         let parts = [self.connection.as_str(), self.role.as_str()];
+        let [elevation, elevation_too] = decision.elevations()?;
         Ok(CredentialRow {
             id: CredentialId(view.new_id()?),
             kind: CredentialKind::Lease,
             identity: subject.identity.row.id,
             parent: Some(subject.credential.row.id),
-            elevation: decision.elevation(),
+            elevation,
+            elevation_too,
             handle: None,
             resource: ResourceName::join("database", &parts)?,
             state: CredentialState::Pending,

@@ -1,4 +1,4 @@
-//! Approving, denying, withdrawing, activating, revoking: one elevation, one event of the table.
+//! Approving, denying, withdrawing, activating: one elevation, one event of the table.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use async_trait::async_trait;
 
 use super::case::Case;
 use super::definition::kinds;
-use super::keep::{OVER, end};
+use super::keep::{CONTAINED, OVER, RESTORED, end};
+use super::request::check_emergency;
 use super::show::{Elevation, resource, visible};
 use super::unknown;
 use super::window::open_until;
@@ -21,8 +22,7 @@ use crate::types::{
     ElevationEvent, ElevationId, ElevationState, IdentityId, RequestContext, UnixMillis, VaultId,
 };
 use crate::vault::{
-    CONTAINS, Decision, FRESH, GOVERNS, Note, Operation, Resource, Subject, Verb, View, Vote,
-    WRITES,
+    Decision, FRESH, GOVERNS, Note, Operation, Resource, Subject, Verb, View, Vote, WRITES,
 };
 
 /// How long an approved elevation waits to be activated.
@@ -120,6 +120,7 @@ impl Acting<'_> {
     fn vote(&self, approves: bool, step: usize, ttl_s: i64, reason: &str) -> Vote {
         Vote {
             by: self.who().id.to_string(),
+            epoch: self.who().revocation_epoch,
             credential: self.subject.credential.row.id.to_string(),
             factor: None,
             approves,
@@ -189,7 +190,7 @@ impl Change for Approve {
                 }
             },
         };
-        let factor = factor.map(|factor| factor.to_string());
+        let factor = Some(factor.to_string());
         case.votes.push(Vote { factor, ..by.vote(true, step, ttl_s, &self.reason) });
         if case.step().is_some() {
             return case.write(by.ctx, tx, |row| row.ttl_s = ttl_s).await;
@@ -236,6 +237,7 @@ impl Change for Deny {
         case.check_denier(tx, by.who(), by.ctx.now).await?;
         case.check_first_denial(tx, by.who()).await?;
         let step = case.step().unwrap_or(0);
+        case.take_back(tx, by.who()).await?;
         case.votes.push(by.vote(false, step, ttl_s, &self.reason));
         let takes = usize::try_from(case.definition.denials).map_err(Error::internal)?;
         if case.denials() < takes {
@@ -267,41 +269,6 @@ fn only_requester() -> Error {
     Error::Denied("only who asked for an elevation withdraws or activates it".into())
 }
 
-/// Ends it before its time.
-#[derive(Debug, Clone)]
-pub struct Revoke {
-    /// Why.
-    pub reason: String,
-}
-
-#[async_trait]
-impl Change for Revoke {
-    const ACTION: &'static str = "elevations.revoke";
-    const NEEDS: Needs = CONTAINS;
-
-    fn reason(&self) -> Option<&str> {
-        Some(&self.reason)
-    }
-
-    async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {
-        if case.found.row.state.is_over() {
-            // Repeated, it changes nothing.
-            return Ok(());
-        }
-        let (now, active) = (by.ctx.now, case.found.row.state == ElevationState::Active);
-        // Who has it gives it back.
-        let own = active && case.is_of(by.who().id);
-        let event = if own { ElevationEvent::End } else { ElevationEvent::Revoke };
-        let why = if own { "given back" } else { "revoked" };
-        case.moves(by.ctx, tx, event, |row| {
-            why.clone_into(&mut row.why);
-            row.next_try = active.then_some(now);
-            row.ends_at = row.ends_at.map(|end| end.min(now));
-        })
-        .await
-    }
-}
-
 /// Puts it in force, if everything that it was approved on still stands; otherwise it has failed.
 #[derive(Debug, Clone, Copy)]
 pub struct Activate;
@@ -327,9 +294,13 @@ impl Change for Activate {
             .ok_or_else(|| Error::precondition("this is outside of the role's change windows"))?;
         let factors = kinds(&case.definition.factors_to_activate)?;
         if !factors.is_empty() {
-            by.subject.require_factor(now, &factors, FRESH)?;
+            let proven = by.subject.require_factor(now, &factors, FRESH)?;
+            if case.definition.break_glass {
+                check_emergency(tx, case, now).await?;
+                case.side().check_own(tx, proven).await?;
+            }
         }
-        let extends = self.extended(by.ctx, tx, case).await?;
+        let extends = self.extended(by, tx, case).await?;
         case.moves(by.ctx, tx, ElevationEvent::Activate, |_| {}).await?;
         let checked = self.check(by, tx, case).await;
         if let Err(Error::Denied(why) | Error::Precondition(why)) = checked {
@@ -350,7 +321,7 @@ impl Change for Activate {
                 row.review_due = review_due;
             })
             .await?;
-            return touch(by.ctx, tx, by.who().id).await;
+            return touch(tx, by.who().id).await;
         };
         self.prolong(by, tx, case, extended, (ttl, closes)).await
     }
@@ -361,13 +332,23 @@ impl Activate {
     /// prolongs none.
     async fn extended(
         &self,
-        ctx: &RequestContext,
+        by: &Acting<'_>,
         tx: &mut Tx,
         case: &Case,
     ) -> Result<Option<Versioned<ElevationRow>>> {
         let mut running = rows::active_of(tx, case.found.row.identity).await?;
-        if let Some(one) = running.take_if(|one| one.row.ends_at.is_none_or(|end| end <= ctx.now)) {
-            end(ctx, tx, one, OVER).await?;
+        let why = |row: &ElevationRow| {
+            let over = row.ends_at.is_none_or(|end| end <= by.ctx.now);
+            let contained = row.revocation_epoch != by.who().revocation_epoch;
+            let restored = row.restore_epoch != by.subject.restore_epoch();
+            let why = [(over, OVER), (contained, CONTAINED), (restored, RESTORED)];
+            why.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
+        };
+        // What is in force for no decision any more is ended before its worker comes to it.
+        if let Some(why) = running.as_ref().and_then(|one| why(&one.row))
+            && let Some(one) = running.take()
+        {
+            end(by.ctx, tx, one, why).await?;
         }
         let Some(extends) = &case.scope.extends else {
             return match running {
@@ -431,13 +412,12 @@ impl Activate {
     }
 }
 
-/// Moves the identity's row on: whatever was refused without the elevation is decided anew.
-async fn touch(ctx: &RequestContext, tx: &mut Tx, id: IdentityId) -> Result<()> {
+/// Moves the identity's row on: whatever was refused without the elevation is decided anew. Who it
+/// was changed by stays: nothing of it is.
+async fn touch(tx: &mut Tx, id: IdentityId) -> Result<()> {
     let found = tx.lookup::<IdentityRow>(&id).await?;
     let Versioned { mut row, version } = found.ok_or_else(unknown)?;
     row.authority_rev = row.authority_rev.saturating_add(1);
-    row.changed_at = ctx.now;
-    row.changed_by = ctx.actor();
     tx.update(version, &row).await?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use super::ticket::TicketPattern;
 use super::window::Window;
 use crate::engines::identities::{LONG, check_text};
 use crate::error::{Error, Result};
-use crate::types::{FactorKind, IdentityName, ResourcePattern, Segment, VERBS};
+use crate::types::{FactorKind, IdentityName, ResourcePattern, Segment, VERBS, Verb};
 
 /// How long an elevation is in force where nobody says, and at the most, in seconds.
 const USUAL_S: u64 = 3_600;
@@ -17,6 +17,9 @@ const EMERGENCY_S: u64 = 3_600;
 const LISTED: usize = 64;
 const STEPS: usize = 8;
 const VOTES: u32 = 16;
+/// What makes nothing that stands, and yet could rid an emergency of those who review it.
+const AGAINST_REVIEWERS: [&str; 4] =
+    ["groups.remove", "identities.suspend", "identities.retire", "tokens.revoke"];
 
 /// One step of approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +72,9 @@ pub struct RoleDefinition {
     pub reviewer_groups: Vec<String>,
     /// The kinds of factors of which one has to be proven to ask; none where empty.
     pub factors_to_ask: Vec<String>,
-    /// The same, to approve.
+    /// The kinds of which one has to be proven to approve; any where empty.
     pub factors_to_approve: Vec<String>,
-    /// The same, to activate.
+    /// As to ask, to activate.
     pub factors_to_activate: Vec<String>,
 }
 
@@ -166,7 +169,11 @@ impl RoleDefinition {
         for pattern in &self.resources {
             pattern.parse::<ResourcePattern>()?;
         }
-        match self.actions.iter().find(|action| expand(action).is_empty()) {
+        match self.actions.iter().find(|action| self.expand(action).is_empty()) {
+            Some(_) if self.break_glass => Err(Error::invalid(
+                "a role for emergencies names nothing that makes what stands, nor what takes \
+                 people out of groups or suspends them: that would reach who reviews it",
+            )),
             Some(_) => Err(Error::invalid(
                 "an action is one of `strongroom actions`, or `noun.*` for all of a noun; asking, \
                  approving and configuring elevations is not among them",
@@ -227,22 +234,24 @@ impl RoleDefinition {
     /// Lists the actions that it allows, each once.
     #[must_use]
     pub fn expanded(&self) -> Vec<&'static str> {
-        let mut all: Vec<_> = self.actions.iter().flat_map(|action| expand(action)).collect();
+        let mut all: Vec<_> = self.actions.iter().flat_map(|action| self.expand(action)).collect();
         all.sort_unstable();
         all.dedup();
         all
     }
-}
 
-/// Lists the actions that a text stands for. What governs elevations themselves is never elevated.
-fn expand(text: &str) -> Vec<&'static str> {
-    let fits = |action: &str| match text.strip_suffix(".*") {
-        Some(noun) => action.split_once('.').is_some_and(|(of, _)| of == noun),
-        None => action == text,
-    };
-    let governs = |action: &str| action.starts_with("elevations.");
-    let actions = VERBS.iter().map(|verb| verb.action);
-    actions.filter(|action| fits(action) && !governs(action)).collect()
+    /// Lists the actions that a text stands for. What governs elevations themselves is never
+    /// elevated, nor in an emergency what reaches those who review it.
+    fn expand(&self, text: &str) -> Vec<&'static str> {
+        let fits = |action: &str| match text.strip_suffix(".*") {
+            Some(noun) => action.split_once('.').is_some_and(|(of, _)| of == noun),
+            None => action == text,
+        };
+        let governs = |action: &str| action.starts_with("elevations.");
+        let reaches = |verb: &Verb| verb.standing || AGAINST_REVIEWERS.contains(&verb.action);
+        let verbs = VERBS.iter().filter(|verb| fits(verb.action) && !governs(verb.action));
+        verbs.filter(|verb| !(self.break_glass && reaches(verb))).map(|verb| verb.action).collect()
+    }
 }
 
 /// Finds the step whose turn it is: the first that has fewer approvals than it takes. None when all

@@ -18,7 +18,8 @@ use crate::vault::{
 
 /// Why an elevation ended by the clock.
 pub(super) const OVER: &str = "its time was over";
-const CONTAINED: &str = "who had it was suspended, or is over";
+pub(super) const CONTAINED: &str = "who had it was suspended, or is over";
+pub(super) const RESTORED: &str = "the vault was restored since";
 /// Pauses between looks at what was made under it: as long as it has been over, within these.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_mins(5);
@@ -126,18 +127,29 @@ pub(super) async fn end(
     found: Versioned<ElevationRow>,
     why: &'static str,
 ) -> Result<()> {
+    end_by(ctx, tx, found, ElevationEvent::End, why).await.map(drop)
+}
+
+/// Ends one by an event, by its own row alone.
+pub(super) async fn end_by(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    found: Versioned<ElevationRow>,
+    event: ElevationEvent,
+    why: &'static str,
+) -> Result<Versioned<ElevationRow>> {
     let Versioned { row, version } = found;
+    let active = row.state == ElevationState::Active;
     let ended = ElevationRow {
-        state: row.state.moved(ElevationEvent::End)?,
-        next_try: Some(ctx.now),
+        state: row.state.moved(event)?,
+        next_try: active.then_some(ctx.now),
         ends_at: row.ends_at.map(|end| end.min(ctx.now)),
         why: why.to_owned(),
         changed_at: ctx.now,
         changed_by: ctx.actor(),
         ..row
     };
-    tx.update(version, &ended).await?;
-    Ok(())
+    Ok(tx.update(version, &ended).await?)
 }
 
 /// Ends what was made under an elevation that is over, and looks again until all of it is gone.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::case::Case;
 use super::show::Elevation;
 use crate::engines::identities::Names;
 use crate::error::{Error, Result};
@@ -69,11 +68,9 @@ async fn scan(
 ) -> Result<(Vec<Elevation>, Option<String>)> {
     let (mut listed, mut looked_at, mut names) = (Vec::new(), 0_usize, Names::default());
     loop {
-        let rows = rows::before(tx, &before, over, STEP).await?;
-        if rows.is_empty() {
-            return Ok((listed, None));
-        }
-        for row in rows {
+        let part = rows::before(tx, &before, over, STEP).await?;
+        let Some((_, last)) = part.last else { return Ok((listed, None)) };
+        for row in part.rows {
             if listed.len() == size || looked_at == LOOKED_AT {
                 return Ok((listed, Some(before)));
             }
@@ -82,11 +79,9 @@ async fn scan(
             if state.is_some_and(|state| row.row.state != state) {
                 continue;
             }
-            let case = Case::load(tx, row, of).await?;
-            if case.may_see(tx, subject).await? {
-                listed.push(Elevation::of(tx, &mut names, &case).await?);
-            }
+            listed.extend(Elevation::seen(tx, &mut names, row, subject, of).await?);
         }
+        before = last;
     }
 }
 

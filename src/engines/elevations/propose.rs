@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::definition::RoleDefinition;
-use super::eligible::same_human;
+use super::eligible::{Belonging, identity, in_group, is_enrolled, same_human};
 use super::roles::{ElevationRole, find, no_such_role, resource};
+use super::side::Side;
 use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::elevations::ElevationRoleRow;
 use crate::store::identities::IdentityRow;
-use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, ObjectId, RequestContext, Segment, UnixMillis};
-use crate::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
+use crate::store::{Needs, Tx, Versioned, changers};
+use crate::types::{FactorKind, IdentityId, ObjectId, RequestContext, Segment, UnixMillis};
+use crate::vault::{
+    ADMINISTRATORS, Decision, FRESH, GOVERNS, Operation, Resource, Verb, View, is_active,
+};
 
 /// How long after it was wanted a change takes effect; at once in a development vault.
 const LATER: Duration = Duration::from_hours(24);
@@ -28,10 +30,16 @@ pub struct Proposal {
     pub definition: RoleDefinition,
     /// Who wants it: an identity's id.
     pub by: String,
+    /// Their revocation epoch then: who is contained meanwhile wants nothing any more.
+    pub epoch: i64,
     /// Since when, in Unix milliseconds.
     pub at_ms: i64,
     /// Who confirmed it; empty while nobody did.
     pub confirmed_by: String,
+    /// The revocation epoch of who confirmed it; 0 while nobody did.
+    pub confirmed_in: i64,
+    /// The factor that who confirmed it proved; empty while nobody did.
+    pub confirmed_with: String,
 }
 
 impl Proposal {
@@ -52,16 +60,79 @@ impl Proposal {
 
     /// Writes it into its role.
     fn applied(self, row: ElevationRoleRow, now: UnixMillis) -> Result<ElevationRoleRow> {
+        let both = [&self.by, &self.confirmed_by].into_iter();
         Ok(ElevationRoleRow {
             definition: self.definition.to_json()?,
             proposal: String::new(),
             next_try: None,
+            changers: both.fold(row.changers, |all, one| changers::with(&all, one)),
             confirmed_by: self.confirmed_by,
             changed_at: now,
             changed_by: self.by,
             ..row
         })
     }
+
+    /// Checks that who wants it is the administrator who wanted it then; who that is.
+    async fn check_proposer(&self, tx: &mut Tx, now: UnixMillis) -> Result<IdentityRow> {
+        let who = administrator(tx, &self.by).await?;
+        if !is_active(&who.row, now) || who.row.revocation_epoch != self.epoch || who.by.is_empty()
+        {
+            return Err(Error::precondition(
+                "who wants this change was suspended since, or administers no more; put it anew",
+            ));
+        }
+        Ok(who.row)
+    }
+
+    /// Checks that somebody may confirm it: an administrator of another side than who wants it.
+    async fn check_confirmer(
+        &self,
+        tx: &mut Tx,
+        (wanted_by, dev): (&IdentityRow, bool),
+        who: Administrator,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let side = Side { who: wanted_by, since: UnixMillis(self.at_ms), dev };
+        if same_human(wanted_by, &who.row) {
+            return Err(Error::Denied(
+                "a change of a role is confirmed by another administrator than who wants it".into(),
+            ));
+        }
+        side.check_person(tx, &who.row, now).await?;
+        if who.by.is_empty() {
+            return Err(Error::Denied("a change of a role is confirmed by administrators".into()));
+        }
+        side.check_account(tx, &who.row).await?;
+        side.check_belongings(tx, who.by).await
+    }
+
+    /// Checks once more what a confirmed change stands on, as it is to take effect.
+    async fn check_again(&self, tx: &mut Tx, dev: bool, now: UnixMillis) -> Result<()> {
+        let wanted_by = self.check_proposer(tx, now).await?;
+        let who = administrator(tx, &self.confirmed_by).await?;
+        let stands = who.row.revocation_epoch == self.confirmed_in
+            && is_enrolled(tx, &self.confirmed_with).await?;
+        if !stands {
+            return Err(Error::precondition(
+                "who confirmed this change was suspended since, or their factor is gone",
+            ));
+        }
+        self.check_confirmer(tx, (&wanted_by, dev), who, now).await
+    }
+}
+
+/// Somebody, and why they administer; for no reason where they do not.
+struct Administrator {
+    row: IdentityRow,
+    by: Vec<Belonging>,
+}
+
+async fn administrator(tx: &mut Tx, id: &str) -> Result<Administrator> {
+    let id: IdentityId = id.parse().map_err(Error::internal)?;
+    let row = identity(tx, id).await?.row;
+    let by = in_group(tx, ADMINISTRATORS, id).await?;
+    Ok(Administrator { row, by })
 }
 
 /// Confirms a change of a role that another administrator wants.
@@ -90,19 +161,10 @@ impl Verb for ConfirmRole {
         }
         let proposal = Proposal::read(&found.row.proposal)?;
         let proposal = proposal.filter(|proposal| proposal.confirmed_by.is_empty());
-        let proposal =
-            proposal.ok_or_else(|| Error::precondition("there is nothing to be confirmed"))?;
-        let id: IdentityId = proposal.by.parse().map_err(Error::internal)?;
-        let wanted_by = view
-            .read(move |tx| async move { Ok(tx.lookup::<IdentityRow>(&id).await?) }.boxed())
-            .await?
-            .ok_or_else(|| Error::internal("a change that nobody wants"))?;
-        if same_human(&wanted_by.row, &view.subject()?.identity.row) {
-            return Err(Error::Denied(
-                "a change of a role is confirmed by another administrator than who wants it".into(),
-            ));
+        match proposal {
+            Some(_) => Ok((found, view.is_dev())),
+            None => Err(Error::precondition("there is nothing to be confirmed")),
         }
-        Ok((found, view.is_dev()))
     }
 }
 
@@ -115,11 +177,21 @@ impl Operation for ConfirmRole {
         ctx: &RequestContext,
         tx: &mut Tx,
         (found, dev): &Self::Prepared,
-        _: &Decision,
+        decision: &Decision,
     ) -> Result<ElevationRole> {
         let row = found.row.clone();
         let nothing = || Error::internal("a proposal that is none");
         let mut proposal = Proposal::read(&row.proposal)?.ok_or_else(nothing)?;
+        let subject = decision.subject.as_ref();
+        let subject = subject.ok_or_else(|| Error::internal("a worker confirms nothing"))?;
+        let wanted_by = proposal.check_proposer(tx, ctx.now).await?;
+        let who = administrator(tx, &ctx.actor()).await?;
+        proposal.check_confirmer(tx, (&wanted_by, *dev), who, ctx.now).await?;
+        // A login alone confirms nothing: an administrator may have signed it for their own key.
+        let proven = subject.require_factor(ctx.now, FactorKind::ALL, FRESH)?;
+        let side = Side { who: &wanted_by, since: UnixMillis(proposal.at_ms), dev: *dev };
+        proposal.confirmed_with = side.check_factor(tx, proven).await?.to_string();
+        proposal.confirmed_in = subject.identity.row.revocation_epoch;
         proposal.confirmed_by = ctx.actor();
         let effective = UnixMillis(proposal.at_ms).plus(LATER)?;
         let row = if *dev || effective <= ctx.now {
@@ -144,15 +216,16 @@ pub struct ApplyRole {
 #[async_trait]
 impl Verb for ApplyRole {
     const ACTION: &'static str = "elevations.apply-role";
-    type Prepared = ();
-    type Output = ();
+    type Prepared = bool;
+    /// Why it was dropped, where what it stands on does not stand any more.
+    type Output = Result<(), Error>;
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         Ok(vec![Resource::named("elevations".parse()?)])
     }
 
-    async fn prepare(&self, _: &View, _: &Decision) -> Result<()> {
-        Ok(())
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<bool> {
+        Ok(view.is_dev())
     }
 }
 
@@ -160,18 +233,34 @@ impl Verb for ApplyRole {
 impl Operation for ApplyRole {
     const NEEDS: Needs = GOVERNS;
 
-    async fn commit(&self, ctx: &RequestContext, tx: &mut Tx, (): &(), _: &Decision) -> Result<()> {
+    fn outcome(&self, done: &Self::Output) -> &'static str {
+        done.as_ref().err().map_or("OK", Error::reason)
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        dev: &bool,
+        _: &Decision,
+    ) -> Result<Self::Output> {
         let found = tx.lookup::<ElevationRoleRow>(&self.id).await?.ok_or_else(no_such_role)?;
         let due = found.row.next_try.is_some_and(|at| at <= ctx.now);
         let proposal = Proposal::read(&found.row.proposal)?;
         let proposal = proposal.filter(|it| due && !it.confirmed_by.is_empty());
-        match proposal {
-            Some(proposal) if found.version == self.version => {
-                let row = proposal.applied(found.row, ctx.now)?;
-                tx.update(found.version, &row).await?;
-                Ok(())
-            }
-            Some(_) | None => Err(Error::Conflict("it is not due any more".into())),
-        }
+        let Some(proposal) = proposal.filter(|_| found.version == self.version) else {
+            return Err(Error::Conflict("it is not due any more".into()));
+        };
+        let stands = match proposal.check_again(tx, *dev, ctx.now).await {
+            Err(why @ (Error::Denied(_) | Error::Precondition(_))) => Err(why),
+            other => Ok(other?),
+        };
+        let row = match stands {
+            Ok(()) => proposal.applied(found.row, ctx.now)?,
+            // The role goes on saying what it says.
+            Err(_) => ElevationRoleRow { proposal: String::new(), next_try: None, ..found.row },
+        };
+        tx.update(found.version, &row).await?;
+        Ok(stands)
     }
 }

@@ -124,6 +124,18 @@ impl RoleDefinition {
         self.requesters.iter().any(|one| one == name) || self.requester_groups.iter().any(in_group)
     }
 
+    /// Tells whether it still allows all of what was asked for before.
+    fn allows(&self, scope: &ElevationScope) -> Result<bool> {
+        for text in &scope.resources {
+            if !self.covers(&text.parse().map_err(Error::internal)?)? {
+                return Ok(false);
+            }
+        }
+        let actions = self.expanded();
+        let all = scope.actions.iter().all(|one| actions.contains(&one.as_str()));
+        Ok(all && (self.standing || !scope.standing))
+    }
+
     fn covers(&self, wanted: &ResourcePattern) -> Result<bool> {
         for text in &self.resources {
             let pattern: ResourcePattern = text.parse().map_err(Error::internal)?;
@@ -251,7 +263,7 @@ async fn store(ctx: &RequestContext, tx: &mut Tx, it: &Prepared) -> Result<Eleva
 
 /// Checks that who asks in an emergency is human, and that none of theirs waits for its review too
 /// long.
-async fn check_emergency(tx: &mut Tx, case: &Case, now: UnixMillis) -> Result<()> {
+pub(super) async fn check_emergency(tx: &mut Tx, case: &Case, now: UnixMillis) -> Result<()> {
     let who = &case.requester.row;
     if who.kind != Kind::Human {
         return Err(Error::Denied("only humans break the glass".into()));
@@ -342,6 +354,11 @@ impl Verb for ExtendElevation {
         }
         let role = find(view, &running.role).await?.ok_or_else(no_such_role)?;
         let definition = RoleDefinition::read(&role.row.definition)?;
+        if !definition.allows(&running.scope)? {
+            return Err(Error::Denied(
+                "the role allows less than it did; give this elevation back, and ask anew".into(),
+            ));
+        }
         let scope = ElevationScope {
             ttl_s: self.asked.check(&definition)?,
             start_ms: None,

@@ -85,10 +85,13 @@ impl Change for ReviewElevation {
     }
 
     async fn apply(&self, by: &Acting<'_>, tx: &mut Tx, Held(case): &mut Held) -> Result<()> {
-        case.check_reviewer(tx, by.who(), by.ctx.now).await?;
+        case.check_reviewer(tx, by.subject, by.ctx.now).await?;
         let row = &case.found.row;
         if row.review_due.is_none() {
             return Err(Error::precondition("there is nothing to review, or it was reviewed"));
+        }
+        if !row.state.is_over() {
+            return Err(Error::precondition("it is in force yet; review it when it is over"));
         }
         let review = Review {
             by: by.who().id.to_string(),

@@ -120,18 +120,26 @@ impl Verb for PutRole {
         }
         let wanted = self.definition.clone().checked()?;
         let (now, by) = (view.now(), view.actor());
+        let epoch = view.subject()?.identity.row.revocation_epoch;
         let definition = wanted.to_json()?;
         let proposal = Proposal {
             definition: wanted.clone(),
             by: by.clone(),
+            epoch,
             at_ms: now.0,
             confirmed_by: String::new(),
+            confirmed_in: 0,
+            confirmed_with: String::new(),
         };
         Ok(match find(view, &self.name).await? {
             Some(found) => Put {
                 replaces: Some(found.version),
                 changes: match Proposal::read(&found.row.proposal)? {
-                    Some(waits) => waits.definition != wanted,
+                    // Who wanted the same before may not any more: nobody confirmed it yet.
+                    Some(waits) if waits.definition == wanted => {
+                        waits.confirmed_by.is_empty() && (waits.by != by || waits.epoch != epoch)
+                    }
+                    Some(_) => true,
                     None => found.row.definition != definition,
                 },
                 row: ElevationRoleRow {
@@ -159,6 +167,7 @@ impl Verb for PutRole {
                     created_by: by.clone(),
                     changed_at: now,
                     changed_by: by,
+                    changers: String::new(),
                 },
             },
         })

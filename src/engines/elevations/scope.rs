@@ -3,7 +3,7 @@
 use crate::crypto::{Encoder, sha256};
 use crate::error::{Error, Result};
 use crate::store::identities::{group_named, identity_named};
-use crate::store::{SealedRow, Tx, Versioned, database, pki};
+use crate::store::{SealedRow, Tx, Versioned, changers, database, pki};
 use crate::types::{
     ElevationId, IdentityId, ObjectId, Owner, ResourceName, Segment, UnixMillis, VaultId,
 };
@@ -67,7 +67,7 @@ pub(super) fn check(scope: &ElevationScope) -> Result<()> {
 pub(super) struct Owned {
     pub(super) owner: Owner,
     pub(super) since: UnixMillis,
-    pub(super) by: String,
+    pub(super) by: Vec<String>,
 }
 
 /// What is known of the resources that a request names.
@@ -98,7 +98,7 @@ impl Resources {
             ("database", Some(connection)) => {
                 if let Some(row) = database::connection_named(tx, &connection).await? {
                     let (owner, since) = (row.row.owner.into(), row.row.created_at);
-                    found = Some(Owned { owner, since, by: row.row.created_by.clone() });
+                    found = Some(Owned { owner, since, by: vec![row.row.created_by.clone()] });
                     self.note(&row);
                 }
                 if let Some(role) = segments.next() {
@@ -113,7 +113,9 @@ impl Resources {
                     && let Some(row) = identity_named(tx, &name).await?
                 {
                     let (owner, since) = (row.row.owner, row.row.owned_since);
-                    found = Some(Owned { owner, since, by: row.row.changed_by.clone() });
+                    let changers = changers::all(&row.row.changers).map(ToOwned::to_owned);
+                    let by = std::iter::once(row.row.created_by.clone()).chain(changers).collect();
+                    found = Some(Owned { owner, since, by });
                     self.note(&row);
                 }
             }

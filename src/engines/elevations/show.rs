@@ -17,7 +17,7 @@ use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
     ElevationId, ElevationState, IdentityName, Owner, RequestContext, ResourceName, Segment,
-    UnixMillis,
+    UnixMillis, VaultId,
 };
 use crate::vault::{Decision, ElevationScope, Operation, READS, Resource, Subject, Verb, View};
 
@@ -105,6 +105,28 @@ impl Elevation {
         })
     }
 
+    /// Reads one of many for somebody, where they may see it. One that stands on what is not what
+    /// was sealed is left out, with the alarm: it must not hide the others.
+    pub(super) async fn seen(
+        tx: &mut Tx,
+        names: &mut Names,
+        row: Versioned<ElevationRow>,
+        subject: &Subject,
+        of: (VaultId, bool),
+    ) -> Result<Option<Self>> {
+        let seen = async {
+            let case = Case::load(tx, row, of).await?;
+            if !case.may_see(tx, subject).await? {
+                return Ok(None);
+            }
+            Self::of(tx, names, &case).await.map(Some)
+        };
+        match seen.await {
+            Err(Error::Tampered { .. }) => Ok(None),
+            seen => seen,
+        }
+    }
+
     /// The word for where it is: one that is over while something made under it is not shows that.
     #[must_use]
     pub fn shown_state(&self) -> &'static str {
@@ -141,9 +163,11 @@ pub(super) async fn resource(view: &View, id: ElevationId) -> Result<Vec<Resourc
     let read = view.read(move |tx| {
         async move {
             let Some(found) = tx.lookup::<ElevationRow>(&id).await? else { return Ok(None) };
-            let role = tx.lookup::<ElevationRoleRow>(&found.row.role).await?;
-            let holder = tx.lookup::<IdentityRow>(&found.row.identity).await?;
-            Ok(role.zip(holder).map(|(role, holder)| (found, role, holder)))
+            // What is not what was sealed is named by nobody, and ended by administrators all the
+            // same.
+            let role = tx.lookup_intact::<ElevationRoleRow>(&found.row.role).await?;
+            let holder = tx.lookup_intact::<IdentityRow>(&found.row.identity).await?;
+            Ok(Some((found, role, holder)))
         }
         .boxed()
     });
@@ -152,11 +176,16 @@ pub(super) async fn resource(view: &View, id: ElevationId) -> Result<Vec<Resourc
         let name = ResourceName::join("elevations", &[&id.to_string()])?;
         return Ok(vec![Resource::named(name)]);
     };
-    let name = ResourceName::join("elevations", &[role.row.name.as_str()])?;
+    let name = match &role {
+        Some(role) => ResourceName::join("elevations", &[role.row.name.as_str()])?,
+        None => ResourceName::join("elevations", &[&id.to_string()])?,
+    };
     let mut resource = Resource::named(name).with_row(id.0, &found);
-    resource.rows.push(holder.fence());
-    resource.holder = Some(holder.row.id);
-    resource.owner = Some(holder.row.owner);
+    if let Some(holder) = holder {
+        resource.rows.push(holder.fence());
+        resource.holder = Some(holder.row.id);
+        resource.owner = Some(holder.row.owner);
+    }
     Ok(vec![resource])
 }
 

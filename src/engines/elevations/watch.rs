@@ -9,7 +9,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::case::Case;
 use super::show::Elevation;
 use crate::engines::identities::Names;
 use crate::error::Result;
@@ -56,7 +55,7 @@ impl Verb for WatchElevations {
         let read = view.read(move |tx| {
             async move { Ok(rows::changed_after(tx, from, "", STEP).await?) }.boxed()
         });
-        let standing = read.await?.into_iter();
+        let standing = read.await?.rows.into_iter();
         let seen = standing.map(|it| (it.row.id, (it.version, it.row.changed_at))).collect();
         Ok(Cursor { began, after, seen })
     }
@@ -72,21 +71,18 @@ impl StreamOperation for WatchElevations {
                 let (mut found, mut changed, mut names) =
                     (Vec::new(), Vec::new(), Names::default());
                 for _ in 0..STEPS {
-                    let rows = rows::changed_after(tx, after.0, &after.1, STEP).await?;
-                    let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == STEP);
-                    for row in rows {
+                    let part = rows::changed_after(tx, after.0, &after.1, STEP).await?;
+                    after = part.last.unwrap_or(after);
+                    for row in part.rows {
                         let (id, version, at) = (row.row.id, row.version, row.row.changed_at);
-                        after = (at, id.to_string());
                         found.push((id, version, at));
                         if known.get(&id).is_some_and(|(told, _)| *told >= version) {
                             continue;
                         }
-                        let case = Case::load(tx, row, of).await?;
-                        if case.may_see(tx, &subject).await? {
-                            changed.push(Elevation::of(tx, &mut names, &case).await?);
-                        }
+                        let seen = Elevation::seen(tx, &mut names, row, &subject, of).await?;
+                        changed.extend(seen);
                     }
-                    if !full {
+                    if !part.more {
                         break;
                     }
                 }

@@ -91,6 +91,7 @@ impl Membership {
             None => tx.insert(&row).await?,
         };
         let Versioned { row: mut identity, version } = self.identity(tx).await?;
+        // Not a change of the identity itself: the membership's own row tells who made that.
         identity.authority_rev = identity.authority_rev.saturating_add(1);
         identity.changed_at = ctx.now;
         identity.changed_by = ctx.actor();

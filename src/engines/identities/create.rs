@@ -201,6 +201,7 @@ impl Operation for CreateIdentity {
             created_by: by.clone(),
             changed_at: ctx.now,
             changed_by: by.clone(),
+            changers: String::new(),
         })
         .await?;
         if decision.resource()?.identity.is_some_and(|subject| subject.administrator) {

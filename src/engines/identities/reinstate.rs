@@ -40,8 +40,7 @@ pub(in crate::engines) async fn reinstate(
     row.expires_at = row.expires_at.filter(|end| *end > ctx.now);
     row.revocation_epoch = next(row.revocation_epoch)?;
     row.authority_rev = next(row.authority_rev)?;
-    row.changed_at = ctx.now;
-    row.changed_by = ctx.actor();
+    row.note_change(ctx.now, ctx.actor());
     let row = tx.update(version, &row).await?;
     end_outside(ctx, tx, &row.row).await?;
     Ok(row)

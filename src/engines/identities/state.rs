@@ -142,8 +142,7 @@ pub(super) async fn contain(
     keep_an_administrator(tx, row.id, ctx.now).await?;
     row.state = state;
     row.revocation_epoch = next(row.revocation_epoch)?;
-    row.changed_at = ctx.now;
-    row.changed_by = ctx.actor();
+    row.note_change(ctx.now, ctx.actor());
     let row = tx.update(version, &row).await?.row;
     end_outside(ctx, tx, &row).await
 }
@@ -173,8 +172,7 @@ pub(in crate::engines) async fn activate(
     let Versioned { mut row, version } = read(tx, id).await?;
     if row.state == IdentityState::Registered {
         row.state = IdentityState::Active;
-        row.changed_at = ctx.now;
-        row.changed_by = ctx.actor();
+        row.note_change(ctx.now, ctx.actor());
         tx.update(version, &row).await?;
     }
     Ok(())
@@ -243,8 +241,7 @@ impl Operation for ResumeIdentity {
                 } else {
                     IdentityState::Registered
                 };
-                row.changed_at = ctx.now;
-                row.changed_by = ctx.actor();
+                row.note_change(ctx.now, ctx.actor());
                 tx.update(version, &row).await?;
             }
         }

@@ -110,14 +110,13 @@ impl Operation for TransferIdentity {
         let Versioned { row, version } = &it.found;
         if it.changes() {
             check_team(tx, it.to).await?;
-            let changed = IdentityRow {
+            let mut changed = IdentityRow {
                 former_owners: Former::handed_over(&row.former_owners, row.owner, ctx.now)?,
                 owner: it.to,
                 owned_since: ctx.now,
-                changed_at: ctx.now,
-                changed_by: ctx.actor(),
                 ..row.clone()
             };
+            changed.note_change(ctx.now, ctx.actor());
             tx.update(*version, &changed).await?;
         }
         Described::find(tx, row.id, ctx.now).await

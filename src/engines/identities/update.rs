@@ -231,8 +231,8 @@ impl Operation for UpdateIdentity {
             if matches!(self.end, Some(End::In(_))) {
                 keep_an_administrator(tx, row.id, ctx.now).await?;
             }
-            let changed =
-                IdentityRow { changed_at: ctx.now, changed_by: ctx.actor(), ..it.changed.clone() };
+            let mut changed = it.changed.clone();
+            changed.note_change(ctx.now, ctx.actor());
             tx.update(*version, &changed).await?;
         }
         Described::find(tx, row.id, ctx.now).await

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::Tx;
 use crate::store::credentials::CredentialRow;
-use crate::types::{CredentialId, CredentialState, RequestContext, UnixMillis};
+use crate::types::{CredentialId, CredentialState, ElevationId, RequestContext, UnixMillis};
 use crate::vault::{Decision, EffectOperation, Note, Resource, Verb, View};
 
 const WAITS: Duration = Duration::from_secs(10);
@@ -40,6 +40,7 @@ pub struct Prepared {
     target: Arc<PostgresTarget>,
     used: Vec<KeyUse>,
     end: UnixMillis,
+    elevations: [Option<ElevationId>; 2],
 }
 
 #[async_trait]
@@ -79,11 +80,17 @@ impl Verb for RenewLease {
         }
         let end = now.plus(Duration::from_secs(ttl_s.min(most)))?;
         let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
+        let mut under = decision.under();
+        under.add(limits.elevated());
+        let end = under.end().map_or(end, |first| first.min(end));
         // Renewing shortens nothing: revoking does.
         let end = limits.cap(end).min(last).max(row.expires_at);
+        // What lives longer by an elevation ends with it.
+        let held = [row.elevation, row.elevation_too];
+        let elevations = if end > row.expires_at { under.ids(held)? } else { held };
         let (target, used) = pool(&self.databases, view, &found.detail).await?;
         let role = found.detail.role(view.vault_id())?;
-        Ok(Prepared { found, role, target, used, end })
+        Ok(Prepared { found, role, target, used, end, elevations })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
@@ -130,8 +137,11 @@ impl EffectOperation for RenewLease {
         let lease = &prepared.found.lease;
         let mut detail = prepared.found.detail.clone();
         detail.renewed(ctx.now);
+        let [elevation, elevation_too] = prepared.elevations;
         let row = CredentialRow {
             expires_at: prepared.end,
+            elevation,
+            elevation_too,
             next_try: Some(prepared.end),
             detail: detail.encode()?,
             ..lease.row.clone()

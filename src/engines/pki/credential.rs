@@ -27,8 +27,8 @@ pub struct Holder<'a> {
     pub identity: &'a IdentityRow,
     /// The token that it is asked for with.
     pub parent: Option<CredentialId>,
-    /// The elevation that it is asked for under.
-    pub elevation: Option<ElevationId>,
+    /// The elevations that it is asked for under.
+    pub elevations: [Option<ElevationId>; 2],
     /// What it is issued for.
     pub resource: &'a ResourceName,
 }
@@ -59,12 +59,14 @@ impl Holder<'_> {
         let key = signing_key(view, authority)?;
         let issued = issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await;
         let certificate = view.noted(&key, issued)?;
+        let [elevation, elevation_too] = self.elevations;
         let row = CredentialRow {
             id: CredentialId(view.new_id()?),
             kind: self.kind,
             identity: self.identity.id,
             parent: self.parent,
-            elevation: self.elevation,
+            elevation,
+            elevation_too,
             handle: Some(sha256(&certificate.der).to_vec()),
             resource: self.resource.clone(),
             state: CredentialState::Active,

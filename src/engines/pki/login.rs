@@ -226,7 +226,7 @@ impl Verb for IssueLogin {
             kind: CredentialKind::Login,
             identity: row,
             parent: asks.bond().map(|asks| asks.id),
-            elevation: decision.elevation(),
+            elevations: decision.elevations()?,
             resource: &decision.resource()?.name,
         };
         Ok(PreparedLogin::Signed(Box::new(SignedLogin {

@@ -179,7 +179,7 @@ impl<S: Source> Verb for Mint<S> {
             kind: CredentialKind::Certificate,
             identity: holder,
             parent: asks.bond().map(|asks| asks.id),
-            elevation: decision.elevation(),
+            elevations: decision.elevations()?,
             resource: &role.resource.name,
         };
         let Signed { row, certificate, key } =

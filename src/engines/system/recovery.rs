@@ -158,7 +158,7 @@ impl RecoverAdministrator {
             kind: CredentialKind::Login,
             identity: &identity,
             parent: None,
-            elevation: None,
+            elevations: [None, None],
             resource: &resource,
         };
         let signed = holder.sign(view, &authorities.login, &template).await?;

@@ -68,7 +68,8 @@ impl Verb for RenewAdministrator {
         let template = Template::login(&self.request, &spiffe, Some(TTL))?;
         let resource = &decision.resource()?.name;
         let kind = CredentialKind::Login;
-        let holder = Holder { kind, identity: &admin, parent: None, elevation: None, resource };
+        let holder =
+            Holder { kind, identity: &admin, parent: None, elevations: [None, None], resource };
         holder.sign(view, &authorities.login, &template).await
     }
 

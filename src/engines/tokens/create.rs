@@ -179,14 +179,16 @@ impl Order {
         let (ttl, most) = self.spans(decision, lives)?;
         let (above, own) = (subject.bond(), subject.identity.row.id == holder.id);
         // Whoever is elevated makes no token that outlives that.
-        let under = decision.under().or_else(|| subject.elevated().filter(|_| own));
+        let mut under = decision.under();
+        under.add(subject.elevated().filter(|_| own));
+        let [elevation, elevation_too] = under.ids([None, None])?;
         subject.require_room_below()?;
         let cap = |at: UnixMillis, above: Option<UnixMillis>| {
             [holder.expires_at, above].into_iter().flatten().fold(at, UnixMillis::min)
         };
         let max_expires_at = cap(now.plus(most)?, above.map(|up| up.max_expires_at));
         let expires_at = cap(now.plus(ttl)?, above.map(|up| up.expires_at)).min(max_expires_at);
-        let expires_at = under.map_or(expires_at, |(_, end)| end.min(expires_at));
+        let expires_at = under.end().map_or(expires_at, |end| end.min(expires_at));
         let detail = self.detail(subject, ttl);
         let detail = match subject.token.as_ref().filter(|_| own) {
             Some(parent) => detail.under(parent)?,
@@ -208,7 +210,8 @@ impl Order {
             kind: CredentialKind::Token,
             identity: holder.id,
             parent: parent.map(|parent| parent.id),
-            elevation: under.map(|(id, _)| id),
+            elevation,
+            elevation_too,
             handle: Some(handle.to_vec()),
             resource: resource_name(&holder.name)?,
             state: CredentialState::Active,

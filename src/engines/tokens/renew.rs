@@ -9,7 +9,9 @@ use super::{Found, Token, load, meant, missing, resource_of};
 use crate::error::{Error, Result};
 use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialId, CredentialKind, CredentialState, RequestContext, UnixMillis};
+use crate::types::{
+    CredentialId, CredentialKind, CredentialState, ElevationId, RequestContext, UnixMillis,
+};
 use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES_ONE};
 
 /// Moves a token's end.
@@ -26,6 +28,7 @@ pub struct RenewToken {
 pub struct Prepared {
     found: Found,
     end: UnixMillis,
+    elevations: [Option<ElevationId>; 2],
     restore_epoch: i64,
 }
 
@@ -65,12 +68,14 @@ impl Verb for RenewToken {
         let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
         let longest = row.max_expires_at.since(row.issued_at).as_secs();
         let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;
-        let elevation = decision.under().map(|(_, end)| end);
-        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at), elevation];
+        let (under, held) = (decision.under(), [row.elevation, row.elevation_too]);
+        let caps = [Some(last), holder.expires_at, parent.map(|up| up.row.expires_at), under.end()];
         let end = caps.into_iter().flatten().fold(now.plus(ttl)?, UnixMillis::min);
         // Renewing shortens nothing: revoking does.
         let end = end.max(row.expires_at);
-        Ok(Prepared { found, end, restore_epoch: subject.restore_epoch() })
+        // What lives longer by a credential that ends with an elevation ends with it as well.
+        let elevations = if end > row.expires_at { under.ids(held)? } else { held };
+        Ok(Prepared { found, end, elevations, restore_epoch: subject.restore_epoch() })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
@@ -106,7 +111,9 @@ impl Operation for RenewToken {
         _: &Decision,
     ) -> Result<Token> {
         let token = &prepared.found.token;
-        let row = CredentialRow { expires_at: prepared.end, ..token.row.clone() };
+        let [elevation, elevation_too] = prepared.elevations;
+        let expires_at = prepared.end;
+        let row = CredentialRow { elevation, elevation_too, expires_at, ..token.row.clone() };
         let row = tx.update(token.version, &row).await?.row;
         prepared.found.shown(row, prepared.restore_epoch)
     }

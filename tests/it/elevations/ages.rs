@@ -6,7 +6,9 @@ use strongroom::engines::elevations::{Act, Approve};
 use strongroom::types::Caller;
 
 use super::*;
+use crate::support::factors::{confirm, enrol};
 use crate::support::logins::{fingerprint, login};
+use crate::support::tokens::plain;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -22,6 +24,7 @@ async fn an_approval_counts_only_where_account_membership_and_role_are_a_day_old
         };
         young(&s.dave, &s.asked().await).await;
         s.f.clock.advance(DAY + Duration::from_mins(1));
+        s.step_up().await;
         // An old account that is new in the group.
         s.join("security", "second").await;
         let asked = s.asked().await;
@@ -37,8 +40,14 @@ async fn an_approval_counts_only_where_account_membership_and_role_are_a_day_old
         let asked = ask(&s.carol, new()).await.unwrap();
         s.f.clock.advance(Duration::from_mins(59));
         young(&s.dave, &asked).await;
+        s.step_up().await;
         let asked = ask(&s.carol, new()).await.unwrap();
         assert_eq!(approve(&s.dave, &asked).await.unwrap().state, "scheduled");
+        // A factor that was enrolled today.
+        let bearer = plain(&s.erin);
+        let fresh = enrol(&bearer, "").await.unwrap();
+        confirm(&bearer, &fresh, &fresh.code(&s.f, 0)).await.unwrap();
+        young(&s.erin, &ask(&s.carol, new()).await.unwrap()).await;
     }
 }
 

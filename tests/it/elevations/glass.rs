@@ -12,7 +12,7 @@ use crate::support::factors::authenticator;
 use crate::support::logins::machine;
 use crate::support::target::until;
 
-async fn seen(channel: &Channel, name: &str) -> GetElevationRoleResponse {
+pub(super) async fn seen(channel: &Channel, name: &str) -> GetElevationRoleResponse {
     let request = GetElevationRoleRequest { name: name.to_owned() };
     Client::new(channel.clone()).get_role(request).await.unwrap().into_inner()
 }
@@ -35,14 +35,18 @@ pub(super) async fn confirm(
     confirm_version(channel, name, version).await
 }
 
-async fn review(channel: &Channel, of: &Elevation, verdict: &str) -> Result<Elevation, Status> {
+pub(super) async fn review(
+    channel: &Channel,
+    of: &Elevation,
+    verdict: &str,
+) -> Result<Elevation, Status> {
     let (id, verdict, note) = (of.id.clone(), verdict.to_owned(), "looked at".to_owned());
     let request = ReviewElevationRequest { id, verdict, note };
     let reviewed = Client::new(channel.clone()).review_elevation(request).await?;
     Ok(reviewed.into_inner().elevation.unwrap())
 }
 
-fn glass() -> ElevationRole {
+pub(super) fn glass() -> ElevationRole {
     ElevationRole {
         name: "glass".to_owned(),
         max_ttl_s: 3_600,
@@ -54,7 +58,7 @@ fn glass() -> ElevationRole {
     }
 }
 
-fn emergency() -> RequestElevationRequest {
+pub(super) fn emergency() -> RequestElevationRequest {
     RequestElevationRequest { role: "glass".to_owned(), ..request() }
 }
 
@@ -64,25 +68,25 @@ async fn a_role_changes_by_two_administrators_alone() {
         let s = Stage::new(backend).await;
         let open = s.asked().await;
         let wanted = ElevationRole { purpose: "another".to_owned(), ..role() };
-        let unchanged = put(&s.admin, wanted.clone()).await.unwrap();
+        let unchanged = put(&s.second, wanted.clone()).await.unwrap();
         assert_eq!(unchanged.purpose, "a test");
         let waits = seen(&s.carol, ROLE).await;
         let proposal = waits.proposal.unwrap();
-        assert_eq!((proposal.proposed_by.as_str(), proposal.effective_at_ms), ("admin", 0));
+        assert_eq!((proposal.proposed_by.as_str(), proposal.effective_at_ms), ("second", 0));
         assert_eq!(proposal.role.unwrap().purpose, "another");
-        for other in [&s.admin, &s.carol, &s.dave] {
+        for other in [&s.second, &s.carol, &s.dave] {
             assert_eq!(code(confirm(other, ROLE).await), Code::PermissionDenied);
         }
         let version = waits.role.unwrap().version;
         assert_eq!(
-            code(confirm_version(&s.second, ROLE, version - 1).await),
+            code(confirm_version(&s.third, ROLE, version - 1).await),
             Code::FailedPrecondition
         );
-        let changed = confirm_version(&s.second, ROLE, version).await.unwrap();
+        let changed = confirm_version(&s.third, ROLE, version).await.unwrap();
         assert_eq!(changed.role.unwrap().purpose, "another");
-        assert_eq!(code(confirm(&s.second, ROLE).await), Code::FailedPrecondition, "done");
+        assert_eq!(code(confirm(&s.third, ROLE).await), Code::FailedPrecondition, "done");
         assert_eq!(code(approve(&s.dave, &open).await), Code::FailedPrecondition, "it changed");
-        assert_eq!(put(&s.admin, wanted).await.unwrap().purpose, "another");
+        assert_eq!(put(&s.second, wanted).await.unwrap().purpose, "another");
         assert!(seen(&s.carol, ROLE).await.proposal.is_none(), "nothing to change");
     }
 }
@@ -91,10 +95,18 @@ async fn a_role_changes_by_two_administrators_alone() {
 async fn a_change_takes_effect_a_day_after_it_was_wanted() {
     for backend in BACKENDS {
         let s = Stage::of(Fixture::earnest(backend).await).await;
-        put(&s.admin, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
-        let waits = confirm(&s.second, ROLE).await.unwrap();
+        put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
+        let young = confirm(&s.third, ROLE).await.unwrap_err();
+        assert!(young.message().contains("a day older"), "{young}");
+        s.f.clock.advance(Duration::from_hours(24) + Duration::from_mins(1));
+        s.step_up().await;
+        let young = confirm(&s.third, ROLE).await.unwrap_err();
+        assert!(young.message().contains("a day older"), "than what was wanted: {young}");
+        put(&s.second, ElevationRole { purpose: "other".to_owned(), ..role() }).await.unwrap();
+        put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
+        let waits = confirm(&s.third, ROLE).await.unwrap();
         let proposal = waits.proposal.unwrap();
-        assert_eq!(proposal.confirmed_by, "second");
+        assert_eq!(proposal.confirmed_by, "third");
         assert_eq!(proposal.effective_at_ms, proposal.proposed_at_ms + 86_400_000);
         assert_eq!(waits.role.unwrap().purpose, "a test");
         s.f.clock.advance(Duration::from_hours(24) + Duration::from_mins(1));
@@ -112,9 +124,9 @@ async fn in_an_emergency_named_people_go_first_and_are_reviewed_after() {
         let s = Stage::new(backend).await;
         let robot = machine(&s.f, "robot").await;
         let requesters = vec!["carol".to_owned(), "robot".to_owned()];
-        put(&s.admin, ElevationRole { requesters, ..glass() }).await.unwrap();
+        put(&s.second, ElevationRole { requesters, ..glass() }).await.unwrap();
         assert_eq!(code(ask(&s.carol, emergency()).await), Code::PermissionDenied, "not yet");
-        confirm(&s.second, "glass").await.unwrap();
+        confirm(&s.third, "glass").await.unwrap();
         assert_eq!(code(ask(&s.dave, emergency()).await), Code::PermissionDenied, "not named");
         assert_eq!(code(ask(&robot, emergency()).await), Code::PermissionDenied, "no human");
         let silent = RequestElevationRequest { reason: String::new(), ..emergency() };
@@ -130,6 +142,7 @@ async fn in_an_emergency_named_people_go_first_and_are_reviewed_after() {
         assert_eq!(code(review(&s.carol, &active, "accepted").await), Code::PermissionDenied);
         assert_eq!(code(review(&s.second, &active, "accepted").await), Code::PermissionDenied);
         assert_eq!(code(review(&s.dave, &active, "fine").await), Code::InvalidArgument);
+        assert_eq!(code(review(&s.dave, &active, "accepted").await), Code::FailedPrecondition);
         revoke(&s.carol, &active).await.unwrap();
         let reviewed = review(&s.dave, &active, "accepted").await.unwrap();
         assert_eq!((reviewed.review_verdict.as_str(), reviewed.review_due_at_ms), ("accepted", 0));
@@ -142,19 +155,26 @@ async fn in_an_emergency_named_people_go_first_and_are_reviewed_after() {
 async fn nobody_breaks_the_glass_again_with_an_overdue_review() {
     for backend in BACKENDS {
         let s = Stage::new(backend).await;
-        put(&s.admin, glass()).await.unwrap();
-        confirm(&s.second, "glass").await.unwrap();
+        put(&s.second, glass()).await.unwrap();
+        confirm(&s.third, "glass").await.unwrap();
         // The clock is turned first: whoever connects later would be younger than the test's own.
-        authenticator(&s.f, &s.carol, "carol").await;
+        let carols = authenticator(&s.f, &s.carol, "carol").await;
         let first = activate(&s.carol, &ask(&s.carol, emergency()).await.unwrap()).await.unwrap();
         revoke(&s.carol, &first).await.unwrap();
         let second = ask(&s.carol, emergency()).await.unwrap();
         withdraw(&s.carol, &second).await.unwrap();
         s.f.clock.advance(Duration::from_hours(23));
         withdraw(&s.carol, &ask(&s.carol, emergency()).await.unwrap()).await.unwrap();
-        s.f.clock.advance(Duration::from_mins(62));
+        s.f.clock.advance(Duration::from_mins(30));
+        let in_time = ask(&s.carol, emergency()).await.unwrap();
+        s.f.clock.advance(Duration::from_mins(32));
         assert_eq!(code(ask(&s.carol, emergency()).await), Code::FailedPrecondition);
+        step_up(&s.f, &s.carol, "carol", Some(&carols)).await;
+        let overdue = activate(&s.carol, &in_time).await.unwrap_err();
+        assert!(overdue.message().contains("overdue"), "asked for before: {overdue}");
+        s.step_up().await;
         review(&s.dave, &first, "violation").await.unwrap();
-        ask(&s.carol, emergency()).await.unwrap();
+        let active = activate(&s.carol, &in_time).await.unwrap();
+        assert_eq!(active.state, "active", "{}", active.why);
     }
 }

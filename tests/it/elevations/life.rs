@@ -89,6 +89,14 @@ async fn more_time_is_approved_as_a_request_of_its_own_and_stays_within_the_role
         activate(&s.carol, &most).await.unwrap();
         let longest = show(&s.carol, &active.id).await.unwrap();
         assert_eq!(longest.ends_at_ms, active.activated_at_ms + 7_200_000);
+        // What the role does not allow any more is not prolonged.
+        let (all, narrow) = (role(), vec!["groups/team".to_owned()]);
+        s.put(ElevationRole { resources: narrow, ..all.clone() }).await.unwrap();
+        assert_eq!(code(extend(60).await), Code::PermissionDenied);
+        let actions = vec!["groups.show".to_owned()];
+        s.put(ElevationRole { actions, ..all.clone() }).await.unwrap();
+        assert_eq!(code(extend(60).await), Code::PermissionDenied);
+        s.put(all).await.unwrap();
         // What is over is not prolonged, also where that was approved before.
         let late = approve(&s.dave, &extend(60).await.unwrap()).await.unwrap();
         revoke(&s.carol, &longest).await.unwrap();

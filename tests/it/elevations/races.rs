@@ -29,6 +29,8 @@ impl Elsewhere {
         let there = node.as_ref().unwrap_or_else(|| s.f.node());
         let to = async |name: &str| s.f.connect_to(there, &login(&s.f, name).await).await;
         let (carol, dave, erin) = (to("carol").await, to("dave").await, to("erin").await);
+        step_up(&s.f, &dave, "dave", Some(&s.apps[0])).await;
+        step_up(&s.f, &erin, "erin", Some(&s.apps[1])).await;
         let admin = s.f.connect_to(there, &s.f.admin).await;
         Self { node, carol, dave, erin, admin }
     }

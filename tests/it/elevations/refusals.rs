@@ -6,6 +6,15 @@ use strongroom::proto::ElevationWindow;
 
 use super::*;
 
+/// An emergency that could rid itself of who reviews it.
+fn against(action: &str) -> ElevationRole {
+    ElevationRole {
+        resources: vec!["groups/security".into(), "identities/dave".into()],
+        actions: vec![action.into()],
+        ..glass::glass()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_loosens_the_rules_is_refused_when_it_is_saved() {
     let s = Stage::new(Backend::Sqlite).await;
@@ -30,6 +39,10 @@ async fn a_role_that_loosens_the_rules_is_refused_when_it_is_saved() {
         ("no window", ElevationRole { windows: vec![window("22:00", "22:00")], ..role() }),
         ("reserved", ElevationRole { name: "roles".into(), ..role() }),
         ("no name", ElevationRole { name: "A".into(), ..role() }),
+        ("against reviewers", against("groups.remove")),
+        ("against reviewers", against("identities.suspend")),
+        ("against reviewers", against("identities.retire")),
+        ("what stands", against("groups.add")),
         ("long", ElevationRole { purpose: "x".repeat(1 << 20), ..role() }),
     ] {
         assert_eq!(code(s.put(bad).await), Code::InvalidArgument, "{what}");
@@ -141,6 +154,7 @@ async fn what_is_not_approved_or_activated_in_its_hour_is_not_any_more() {
             assert_ne!(show(&s.carol, &over.id).await.unwrap().state, "active");
         }
         // From its start on, and an hour.
+        s.step_up().await;
         let now = strict_now(&s);
         let later = RequestElevationRequest { start_ms: now + 1_800_000, ..request() };
         let later = approve(&s.dave, &ask(&s.carol, later).await.unwrap()).await.unwrap();

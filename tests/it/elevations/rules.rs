@@ -1,19 +1,23 @@
 //! The rules of approval.
 
 use strongroom::proto::identity_service_client::IdentityServiceClient;
-use strongroom::proto::{SuspendIdentityRequest, TransferIdentityRequest};
+use strongroom::proto::{
+    ResumeIdentityRequest, SuspendIdentityRequest, TransferIdentityRequest, UpdateIdentityRequest,
+};
 
 use super::*;
 use crate::support::logins::{login, machine, register, registration};
 
 /// Registers a human of a person, and connects as it.
-async fn account(s: &Stage, by: &Channel, name: &str, person: &str) -> Channel {
+pub(super) async fn account(s: &Stage, by: &Channel, name: &str, person: &str) -> Channel {
     let mut client = IdentityServiceClient::new(by.clone());
     let person = person.to_owned();
     let account =
         strongroom::proto::CreateIdentityRequest { person, ..registration(name, "human", "") };
     client.create_identity(account).await.unwrap();
-    s.f.connect(&login(&s.f, name).await).await
+    let channel = s.f.connect(&login(&s.f, name).await).await;
+    step_up(&s.f, &channel, name, None).await;
+    channel
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +55,7 @@ async fn nobody_approves_for_a_machine_that_they_own_or_owned_today_and_no_machi
         register(&s.f, "etl", "pipeline", "dave").await;
         let etl = s.f.connect(&login(&s.f, "etl").await).await;
         let robot = machine(&s.f, "robot").await;
-        let frank = human(&s.f, "frank").await;
+        let frank = account(&s, &s.admin, "frank", "").await;
         for name in ["robot", "frank"] {
             s.join("security", name).await;
         }
@@ -115,6 +119,18 @@ async fn nothing_counts_that_who_asks_or_an_account_of_theirs_made() {
         let other = RequestElevationRequest { role: "other".to_owned(), ..request() };
         theirs(&s.dave, &ask(&admin2, other).await.unwrap()).await;
         assert_eq!(approve(&made, &s.asked().await).await.unwrap().state, "scheduled");
+        // An account makes the next, and that approves.
+        let puppet = account(&s, &made, "puppet", "").await;
+        s.join("security", "puppet").await;
+        theirs(&puppet, &ask(&admin2, request()).await.unwrap()).await;
+        // An account that somebody else changed since is still one that who asks changed.
+        for (by, purpose) in [(&admin2, "one"), (&s.admin, "two")] {
+            let (name, purpose) = ("erin".to_owned(), Some(purpose.to_owned()));
+            let change = UpdateIdentityRequest { name, purpose, ..Default::default() };
+            IdentityServiceClient::new(by.clone()).update_identity(change).await.unwrap();
+        }
+        theirs(&s.erin, &ask(&admin2, request()).await.unwrap()).await;
+        approve(&s.erin, &s.asked().await).await.unwrap();
     }
 }
 
@@ -164,6 +180,12 @@ async fn approvers_may_shorten_and_never_widen_and_so_many_denials_end_it_as_the
         assert_eq!(code(approve(&s.dave, &asked).await), Code::PermissionDenied);
         assert_eq!(deny(&s.erin, &asked).await.unwrap().state, "denied");
         assert_eq!(code(approve(&s.erin, &asked).await), Code::FailedPrecondition);
+        // Who approved and denies then has thought better of it.
+        let asked = s.asked().await;
+        approve(&s.dave, &asked).await.unwrap();
+        let denied = deny(&s.dave, &asked).await.unwrap();
+        assert_eq!((denied.state.as_str(), denied.votes.len()), ("awaiting-approval", 1));
+        assert_eq!(approve(&s.erin, &asked).await.unwrap().state, "awaiting-approval");
     }
 }
 
@@ -174,11 +196,19 @@ async fn an_approval_holds_while_approver_role_and_resources_are_as_they_were() 
         s.group("team", &[]).await;
         let suspended = s.approved().await;
         let (open, approved) = (s.asked().await, s.approved().await);
-        let contain = SuspendIdentityRequest { name: "dave".to_owned(), reason: String::new() };
-        IdentityServiceClient::new(s.admin.clone()).suspend_identity(contain).await.unwrap();
+        let resumed = s.approved().await;
+        let (name, reason) = ("dave".to_owned(), String::new());
+        let contain = SuspendIdentityRequest { name: name.clone(), reason: reason.clone() };
+        let mut identities = IdentityServiceClient::new(s.admin.clone());
+        identities.suspend_identity(contain).await.unwrap();
         let failed = activate(&s.carol, &suspended).await.unwrap();
         assert_eq!(failed.state, "activation-failed");
         assert!(failed.why.contains("suspended"), "{}", failed.why);
+        // What they were contained for took their approvals with it.
+        identities.resume_identity(ResumeIdentityRequest { name, reason }).await.unwrap();
+        let void = activate(&s.carol, &resumed).await.unwrap();
+        assert_eq!(void.state, "activation-failed");
+        assert!(void.why.contains("suspended"), "{}", void.why);
         assert_eq!(code(activate(&s.carol, &failed).await), Code::FailedPrecondition);
         s.put(ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
         let refusal = approve(&s.erin, &open).await.unwrap_err();

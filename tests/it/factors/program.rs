@@ -7,6 +7,7 @@ use strongroom::crypto::{hotp, otp_step, parse_base32};
 use strongroom::types::{Clock as _, SecretBytes, SystemClock};
 
 use crate::support::program::{Installation, text};
+use crate::support::terminal::on_terminal;
 
 fn json(output: &Output) -> Value {
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -62,6 +63,13 @@ fn two_administrators_invite_each_other_and_nobody_invites_themselves() {
 
     let listed = text(&real.ask(&server, &alice, "factor list bob").stdout);
     assert!(listed.contains("alice") && listed.contains("9 codes left"), "{listed}");
+    // On one it asks for the code, and goes on with the same call.
+    let typed = code(1);
+    let mut wanted = real.client(&server, &bob, "factor recovery-codes --output json");
+    let (done, screen) = on_terminal(wanted.env("STRONGROOM_TOKEN", &token), "code: ", &typed);
+    assert!(done && screen.contains("\"codes\""), "{screen}");
+    assert!(!screen.contains(&typed), "what is typed is not shown");
+
     let log = server.log();
     for canary in [&invitation, secret, recovery, &token] {
         assert!(!log.contains(canary));

@@ -44,6 +44,7 @@ impl Verb for Lease {
             identity: self.identity,
             parent: None,
             elevation: None,
+            elevation_too: None,
             handle: None,
             resource: "database/a/b".parse()?,
             state: self.state,

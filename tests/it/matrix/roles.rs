@@ -23,6 +23,7 @@ use super::requests::{
     LEAVER, SPARE, Things, certificate_role, elevation, elevation_role, request,
 };
 use super::wire::call;
+use crate::support::factors::step_up;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr, location, pin};
 use crate::support::recovery::recover;
@@ -151,6 +152,7 @@ async fn elevations(
     groups.add_member(member).await.unwrap();
     let role = PutElevationRoleRequest { role: Some(elevation_role()) };
     ElevationServiceClient::new(world.admin.clone()).put_role(role).await.unwrap();
+    step_up(&world.f, dave, "dave", None).await;
     let mut theirs = ElevationServiceClient::new(machine.clone());
     let mut made = BTreeMap::new();
     for (method, approved) in [

@@ -109,6 +109,7 @@ fn random_credential(dice: &mut Dice) -> CredentialRow {
         identity: IdentityId(id(dice.roll(5))),
         parent: some(dice).then(|| CredentialId(id(3))),
         elevation: None,
+        elevation_too: None,
         handle: some(dice).then(|| vec![dice.roll::<u8>(20); 32]),
         resource: "database/analytics/reader".parse().unwrap(),
         state: dice.pick(CredentialState::ALL),

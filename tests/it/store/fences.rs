@@ -17,6 +17,7 @@ fn lease(number: u64, of: IdentityId, epoch: i64) -> Act {
         identity: of,
         parent: None,
         elevation: None,
+        elevation_too: None,
         handle: None,
         resource: "database/analytics/reader".parse().unwrap(),
         state: CredentialState::Active,

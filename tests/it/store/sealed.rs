@@ -33,7 +33,7 @@ async fn a_row_edited_or_inserted_by_hand_is_refused() {
         }
         let copy = "INSERT INTO identities SELECT '00000000-0000-0000-0000-0000000000ff', 'forged',\
             kind, state, owner, owned_since, former_owners, person, purpose, needs, tier, labels, expires_at, revocation_epoch, authority_rev,\
-            created_at, created_by, changed_at, changed_by, row_version, seal_version, mac \
+            created_at, created_by, changed_at, changed_by, changers, row_version, seal_version, mac \
             FROM identities WHERE name = 'i9'";
         for edit in [
             "UPDATE identities SET kind = 'human' WHERE name = 'i1'",

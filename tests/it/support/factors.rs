@@ -48,7 +48,12 @@ impl App {
 
 /// Invites a human, as the administrator of the fixture; the invitation.
 pub(crate) async fn invite(f: &Fixture, name: &str) -> String {
-    let mut client = FactorServiceClient::new(f.connect(&f.admin).await);
+    invite_as(&f.connect(&f.admin).await, name).await
+}
+
+/// Invites a human; the invitation.
+pub(crate) async fn invite_as(by: &Channel, name: &str) -> String {
+    let mut client = FactorServiceClient::new(by.clone());
     let request = InviteFactorRequest { identity: name.to_owned(), ..Default::default() };
     client.invite_factor(request).await.unwrap().into_inner().invitation
 }
@@ -73,12 +78,33 @@ pub(crate) async fn verify(bearer: &Bearing, code: &str) -> Result<ProvenFactor,
     Ok(proven.into_inner().factor.unwrap())
 }
 
-/// Lets a human enrol an authenticator, and turns the clock until its next code counts: whoever
-/// confirmed it has proven it.
-pub(crate) async fn authenticator(f: &Fixture, channel: &Channel, name: &str) -> App {
-    let (bearer, invitation) = (plain(channel), invite(f, name).await);
-    let app = enrol(&bearer, &invitation).await.unwrap();
+/// Lets a human enrol an authenticator with an invitation: whoever confirmed it has proven it, with
+/// that login.
+pub(crate) async fn enrolled(f: &Fixture, channel: &Channel, invitation: &str) -> App {
+    let bearer = plain(channel);
+    let app = enrol(&bearer, invitation).await.unwrap();
     confirm(&bearer, &app, &app.code(f, 0)).await.unwrap();
+    app
+}
+
+/// Lets somebody step up: with an authenticator that they enrol now, or a code of the one that they
+/// have. It is proven with this login, and for the next five minutes.
+pub(crate) async fn step_up(f: &Fixture, channel: &Channel, name: &str, app: Option<&App>) -> App {
+    let Some(app) = app else { return enrolled(f, channel, &invite(f, name).await).await };
+    for steps in [0, 1] {
+        if verify(&plain(channel), &app.code(f, steps)).await.is_ok() {
+            return app.clone();
+        }
+    }
+    // Each code counts once, whichever login gives it.
+    f.clock.advance(Duration::from_secs(30));
+    verify(&plain(channel), &app.code(f, 1)).await.unwrap();
+    app.clone()
+}
+
+/// Lets a human enrol an authenticator, and turns the clock until its next code counts.
+pub(crate) async fn authenticator(f: &Fixture, channel: &Channel, name: &str) -> App {
+    let app = step_up(f, channel, name, None).await;
     f.clock.advance(Duration::from_mins(1));
     app
 }

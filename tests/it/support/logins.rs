@@ -108,6 +108,7 @@ impl Verb for Sign {
             identity: found.id,
             parent: None,
             elevation: None,
+            elevation_too: None,
             handle: Some(sha256(&signed.der).to_vec()),
             resource: ResourceName::join("identities", &[found.name.as_str()])?,
             state: CredentialState::Active,

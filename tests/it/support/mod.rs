@@ -12,4 +12,5 @@ pub(crate) mod recovery;
 pub(crate) mod restored;
 pub(crate) mod softhsm;
 pub(crate) mod target;
+pub(crate) mod terminal;
 pub(crate) mod tokens;
