@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::clock::VaultClock;
 use super::decide::Decisions;
@@ -114,6 +115,8 @@ pub(super) struct Core {
     pub(super) subjects: Subjects,
     /// The authority epoch at which the caches were last emptied for it.
     pub(super) watched: AtomicI64,
+    /// Tells those who wait that rights may have moved.
+    pub(super) moved: watch::Sender<()>,
     pub(super) decisions: Decisions,
     pub(super) endings: Endings,
     pub(super) refusals: Refusals,
@@ -129,6 +132,7 @@ impl Core {
         self.subjects.clear();
         self.decisions.clear();
         self.endings.clear();
+        self.moved.send_replace(());
     }
 
     /// The public key of checkpoints, named as the log.

@@ -99,6 +99,7 @@ impl Vault {
             policy: Policy::builtin()?,
             subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
+            moved: tokio::sync::watch::Sender::new(()),
             decisions: decide::Decisions::default(),
             endings: endings::Endings::default(),
             refusals: refusals::Refusals::default(),
@@ -113,6 +114,12 @@ impl Vault {
     #[must_use]
     pub fn installation(&self) -> &Installation {
         &self.core.identity
+    }
+
+    /// Tells each time that rights moved, where this node hears of it.
+    #[must_use]
+    pub fn follow_rights(&self) -> tokio::sync::watch::Receiver<()> {
+        self.core.moved.subscribe()
     }
 
     /// Whether the keys are out of memory.

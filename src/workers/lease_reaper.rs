@@ -168,6 +168,7 @@ impl LeaseReaper {
 impl Worker for LeaseReaper {
     const NAME: &'static str = "lease_reaper";
     const PERIOD: Duration = Duration::from_secs(1);
+    const FOLLOWS: bool = true;
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
         for _ in 0..STEPS {

@@ -28,6 +28,8 @@ pub trait Worker: Send + Sync + 'static {
     const NAME: &'static str;
     /// Time between two rounds.
     const PERIOD: Duration;
+    /// Whether it comes as well when rights moved, as far as this node hears of it at once.
+    const FOLLOWS: bool = false;
 
     /// Does what is due.
     ///
@@ -36,6 +38,9 @@ pub trait Worker: Send + Sync + 'static {
     async fn tick(&self, now: UnixMillis) -> Result<()>;
 }
 
+/// Time between the end of a round and the next.
+const REST: Duration = Duration::from_millis(20);
+
 /// Runs a worker while the node serves, until the group is told to stop. Effects under way come
 /// to their end by themselves.
 pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &TaskGroup) {
@@ -43,10 +48,12 @@ pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &T
     drop(tasks.spawn(async move {
         let mut ticks = tokio::time::interval(W::PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut moved = vault.follow_rights();
         loop {
             tokio::select! {
                 () = group.stopping() => return,
                 _ = ticks.tick() => {}
+                _ = moved.changed(), if W::FOLLOWS => {}
             }
             if !standing.is_serving() {
                 continue;
@@ -60,6 +67,8 @@ pub fn start<W: Worker>(worker: W, vault: &Vault, standing: &Standing, tasks: &T
                 Ok(()) | Err(Error::Sealed) => {}
                 Err(error) => tracing::warn!(worker = W::NAME, %error, "a round failed"),
             }
+            // Who changes rights all the time does not keep it at work all the time.
+            tokio::time::sleep(REST).await;
         }
     }));
 }

@@ -24,6 +24,15 @@ pub(super) struct Revocation<'a> {
     disposal: &'a Disposal,
 }
 
+/// What is left of a role.
+struct Found {
+    /// None when it is gone.
+    oid: Option<String>,
+    had_sessions: bool,
+    /// Databases where something depends on it, and whether they let anybody in.
+    left_in: Vec<(String, bool)>,
+}
+
 /// Looks the role up; a name may only be used once, its oid tells its sessions after it is gone.
 pub(super) async fn oid(session: &mut Session, name: &RoleName) -> Result<Option<String>> {
     let text = "SELECT oid::text FROM pg_catalog.pg_roles WHERE rolname = $1::text";
@@ -47,14 +56,16 @@ impl<'a> Revocation<'a> {
     }
 
     async fn attempt(&self, mut session: Session) -> Result<()> {
-        let Some(oid) = oid(&mut session, self.name).await? else {
-            return Ok(());
-        };
         self.disable(&mut session).await?;
         let mut last = TargetError::StillConnected;
         for _ in 0..ROUNDS {
-            end_sessions(&mut session, &oid).await?;
-            let here = self.dispose_elsewhere(&mut session, &oid).await?;
+            let mut found = self.look(&mut session).await?;
+            let Some(oid) = found.oid else { return Ok(()) };
+            if found.had_sessions {
+                end_sessions(&mut session, &oid).await?;
+                found = self.look(&mut session).await?;
+            }
+            let here = self.dispose_elsewhere(found.left_in).await?;
             let drop = sql::drop_role(self.name);
             let text = if here { format!("{};\n{drop}", self.dispose()) } else { drop };
             match self.insist(&mut session, Step::Drop, &text).await {
@@ -65,6 +76,40 @@ impl<'a> Revocation<'a> {
             }
         }
         Err(last)
+    }
+
+    /// Looks at everything that is left of the role, in one round trip, and ends its sessions.
+    /// `pg_shdepend` is shared: it names the databases where something depends on the role,
+    /// whichever one asks. What it does not show yet, made by a session that ends meanwhile, the
+    /// target itself refuses to drop.
+    async fn look(&self, session: &mut Session) -> Result<Found> {
+        let rows = session
+            .rows(
+                Step::Terminate,
+                "WITH role AS (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1::text) \
+                 SELECT 'role', oid::text, '' FROM role \
+                 UNION ALL SELECT 'session', pg_catalog.pg_terminate_backend(a.pid)::text, '' \
+                 FROM pg_catalog.pg_stat_activity a JOIN role ON a.usesysid = role.oid \
+                 UNION ALL SELECT DISTINCT 'database', COALESCE(d.datname::text, $2::text), \
+                 COALESCE(d.datallowconn, s.dbid = 0)::text \
+                 FROM role JOIN pg_catalog.pg_shdepend s ON s.refobjid = role.oid \
+                 LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
+                 WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
+                 AND (s.dbid = 0 OR d.oid IS NOT NULL)",
+                &[self.name.as_str(), self.pool.database()],
+            )
+            .await?;
+        let mut found = Found { oid: None, had_sessions: false, left_in: Vec::new() };
+        for row in rows {
+            let [what, value, enterable] =
+                <[String; 3]>::try_from(row).map_err(|_unlike| TargetError::Internal)?;
+            match what.as_str() {
+                "role" => found.oid = Some(value),
+                "session" => found.had_sessions = true,
+                _ => found.left_in.push((value, enterable == "true")),
+            }
+        }
+        Ok(found)
     }
 
     /// Ends logins, and lets the management account act for the role. What is sent together is one
@@ -109,36 +154,20 @@ impl<'a> Revocation<'a> {
         statements.join(";\n")
     }
 
-    /// Leaves the role without anything in any other database of the cluster. `pg_shdepend` is
-    /// shared: it names the databases where something depends on the role, whichever one asks. Tells
-    /// whether something does in this one.
-    async fn dispose_elsewhere(&self, session: &mut Session, oid: &str) -> Result<bool> {
-        let rows = session
-            .rows(
-                Step::Look,
-                "SELECT DISTINCT COALESCE(d.datname::text, $2), \
-                 COALESCE(d.datallowconn, s.dbid = 0)::text \
-                 FROM pg_catalog.pg_shdepend s \
-                 LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid \
-                 WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass \
-                 AND s.refobjid = $1::text::oid AND (s.dbid = 0 OR d.oid IS NOT NULL)",
-                &[oid, self.pool.database()],
-            )
-            .await?;
+    /// Leaves the role without anything in any other database of the cluster. Tells whether
+    /// something depends on it in this one.
+    async fn dispose_elsewhere(&self, left_in: Vec<(String, bool)>) -> Result<bool> {
         let mut here = false;
-        for row in rows {
-            let [database, enterable] = row.as_slice() else {
-                return Err(TargetError::Internal);
-            };
+        for (database, enterable) in left_in {
             if database == self.pool.database() {
                 here = true;
                 continue;
             }
             let leftover = || TargetError::Leftover { database: database.clone() };
-            if enterable != "true" {
+            if !enterable {
                 return Err(leftover());
             }
-            match self.pool.enter(database).await {
+            match self.pool.enter(&database).await {
                 Ok(mut there) => self.insist(&mut there, Step::Dispose, &self.dispose()).await?,
                 // Dropped since: nothing of the role is left in it, as the next look tells.
                 Err(TargetError::Refused { sqlstate, .. }) if sqlstate == "3D000" => {}
