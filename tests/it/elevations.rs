@@ -6,6 +6,7 @@ mod force;
 mod glass;
 mod life;
 mod model;
+mod notices;
 mod page;
 mod races;
 mod refusals;

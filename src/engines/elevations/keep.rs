@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::unknown;
+use super::{notify, unknown};
 use crate::audit::Field;
 use crate::engines::tokens::{Left, end_made_under};
 use crate::error::{Error, Result};
@@ -116,7 +116,7 @@ async fn expire(ctx: &RequestContext, tx: &mut Tx, found: Versioned<ElevationRow
         ..row
     };
     tx.update(version, &expired).await?;
-    Ok(())
+    notify::event(ctx, tx, &expired, ElevationEvent::Expire).await
 }
 
 /// Ends an elevation in force; the worker goes on with what was made under it.
@@ -137,7 +137,7 @@ pub(super) async fn end(
         ..row
     };
     tx.update(version, &ended).await?;
-    Ok(())
+    notify::event(ctx, tx, &ended, ElevationEvent::End).await
 }
 
 /// Ends what was made under an elevation that is over, and looks again until all of it is gone.

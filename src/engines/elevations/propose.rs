@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::RoleDefinition;
 use super::eligible::same_human;
+use super::notify;
 use super::roles::{ElevationRole, find, no_such_role, resource};
 use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::elevations::ElevationRoleRow;
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, ObjectId, RequestContext, Segment, UnixMillis};
+use crate::types::{IdentityId, NoticeKind, ObjectId, RequestContext, Segment, UnixMillis};
 use crate::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
 
 /// How long after it was wanted a change takes effect; at once in a development vault.
@@ -127,7 +128,10 @@ impl Operation for ConfirmRole {
         } else {
             ElevationRoleRow { proposal: proposal.to_json()?, next_try: Some(effective), ..row }
         };
+        let applied = row.proposal.is_empty();
         let role = tx.update(found.version, &row).await?;
+        let kind = if applied { NoticeKind::RoleChanged } else { NoticeKind::RoleConfirmed };
+        notify::role(ctx, tx, &role.row, kind).await?;
         ElevationRole::of(tx, &mut Names::default(), role).await
     }
 }
@@ -169,7 +173,7 @@ impl Operation for ApplyRole {
             Some(proposal) if found.version == self.version => {
                 let row = proposal.applied(found.row, ctx.now)?;
                 tx.update(found.version, &row).await?;
-                Ok(())
+                notify::role(ctx, tx, &row, NoticeKind::RoleChanged).await
             }
             Some(_) | None => Err(Error::Conflict("it is not due any more".into())),
         }

@@ -42,7 +42,7 @@ async fn review(channel: &Channel, of: &Elevation, verdict: &str) -> Result<Elev
     Ok(reviewed.into_inner().elevation.unwrap())
 }
 
-fn glass() -> ElevationRole {
+pub(super) fn glass() -> ElevationRole {
     ElevationRole {
         name: "glass".to_owned(),
         max_ttl_s: 3_600,
@@ -54,7 +54,7 @@ fn glass() -> ElevationRole {
     }
 }
 
-fn emergency() -> RequestElevationRequest {
+pub(super) fn emergency() -> RequestElevationRequest {
     RequestElevationRequest { role: "glass".to_owned(), ..request() }
 }
 
