@@ -77,3 +77,53 @@ fn roots(section: &str, file: Option<&Path>) -> Result<Roots> {
     let pem = std::fs::read(file).map_err(|e| unfit(&format!("cannot be read ({e})")))?;
     Ok(Roots::Own(pem))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files;
+    use super::*;
+    use crate::config::Environment;
+
+    fn made(more: &str) -> Result<Vec<Sink>> {
+        let text = format!(
+            "[vault]\ntrust_domain = \"v.example.org\"\nname = \"v\"\n[hsm]\nmodule = \"/m\"\n\
+             token_label = \"t\"\n{more}"
+        );
+        sinks(&Config::parse(Path::new("c"), &text, &Environment::default()).unwrap())
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_a_template_or_an_authority_is_said_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let good: &[u8] = b"whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n";
+        for (name, mode, bytes) in
+            [("good", 0o600, good), ("open", 0o644, good), ("short", 0o600, b"whsec_AAAA")]
+        {
+            files::write_new(&dir.path().join(name), bytes, mode).unwrap();
+        }
+        let dir = dir.path().display();
+        let webhook = |key: &str, more: &str| {
+            let file = format!("key_file = \"{dir}/{key}\"\n{more}");
+            format!("[webhook]\nurl = \"https://h.example.org/in\"\n{file}\n")
+        };
+        let odd = "[notices]\nsubjects = { \"elevation.ended\" = \"{pin}\" }\n";
+        for (more, expected) in [
+            (webhook("open", ""), "webhook.key_file"),
+            (webhook("gone", ""), "webhook.key_file"),
+            (webhook("short", ""), "webhook.key: must be whsec_"),
+            (webhook("good", &format!("ca_file = \"{dir}/gone\"")), "webhook.ca_file: cannot be"),
+            (webhook("good", &format!("ca_file = \"{dir}/good\"")), "ca_file: there is no cert"),
+            (odd.to_owned(), "notices.subjects: the one of elevation.ended: it has a placeholder"),
+        ] {
+            let error = made(&more).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("MDEy"), "{error}");
+        }
+        let both = webhook("good", "")
+            + "[mail]\nhost = \"m.example.org\"\nfrom = \"a@b.test\"\ncopy_to = [\"c@d.test\"]\n";
+        let made = made(&both).unwrap();
+        let names: Vec<_> = made.iter().map(|sink| sink.name.as_str()).collect();
+        assert_eq!(names, ["webhook", "mail"]);
+        assert!(!format!("{made:?}").contains("0123456789abcdef"));
+    }
+}

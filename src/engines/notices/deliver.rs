@@ -171,11 +171,7 @@ async fn complete(view: &View, row: &NoticeRow) -> Result<(Map<String, Value>, V
     let facts: NoticeFacts = serde_json::from_str(&row.facts).map_err(Error::internal)?;
     let recipients = serde_json::from_str(&row.recipients).map_err(Error::internal)?;
     let (facts, recipients) = if row.kind == NoticeKind::StandingMade {
-        let (id, kind) = (facts.elevation.parse().map_err(Error::internal)?, row.kind);
-        let read =
-            view.read(move |tx| async move { describe_elevation(tx, id, kind).await }.boxed());
-        let (of, recipients) = read.await?;
-        (NoticeFacts { by: facts.by, detail: facts.detail, ..of }, recipients)
+        made_to_stand(view, facts).await?
     } else {
         (facts, recipients)
     };
@@ -184,6 +180,20 @@ async fn complete(view: &View, row: &NoticeRow) -> Result<(Map<String, Value>, V
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             Err(Error::internal("facts that are no object"))
         }
+    }
+}
+
+/// Looks up what a notice of something that stands does not say itself. Where that cannot be read,
+/// what it does say is told all the same.
+async fn made_to_stand(view: &View, facts: NoticeFacts) -> Result<(NoticeFacts, Vec<Recipients>)> {
+    let (id, kind) = (facts.elevation.parse().map_err(Error::internal)?, NoticeKind::StandingMade);
+    let read = view.read(move |tx| async move { describe_elevation(tx, id, kind).await }.boxed());
+    match read.await {
+        Ok((of, to)) => Ok((NoticeFacts { by: facts.by, detail: facts.detail, ..of }, to)),
+        Err(Error::Tampered { .. } | Error::Internal | Error::NotFound(_)) => {
+            Ok((facts, Vec::new()))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -167,7 +167,7 @@ async fn what_nobody_takes_is_given_up_with_an_entry_and_the_next_goes_on() {
         assert!(!receiver.kinds().contains(&"elevation.withdrawn".to_owned()));
         let filter = EntryFilter { action: "notices.deliver".to_owned(), ..Default::default() };
         let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
-        let listed = RecordServiceClient::new(s.admin.clone()).list_entries(request).await;
+        let listed = RecordServiceClient::new(s.second.clone()).list_entries(request).await;
         let entries = format!("{:?}", listed.unwrap().into_inner().entries);
         assert!(entries.contains("given up: nobody took it for too long"), "{entries}");
         assert!(entries.contains("the receiver answered 503"), "{entries}");
@@ -180,6 +180,8 @@ async fn what_is_old_is_deleted_and_a_sink_that_was_away_goes_on_after_it() {
         let receiver = Receiver::new().await;
         let f = told(Fixture::on(backend).await, vec![posts_to(&receiver)]).await;
         let mut s = Stage::of(f).await;
+        receiver.waits_for("elevation-role.created").await;
+        settled(&s.f).await;
         let sinks = std::mem::take(&mut s.f.parts.sinks);
         s.f.restart().await;
         let admin = s.f.connect(&s.f.admin).await;

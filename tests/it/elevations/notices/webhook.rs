@@ -1,7 +1,6 @@
 //! What is told, to whom, in which form.
 
-use strongroom::proto::grant_service_client::GrantServiceClient;
-use strongroom::proto::{AddGrantRequest, ReviewElevationRequest};
+use strongroom::proto::ReviewElevationRequest;
 
 use super::*;
 use crate::support::factors::authenticator;
@@ -123,30 +122,25 @@ async fn what_was_made_to_stand_under_an_elevation_is_told() {
         let receiver = Receiver::new().await;
         let f = told(Fixture::on(backend).await, vec![posts_to(&receiver)]).await;
         let s = Stage::of(f).await;
+        s.group("dba", &[]).await;
+        let resources = vec!["groups/dba".to_owned()];
         let standing = ElevationRole {
-            name: "granter".to_owned(),
-            resources: vec!["grants/erin".to_owned()],
-            actions: vec!["grants.add".to_owned()],
+            name: "gatherer".to_owned(),
+            resources: resources.clone(),
+            actions: vec!["groups.add".to_owned()],
             standing: true,
             ..role()
         };
         put(&s.admin, standing).await.unwrap();
-        let resources = vec!["grants/erin".to_owned()];
-        let request =
-            RequestElevationRequest { role: "granter".to_owned(), resources, ..request() };
+        let role = "gatherer".to_owned();
+        let request = RequestElevationRequest { role, resources, ..request() };
         let asked = ask(&s.carol, request).await.unwrap();
         activate(&s.carol, &approve(&s.dave, &asked).await.unwrap()).await.unwrap();
-        let grant = AddGrantRequest {
-            subject: "erin".to_owned(),
-            action: "database.credentials".to_owned(),
-            resource: "database/analytics/reader".to_owned(),
-            reason: "made to stand".to_owned(),
-            ..Default::default()
-        };
-        GrantServiceClient::new(s.carol.clone()).add_grant(grant).await.unwrap();
+        let add = AddMemberRequest { group: "dba".to_owned(), identity: "erin".to_owned() };
+        GroupServiceClient::new(s.carol.clone()).add_member(add).await.unwrap();
         let made = receiver.waits_for("elevation.standing-made").await.json();
-        assert_eq!(made["data"]["detail"], "grants.add on grants/erin");
-        assert_eq!(made["data"]["role"], "granter");
+        assert_eq!(made["data"]["detail"], "groups.add on groups/dba");
+        assert_eq!(made["data"]["role"], "gatherer");
         let told = people(&made);
         assert!(told.contains(&":carol".to_owned()), "{told:?}");
         assert!(told.contains(&"administrators:second".to_owned()), "{told:?}");
