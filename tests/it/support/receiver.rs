@@ -152,7 +152,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, told: &Mutex<To
         Answer::Hangs => tokio::time::sleep(Duration::from_mins(1)).await,
         Answer::Endless => {
             drop(stream.write_all(b"HTTP/1.1 200 OK\r\nx: ").await);
-            while stream.write_all(&[b'x'; 65_536]).await.is_ok() {}
+            while stream.write_all(&[b'x'; 8_192]).await.is_ok() {}
         }
     }
 }
@@ -182,11 +182,11 @@ async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Delivery> {
     }
 }
 
-/// A CA, and a certificate by it for names and addresses.
+/// A CA, and a certificate by it for names and addresses, with its key; all PEM.
 pub(crate) struct Authority {
-    pub(crate) ca_pem: String,
-    pub(crate) certificate_pem: String,
-    pub(crate) key_pem: String,
+    pub(crate) ca: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
@@ -194,18 +194,18 @@ impl Authority {
         let ca_key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::default();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let own = ca.self_signed(&ca_key).unwrap().pem();
         let issuer = Issuer::new(ca, ca_key);
         let key = KeyPair::generate().unwrap();
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let signed = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        Self { ca_pem, certificate_pem: signed.pem(), key_pem: key.serialize_pem() }
+        Self { ca: own, certificate: signed.pem(), key: key.serialize_pem() }
     }
 
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         use rustls_pki_types::pem::PemObject as _;
-        let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).unwrap();
-        let key = PrivatePkcs8KeyDer::from_pem_slice(self.key_pem.as_bytes()).unwrap();
+        let certificate = CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap();
+        let key = PrivatePkcs8KeyDer::from_pem_slice(self.key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -34,8 +34,8 @@ impl MailServer {
     fn new(mode: &str) -> Self {
         let (dir, authority) = (TempDir::new().unwrap(), Authority::new(&["127.0.0.1"]));
         let [certificate, key] = ["crt", "key"].map(|name| dir.path().join(name));
-        std::fs::write(&certificate, &authority.certificate_pem).unwrap();
-        std::fs::write(&key, &authority.key_pem).unwrap();
+        std::fs::write(&certificate, &authority.certificate).unwrap();
+        std::fs::write(&key, &authority.key).unwrap();
         let mut child = Command::new("/usr/bin/python3")
             .args(["-W", "ignore", "tests/it/support/mail_server.py", mode])
             .args([certificate, key])
@@ -54,7 +54,7 @@ impl MailServer {
     }
 
     fn sink(&self, security: MailSecurity, route: MailRoute) -> Sink {
-        let roots = Roots::Own(self.authority.ca_pem.clone().into_bytes());
+        let roots = Roots::Own(self.authority.ca.clone().into_bytes());
         let wire = Wire::new("127.0.0.1", self.port, true, &roots).unwrap();
         let mail = MailSink::new(wire, security, route);
         let password = SecretBytes::new(PASSWORD.as_bytes().to_vec());
@@ -161,7 +161,7 @@ async fn nothing_is_said_to_a_mail_server_without_starttls_or_with_another_certi
     let stripped = MailServer::new("plain");
     let other = MailServer::new("starttls");
     let wrong = {
-        let roots = Roots::Own(stripped.authority.ca_pem.clone().into_bytes());
+        let roots = Roots::Own(stripped.authority.ca.clone().into_bytes());
         let wire = Wire::new("127.0.0.1", other.port, true, &roots).unwrap();
         MailSink::new(wire, MailSecurity::StartTls, route())
     };

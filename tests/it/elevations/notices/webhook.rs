@@ -154,9 +154,9 @@ async fn a_receiver_has_to_show_a_certificate_of_its_name_by_the_authority_that_
     let mut f = Fixture::new().await;
     let mut receivers = Vec::new();
     for (name, shown, trusted) in [
-        ("good", &ours, &ours.ca_pem),
-        ("other", &ours, &others.ca_pem),
-        ("misnamed", &misnamed, &misnamed.ca_pem),
+        ("good", &ours, &ours.ca),
+        ("other", &ours, &others.ca),
+        ("misnamed", &misnamed, &misnamed.ca),
     ] {
         let address = ([127, 0, 0, 1], 0).into();
         let receiver = Receiver::at(address, Some(shown.server())).await;
