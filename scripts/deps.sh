@@ -44,6 +44,7 @@ missing_packages() {
     has_module grpc_tools.protoc || echo python3-grpc-tools
     has_module google.protobuf || echo python3-protobuf
     has_module psycopg2 || echo python3-psycopg2
+    has_module aiosmtpd || echo python3-aiosmtpd
 }
 
 as_root() {

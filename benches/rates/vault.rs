@@ -76,6 +76,7 @@ fn ingredients(label: &str, location: Location) -> (Arc<Pkcs11Hsm>, Ingredients)
         checkpoint: Duration::from_secs(1),
         limits: strongroom::grpc::Settings { certificates: 1_000_000, ..Default::default() },
         crl_url: None,
+        sinks: vec![],
     };
     (hsm, parts)
 }

@@ -12,6 +12,8 @@ mod hsm;
 mod limits;
 mod log;
 mod login;
+mod mail;
+mod notices;
 mod pki;
 mod reader;
 mod record;
@@ -20,6 +22,7 @@ mod server;
 mod store;
 mod telemetry;
 mod vault;
+mod webhook;
 
 use std::fs::File;
 use std::io::Read;
@@ -32,6 +35,8 @@ pub use hsm::{Hsm, TokenName};
 pub use limits::Limits;
 pub use log::{Log, LogFormat, LogLevel};
 pub use login::Login;
+pub use mail::{Mail, MailTls};
+pub use notices::Notices;
 pub use pki::Pki;
 pub use record::Record;
 pub use secret::{MAX_SECRET_BYTES, SecretSource};
@@ -39,6 +44,7 @@ pub use server::{Server, TlsFiles};
 pub use store::{Endpoint, Postgres, Sqlite, Store, StoreTls};
 pub use telemetry::Telemetry;
 pub use vault::Vault;
+pub use webhook::Webhook;
 
 use reader::Document;
 
@@ -54,6 +60,9 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     (login::SECTION, login::KEYS),
     (pki::SECTION, pki::KEYS),
     (limits::SECTION, limits::KEYS),
+    (notices::SECTION, notices::KEYS),
+    (webhook::SECTION, webhook::KEYS),
+    (mail::SECTION, mail::KEYS),
     (record::SECTION, record::KEYS),
     (log::SECTION, log::KEYS),
     (telemetry::SECTION, telemetry::KEYS),
@@ -76,6 +85,12 @@ pub struct Config {
     pub pki: Pki,
     /// Bounds on what a caller may send.
     pub limits: Limits,
+    /// How notices are worded, and how long they are tried.
+    pub notices: Notices,
+    /// Where notices are posted to, if anywhere.
+    pub webhook: Option<Webhook>,
+    /// How notices are mailed, if at all.
+    pub mail: Option<Mail>,
     /// The record's name and pace.
     pub record: Record,
     /// How the log is written.
@@ -129,6 +144,9 @@ impl Config {
             login: login::read(&document)?,
             pki: pki::read(&document)?,
             limits: limits::read(&document)?,
+            notices: notices::read(&document)?,
+            webhook: webhook::read(&document)?,
+            mail: mail::read(&document)?,
             record: record::read(&document, &vault)?,
             log: log::read(&document)?,
             telemetry: telemetry::read(&document)?,

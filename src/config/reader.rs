@@ -162,6 +162,12 @@ impl Section<'_> {
         u32::try_from(value).map_err(|e| self.fault(key, format!("too large: {e}")))
     }
 
+    /// Takes `true` or `false`.
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.value(key) else { return Ok(default) };
+        value.get_ref().as_bool().ok_or_else(|| self.fault(key, "must be true or false"))
+    }
+
     /// Takes a list of strings, each of which must pass.
     pub(super) fn list(
         &self,

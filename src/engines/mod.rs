@@ -9,6 +9,7 @@ pub mod grants;
 pub mod groups;
 pub mod identities;
 pub mod leases;
+pub mod notices;
 pub mod pki;
 pub mod records;
 pub mod system;

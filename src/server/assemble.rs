@@ -9,6 +9,7 @@ use url::Url;
 use super::files;
 use super::listener::ListenerTls;
 use super::node::Ingredients;
+use super::sinks;
 use crate::config::{Config, Endpoint, Postgres, Store, StoreTls, TokenName};
 use crate::engines::pki::{LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
@@ -82,6 +83,7 @@ pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingr
         checkpoint: config.record.checkpoint_interval,
         limits: limits(config),
         crl_url: config.pki.crl_url.clone(),
+        sinks: sinks::sinks(config)?,
     })
 }
 

@@ -19,6 +19,7 @@ use crate::keyring::{Genesis, Keyring, KeyringError, OnFound};
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{GroupRow, IdentityRow, MemberRow};
 use crate::store::keys::{self, Check, HsmPurpose, VaultRow};
+use crate::store::notices;
 use crate::store::recovery::RecoveryRow;
 use crate::store::{
     Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
@@ -308,6 +309,7 @@ impl FirstRows {
         }
         tx.insert(&self.credential).await?;
         let by = self.identity.id.to_string();
+        tx.insert(&notices::first_head(self.identity.created_at)?).await?;
         tx.insert(&RecoveryRow::never(self.identity.created_at, by)).await?;
         for kind in Kind::ALL {
             let by = self.identity.id.to_string();

@@ -17,6 +17,7 @@ mod recover;
 mod recovery;
 mod run;
 mod serve;
+mod sinks;
 mod upkeep;
 
 pub use acceptance::Accepted;

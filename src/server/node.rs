@@ -12,6 +12,7 @@ use super::listener::{self, ListenerTls};
 use super::upkeep;
 use crate::audit::RecordCodec;
 use crate::engines::database::Databases;
+use crate::engines::notices::Sink;
 use crate::engines::pki::{AuthoritySlot, CrlSlot, SubjectName};
 use crate::error::{Error, Result};
 use crate::grpc::tls::Tls;
@@ -22,7 +23,10 @@ use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, TokenReaper};
+use crate::workers::{
+    self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier, NoticeKeeper,
+    TokenReaper,
+};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -57,6 +61,8 @@ pub struct Ingredients {
     pub limits: grpc::Settings,
     /// Where relying parties get the revocation list, if they do.
     pub crl_url: Option<String>,
+    /// Where notices go.
+    pub sinks: Vec<Sink>,
 }
 
 /// A running node.
@@ -153,7 +159,7 @@ impl Node {
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
         let engines = grpc::Engines { authorities, databases, crls };
-        start_workers((&vault, &reader), &engines, &standing, &tasks);
+        start_workers((&vault, &reader), &engines, &parts.sinks, &standing, &tasks);
         let names = parts.server_names.clone();
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
@@ -235,6 +241,7 @@ impl Node {
 fn start_workers(
     (vault, reader): (&Vault, &Reader),
     engines: &grpc::Engines,
+    sinks: &[Sink],
     standing: &Standing,
     tasks: &TaskGroup,
 ) {
@@ -247,6 +254,12 @@ fn start_workers(
     workers::start(elevations, vault, standing, tasks);
     let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
     workers::start(lifecycles, vault, standing, tasks);
+    let notices = NoticeKeeper::new(vault.clone(), reader.clone());
+    workers::start(notices, vault, standing, tasks);
+    for sink in sinks {
+        let courier = NoticeCourier::new(vault.clone(), reader.clone(), sink.clone());
+        workers::start(courier, vault, standing, tasks);
+    }
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

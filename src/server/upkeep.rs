@@ -96,6 +96,7 @@ async fn measure_log(life: Life, metrics: Arc<Metrics>) -> Result<()> {
 async fn count(life: Life, metrics: Arc<Metrics>) -> Result<()> {
     metrics.credentials(life.vault().credential_counts().await?);
     metrics.ending(&life.vault().ending_counts().await?);
+    metrics.notices(life.vault().notice_counts().await?);
     Ok(())
 }
 

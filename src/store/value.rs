@@ -4,8 +4,8 @@ use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
-    Tier, UnixMillis, VaultId,
+    InvitationState, Kind, NoticeKind, NoticeNumber, ObjectId, Owner, RecoveryState, RequestId,
+    ResourceName, ResourcePattern, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -186,6 +186,9 @@ text_columns!(
     InvitationState,
     RecoveryState,
     ElevationState,
+    NoticeKind,
+    NoticeNumber,
+    RequestId,
 );
 
 /// Makes the parameters of a statement.

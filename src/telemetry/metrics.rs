@@ -39,6 +39,11 @@ struct KindLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabel {
+    sink: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CredentialLabels {
     kind: String,
     state: String,
@@ -60,6 +65,8 @@ pub struct Metrics {
     checkpoint_age: Gauge<f64, AtomicU64>,
     credentials: Family<CredentialLabels, Gauge>,
     ending: Family<KindLabel, Gauge>,
+    notices_waiting: Family<SinkLabel, Gauge>,
+    notices_given_up: Family<SinkLabel, Gauge>,
     sealed: Gauge<i64, AtomicI64>,
     stuck: Gauge,
     crl_next_update: Gauge,
@@ -105,6 +112,8 @@ impl Default for Metrics {
             checkpoint_age: Gauge::default(),
             credentials: Family::default(),
             ending: Family::default(),
+            notices_waiting: Family::default(),
+            notices_given_up: Family::default(),
             sealed: Gauge::default(),
             stuck: Gauge::default(),
             crl_next_update: Gauge::default(),
@@ -143,6 +152,10 @@ impl Metrics {
         registry.register("credentials", help, self.credentials.clone());
         let help = "Identities that end within the notice of their kind";
         registry.register("identities_ending", help, self.ending.clone());
+        let help = "Notices that wait to be sent";
+        registry.register("notices_waiting", help, self.notices_waiting.clone());
+        let help = "Notices that were given up, of all that the vault ever wrote";
+        registry.register("notices_given_up", help, self.notices_given_up.clone());
         registry.register("sealed", "1 while the vault does not serve", self.sealed.clone());
         let help = "Threads stuck inside the PKCS#11 module, of 4";
         registry.register("hsm_stuck_threads", help, self.stuck.clone());
@@ -205,6 +218,15 @@ impl Metrics {
         }
     }
 
+    /// Takes notice of how many notices wait for each sink, and how many were given up.
+    pub fn notices(&self, counts: Vec<(String, i64, i64)>) {
+        for (sink, waiting, given_up) in counts {
+            let label = SinkLabel { sink };
+            self.notices_waiting.get_or_create(&label).set(waiting);
+            self.notices_given_up.get_or_create(&label).set(given_up);
+        }
+    }
+
     /// Writes everything as text.
     #[must_use]
     pub fn render(&self, now: &Gauges) -> String {
@@ -234,6 +256,7 @@ mod tests {
         metrics.answered("IdentityService/WhoAmI", "OK", Duration::from_millis(3));
         metrics.credentials(vec![("lease".into(), "active".into(), 4)]);
         metrics.ending(&[(Kind::Pipeline, 3)]);
+        metrics.notices(vec![("webhook".into(), 2, 1)]);
         metrics.log(12, 2, Duration::from_millis(1_500));
         let gauges = Gauges {
             commits: 5,
@@ -251,6 +274,8 @@ mod tests {
             "strongroom_credentials{kind=\"lease\",state=\"active\"} 4",
             "strongroom_identities_ending{kind=\"pipeline\"} 3",
             "strongroom_identities_ending{kind=\"human\"} 0",
+            "strongroom_notices_waiting{sink=\"webhook\"} 2",
+            "strongroom_notices_given_up{sink=\"webhook\"} 1",
             "strongroom_log_size 12",
             "strongroom_log_checkpoint_age_seconds 1.5",
             "strongroom_store_commits_total 5",

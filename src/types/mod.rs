@@ -11,6 +11,7 @@ mod entropy;
 mod id;
 mod kind;
 mod name;
+mod notice;
 mod owner;
 mod pattern;
 mod serial;
@@ -33,6 +34,7 @@ pub use kind::{
     RecoveryState, Tier,
 };
 pub use name::{IdentityName, ResourceName, Segment};
+pub use notice::{Audience, NOTICES, NoticeKind, NoticeNumber};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;
 pub use serial::Serial;

@@ -4,7 +4,7 @@ use futures_util::FutureExt as _;
 
 use super::Vault;
 use crate::error::Result;
-use crate::store::{Activity, credentials, lifecycles, records};
+use crate::store::{Activity, credentials, lifecycles, notices, records};
 use crate::types::{Kind, UnixMillis};
 
 /// How far the log is.
@@ -47,6 +47,16 @@ impl Vault {
             .core
             .reader
             .view(move |tx| async move { Ok(lifecycles::ending_counts(tx, now).await?) }.boxed());
+        read.await
+    }
+
+    /// Counts of each sink the notices that wait for it, and those that were given up.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn notice_counts(&self) -> Result<Vec<(String, i64, i64)>> {
+        let read =
+            self.core.reader.view(|tx| async move { Ok(notices::counts(tx).await?) }.boxed());
         read.await
     }
 

@@ -18,6 +18,7 @@ mod entries;
 mod factors;
 mod gauges;
 mod held;
+mod notice;
 mod operation;
 mod owner;
 mod page;
@@ -56,6 +57,7 @@ pub use endings::EndingSoon;
 pub use factors::{FRESH, ProvenFactor, note_proof};
 pub use gauges::LogState;
 pub use held::{GRANTS, HeldGrant};
+pub use notice::{NoticeFacts, Recipients, post_notice};
 pub use operation::{
     CONTAINS, EffectOperation, GOVERNS, Note, Operation, READS, Resource, Resumed, RetryKey,
     TAKES_BACK, Verb, WRITES, WRITES_ONE,

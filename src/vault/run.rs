@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
+use super::notice::tell_standing;
 use super::retries::{Claim, Claimed};
 use super::spend::Spending;
 use super::{Decision, Note, Operation, Resumed, Vault, Verb, View};
@@ -53,6 +54,7 @@ impl Vault {
                 prepared: Arc::clone(&prepared),
                 decision: Arc::clone(&decision),
                 bumps: needs.bumps,
+                writes: needs.writes == Writes::Many,
                 claim,
                 spending,
                 output: None,
@@ -210,6 +212,8 @@ struct RunWork<O: Operation> {
     prepared: Arc<O::Prepared>,
     decision: Arc<Decision>,
     bumps: bool,
+    /// Whether several statements may be run.
+    writes: bool,
     claim: Option<Claim>,
     spending: Option<Spending>,
     output: Option<Answered<O::Output>>,
@@ -251,6 +255,9 @@ impl<O: Operation> Work for RunWork<O> {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
+        if self.writes {
+            tell_standing(ctx, tx, O::ACTION, &self.decision).await?;
+        }
         if let Some(spending) = spending {
             let made = self.claim.as_ref().map(|claim| claim.made.as_str());
             spending.take(ctx, tx, made).await?;

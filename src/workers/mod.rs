@@ -5,6 +5,8 @@ mod crl_keeper;
 mod elevation_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
+mod notice_courier;
+mod notice_keeper;
 mod token_reaper;
 
 use std::time::Duration;
@@ -15,6 +17,8 @@ pub use crl_keeper::CrlKeeper;
 pub use elevation_keeper::ElevationKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
+pub use notice_courier::NoticeCourier;
+pub use notice_keeper::NoticeKeeper;
 pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use strongroom::config::{
-    Config, ConfigError, Endpoint, Environment, LogFormat, LogLevel, MAX_SECRET_BYTES, SECTIONS,
-    SecretSource, Sqlite, Store, StoreTls, TlsFiles, TokenName,
+    Config, ConfigError, Endpoint, Environment, LogFormat, LogLevel, MAX_SECRET_BYTES, MailTls,
+    SECTIONS, SecretSource, Sqlite, Store, StoreTls, TlsFiles, TokenName,
 };
 
 const SAMPLE: &str = "deploy/strongroom.toml";
@@ -115,7 +115,7 @@ fn what_the_sample_leaves_commented_loads_too() {
     assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://127.0.0.1:4317"));
 
     let postgres =
-        uncommented(|line| line.starts_with("postgres_") || line.starts_with("password_file"))
+        uncommented(|line| line.starts_with("postgres_") || line.contains("/store-password"))
             .replace(
                 "sqlite:///var/lib/strongroom/vault.db",
                 "postgres://strongroom@db.example.org/vault",
@@ -132,6 +132,39 @@ fn what_the_sample_leaves_commented_loads_too() {
         "{error}"
     );
     assert_eq!(store.lanes, 4);
+}
+
+#[test]
+fn the_sinks_of_the_sample_load_too() {
+    let first = [
+        "subjects",
+        "texts",
+        "url = \"https://hooks",
+        "key_file",
+        "ca_file",
+        "host",
+        "tls =",
+        "port",
+        "user",
+        "from",
+        "copy_to",
+        "domain",
+        "people",
+        "groups",
+    ];
+    let sample = uncommented(|line| {
+        first.iter().any(|first| line.starts_with(first)) || line.contains("/mail-password")
+    });
+    let config = parse(&sample).unwrap();
+    let (webhook, mail) = (config.webhook.unwrap(), config.mail.unwrap());
+    assert_eq!(webhook.url.as_str(), "https://hooks.example.org/strongroom");
+    assert_eq!(
+        (mail.host.as_str(), mail.port, mail.tls),
+        ("mail.example.org", 587, MailTls::StartTls)
+    );
+    assert_eq!(mail.people["carol"].to_string(), "carol.smith@example.org");
+    assert_eq!((mail.copy_to.len(), mail.login.unwrap().0.as_str()), (1, "strongroom"));
+    assert_eq!((config.notices.subjects.len(), config.notices.texts.len()), (1, 1));
 }
 
 #[test]
@@ -229,6 +262,50 @@ fn bad_configurations_are_refused_with_key_and_advice() {
         assert!(error.contains(expected), "{line}\n  got  {error}\n  want {expected}");
         assert!(!error.contains("hunter2") && !error.contains("1234"), "{error} quotes a secret");
         assert!(!error.contains('\n') && !error.ends_with('.'), "{error}");
+    }
+}
+
+#[test]
+fn sinks_that_are_not_safe_or_not_whole_are_refused() {
+    let mail = "host = \"mail.test\"\nfrom = \"v@a.test\"\ncopy_to = [\"s@a.test\"]\n";
+    let hook = "key_file = \"/k\"\nurl = ";
+    let table = [
+        ("notices", "give_up_after_s = 604801".to_owned(), "notices.give_up_after_s: must be a"),
+        ("notices", "texts = { \"a\" = \"\" }".to_owned(), "notices.texts: must be a table of"),
+        ("webhook", "url = \"https://a.test\"".to_owned(), "webhook.key_file: missing"),
+        ("webhook", "key_file = \"/k\"".to_owned(), "webhook.url: missing"),
+        ("webhook", "key = \"whsec_1234\"".to_owned(), "webhook.key: unknown key"),
+        ("webhook", format!("{hook}\"http://a.test/\""), "webhook.url: must be an address"),
+        ("webhook", format!("{hook}\"http://localhost/\""), "webhook.url: must be an address"),
+        ("webhook", format!("{hook}\"http://10.0.0.1/\""), "webhook.url: must be an address"),
+        ("webhook", format!("{hook}\"https://a:hunter2@b.test/\""), "webhook.url: must be an"),
+        ("webhook", format!("{hook}\"file:///etc/passwd\""), "webhook.url: must be an address"),
+        ("webhook", "private_address = 1".to_owned(), "webhook.private_address: must be true or"),
+        ("mail", "from = \"v@a.test\"".to_owned(), "mail.host: missing"),
+        ("mail", "host = \"mail.test\"".to_owned(), "mail.from: missing"),
+        ("mail", mail.replace("copy_to = [\"s@a.test\"]", ""), "mail.copy_to: missing"),
+        ("mail", mail.replace("\"s@a.test\"", ""), "mail.copy_to: must be a list of 1 to 16"),
+        ("mail", mail.replace("v@a.test", "v@a.test>\\r\\nRCPT"), "mail.from: must be an address"),
+        ("mail", mail.replace("mail.test", "a b"), "mail.host: must be a host name"),
+        ("mail", format!("{mail}tls = \"off\""), "mail.tls: may be off only where"),
+        ("mail", format!("{mail}tls = \"maybe\""), "mail.tls: must be \"starttls\""),
+        ("mail", format!("{mail}user = \"v\""), "mail.password_file: missing"),
+        ("mail", format!("{mail}password_file = \"/p\""), "mail.user: missing"),
+        ("mail", format!("{mail}people = {{ \"a\" = \"b\" }}"), "mail.people: must be a table of"),
+        ("mail", format!("{mail}domain = \"a b\""), "mail.domain: must be a domain"),
+    ];
+    for (section, lines, expected) in table {
+        let error = parse(&with(section, &lines)).expect_err(&lines).to_string();
+        assert!(error.contains(expected), "{lines}\n  got  {error}\n  want {expected}");
+        assert!(!error.contains("hunter2") && !error.contains("1234"), "{error} quotes a secret");
+    }
+    let loopback = mail.replace("mail.test", "::1");
+    for (section, lines) in [
+        ("webhook", format!("{hook}\"http://127.0.0.1:8080/in\"")),
+        ("webhook", format!("{hook}\"http://[::1]/in\"")),
+        ("mail", format!("{loopback}tls = \"off\"\ngroups = {{ \"a\" = \"b@c.test\" }}")),
+    ] {
+        parse(&with(section, &lines)).expect(&lines);
     }
 }
 

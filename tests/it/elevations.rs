@@ -7,6 +7,7 @@ mod force;
 mod glass;
 mod life;
 mod model;
+mod notices;
 mod page;
 mod puppets;
 mod races;

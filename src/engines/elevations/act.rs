@@ -9,8 +9,8 @@ use super::definition::kinds;
 use super::keep::{CONTAINED, OVER, RESTORED, end};
 use super::request::check_emergency;
 use super::show::{Elevation, resource, visible};
-use super::unknown;
 use super::window::open_until;
+use super::{notify, unknown};
 use crate::audit::Field;
 use crate::crypto::hex;
 use crate::engines::identities::{LONG, Names, check_text};
@@ -19,7 +19,8 @@ use crate::store::elevations::{self as rows, ElevationRow};
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    ElevationEvent, ElevationId, ElevationState, IdentityId, RequestContext, UnixMillis, VaultId,
+    ElevationEvent, ElevationId, ElevationState, IdentityId, NoticeKind, RequestContext,
+    UnixMillis, VaultId,
 };
 use crate::vault::{
     Decision, FRESH, GOVERNS, Note, Operation, Resource, Subject, Verb, View, Vote, WRITES,
@@ -192,8 +193,13 @@ impl Change for Approve {
         };
         let factor = Some(factor.to_string());
         case.votes.push(Vote { factor, ..by.vote(true, step, ttl_s, &self.reason) });
-        if case.step().is_some() {
-            return case.write(by.ctx, tx, |row| row.ttl_s = ttl_s).await;
+        if let Some(turn) = case.step() {
+            case.write(by.ctx, tx, |row| row.ttl_s = ttl_s).await?;
+            if turn == step {
+                return Ok(());
+            }
+            let kind = NoticeKind::StepApproved;
+            return notify::elevation(by.ctx, tx, &case.found.row, kind).await;
         }
         let starts_at = row.starts_at.max(now);
         let over = starts_at.plus(WAITS)?;
@@ -403,6 +409,7 @@ impl Activate {
             ..running.row
         };
         tx.update(running.version, &prolonged).await?;
+        notify::elevation(by.ctx, tx, &prolonged, NoticeKind::Prolonged).await?;
         case.moves(by.ctx, tx, ElevationEvent::Confirm, |row| {
             row.activated_at = Some(now);
             row.ends_at = Some(now);

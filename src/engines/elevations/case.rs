@@ -1,6 +1,7 @@
 //! One elevation with all that its rules stand on, read in the commit that changes it.
 
 use super::definition::{RoleDefinition, current_step};
+use super::notify;
 use super::scope::{Resources, hash, stands_on};
 use super::unknown;
 use crate::error::{Error, Result};
@@ -108,7 +109,8 @@ impl Case {
             }
             change(row);
         })
-        .await
+        .await?;
+        notify::event(ctx, tx, &self.found.row, event).await
     }
 
     /// Writes it, by compare-and-set.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::unknown;
+use super::{notify, unknown};
 use crate::audit::Field;
 use crate::engines::tokens::{Left, end_made_under};
 use crate::error::{Error, Result};
@@ -117,7 +117,7 @@ async fn expire(ctx: &RequestContext, tx: &mut Tx, found: Versioned<ElevationRow
         ..row
     };
     tx.update(version, &expired).await?;
-    Ok(())
+    notify::event(ctx, tx, &expired, ElevationEvent::Expire).await
 }
 
 /// Ends an elevation in force; the worker goes on with what was made under it.
@@ -149,7 +149,9 @@ pub(super) async fn end_by(
         changed_by: ctx.actor(),
         ..row
     };
-    Ok(tx.update(version, &ended).await?)
+    let ended = tx.update(version, &ended).await?;
+    notify::event(ctx, tx, &ended.row, event).await?;
+    Ok(ended)
 }
 
 /// Ends what was made under an elevation that is over, and looks again until all of it is gone.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::RoleDefinition;
 use super::eligible::{Belonging, identity, in_group, is_enrolled, same_human};
+use super::notify;
 use super::roles::{ElevationRole, find, no_such_role, resource};
 use super::side::Side;
 use crate::engines::identities::Names;
@@ -14,7 +15,9 @@ use crate::error::{Error, Result};
 use crate::store::elevations::ElevationRoleRow;
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned, changers};
-use crate::types::{FactorKind, IdentityId, ObjectId, RequestContext, Segment, UnixMillis};
+use crate::types::{
+    FactorKind, IdentityId, NoticeKind, ObjectId, RequestContext, Segment, UnixMillis,
+};
 use crate::vault::{
     ADMINISTRATORS, Decision, FRESH, GOVERNS, Operation, Resource, Verb, View, is_active,
 };
@@ -199,7 +202,10 @@ impl Operation for ConfirmRole {
         } else {
             ElevationRoleRow { proposal: proposal.to_json()?, next_try: Some(effective), ..row }
         };
+        let applied = row.proposal.is_empty();
         let role = tx.update(found.version, &row).await?;
+        let kind = if applied { NoticeKind::RoleChanged } else { NoticeKind::RoleConfirmed };
+        notify::role(ctx, tx, &role.row, kind).await?;
         ElevationRole::of(tx, &mut Names::default(), role).await
     }
 }
@@ -261,6 +267,9 @@ impl Operation for ApplyRole {
             Err(_) => ElevationRoleRow { proposal: String::new(), next_try: None, ..found.row },
         };
         tx.update(found.version, &row).await?;
+        if stands.is_ok() {
+            notify::role(ctx, tx, &row, NoticeKind::RoleChanged).await?;
+        }
         Ok(stands)
     }
 }

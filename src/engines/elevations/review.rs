@@ -4,8 +4,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::act::{Acting, Change, Held};
+use super::notify;
 use crate::error::{Error, Result};
 use crate::store::{Needs, Tx};
+use crate::types::NoticeKind;
 use crate::vault::WRITES;
 
 /// What a review found.
@@ -104,6 +106,7 @@ impl Change for ReviewElevation {
             row.review = review;
             row.review_due = None;
         })
-        .await
+        .await?;
+        notify::elevation(by.ctx, tx, &case.found.row, NoticeKind::Reviewed).await
     }
 }

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::definition::RoleDefinition;
+use super::notify;
 use super::propose::Proposal;
 use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::elevations::{self as rows, ElevationRoleRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{Id, ObjectId, RequestContext, ResourceName, Segment};
+use crate::types::{Id, NoticeKind, ObjectId, RequestContext, ResourceName, Segment};
 use crate::vault::{Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View};
 
 /// Names that stand for something else among the resources of this noun.
@@ -185,7 +186,7 @@ impl Operation for PutRole {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         put: &Put,
         _: &Decision,
@@ -198,6 +199,11 @@ impl Operation for PutRole {
                 found.ok_or_else(no_such_role)?
             }
         };
+        if put.changes {
+            let proposed = !role.row.proposal.is_empty();
+            let kind = if proposed { NoticeKind::RoleProposed } else { NoticeKind::RoleCreated };
+            notify::role(ctx, tx, &role.row, kind).await?;
+        }
         Ok((ElevationRole::of(tx, &mut Names::default(), role).await?, put.changes))
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod logins;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod program;
+pub(crate) mod receiver;
 pub(crate) mod recovery;
 pub(crate) mod restored;
 pub(crate) mod softhsm;

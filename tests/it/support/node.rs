@@ -145,6 +145,7 @@ impl Fixture {
             checkpoint: Duration::from_millis(200),
             limits: strongroom::grpc::Settings::default(),
             crl_url: None,
+            sinks: vec![],
         };
         let (key_pem, request) = csr();
         let founding = Founding {

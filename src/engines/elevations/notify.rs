@@ -1,0 +1,287 @@
+//! Tells whom it concerns what became of an elevation or a role, in the commit that makes it so.
+//!
+//! Who is told of what stands in one table, [`crate::types::NOTICES`]. What takes rights away never
+//! fails because somebody cannot be told: a row that is not what was sealed is an alarm then. What
+//! gives rights does: nobody breaks the glass unseen.
+
+use super::definition::{RoleDefinition, Step, current_step};
+use super::propose::Proposal;
+use super::review::Review;
+use super::scope::Resources;
+use crate::engines::identities::Names;
+use crate::error::{Error, Result};
+use crate::store::elevations::{ElevationRoleRow, ElevationRow};
+use crate::store::identities::{self, GroupRow, IdentityRow};
+use crate::store::{Tx, Versioned};
+use crate::types::{
+    Audience, ElevationEvent, ElevationId, GroupId, NoticeKind, Owner, RequestContext, UnixMillis,
+};
+use crate::vault::{ADMINISTRATORS, ElevationScope, NoticeFacts, Recipients, Vote, post_notice};
+
+/// Members of a group that are named one by one; the first by name. Larger ones have an address of
+/// their own.
+const MEMBERS: i64 = 200;
+
+/// What a notice is about.
+struct Matter {
+    definition: RoleDefinition,
+    requester: Option<IdentityRow>,
+    owners: Vec<Owner>,
+    /// Steps whose approvers are told.
+    steps: Vec<Step>,
+}
+
+/// Tells of an event of the table of transitions; of those that lead on to another at once, nothing.
+pub(super) async fn event(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    row: &ElevationRow,
+    event: ElevationEvent,
+) -> Result<()> {
+    let prolongs = ElevationScope::read(&row.scope)?.extends.is_some();
+    let kind = match event {
+        ElevationEvent::Submit => NoticeKind::Requested,
+        ElevationEvent::BreakGlass => NoticeKind::EmergencyRequested,
+        ElevationEvent::Complete => NoticeKind::Approved,
+        ElevationEvent::Deny => NoticeKind::Denied,
+        ElevationEvent::Withdraw => NoticeKind::Withdrawn,
+        ElevationEvent::Expire => NoticeKind::Expired,
+        ElevationEvent::Fail => NoticeKind::ActivationFailed,
+        ElevationEvent::Revoke => NoticeKind::Revoked,
+        // Of one that prolongs another, that other is what is told.
+        ElevationEvent::Confirm | ElevationEvent::End if prolongs => return Ok(()),
+        ElevationEvent::Confirm if row.review_due.is_some() => NoticeKind::EmergencyActivated,
+        ElevationEvent::Confirm => NoticeKind::Activated,
+        ElevationEvent::End => NoticeKind::Ended,
+        ElevationEvent::Activate => return Ok(()),
+    };
+    let told = elevation(ctx, tx, row, kind).await;
+    match told {
+        Err(Error::Tampered { .. } | Error::Internal) if row.state.is_over() => {
+            tracing::error!(alarm = true, elevation = %row.id, %kind, "nobody could be told");
+            Ok(())
+        }
+        told => told,
+    }
+}
+
+/// Tells of an elevation.
+pub(super) async fn elevation(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    row: &ElevationRow,
+    kind: NoticeKind,
+) -> Result<()> {
+    let (facts, recipients) = describe(tx, row, kind, &row.changed_by).await?;
+    post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
+}
+
+/// Describes an elevation as it is, and who is to be told of it.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none; what the store answers.
+pub async fn describe_elevation(
+    tx: &mut Tx,
+    id: ElevationId,
+    kind: NoticeKind,
+) -> Result<(NoticeFacts, Vec<Recipients>)> {
+    let found = tx.lookup::<ElevationRow>(&id).await?.ok_or_else(super::unknown)?;
+    describe(tx, &found.row, kind, &found.row.changed_by).await
+}
+
+async fn describe(
+    tx: &mut Tx,
+    row: &ElevationRow,
+    kind: NoticeKind,
+    by: &str,
+) -> Result<(NoticeFacts, Vec<Recipients>)> {
+    let missing = |what| move || Error::internal(what);
+    let role = tx.lookup::<ElevationRoleRow>(&row.role).await?;
+    let role = role.ok_or_else(missing("an elevation without its role"))?;
+    let requester = tx.lookup::<IdentityRow>(&row.identity).await?;
+    let requester = requester.ok_or_else(missing("an elevation of nobody"))?.row;
+    let (scope, votes) = (ElevationScope::read(&row.scope)?, Vote::read_all(&row.votes)?);
+    let definition = RoleDefinition::read(&role.row.definition)?;
+    let owners = Resources::read(tx, &scope.resources).await?.owners.into_iter().flatten();
+    let owners: Vec<_> = owners.map(|owned| owned.owner).collect();
+    let given = |step| {
+        let of = votes.iter().filter(|vote| vote.approves && vote.step == step).count();
+        u32::try_from(of).unwrap_or(u32::MAX)
+    };
+    let given: Vec<_> = (0..definition.steps.len()).map(given).collect();
+    let step = current_step(definition.steps.iter().map(|step| step.approvals), &given);
+    let steps = step.and_then(|step| definition.steps.get(step)).cloned().into_iter().collect();
+    let mut names = Names::default();
+    let facts = NoticeFacts {
+        by: names.actor(tx, by).await?,
+        role: role.row.name.to_string(),
+        requester: requester.name.to_string(),
+        approved_by: voters(tx, &mut names, &votes, true).await?,
+        denied_by: voters(tx, &mut names, &votes, false).await?,
+        step: step.map(|step| step.saturating_add(1)),
+        break_glass: definition.break_glass,
+        ..facts_of(row, scope)?
+    };
+    let matter = Matter { definition, requester: Some(requester), owners, steps };
+    let recipients = matter.recipients(tx, kind).await?;
+    Ok((facts, recipients))
+}
+
+/// What a row says by itself.
+fn facts_of(row: &ElevationRow, scope: ElevationScope) -> Result<NoticeFacts> {
+    let text = |at: UnixMillis| at.to_string();
+    let review = Review::read(&row.review)?;
+    Ok(NoticeFacts {
+        elevation: row.id.to_string(),
+        state: row.state.to_string(),
+        why: row.why.clone(),
+        resources: scope.resources,
+        actions: scope.actions,
+        reason: scope.reason,
+        ticket: scope.ticket,
+        ttl_s: row.ttl_s,
+        requested_at: Some(text(row.requested_at)),
+        starts_at: Some(text(row.starts_at)),
+        activated_at: row.activated_at.map(text),
+        ends_at: row.ends_at.map(text),
+        extends: scope.extends.unwrap_or_default(),
+        standing: scope.standing,
+        review_due: row.review_due.map(text),
+        verdict: review.as_ref().map_or("", |review| review.verdict.as_str()).to_owned(),
+        review: review.map(|review| review.note).unwrap_or_default(),
+        ..NoticeFacts::default()
+    })
+}
+
+async fn voters(
+    tx: &mut Tx,
+    names: &mut Names,
+    votes: &[Vote],
+    approves: bool,
+) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for vote in votes.iter().filter(|vote| vote.approves == approves) {
+        found.push(names.actor(tx, &vote.by).await?);
+    }
+    Ok(found)
+}
+
+/// Tells of a role: what it says, or is to say.
+pub(super) async fn role(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    row: &ElevationRoleRow,
+    kind: NoticeKind,
+) -> Result<()> {
+    let mut names = Names::default();
+    let proposal = Proposal::read(&row.proposal)?;
+    let said = RoleDefinition::read(&row.definition)?;
+    let wanted = proposal.as_ref().map_or(&said, |proposal| &proposal.definition);
+    let facts = NoticeFacts {
+        role: row.name.to_string(),
+        by: names.actor(tx, &ctx.actor()).await?,
+        resources: wanted.resources.clone(),
+        actions: wanted.actions.clone(),
+        reason: wanted.purpose.clone(),
+        break_glass: wanted.break_glass,
+        standing: wanted.standing,
+        starts_at: row.next_try.map(|at| at.to_string()),
+        detail: wanted.to_json()?,
+        ..NoticeFacts::default()
+    };
+    // Who approved and reviewed until now is told as well as who is to.
+    let mut definition = said.clone();
+    definition.reviewer_groups.extend(wanted.reviewer_groups.iter().cloned());
+    let steps = said.steps.iter().chain(&wanted.steps).cloned().collect();
+    let matter = Matter { definition, requester: None, owners: Vec::new(), steps };
+    let recipients = matter.recipients(tx, kind).await?;
+    post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
+}
+
+impl Matter {
+    async fn recipients(&self, tx: &mut Tx, kind: NoticeKind) -> Result<Vec<Recipients>> {
+        let mut all = Vec::new();
+        for audience in kind.audiences() {
+            match audience {
+                Audience::Requester => match &self.requester {
+                    Some(who) if who.kind.is_machine() => owner(tx, who.owner, &mut all).await?,
+                    Some(who) => add(&mut all, None, vec![who.name.to_string()]),
+                    None => {}
+                },
+                Audience::Owners => self.owners(tx, &mut all).await?,
+                Audience::Approvers => {
+                    for step in &self.steps {
+                        groups(tx, &step.groups, &mut all).await?;
+                        if step.owners {
+                            self.owners(tx, &mut all).await?;
+                        }
+                    }
+                }
+                Audience::Reviewers => {
+                    groups(tx, &self.definition.reviewer_groups, &mut all).await?;
+                }
+                Audience::Administrators => {
+                    groups(tx, &[ADMINISTRATORS.to_owned()], &mut all).await?;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    async fn owners(&self, tx: &mut Tx, all: &mut Vec<Recipients>) -> Result<()> {
+        for one in &self.owners {
+            owner(tx, *one, all).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds people, unless they are there.
+fn add(all: &mut Vec<Recipients>, group: Option<String>, people: Vec<String>) {
+    let one = Recipients { group, people };
+    if !all.contains(&one) {
+        all.push(one);
+    }
+}
+
+async fn owner(tx: &mut Tx, owner: Owner, all: &mut Vec<Recipients>) -> Result<()> {
+    match owner {
+        Owner::Identity(id) => {
+            if let Some(found) = tx.lookup::<IdentityRow>(&id).await? {
+                add(all, None, vec![found.row.name.to_string()]);
+            }
+            Ok(())
+        }
+        Owner::Group(id) => match tx.lookup::<GroupRow>(&id).await? {
+            Some(found) => group(tx, &found, all).await,
+            None => Ok(()),
+        },
+    }
+}
+
+async fn groups(tx: &mut Tx, names: &[String], all: &mut Vec<Recipients>) -> Result<()> {
+    for name in names {
+        let name = name.parse().map_err(Error::internal)?;
+        if let Some(found) = identities::group_named(tx, &name).await? {
+            group(tx, &found, all).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn group(tx: &mut Tx, found: &Versioned<GroupRow>, all: &mut Vec<Recipients>) -> Result<()> {
+    let people = members(tx, found.row.id).await?;
+    add(all, Some(found.row.name.to_string()), people);
+    Ok(())
+}
+
+/// Names the humans of a group: machines read no notices.
+async fn members(tx: &mut Tx, group: GroupId) -> Result<Vec<String>> {
+    let mut people = Vec::new();
+    for member in identities::members_after(tx, group, "", MEMBERS).await? {
+        let found = tx.lookup::<IdentityRow>(&member.row.identity_id).await?;
+        let human = found.filter(|found| !found.row.kind.is_machine());
+        people.extend(human.map(|found| found.row.name.to_string()));
+    }
+    Ok(people)
+}
