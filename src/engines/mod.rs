@@ -11,5 +11,6 @@ pub mod identities;
 pub mod leases;
 pub mod pki;
 pub mod records;
+pub mod secrets;
 pub mod system;
 pub mod tokens;

@@ -14,6 +14,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("lifecycle_keeper", "identities.tell-end"),
     ("lifecycle_keeper", "identities.end-login"),
     ("crl_keeper", "pki.sign-crl"),
+    ("secret_keeper", "secrets.purge"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
     ("listener", "system.issue-listener"),

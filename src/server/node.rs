@@ -22,7 +22,9 @@ use crate::store::{BatchCodec, Location, Reader, RowSealer, Store};
 use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
-use crate::workers::{self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, TokenReaper};
+use crate::workers::{
+    self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, SecretKeeper, TokenReaper,
+};
 use crate::{grpc, http};
 
 /// How long what runs may take to end where nobody says otherwise.
@@ -247,6 +249,8 @@ fn start_workers(
     workers::start(elevations, vault, standing, tasks);
     let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
     workers::start(lifecycles, vault, standing, tasks);
+    let secrets = SecretKeeper::new(vault.clone(), reader.clone());
+    workers::start(secrets, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

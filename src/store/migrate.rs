@@ -33,6 +33,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0004_identities.sql"),
         include_str!("../../migrations/postgres/0004_identities.sql"),
     ),
+    (
+        6,
+        include_str!("../../migrations/sqlite/0006_secrets.sql"),
+        include_str!("../../migrations/postgres/0006_secrets.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

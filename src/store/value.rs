@@ -4,8 +4,8 @@ use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern, Segment,
-    Tier, UnixMillis, VaultId,
+    InvitationState, Kind, ObjectId, Owner, RecoveryState, ResourceName, ResourcePattern,
+    SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -186,6 +186,8 @@ text_columns!(
     InvitationState,
     RecoveryState,
     ElevationState,
+    SecretPath,
+    SecretState,
 );
 
 /// Makes the parameters of a statement.

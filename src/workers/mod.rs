@@ -5,6 +5,7 @@ mod crl_keeper;
 mod elevation_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
+mod secret_keeper;
 mod token_reaper;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ pub use crl_keeper::CrlKeeper;
 pub use elevation_keeper::ElevationKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
+pub use secret_keeper::SecretKeeper;
 pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};
