@@ -81,6 +81,9 @@ async fn get(session: &Session, args: &Get) -> Outcome {
         .call(request, async |wire, request| Client::new(wire).get_secret(request).await)
         .await?;
     let value = Zeroizing::new(std::mem::take(&mut given.value));
+    if !given.masked.is_empty() {
+        note(&format!("masked: {}", given.masked.join(", ")));
+    }
     let value = match &args.field {
         Some(field) => field_of(&value, given.json, field)?,
         None => value,
@@ -109,6 +112,7 @@ fn shown_json(args: &Get, given: &GetSecretResponse, value: &[u8]) -> Value {
         "version": given.version,
         "created_at_ms": given.created_at_ms,
         "expires_at_ms": given.expires_at_ms,
+        "masked": given.masked,
     });
     let (key, value) = match (given.json && args.field.is_none(), std::str::from_utf8(value)) {
         (true, _) => ("value", serde_json::from_slice(value).unwrap_or(Value::Null)),

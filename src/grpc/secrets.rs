@@ -58,6 +58,7 @@ impl SecretService for Secrets {
             version: given.row.version,
             created_at_ms: given.row.created_at.0,
             expires_at_ms: ms(given.row.expires_at),
+            masked: given.masked.clone(),
         }))
     }
 

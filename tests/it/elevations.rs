@@ -1,6 +1,7 @@
 //! Elevations at the real socket: asked for, approved by others, in force for a time.
 
 mod ages;
+mod exposure;
 mod factors;
 mod force;
 mod glass;

@@ -2,6 +2,7 @@
 
 mod life;
 mod lists;
+mod masks;
 mod owners;
 mod races;
 mod refusals;

@@ -3,7 +3,7 @@
 use crate::crypto::{Encoder, sha256};
 use crate::error::{Error, Result};
 use crate::store::identities::{group_named, identity_named};
-use crate::store::{SealedRow, Tx, Versioned, database, pki};
+use crate::store::{SealedRow, Tx, Versioned, database, pki, secrets};
 use crate::types::{
     ElevationId, IdentityId, ObjectId, Owner, ResourceName, Segment, UnixMillis, VaultId,
 };
@@ -119,6 +119,16 @@ impl Resources {
             }
             ("groups", Some(name)) => {
                 if let Some(row) = group_named(tx, &name).await? {
+                    self.note(&row);
+                }
+            }
+            ("secrets", Some(_)) => {
+                if let Ok(path) = path.parse()
+                    && let Some(row) = secrets::secret_named(tx, &path).await?
+                {
+                    // It may have come to its owner by the last change: not earlier, in doubt.
+                    let (owner, since) = (Owner::Identity(row.row.owner), row.row.changed_at);
+                    found = Some(Owned { owner, since, by: row.row.changed_by.clone() });
                     self.note(&row);
                 }
             }

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::find::{Found, decided, gone, readable, resource};
+use super::mask::{Hashes, mask};
 use super::sealing::open;
 use crate::audit::Field;
 use crate::error::{Error, Result};
@@ -61,8 +62,10 @@ pub struct GetSecret {
 pub struct Given {
     /// Its version.
     pub row: SecretVersionRow,
-    /// The value.
+    /// The value, without what the grant hides.
     pub value: SecretBytes,
+    /// What that is, each `FIELD=HOW`.
+    pub masked: Vec<String>,
 }
 
 /// What is given, and what is to be noted of it.
@@ -102,12 +105,25 @@ impl Verb for GetSecret {
             .boxed()
         });
         let (secret, row, message) = read.await?;
+        let masks = decision.verdict.obligations.masks.as_slice();
+        if !masks.is_empty() && !row.is_json {
+            return Err(Error::precondition(
+                "your grant masks fields of JSON values; this is none, so it is not given at all",
+            ));
+        }
         let opened = open(view, &secret, &row, &message).await?;
+        let value = if masks.is_empty() {
+            opened.plaintext
+        } else {
+            let hashes = Hashes { key: view.keyring().mask_key()?, secret: id };
+            mask(&opened.plaintext, masks, &hashes)?
+        };
+        let masked = masks.iter().map(ToString::to_string).collect();
         let read = last_read(view.identity()?, &row, now);
         Ok(Opened {
             news: self.reads.is_news(id, read),
             exposes: decision.under().is_some() && row.exposed_at.is_none(),
-            given: Arc::new(Given { row, value: opened.plaintext }),
+            given: Arc::new(Given { row, value, masked }),
             used: opened.used,
             read,
         })
@@ -115,7 +131,8 @@ impl Verb for GetSecret {
 
     fn note(&self, it: &Opened, note: &mut Note) {
         note.keys.extend(it.used.iter().cloned());
-        note.private.push((Field::Detail, format!("version {}", it.read.version)));
+        let masked = if it.given.masked.is_empty() { "" } else { ", masked" };
+        note.private.push((Field::Detail, format!("version {}{masked}", it.read.version)));
     }
 }
 

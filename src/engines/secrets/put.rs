@@ -19,7 +19,7 @@ use crate::types::{
     ElevationId, Id, IdentityId, IdentityName, ObjectId, RequestContext, SecretPath, SecretState,
     UnixMillis,
 };
-use crate::vault::{Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
+use crate::vault::{Claimed, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
 
 /// How many versions of a secret keep their value, where nobody said otherwise.
 const MAX_VERSIONS: i64 = 10;
@@ -59,6 +59,41 @@ pub struct NewVersion {
     secret: SecretRow,
     row: SecretVersionRow,
     sealed: SealedValue,
+}
+
+/// What becomes of a call that writes a version.
+#[derive(Debug)]
+pub enum Writing {
+    /// It writes one.
+    New(Box<NewVersion>),
+    /// An earlier try wrote this one: nothing was sealed for another.
+    Before(String),
+}
+
+impl Writing {
+    pub(super) fn note(&self, note: &mut Note) {
+        match self {
+            Self::New(new) => new.note(note),
+            Self::Before(_) => {}
+        }
+    }
+
+    pub(super) fn made(&self) -> String {
+        match self {
+            Self::New(new) => new.row.version.to_string(),
+            Self::Before(made) => made.clone(),
+        }
+    }
+
+    pub(super) async fn store(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Written> {
+        match self {
+            Self::New(new) => new.store(ctx, tx).await,
+            // The claim found the earlier try once more, unless it was over meanwhile.
+            Self::Before(_) => Err(Error::Conflict(
+                "what an earlier try wrote is forgotten; look, and repeat with another key".into(),
+            )),
+        }
+    }
 }
 
 /// What a version is made of besides its value.
@@ -107,18 +142,14 @@ impl NewVersion {
         Ok(Self { found, secret, row, sealed })
     }
 
-    pub(super) fn note(&self, note: &mut Note) {
+    fn note(&self, note: &mut Note) {
         note.keys.extend(self.sealed.used().iter().cloned());
         note.private.push((Field::Detail, format!("version {}", self.row.version)));
     }
 
-    pub(super) fn made(&self) -> String {
-        self.row.version.to_string()
-    }
-
     /// Stores it, by a compare-and-set on which version is the newest; what is over the secret's
     /// number of versions is destroyed in the same commit.
-    pub(super) async fn store(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Written> {
+    async fn store(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Written> {
         let (id, version) = (self.secret.id, self.row.version);
         let head =
             SecretHeadRow { id, newest: version, changed_at: ctx.now, changed_by: ctx.actor() };
@@ -222,7 +253,7 @@ impl PutSecret {
 #[async_trait]
 impl Verb for PutSecret {
     const ACTION: &'static str = "secrets.put";
-    type Prepared = NewVersion;
+    type Prepared = Writing;
     type Output = Written;
 
     /// It stands on the owner as well: nothing is written for one who is not active.
@@ -245,7 +276,10 @@ impl Verb for PutSecret {
         Ok(vec![read.await?])
     }
 
-    async fn prepare(&self, view: &View, decision: &Decision) -> Result<NewVersion> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Writing> {
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok(Writing::Before(before));
+        }
         let (found, secret) = match decision.resource()?.id.map(ObjectId) {
             Some(id) => {
                 let found = self.found(view, id).await?;
@@ -255,10 +289,11 @@ impl Verb for PutSecret {
             None => (None, self.fresh(view).await?),
         };
         let origin = Origin { expires_at: self.end(view, decision)?, ..Origin::default() };
-        NewVersion::seal(view, found, secret, &self.value, origin).await
+        let new = NewVersion::seal(view, found, secret, &self.value, origin).await?;
+        Ok(Writing::New(Box::new(new)))
     }
 
-    fn note(&self, it: &NewVersion, note: &mut Note) {
+    fn note(&self, it: &Writing, note: &mut Note) {
         it.note(note);
     }
 
@@ -266,7 +301,7 @@ impl Verb for PutSecret {
         self.retry.as_ref()
     }
 
-    fn made(&self, it: &NewVersion) -> String {
+    fn made(&self, it: &Writing) -> String {
         it.made()
     }
 
@@ -290,7 +325,7 @@ impl Operation for PutSecret {
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
-        it: &NewVersion,
+        it: &Writing,
         _: &Decision,
     ) -> Result<Written> {
         it.store(ctx, tx).await

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use super::find::{
     Found, decided, gone, owner_of, readable, require_active, resource_to_write, stale,
 };
-use super::put::{NewVersion, Origin, Written, again};
+use super::put::{NewVersion, Origin, Writing, Written, again};
 use super::sealing::open;
 use super::value::SecretValue;
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::keyring::KeyUse;
 use crate::store::secrets;
 use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, SecretPath};
-use crate::vault::{Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
+use crate::vault::{Claimed, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
 
 /// Gives a version's value again. What is written is as exposed, and ends as early, as that was.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub struct RollbackSecret {
 #[async_trait]
 impl Verb for RollbackSecret {
     const ACTION: &'static str = "secrets.rollback";
-    type Prepared = (NewVersion, Vec<KeyUse>);
+    type Prepared = (Writing, Vec<KeyUse>);
     type Output = Written;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
@@ -40,6 +40,9 @@ impl Verb for RollbackSecret {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared> {
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok((Writing::Before(before), Vec::new()));
+        }
         if self.to < 1 {
             return Err(Error::invalid("name the version to go back to, from 1 on"));
         }
@@ -69,7 +72,7 @@ impl Verb for RollbackSecret {
             exposed: version.exposed_at.map(|at| (at, version.exposed_under)),
         };
         let new = NewVersion::seal(view, Some(found), secret, &value, origin).await?;
-        Ok((new, opened.used))
+        Ok((Writing::New(Box::new(new)), opened.used))
     }
 
     fn note(&self, (new, used): &Self::Prepared, note: &mut Note) {
