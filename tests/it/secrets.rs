@@ -1,5 +1,6 @@
 //! Secrets at the real socket, on both stores.
 
+mod crash;
 mod life;
 mod lists;
 mod masks;
