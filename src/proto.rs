@@ -124,6 +124,8 @@ mod tests {
                 "strongroom.v1.MakeRecoveryCodesResponse.codes",
                 "strongroom.v1.VerifyFactorRequest.code",
                 "strongroom.v1.IssueCertificateResponse.private_key_pem",
+                "strongroom.v1.PutSecretRequest.value",
+                "strongroom.v1.GetSecretResponse.value",
                 "strongroom.v1.CreateTokenResponse.bearer",
                 "strongroom.v1.MintTokenResponse.bearer",
             ],

@@ -17,6 +17,7 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::secrets::SecretCommand;
 use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 
@@ -88,6 +89,9 @@ pub enum ClientCommand {
     /// Say who may do what
     #[command(subcommand)]
     Grant(GrantCommand),
+    /// Keep secrets in versions
+    #[command(subcommand)]
+    Secret(SecretCommand),
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),

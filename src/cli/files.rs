@@ -20,18 +20,30 @@ const MOST_KEYS: usize = 256;
 
 /// Reads a file of text, or standard input for `-`.
 pub(crate) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
+    let mut bytes = read_bytes(path)?;
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(Failure::usage(format!("{} cannot be read: it is no text", path.display())))
+        }
+    }
+}
+
+/// Reads a file, or standard input for `-`.
+pub(super) fn read_bytes(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     let failed =
         |error: &io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
-    let mut text = Zeroizing::new(String::new());
+    let mut bytes = Zeroizing::new(Vec::new());
     let source: Box<dyn Read> = if path.as_os_str() == "-" {
         Box::new(io::stdin().lock())
     } else {
         Box::new(File::open(path).map_err(|error| failed(&error))?)
     };
-    let read = source.take(MOST_BYTES + 1).read_to_string(&mut text);
+    let read = source.take(MOST_BYTES + 1).read_to_end(&mut bytes);
     let read = read.map_err(|error| failed(&error))?;
     if u64::try_from(read).is_ok_and(|read| read <= MOST_BYTES) {
-        Ok(text)
+        Ok(bytes)
     } else {
         Err(Failure::usage(format!("{} is larger than {MOST_BYTES} bytes", path.display())))
     }
@@ -117,7 +129,12 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Outcome<T> {
 
 /// Writes a new file that only its owner can read; one that exists is left alone.
 pub(super) fn write_private(path: &Path, text: &str) -> Outcome {
-    write_new(path, text.as_bytes(), 0o600)
+    write_private_bytes(path, text.as_bytes())
+}
+
+/// As [`write_private`], for what may be no text.
+pub(super) fn write_private_bytes(path: &Path, bytes: &[u8]) -> Outcome {
+    write_new(path, bytes, 0o600)
 }
 
 /// Writes a new file that everybody can read; one that exists is left alone.

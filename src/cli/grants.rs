@@ -9,8 +9,8 @@ use super::session::{Session, collect, idempotency_key, must};
 use super::span::{Span, seconds_or_default, show_seconds};
 use crate::proto::grant_service_client::GrantServiceClient as Client;
 use crate::proto::{
-    AddGrantRequest, Conditions, GetGrantRequest, Grant, ListGrantsRequest, RemoveGrantRequest,
-    add_grant_request, grant, list_grants_request,
+    AddGrantRequest, Conditions, GetGrantRequest, Grant, ListGrantsRequest, Mask,
+    RemoveGrantRequest, add_grant_request, grant, list_grants_request,
 };
 
 /// `strongroom grant …`
@@ -64,6 +64,15 @@ pub struct Add {
     /// The longest life of what is issued under it.
     #[arg(long, value_name = "SPAN")]
     max_ttl: Option<Span>,
+    /// Fields of JSON secrets that are hidden, like 'card=last4,email=hash,ssn=drop'; also redact.
+    #[arg(long, value_name = "FIELD=HOW", value_delimiter = ',', value_parser = mask)]
+    mask: Vec<Mask>,
+}
+
+/// Reads `FIELD=HOW`.
+fn mask(text: &str) -> Result<Mask, String> {
+    let (field, how) = text.rsplit_once('=').ok_or("a mask is FIELD=HOW")?;
+    Ok(Mask { field: field.to_owned(), how: how.to_owned() })
 }
 
 /// What `grant list` takes.
@@ -125,6 +134,7 @@ async fn add(session: &Session, args: &Add) -> Outcome {
             networks: args.network.clone(),
             max_ttl_s: seconds_or_default(args.max_ttl),
             not_before_ms: 0,
+            masks: args.mask.clone(),
         }),
         reason: args.reason.clone(),
         ticket: args.ticket.clone(),
@@ -177,6 +187,7 @@ fn subject_of(grant: &Grant) -> String {
 
 fn text(grant: &Grant) -> String {
     let conditions = grant.conditions.clone().unwrap_or_default();
+    let masks = conditions.masks.iter().map(|mask| format!("{}={}", mask.field, mask.how));
     let max_ttl = match conditions.max_ttl_s {
         0 => String::new(),
         seconds => show_seconds(seconds),
@@ -189,6 +200,7 @@ fn text(grant: &Grant) -> String {
         ("from networks", conditions.networks.join(", ")),
         ("not before", time(conditions.not_before_ms)),
         ("longest life", max_ttl),
+        ("masked", masks.collect::<Vec<_>>().join(", ")),
         ("reason", grant.reason.clone()),
         ("ticket", grant.ticket.clone()),
         ("given", by(grant.created_at_ms, &grant.created_by)),

@@ -20,6 +20,7 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod secrets;
 mod session;
 mod span;
 mod system;
@@ -89,6 +90,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Db(command) => database::run(&session()?, command).await,
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
+        ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

@@ -12,5 +12,6 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod secrets;
 pub mod system;
 pub mod tokens;

@@ -4,6 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use prost::Message;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::types::UnixMillis;
@@ -25,7 +26,11 @@ pub(super) fn span(what: &'static str, seconds: i64) -> Result<Option<Duration>>
 
 /// Reads the idempotency key of a request, bound to all of it.
 pub(super) fn retry<M: Message>(key: &str, request: &M) -> Result<Option<RetryKey>> {
-    RetryKey::parse(key, &request.encode_to_vec())
+    if key.is_empty() {
+        return Ok(None);
+    }
+    // A request may hold a secret.
+    RetryKey::parse(key, &Zeroizing::new(request.encode_to_vec()))
 }
 
 /// Shows a moment that may be never.

@@ -12,7 +12,7 @@ use crate::policy;
 use crate::proto::grant_service_server::GrantService;
 use crate::proto::{
     AddGrantRequest, AddGrantResponse, Conditions, GetGrantRequest, GetGrantResponse, Grant,
-    ListGrantsRequest, ListGrantsResponse, RemoveGrantRequest, RemoveGrantResponse,
+    ListGrantsRequest, ListGrantsResponse, Mask, RemoveGrantRequest, RemoveGrantResponse,
     add_grant_request, grant, list_grants_request,
 };
 use crate::types::UnixMillis;
@@ -94,7 +94,9 @@ fn terms(given: &Conditions) -> Result<Terms, Error> {
         from if from > 0 => Some(UnixMillis(from)),
         _ => return Err(Error::invalid("not_before_ms must not be negative")),
     };
-    Ok(Terms { not_before, conditions: policy::Conditions { sources, max_ttl_s } })
+    let mask = |one: &Mask| policy::Mask::parse(&one.field, &one.how);
+    let masks = given.masks.iter().map(mask).collect::<Result<_, _>>()?;
+    Ok(Terms { not_before, conditions: policy::Conditions { sources, max_ttl_s, masks } })
 }
 
 fn list(request: ListGrantsRequest) -> Result<ListGrants, Error> {
@@ -115,7 +117,7 @@ fn list(request: ListGrantsRequest) -> Result<ListGrants, Error> {
 
 fn shown(described: DescribedGrant) -> Grant {
     let DescribedGrant { grant: row, to, terms, created_by, ended_by, last_used_at } = described;
-    let policy::Conditions { sources, max_ttl_s } = terms.conditions;
+    let policy::Conditions { sources, max_ttl_s, masks } = terms.conditions;
     Grant {
         id: row.id.to_string(),
         subject: Some(match to {
@@ -128,6 +130,10 @@ fn shown(described: DescribedGrant) -> Grant {
             networks: sources.iter().map(ToString::to_string).collect(),
             max_ttl_s: max_ttl_s.map_or(0, |most| i64::try_from(most).unwrap_or(i64::MAX)),
             not_before_ms: ms(terms.not_before),
+            masks: masks
+                .into_iter()
+                .map(|mask| Mask { field: mask.field, how: mask.how.as_str().to_owned() })
+                .collect(),
         }),
         reason: row.reason,
         ticket: row.ticket,

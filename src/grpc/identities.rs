@@ -263,6 +263,7 @@ fn holdings(held: Holdings) -> GetHoldingsResponse {
         credentials: counted.collect(),
         leases: leases.collect(),
         owned: held.owned,
+        secrets: held.secrets,
         grants: held.grants,
         partial: held.partial,
     }

@@ -16,6 +16,7 @@ mod lifecycles;
 mod login;
 mod pki;
 mod records;
+mod secrets;
 mod serve;
 mod status;
 mod system;

@@ -19,6 +19,7 @@ use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
+use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
@@ -36,6 +37,7 @@ use crate::proto::identity_service_server::IdentityServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
+use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
 use crate::telemetry::Metrics;
@@ -154,6 +156,8 @@ pub async fn serve(
     let pki = pki.max_decoding_message_size(most);
     let factors = Factors(gate.clone());
     let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
+    let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
+    let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
@@ -162,7 +166,7 @@ pub async fn serve(
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
-    let health = health.with(&tokens).with(&factors).with(&elevations);
+    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -180,6 +184,7 @@ pub async fn serve(
         .add_service(pki)
         .add_service(database)
         .add_service(leases)
+        .add_service(secrets)
         .add_service(tokens)
         .add_service(elevations)
         .add_service(factors)

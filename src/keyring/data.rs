@@ -3,6 +3,8 @@
 //! The data key's wrap is bound to owner and key; the message to its place only, so that a
 //! transfer to another owner wraps the data key again and leaves the message alone.
 
+use std::sync::Arc;
+
 use super::cache::Find;
 use super::identity::{DataWrapKey, NewKey, moved, subject};
 use super::master::{KEY_BYTES, fresh_key};
@@ -14,9 +16,11 @@ use crate::store::{Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
 
 /// First byte of a blob: the layout that follows.
-const LAYOUT: u8 = 1;
+pub(super) const LAYOUT: u8 = 1;
 /// Length of a wrapped data key, in bytes.
 const WRAP_BYTES: usize = KEY_BYTES + OVERHEAD_BYTES;
+/// Length of what stands before the message: layout and wrap.
+pub(super) const PART_BYTES: usize = 1 + WRAP_BYTES;
 /// Stands for owner and key in the message's associated data.
 const DATA_KEY: Subject<'static> = Subject::Label("data");
 
@@ -46,10 +50,34 @@ pub struct SealedValue {
     keyring: Keyring,
 }
 
+/// The owner's key that something was sealed under.
 #[derive(Debug, Clone)]
-enum KeyRef {
+pub(super) enum KeyRef {
     New(Box<NewKey>),
     Known(RowRef, Id, KeyOwner),
+}
+
+impl KeyRef {
+    /// Inserts the key if it is new, or makes sure that it is still active.
+    pub(super) async fn store(&self, keyring: &Keyring, tx: &mut Tx) -> error::Result<Id> {
+        match self {
+            Self::New(new) => {
+                new.store(tx).await?;
+                Ok(new.row.id)
+            }
+            Self::Known(fence, id, owner) => {
+                let row = tx.lookup::<IdentityKeyRow>(id).await?;
+                let stands = row.is_some_and(|row| {
+                    row.version == fence.version && row.row.state == KeyState::Active
+                });
+                if !stands {
+                    keyring.forget(*owner);
+                    return Err(moved());
+                }
+                Ok(*id)
+            }
+        }
+    }
 }
 
 /// What is to be written of a sealed value.
@@ -61,6 +89,18 @@ pub struct Stored<'a> {
     pub key_id: Id,
 }
 
+impl<'a> Stored<'a> {
+    /// Parts the blob into the wrap of its data key and the message, for who keeps them apart.
+    /// Joined again they are the blob.
+    ///
+    /// # Errors
+    /// [`error::Error::Internal`] for a blob that was cut off, which sealing excludes.
+    pub fn parts(&self) -> error::Result<(&'a [u8], &'a [u8])> {
+        let parted = self.blob.split_at_checked(PART_BYTES);
+        parted.ok_or_else(|| error::Error::internal("a blob without its message"))
+    }
+}
+
 impl SealedValue {
     /// Inserts the owner's key if it is new, or makes sure that it is still active, and gives the
     /// blob.
@@ -68,23 +108,8 @@ impl SealedValue {
     /// # Errors
     /// [`error::Error::Conflict`] when the owner's keys were changed meanwhile.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<Stored<'_>> {
-        match &self.key {
-            KeyRef::New(new) => {
-                new.store(tx).await?;
-                Ok(Stored { blob: &self.blob, key_id: new.row.id })
-            }
-            KeyRef::Known(fence, id, owner) => {
-                let row = tx.lookup::<IdentityKeyRow>(id).await?;
-                let stands = row.is_some_and(|row| {
-                    row.version == fence.version && row.row.state == KeyState::Active
-                });
-                if !stands {
-                    self.keyring.forget(*owner);
-                    return Err(moved());
-                }
-                Ok(Stored { blob: &self.blob, key_id: *id })
-            }
-        }
+        let key_id = self.key.store(&self.keyring, tx).await?;
+        Ok(Stored { blob: &self.blob, key_id })
     }
 
     /// Lists the keys that were used, for the record.
@@ -92,6 +117,13 @@ impl SealedValue {
     pub fn used(&self) -> &[KeyUse] {
         &self.used
     }
+}
+
+/// The key that new data of an owner goes under.
+pub(super) struct Target {
+    pub(super) wrap_key: Arc<DataWrapKey>,
+    pub(super) key: KeyRef,
+    pub(super) used: Vec<KeyUse>,
 }
 
 /// An opened value.
@@ -120,23 +152,33 @@ impl Keyring {
         now: UnixMillis,
     ) -> Result<SealedValue> {
         let open = self.open_state()?;
-        let found = self.find_key(&open, reader, Find::Current(owner)).await?;
-        let (blob, key, used) = if let Some((key, unwrapped)) = found {
-            let blob = seal_with(&open, &key, place, plaintext)?;
-            let used = unwrapped.into_iter().chain([key.used_for("encrypt")]).collect();
-            (blob, KeyRef::Known(key.row.fence(), key.row.row.id, owner), used)
-        } else {
-            let view = reader
-                .view(move |tx| Box::pin(async move { Ok(keys::newest_key(tx, owner).await?) }));
-            if view.await?.is_some() {
-                return Err(KeyringError::NoKey);
-            }
-            let (key, new) = self.make_key(&open, owner, 1, now).await?;
-            let blob = seal_with(&open, &key, place, plaintext)?;
-            let used = vec![new.used.clone(), key.used_for("encrypt")];
-            (blob, KeyRef::New(Box::new(new)), used)
-        };
-        Ok(SealedValue { blob, key, used, keyring: self.clone() })
+        let target = self.target(&open, reader, owner, now).await?;
+        let blob = seal_with(&open, &target.wrap_key, place, plaintext)?;
+        Ok(SealedValue { blob, key: target.key, used: target.used, keyring: self.clone() })
+    }
+
+    /// Finds the key that new data of an owner goes under, or makes the owner's first.
+    pub(super) async fn target(
+        &self,
+        open: &Open,
+        reader: &Reader,
+        owner: KeyOwner,
+        now: UnixMillis,
+    ) -> Result<Target> {
+        let found = self.find_key(open, reader, Find::Current(owner)).await?;
+        if let Some((wrap_key, unwrapped)) = found {
+            let used = unwrapped.into_iter().chain([wrap_key.used_for("encrypt")]).collect();
+            let key = KeyRef::Known(wrap_key.row.fence(), wrap_key.row.row.id, owner);
+            return Ok(Target { wrap_key, key, used });
+        }
+        let view =
+            reader.view(move |tx| Box::pin(async move { Ok(keys::newest_key(tx, owner).await?) }));
+        if view.await?.is_some() {
+            return Err(KeyringError::NoKey);
+        }
+        let (wrap_key, new) = self.make_key(open, owner, 1, now).await?;
+        let used = vec![new.used.clone(), wrap_key.used_for("encrypt")];
+        Ok(Target { wrap_key: Arc::new(wrap_key), key: KeyRef::New(Box::new(new)), used })
     }
 
     /// Decrypts what [`Keyring::seal_for`] made.

@@ -19,6 +19,7 @@ pub(super) const INFO_BATCH: &str = "strongroom/keys/batch/v1";
 pub(super) const INFO_IDEMPOTENCY: &str = "strongroom/keys/idempotency/v1";
 pub(super) const INFO_PAGE: &str = "strongroom/keys/page/v1";
 pub(super) const INFO_TOKEN: &str = "strongroom/keys/token/v1";
+pub(super) const INFO_MASK: &str = "strongroom/keys/mask/v1";
 const INFO_FRESH: &str = "strongroom/keys/fresh/v1";
 
 /// The vault's own MAC keys, all derived from version 1 of the key of `system`.
@@ -34,6 +35,8 @@ pub struct MasterKeys {
     pub page: MacKey,
     /// MACs tokens: what is stored of them, and what handles of leases are made of.
     pub token: MacKey,
+    /// MACs fields of secrets that are shown as hashes.
+    pub mask: MacKey,
     /// The root key that their origin was wrapped or unwrapped with, for the record.
     pub root: KeyUse,
 }
@@ -51,6 +54,7 @@ impl MasterKeys {
             idempotency: key(INFO_IDEMPOTENCY)?,
             page: key(INFO_PAGE)?,
             token: key(INFO_TOKEN)?,
+            mask: key(INFO_MASK)?,
             root,
         })
     }
@@ -126,15 +130,22 @@ mod tests {
         let vault = |byte| VaultId(Id::from_bytes([byte; 16]));
         let key = |byte| SecretBytes::new(vec![byte; 32]);
         let mut all = Vec::new();
-        for info in [INFO_DATA_WRAP, INFO_ROW, INFO_BATCH, INFO_IDEMPOTENCY, INFO_PAGE, INFO_TOKEN]
-        {
+        for info in [
+            INFO_DATA_WRAP,
+            INFO_ROW,
+            INFO_BATCH,
+            INFO_IDEMPOTENCY,
+            INFO_PAGE,
+            INFO_TOKEN,
+            INFO_MASK,
+        ] {
             for (v, k) in [(1, 1), (1, 2), (2, 1)] {
                 all.push(derive(vault(v), &key(k), info).unwrap().expose().to_vec());
             }
         }
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 18);
+        assert_eq!(all.len(), 21);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod identity;
 mod master;
 mod names;
 mod proof;
+mod rewrap;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -35,6 +36,7 @@ pub use identity::NewKey;
 pub use master::MasterKeys;
 pub use names::{HsmKey, label};
 pub use proof::{Challenge, NONCE_BYTES};
+pub use rewrap::{Rewrapped, Wrapped};
 pub use unseal::FinalTry;
 
 /// The result of this room.
@@ -201,6 +203,14 @@ impl Keyring {
     /// [`KeyringError::Sealed`].
     pub fn token_key(&self) -> Result<MacKey> {
         Ok(self.open_state()?.keys.token.clone())
+    }
+
+    /// Lends the key that hashes of masked fields are made with.
+    ///
+    /// # Errors
+    /// [`KeyringError::Sealed`].
+    pub fn mask_key(&self) -> Result<MacKey> {
+        Ok(self.open_state()?.keys.mask.clone())
     }
 
     /// Forgets the cached keys of an owner: another node changed them.

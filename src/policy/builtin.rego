@@ -14,7 +14,7 @@ import rego.v1
 # What an identity receives anew, or keeps for longer; without an active owner it gets neither.
 receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
-	"tokens.renew",
+	"tokens.renew", "secrets.get",
 }
 
 # What belongs to whoever holds the lease, the certificate or the token.
@@ -30,6 +30,12 @@ for_owner := {
 	"tokens.inspect", "tokens.list", "tokens.revoke", "elevations.revoke",
 }
 
+# What the owner of a secret may do with what is its own data.
+for_secrets_owner := {
+	"secrets.put", "secrets.get", "secrets.history", "secrets.rollback", "secrets.delete",
+	"secrets.undelete", "secrets.destroy", "secrets.metadata", "secrets.update", "secrets.transfer",
+}
+
 # What makes a credential by which somebody else is known.
 mints := {"identities.issue-cert", "tokens.mint", "factors.invite"}
 
@@ -42,12 +48,12 @@ for_self := {
 	"factors.recovery-codes", "factors.verify", "factors.remove",
 }
 
-# What every active identity may do: read what is public, and ask, look and vote where the role of an
-# elevation says so, which its engine looks at.
+# What every active identity may do: read what is public, list the secrets that it may do something
+# with, and ask, look and vote where the role of an elevation says so; the engines look at that.
 for_all := {
 	"records.checkpoint", "pki.ca", "pki.crl", "elevations.show-role", "elevations.list-roles",
 	"elevations.request", "elevations.list", "elevations.watch", "elevations.show", "elevations.approve",
-	"elevations.deny", "elevations.review",
+	"elevations.deny", "elevations.review", "secrets.list", "secrets.search",
 }
 
 # What is for whoever asked for an elevation alone.
@@ -91,6 +97,9 @@ decision := {"refuse": "identity_suspended"} if {
 	every resource in input.resources { resource.holder == input.caller.id }
 } else := {"rule": "owner"} if {
 	input.action in for_owner
+	every resource in input.resources { resource.owned }
+} else := {"rule": "owner"} if {
+	input.action in for_secrets_owner
 	every resource in input.resources { resource.owned }
 } else := {"rule": "owner"} if {
 	input.action in for_machines_owner

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Cidr;
+use super::{Cidr, Mask};
 use crate::types::{
     AuthMethod, FactorId, FactorKind, GrantId, GroupId, IdentityId, IdentityName, IdentityState,
     Kind, Owner, ResourceName, ResourcePattern, Segment, Tier, UnixMillis,
@@ -201,6 +201,9 @@ pub struct Conditions {
     pub sources: Vec<Cidr>,
     /// How long, in seconds, what is issued under it may live at most.
     pub max_ttl_s: Option<u64>,
+    /// Which fields of a JSON secret are hidden, and how.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<Mask>,
 }
 
 impl IdentityFacts<'_> {

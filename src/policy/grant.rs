@@ -4,6 +4,7 @@
 //! action by wildcard, and gives a machine none.
 
 use super::facts::{Conditions, GrantFacts, IdentityFacts};
+use super::mask::hides_as_much;
 use crate::error::{Error, Result};
 use crate::types::{IdentityName, Kind, ResourcePattern, Segment, UnixMillis, Verb};
 
@@ -89,6 +90,9 @@ impl Proposal<'_> {
         if self.expires_at.is_some_and(|end| end <= begins) {
             return Err(Error::invalid("a grant must end after it begins, and in the future"));
         }
+        if !self.conditions.masks.is_empty() && verb.action != "secrets.get" {
+            return Err(Error::invalid("a mask is for what secrets.get gives, and nothing else"));
+        }
         if self.conditions.max_ttl_s == Some(0) {
             return Err(Error::invalid("the maximum time to live must be at least one second"));
         }
@@ -168,6 +172,7 @@ impl Proposal<'_> {
             && ends_in_time
             && lives_no_longer
             && sources_within(self.conditions, held.conditions)
+            && hides_as_much(&self.conditions.masks, &held.conditions.masks)
     }
 }
 
@@ -198,7 +203,7 @@ mod tests {
 
     fn conditions(sources: &[&str], max_ttl_s: Option<u64>) -> Conditions {
         let sources = sources.iter().map(|text| text.parse::<Cidr>().unwrap()).collect();
-        Conditions { sources, max_ttl_s }
+        Conditions { sources, max_ttl_s, masks: Vec::new() }
     }
 
     /// Checks a grant of an action on a pattern to an identity of a kind.

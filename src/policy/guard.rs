@@ -18,6 +18,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("notice_courier", "notices.deliver"),
     ("notice_keeper", "notices.purge"),
     ("notice_keeper", "notices.tell-overdue"),
+    ("secret_keeper", "secrets.purge"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
     ("listener", "system.issue-listener"),

@@ -38,8 +38,8 @@ keys! {
     state, tier, vouched_by, wildcard,
 }
 
-/// Finds for each resource the grants that cover it, best first: those that were given, before those
-/// of an elevation; the one that lets things live
+/// Finds for each resource the grants that cover it, best first: those that hide nothing, before
+/// those that mask; those that were given, before those of an elevation; the one that lets things live
 /// longest, then one that holds from anywhere, then the one that holds longest, then the oldest.
 ///
 /// An expired grant never comes back, so it is no candidate.
@@ -58,9 +58,17 @@ pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<C
     usable.sort_by_key(|(_, grant)| {
         let longest = grant.conditions.max_ttl_s.unwrap_or(u64::MAX);
         let anywhere = grant.conditions.sources.is_empty();
+        let masked = !grant.conditions.masks.is_empty();
         // Whoever may do something anyway does it without an elevation.
         let elevated = grant.origin != GrantOrigin::Given;
-        (elevated, Reverse(longest), Reverse(anywhere), Reverse(end(grant.expires_at)), grant.id)
+        (
+            masked,
+            elevated,
+            Reverse(longest),
+            Reverse(anywhere),
+            Reverse(end(grant.expires_at)),
+            grant.id,
+        )
     });
     let covering = |resource: &ResourceFacts<'_>| {
         let name = resource.name.as_str();

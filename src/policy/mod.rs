@@ -10,6 +10,7 @@ mod grant;
 mod guard;
 mod input;
 mod machine;
+mod mask;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -23,6 +24,7 @@ pub use facts::{
 };
 pub use grant::{Granter, Proposal, Receiver};
 pub use guard::{RULES, SYSTEM_RIGHTS};
+pub use mask::{Mask, MaskHow};
 pub use verdict::{Basis, Obligations, Reason, Verdict};
 
 use crate::error::Result;
@@ -175,7 +177,7 @@ fn granted(
         return None;
     }
     let (mut ids, mut depends_on_source, mut max_ttl_s) = (Vec::new(), false, None::<u64>);
-    let mut limited = false;
+    let (mut limited, mut masks) = (false, Vec::new());
     for (index, of) in chosen.iter().zip(candidates) {
         let rank = of.iter().position(|candidate| candidate == index)?;
         let grant = facts.grants.get(*index)?;
@@ -194,6 +196,7 @@ fn granted(
         max_ttl_s = max_ttl_s.into_iter().chain(grant.conditions.max_ttl_s).min();
         if !ids.contains(&grant.id) {
             ids.push(grant.id);
+            masks.extend_from_slice(&grant.conditions.masks);
         }
     }
     if limited {
@@ -204,7 +207,7 @@ fn granted(
         reason: Reason::Allowed,
         by: Basis::Grants(ids),
         valid_until: earliest(facts.now, bounds),
-        obligations: Obligations { max_ttl_s },
+        obligations: Obligations { max_ttl_s, masks },
         depends_on_source,
     })
 }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Mask;
 use crate::error::{Error, Message};
 use crate::types::{GrantId, UnixMillis};
 
@@ -37,10 +38,12 @@ pub enum Basis {
 }
 
 /// What follows from a decision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Obligations {
     /// How long, in seconds, what is issued may live at most.
     pub max_ttl_s: Option<u64>,
+    /// Which fields of what is given are hidden, and how.
+    pub masks: Vec<Mask>,
 }
 
 macro_rules! reasons {
@@ -212,7 +215,7 @@ impl Verdict {
             reason,
             by: Basis::Rule(reason.as_str()),
             valid_until,
-            obligations: Obligations { max_ttl_s: None },
+            obligations: Obligations { max_ttl_s: None, masks: Vec::new() },
             depends_on_source: false,
         }
     }
@@ -230,6 +233,9 @@ impl fmt::Display for Verdict {
         write!(f, "{what} by {}", self.by)?;
         if let Some(max_ttl_s) = self.obligations.max_ttl_s {
             write!(f, ", for at most {max_ttl_s} s")?;
+        }
+        if !self.obligations.masks.is_empty() {
+            f.write_str(", masked")?;
         }
         if let Some(until) = self.valid_until {
             write!(f, ", until {until} at the latest")?;

@@ -25,7 +25,7 @@ use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
     self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier, NoticeKeeper,
-    TokenReaper,
+    SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -260,6 +260,8 @@ fn start_workers(
         let courier = NoticeCourier::new(vault.clone(), reader.clone(), sink.clone());
         workers::start(courier, vault, standing, tasks);
     }
+    let secrets = SecretKeeper::new(vault.clone(), reader.clone());
+    workers::start(secrets, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

@@ -38,6 +38,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0005_notices.sql"),
         include_str!("../../migrations/postgres/0005_notices.sql"),
     ),
+    (
+        6,
+        include_str!("../../migrations/sqlite/0006_secrets.sql"),
+        include_str!("../../migrations/postgres/0006_secrets.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

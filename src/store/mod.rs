@@ -23,6 +23,7 @@ mod postgres;
 pub mod records;
 pub mod recovery;
 mod sealed;
+pub mod secrets;
 mod sqlite;
 mod tx;
 mod value;

@@ -5,7 +5,7 @@ use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
     InvitationState, Kind, NoticeKind, NoticeNumber, ObjectId, Owner, RecoveryState, RequestId,
-    ResourceName, ResourcePattern, Segment, Tier, UnixMillis, VaultId,
+    ResourceName, ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -189,6 +189,8 @@ text_columns!(
     NoticeKind,
     NoticeNumber,
     RequestId,
+    SecretPath,
+    SecretState,
 );
 
 /// Makes the parameters of a statement.

@@ -197,3 +197,14 @@ impl Kind {
         }
     }
 }
+words! {
+    /// Where a version of a secret is in its life.
+    SecretState, "state" {
+        /// It is read until it expires.
+        Live = "live",
+        /// It is not read, and comes back when it is undeleted in time.
+        Deleted = "deleted",
+        /// Its data key is gone for ever.
+        Destroyed = "destroyed",
+    }
+}

@@ -31,9 +31,9 @@ pub use id::{
 };
 pub use kind::{
     CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
-    RecoveryState, Tier,
+    RecoveryState, SecretState, Tier,
 };
-pub use name::{IdentityName, ResourceName, Segment};
+pub use name::{IdentityName, ResourceName, SecretPath, Segment};
 pub use notice::{Audience, NOTICES, NoticeKind, NoticeNumber};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;

@@ -212,6 +212,22 @@ fn verdict(
     })
 }
 
+/// Tells whether a caller may do something to one thing, from nothing that was kept.
+pub(super) fn may(
+    core: &Core,
+    ctx: &RequestContext,
+    action: &'static str,
+    subject: &Subject,
+    resource: &Resource,
+) -> Result<bool> {
+    let administrative = Verb::lookup(action).is_none_or(|verb| verb.administrative);
+    let caller = ctx.authenticated().ok_or_else(|| Error::internal("nobody asks"))?;
+    let (asks, resources) = (Some((subject, caller)), std::slice::from_ref(resource));
+    let allowed = evaluate(&core.policy, ctx, (action, administrative), asks, resources)?.allow;
+    let objection = || subject.objection(caller.method, action, administrative, resources);
+    Ok(allowed && objection().is_none())
+}
+
 fn evaluate(
     policy: &Policy,
     ctx: &RequestContext,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::policy::{Cidr, Conditions};
+use crate::policy::{Cidr, Conditions, Mask};
 use crate::types::UnixMillis;
 
 /// When a grant begins, and what else must be true.
@@ -24,6 +24,8 @@ struct Stored {
     max_ttl_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     not_before_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    masks: Vec<Mask>,
 }
 
 impl Terms {
@@ -35,7 +37,11 @@ impl Terms {
         let stored: Stored = serde_json::from_str(text).map_err(Error::internal)?;
         Ok(Self {
             not_before: stored.not_before_ms.map(UnixMillis),
-            conditions: Conditions { sources: stored.sources, max_ttl_s: stored.max_ttl_s },
+            conditions: Conditions {
+                sources: stored.sources,
+                max_ttl_s: stored.max_ttl_s,
+                masks: stored.masks,
+            },
         })
     }
 
@@ -48,6 +54,7 @@ impl Terms {
             sources: self.conditions.sources.clone(),
             max_ttl_s: self.conditions.max_ttl_s,
             not_before_ms: self.not_before.map(|from| from.0),
+            masks: self.conditions.masks.clone(),
         };
         serde_json::to_string(&stored).map_err(Error::internal)
     }
@@ -64,7 +71,11 @@ mod tests {
             Terms::default(),
             Terms {
                 not_before: Some(UnixMillis(7)),
-                conditions: Conditions { sources, max_ttl_s: Some(3_600) },
+                conditions: Conditions {
+                    sources,
+                    max_ttl_s: Some(3_600),
+                    masks: vec![Mask::parse("card.number", "last4").unwrap()],
+                },
             },
         ] {
             assert_eq!(Terms::read(&terms.to_json().unwrap()), Ok(terms));

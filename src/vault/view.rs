@@ -5,13 +5,13 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::Subject;
 use super::core::Core;
+use super::{Resource, Subject};
 use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::keyring::{KeyUse, Keyring, Opened, Place, SealedValue};
+use crate::keyring::{KeyUse, Keyring, Opened, Place, Rewrapped, SealedValue, Wrapped};
 use crate::store::keys::KeyOwner;
 use crate::store::{Reader, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
@@ -105,6 +105,15 @@ impl View {
         self.ctx.actor()
     }
 
+    /// Tells whether who asks may do something, without doing it: for lists, which show what their
+    /// caller may see. It leaves no entry of its own.
+    ///
+    /// # Errors
+    /// As [`View::subject`].
+    pub fn may(&self, action: &'static str, resource: &Resource) -> Result<bool> {
+        super::decide::may(&self.core, &self.ctx, action, self.subject()?, resource)
+    }
+
     /// The identity of who asks.
     ///
     /// # Errors
@@ -133,6 +142,20 @@ impl View {
         let sealed = sealed.await?;
         self.used.lock().extend_from_slice(sealed.used());
         Ok(sealed)
+    }
+
+    /// Wraps data keys for another owner, and notes the keys.
+    ///
+    /// # Errors
+    /// As [`Keyring::rewrap`].
+    pub async fn rewrap(
+        &self,
+        owners: (KeyOwner, KeyOwner),
+        wrapped: &[Wrapped],
+    ) -> Result<Rewrapped> {
+        let rewrapped = self.keyring().rewrap(self.reader(), owners, wrapped, self.now()).await?;
+        self.used.lock().extend_from_slice(rewrapped.used());
+        Ok(rewrapped)
     }
 
     /// Decrypts, and notes the keys.

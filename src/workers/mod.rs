@@ -7,6 +7,7 @@ mod lease_reaper;
 mod lifecycle_keeper;
 mod notice_courier;
 mod notice_keeper;
+mod secret_keeper;
 mod token_reaper;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
 pub use notice_courier::NoticeCourier;
 pub use notice_keeper::NoticeKeeper;
+pub use secret_keeper::SecretKeeper;
 pub use token_reaper::TokenReaper;
 
 use crate::error::{Error, Result};

@@ -2,6 +2,7 @@
 
 mod ages;
 mod bonds;
+mod exposure;
 mod factors;
 mod force;
 mod glass;

@@ -72,8 +72,11 @@ async fn a_grant_shows_who_gave_it_when_why_and_when_it_was_last_used() {
         let f = Fixture::on(backend).await;
         let mut client = admin(&f).await;
         let carol = human(&f, "carol").await;
-        let conditions =
-            Conditions { networks: vec!["127.0.0.0/8".into()], max_ttl_s: 600, not_before_ms: 0 };
+        let conditions = Conditions {
+            networks: vec!["127.0.0.0/8".into()],
+            max_ttl_s: 600,
+            ..Conditions::default()
+        };
         let request = AddGrantRequest {
             conditions: Some(conditions.clone()),
             reason: "an audit".into(),

@@ -176,6 +176,38 @@ fn factors(job: &Job) -> Vec<Vec<u8>> {
     ]
 }
 
+/// Secrets: written, read, masked, refused, deleted and destroyed.
+fn kept(job: &Job) -> Vec<Vec<u8>> {
+    let (real, server) = (&job.real, job.server());
+    let ok = |output: Output| {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    for verb in ["put", "get", "destroy", "rollback", "metadata", "transfer"] {
+        let line = format!("grant add alice --action secrets.{verb} --resource secrets/leaks/*");
+        ok(real.ask(server, &job.alice, &line));
+    }
+    let line = "grant add etl --action secrets.get --resource secrets/leaks/* --mask card=hash";
+    ok(real.ask(server, &job.alice, line));
+    let (plain, card) = ("canary-secret-plain-31", "canary-secret-card-32");
+    ok(real.tell(server, &job.alice, "secret put leaks/plain -", plain));
+    let object = format!(r#"{{"card":"{card}"}}"#);
+    ok(real.tell(server, &job.alice, "secret put leaks/card - --json", &object));
+    let given = ok(real.ask(server, &job.alice, "secret get leaks/plain"));
+    assert_eq!(text(&given).trim_end(), plain);
+    let masked = ok(real.ask(server, &job.etl, "secret get leaks/card"));
+    assert!(text(&masked).contains("hmac:") && !text(&masked).contains(card));
+    let twice = format!(r#"{{"card":"{card}","card":"{card}"}}"#);
+    let refused = real.tell(server, &job.alice, "secret put leaks/card - --json --cas 1", &twice);
+    assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
+    let stale = real.tell(server, &job.alice, "secret put leaks/plain - --cas 9", plain);
+    assert_eq!(stale.status.code(), Some(6), "{}", text(&stale.stderr));
+    ok(real.ask(server, &job.alice, "secret rollback leaks/plain --to 1 --cas 1"));
+    ok(real.ask(server, &job.alice, "secret transfer leaks/card etl"));
+    ok(real.ask(server, &job.alice, "secret destroy leaks/plain --all"));
+    [plain, card].map(|secret| secret.as_bytes().to_vec()).to_vec()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let collector = Collector::default();
@@ -211,6 +243,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     assert_eq!(refused.status.code(), Some(7), "{}", text(&refused.stderr));
     secrets.extend(tokens(&job).into_iter().map(|bits| ("the bits of a token", bits)));
     secrets.extend(factors(&job).into_iter().map(|part| ("a factor", part)));
+    secrets.extend(kept(&job).into_iter().map(|part| ("a secret", part)));
     for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
         let pem = fs::read_to_string(dir.join(file)).unwrap();
         secrets.extend(of_key(&pem).into_iter().map(|part| ("a private key", part)));

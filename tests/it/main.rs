@@ -42,6 +42,7 @@ mod races;
 mod records;
 mod recovery;
 mod seal;
+mod secrets;
 mod server;
 mod silence;
 mod store;

@@ -4,6 +4,7 @@
 
 mod requests;
 mod roles;
+mod secrets;
 pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};

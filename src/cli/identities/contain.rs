@@ -112,6 +112,7 @@ fn holdings_text(held: &GetHoldingsResponse) -> String {
         ("identity", identity.name),
         ("state", identity.state),
         ("answers for", held.owned.to_string()),
+        ("secrets", held.secrets.to_string()),
         ("grants", held.grants.to_string()),
         ("groups", identity.groups.join(", ")),
     ]);

@@ -3,7 +3,7 @@
 use crate::crypto::{Encoder, sha256};
 use crate::error::{Error, Result};
 use crate::store::identities::{group_named, identity_named};
-use crate::store::{SealedRow, Tx, Versioned, changers, database, pki};
+use crate::store::{SealedRow, Tx, Versioned, changers, database, pki, secrets};
 use crate::types::{
     ElevationId, IdentityId, ObjectId, Owner, ResourceName, Segment, UnixMillis, VaultId,
 };
@@ -121,6 +121,15 @@ impl Resources {
             }
             ("groups", Some(name)) => {
                 if let Some(row) = group_named(tx, &name).await? {
+                    self.note(&row);
+                }
+            }
+            ("secrets", Some(_)) => {
+                if let Ok(path) = path.parse()
+                    && let Some(row) = secrets::secret_named(tx, &path).await?
+                {
+                    let (owner, since) = (Owner::Identity(row.row.owner), row.row.owned_since);
+                    found = Some(Owned { owner, since, by: vec![row.row.owned_by.clone()] });
                     self.note(&row);
                 }
             }

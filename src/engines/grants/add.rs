@@ -10,7 +10,7 @@ use super::{DescribedGrant, GrantTo};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, SHORT, check_text};
 use crate::error::{Error, Result};
-use crate::policy::{GrantOrigin, Granter, Proposal, Receiver};
+use crate::policy::{GrantOrigin, Granter, Mask, Proposal, Receiver};
 use crate::store::identities::{self, GrantRow};
 use crate::store::{Needs, Tx};
 use crate::types::{
@@ -22,6 +22,8 @@ use crate::vault::{
 
 /// Networks that one grant may name.
 const NETWORKS: usize = 64;
+/// Fields that one grant may mask.
+const MASKS: usize = 64;
 
 /// Gives a grant.
 #[derive(Debug, Clone)]
@@ -86,6 +88,20 @@ impl AddGrant {
     }
 }
 
+/// Checks that there are not too many masks, and one of each field.
+fn check_masks(masks: &[Mask]) -> Result<()> {
+    if masks.len() > MASKS {
+        return Err(Error::invalid(format!("a grant masks at most {MASKS} fields")));
+    }
+    let mut fields: Vec<_> = masks.iter().map(|mask| mask.field.as_str()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    if fields.len() == masks.len() {
+        return Ok(());
+    }
+    Err(Error::invalid("a grant masks a field in one way"))
+}
+
 #[async_trait]
 impl Verb for AddGrant {
     const ACTION: &'static str = "grants.add";
@@ -109,6 +125,7 @@ impl Verb for AddGrant {
         if self.terms.conditions.sources.len() > NETWORKS {
             return Err(Error::invalid(format!("a grant names at most {NETWORKS} networks")));
         }
+        check_masks(&self.terms.conditions.masks)?;
         let holder = self.find(view).await?.ok_or_else(|| match self.to {
             GrantTo::Identity(_) => Error::not_found("there is no identity of that name"),
             GrantTo::Group(_) => Error::not_found("there is no group of that name"),

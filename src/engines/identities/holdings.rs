@@ -8,7 +8,7 @@ use super::retire::COUNTED;
 use super::show::{decided, resource};
 use crate::error::Result;
 use crate::store::credentials::{self, Held};
-use crate::store::{Needs, Tx, identities};
+use crate::store::{Needs, Tx, identities, secrets};
 use crate::types::{
     CredentialKind, IdentityId, IdentityName, Owner, RequestContext, ResourceName, UnixMillis,
 };
@@ -57,6 +57,9 @@ pub struct Holdings {
     pub targets: Vec<OnTarget>,
     /// How many identities it answers for, counted up to 1,000.
     pub owned: i64,
+    /// How many secrets are its data, counted up to 1,000: nothing is written to them once it is
+    /// contained.
+    pub secrets: i64,
     /// How many grants it holds by itself.
     pub grants: i64,
     /// Whether it holds so much that not all of it was counted.
@@ -73,6 +76,7 @@ impl Holdings {
             credentials: Vec::new(),
             targets: Vec::new(),
             owned: identities::count_owned(tx, Owner::Identity(id), COUNTED).await?,
+            secrets: secrets::count_owned(tx, id, COUNTED).await?,
             grants: identities::count_grants(tx, id.0).await?,
             partial: false,
             identity,

@@ -1,20 +1,20 @@
-//! Labels: what policies, filters and people sort identities by.
+//! Labels: what policies, filters and people sort identities and secrets by.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::types::Segment;
 
-/// Labels of one identity at most.
+/// Labels of one thing at most.
 const MOST: usize = 32;
 
 /// Checks that there are not too many labels, and that keys and values are canonical.
 ///
 /// # Errors
 /// [`Error::Invalid`].
-pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
+pub(in crate::engines) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
     if labels.len() > MOST {
-        return Err(Error::invalid(format!("an identity has at most {MOST} labels")));
+        return Err(Error::invalid(format!("there are at most {MOST} labels")));
     }
     let canonical = |text: &String| text.parse::<Segment>().is_ok();
     if labels.iter().all(|(key, value)| canonical(key) && canonical(value)) {
@@ -30,7 +30,7 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Internal`] when the row holds what it must not.
-pub(super) fn read_labels(json: &str) -> Result<BTreeMap<String, String>> {
+pub(in crate::engines) fn read_labels(json: &str) -> Result<BTreeMap<String, String>> {
     serde_json::from_str(json).map_err(Error::internal)
 }
 
@@ -38,7 +38,7 @@ pub(super) fn read_labels(json: &str) -> Result<BTreeMap<String, String>> {
 ///
 /// # Errors
 /// [`Error::Internal`], which this type excludes.
-pub(super) fn write_labels(labels: &BTreeMap<String, String>) -> Result<String> {
+pub(in crate::engines) fn write_labels(labels: &BTreeMap<String, String>) -> Result<String> {
     serde_json::to_string(labels).map_err(Error::internal)
 }
 

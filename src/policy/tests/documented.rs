@@ -30,6 +30,7 @@ fn the_page_lists_the_actions_of_each_set_of_the_policy() {
         ("for_holder", "by the holder of the lease"),
         ("for_requester", "by whoever asked for the elevation"),
         ("for_owner", "by the owner of the resource:"),
+        ("for_secrets_owner", "by the identity whose data the secret is"),
         ("for_machines_owner", "by the owner of the machine"),
         ("mints", "by an administrator for an identity without"),
         ("mints", "by anybody else, even with a grant"),

@@ -124,6 +124,27 @@ fn the_longest_time_to_live_counts_for_one_resource_and_the_shortest_over_severa
 }
 
 #[test]
+fn a_grant_that_hides_nothing_counts_before_one_that_masks() {
+    let secret = || pipeline("secrets.get", thing("secrets/crm/card"));
+    let masked = |id| given(id, "secrets.get", "secrets/crm/*").masking("card", "last4");
+    let one = secret().granted(masked(9));
+    assert_eq!(one.decide().obligations.masks, [Mask::parse("card", "last4").unwrap()]);
+    assert!(one.decide().explain().ends_with(", masked"));
+    // Whatever else is better about the other, and as soon as it holds.
+    let plain = given(8, "secrets.get", "secrets/crm/card").ttl(60).from(at(50));
+    let two = secret().granted(masked(9)).granted(plain);
+    let verdict = two.decide();
+    assert_eq!((verdict.obligations.masks.len(), verdict.valid_until), (1, Some(at(50))));
+    let plain = given(8, "secrets.get", "secrets/crm/card").ttl(60);
+    let verdict = secret().granted(masked(9)).granted(plain).decide();
+    assert_eq!(verdict.by, Basis::Grants(vec![GrantId(id(8))]));
+    assert_eq!(verdict.obligations.masks, []);
+    // The owner reads what is its own whole.
+    let own = pipeline("secrets.get", thing("secrets/crm/card").owned(CALLER)).granted(masked(9));
+    assert_eq!((own.decide().by, own.decide().obligations.masks.len()), (Basis::Rule("owner"), 0));
+}
+
+#[test]
 fn a_grant_for_an_address_range_holds_there_and_nowhere_else() {
     for (source, allow) in [
         (Some("10.1.2.3"), true),

@@ -77,6 +77,11 @@ impl Given {
         self
     }
 
+    fn masking(mut self, field: &str, how: &str) -> Self {
+        self.conditions.masks.push(Mask::parse(field, how).unwrap());
+        self
+    }
+
     fn within(mut self, cidr: &str) -> Self {
         self.conditions.sources.push(cidr.parse().unwrap());
         self

@@ -9,8 +9,16 @@ const MACHINES: [Kind; 6] =
 
 #[test]
 fn nothing_is_allowed_by_default() {
-    // What is public, and what the role of an elevation decides, which its engine looks at.
-    let everybody = ["identities.whoami", "records.checkpoint", "pki.ca", "pki.crl"];
+    // What is public, what shows each only what it may use, and what the role of an elevation
+    // decides, which its engine looks at.
+    let everybody = [
+        "identities.whoami",
+        "records.checkpoint",
+        "pki.ca",
+        "pki.crl",
+        "secrets.list",
+        "secrets.search",
+    ];
     let by_its_role = [
         "elevations.show-role",
         "elevations.list-roles",

@@ -27,6 +27,7 @@ use strongroom::proto::{
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
+use super::secrets;
 use crate::support::logins::registration;
 use crate::support::node::csr;
 use crate::support::target::ask;
@@ -75,6 +76,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "ElevationService" => elevations(method, of),
+        "SecretService" => secrets::request(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
@@ -88,7 +90,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
     }
 }
 
-fn unknown(what: &str) -> Vec<u8> {
+pub(super) fn unknown(what: &str) -> Vec<u8> {
     panic!("give {what} a request here, and its row in the page")
 }
 

@@ -22,6 +22,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::requests::{
     LEAVER, SPARE, Things, certificate_role, elevation, elevation_role, request,
 };
+use super::secrets;
 use super::wire::call;
 use crate::support::factors::step_up;
 use crate::support::logins::{human, machine, register};
@@ -84,6 +85,7 @@ impl Scene {
             let with = |grant| AddGrantRequest { action: action.into(), resource, ..grant };
             world.grant("data-etl", with).await.unwrap();
         }
+        secrets::make(&world, "data-etl", &granted).await;
         let bare = machine(f, "bare").await;
         let other = human(f, "dave").await;
         register(f, "victim", "pipeline", "carol").await;

@@ -1,0 +1,193 @@
+//! Reads a value, and notes who did in the commit of the entry that says so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::find::{Found, decided, gone, readable, resource};
+use super::mask::{Hashes, mask};
+use super::sealing::open;
+use crate::audit::Field;
+use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
+use crate::store::secrets::{self, LastRead, SecretVersionRow};
+use crate::store::{Needs, Tx};
+use crate::types::{IdentityId, ObjectId, RequestContext, SecretBytes, SecretPath, UnixMillis};
+use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View, WRITES, WRITES_ONE};
+
+/// How long what is noted of who read a secret last stands while nobody else does, in milliseconds.
+const NOTED_MS: i64 = 60_000;
+/// Secrets of which this node remembers who read them.
+const KEPT: usize = 50_000;
+
+/// Who this node noted last as a reader of each secret, so that a reader who comes again within the
+/// minute costs no statement.
+#[derive(Debug, Clone, Default)]
+pub struct Reads(Arc<Mutex<HashMap<ObjectId, LastRead>>>);
+
+impl Reads {
+    /// Tells whether a read says something that was not noted yet.
+    fn is_news(&self, secret: ObjectId, read: LastRead) -> bool {
+        self.0.lock().get(&secret).is_none_or(|kept| {
+            (kept.by, kept.version) != (read.by, read.version)
+                || read.at.0.saturating_sub(kept.at.0) >= NOTED_MS
+        })
+    }
+
+    fn keep(&self, secret: ObjectId, read: LastRead) {
+        let mut kept = self.0.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(secret, read);
+    }
+}
+
+/// Reads a version's value.
+#[derive(Debug, Clone)]
+pub struct GetSecret {
+    /// Who this node noted as readers.
+    pub reads: Reads,
+    /// The secret's name.
+    pub path: SecretPath,
+    /// The version; the newest for 0.
+    pub version: i64,
+}
+
+/// A value as it is given.
+#[derive(Debug)]
+pub struct Given {
+    /// Its version.
+    pub row: SecretVersionRow,
+    /// The value, without what the grant hides.
+    pub value: SecretBytes,
+    /// What that is, each `FIELD=HOW`.
+    pub masked: Vec<String>,
+}
+
+/// What is given, and what is to be noted of it.
+#[derive(Debug)]
+pub struct Opened {
+    given: Arc<Given>,
+    used: Vec<KeyUse>,
+    read: LastRead,
+    news: bool,
+    exposes: bool,
+}
+
+#[async_trait]
+impl Verb for GetSecret {
+    const ACTION: &'static str = "secrets.get";
+    type Prepared = Opened;
+    type Output = Arc<Given>;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.path).await?])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Opened> {
+        if self.version < 0 {
+            return Err(Error::invalid("versions are numbered from 1 on; 0 is the newest"));
+        }
+        let (id, version, now) = (decided(decision)?, self.version, view.now());
+        let read = view.read(move |tx| {
+            async move {
+                let found = Found::read(tx, id).await?;
+                let version = found.version(tx, version).await?.row;
+                readable(&version, now)?;
+                let message = secrets::message(tx, version.id).await?;
+                let message = message.ok_or_else(|| gone("secret_values", version.id))?;
+                Ok((found.secret.row, version, message))
+            }
+            .boxed()
+        });
+        let (secret, row, message) = read.await?;
+        let masks = decision.verdict.obligations.masks.as_slice();
+        if !masks.is_empty() && !row.is_json {
+            return Err(Error::precondition(
+                "your grant masks fields of JSON values; this is none, so it is not given at all",
+            ));
+        }
+        let opened = open(view, &secret, &row, &message).await?;
+        let value = if masks.is_empty() {
+            opened.plaintext
+        } else {
+            let hashes = Hashes { key: view.keyring().mask_key()?, secret: id };
+            mask(&opened.plaintext, masks, &hashes)?
+        };
+        let masked = masks.iter().map(ToString::to_string).collect();
+        let read = last_read(view.identity()?, &row, now);
+        Ok(Opened {
+            news: self.reads.is_news(id, read),
+            exposes: decision.under().end().is_some() && row.exposed_at.is_none(),
+            given: Arc::new(Given { row, value, masked }),
+            used: opened.used,
+            read,
+        })
+    }
+
+    fn note(&self, it: &Opened, note: &mut Note) {
+        note.keys.extend(it.used.iter().cloned());
+        let masked = if it.given.masked.is_empty() { "" } else { ", masked" };
+        note.private.push((Field::Detail, format!("version {}{masked}", it.read.version)));
+    }
+}
+
+const fn last_read(by: IdentityId, row: &SecretVersionRow, at: UnixMillis) -> LastRead {
+    LastRead { at, by, version: row.version }
+}
+
+#[async_trait]
+impl Operation for GetSecret {
+    const NEEDS: Needs = WRITES;
+    const GOES_ON: bool = true;
+
+    /// Who was noted already costs no statement.
+    fn needs(&self, it: &Opened) -> Needs {
+        match (it.exposes, it.news) {
+            (true, _) => WRITES,
+            (false, true) => WRITES_ONE,
+            (false, false) => READS,
+        }
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        it: &Opened,
+        decision: &Decision,
+    ) -> Result<Arc<Given>> {
+        if it.exposes {
+            expose(ctx, tx, it.given.row.id, decision).await?;
+        }
+        let secret = it.given.row.secret;
+        if it.exposes || it.news {
+            secrets::note_read(tx, secret, it.read).await?;
+            self.reads.keep(secret, it.read);
+        }
+        Ok(Arc::clone(&it.given))
+    }
+}
+
+/// Marks a version that an elevated call has read: it is to be replaced.
+async fn expose(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    version: ObjectId,
+    decision: &Decision,
+) -> Result<()> {
+    let found = tx.lookup::<SecretVersionRow>(&version).await?;
+    let found = found.ok_or_else(|| gone("secret_versions", version))?;
+    if found.row.exposed_at.is_some() {
+        return Ok(());
+    }
+    // Of two that it was read under, the mark names one.
+    let [exposed_under, _] = decision.elevations()?;
+    let row = SecretVersionRow { exposed_at: Some(ctx.now), exposed_under, ..found.row.clone() };
+    tx.change(&found, &row).await?;
+    Ok(())
+}
