@@ -342,7 +342,9 @@ impl Operation for CreateToken {
     }
 
     fn token<'a>(&self, prepared: &'a Prepared) -> Option<&'a CredentialRow> {
-        (!prepared.activates).then_some(&prepared.token.row)
+        // One that is used again and again is read once anyway.
+        let soon = prepared.token.detail.uses_left.is_some() && !prepared.activates;
+        soon.then_some(&prepared.token.row)
     }
 
     async fn commit(
