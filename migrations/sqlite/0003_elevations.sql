@@ -37,15 +37,17 @@ CREATE TABLE elevations (
     why TEXT NOT NULL,
     review_due BIGINT,
     review TEXT NOT NULL,
+    review_told_at BIGINT,
     changed_at BIGINT NOT NULL,
     changed_by TEXT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL
 );
--- What an identity has open; what the clock has to look at; what changed lately.
+-- What an identity has open, and asked for lately; what the clock has to look at; what changed lately.
 CREATE INDEX elevations_open ON elevations (identity, state)
     WHERE state IN ('awaiting-approval', 'scheduled', 'active');
 CREATE INDEX elevations_unreviewed ON elevations (identity, review_due) WHERE review_due IS NOT NULL;
+CREATE INDEX elevations_asked ON elevations (identity, requested_at);
 CREATE INDEX elevations_due ON elevations (next_try) WHERE next_try IS NOT NULL;
 CREATE INDEX elevations_changed ON elevations (changed_at, id);

@@ -39,8 +39,5 @@ CREATE TABLE notice_sinks (
     mac BLOB NOT NULL
 );
 
--- Of which elevations was told that their review is overdue. Unsealed: nothing is decided by it.
-CREATE TABLE review_notices (
-    id TEXT PRIMARY KEY
-);
+-- Of whose reviews people are to be told that they are overdue.
 CREATE INDEX elevations_reviewed ON elevations (review_due) WHERE review_due IS NOT NULL;

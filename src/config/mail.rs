@@ -11,6 +11,7 @@ use lettre::Address;
 
 use super::reader::{Document, Section};
 use super::{ConfigError, SecretSource, secret};
+use crate::types::IdentityName;
 
 pub(super) const SECTION: &str = "mail";
 pub(super) const KEYS: &[&str] = &[
@@ -140,7 +141,9 @@ fn login(section: &Section<'_>) -> Result<Option<(String, SecretSource)>, Config
 
 fn addresses(section: &Section<'_>, key: &str) -> Result<BTreeMap<String, Address>, ConfigError> {
     let expected = "names with their mail addresses";
-    let texts = section.strings(key, expected, |_, text| address(text).is_some())?;
+    let fits =
+        |name: &str, text: &str| name.parse::<IdentityName>().is_ok() && address(text).is_some();
+    let texts = section.strings(key, expected, fits)?;
     Ok(texts.into_iter().filter_map(|(name, text)| Some((name, address(&text)?))).collect())
 }
 

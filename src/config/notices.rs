@@ -12,6 +12,8 @@ pub(super) const KEYS: &[&str] = &["give_up_after_s", "subjects", "texts"];
 /// Three days, and a week: what is older is not kept.
 const GIVE_UP_S: u64 = 3 * 86_400;
 const LONGEST_S: u64 = 7 * 86_400;
+/// An hour: a receiver that is started again is back by then.
+const SHORTEST_S: u64 = 3_600;
 /// Bytes of a template at most.
 const TEMPLATE_BYTES: usize = 8_192;
 
@@ -40,7 +42,7 @@ pub(super) fn read(document: &Document<'_>) -> Result<Notices, ConfigError> {
     let section = document.section(SECTION);
     let fits = |_: &str, text: &str| !text.is_empty() && text.len() <= TEMPLATE_BYTES;
     let expected = "templates by kind of notice, each of 1 to 8192 bytes";
-    let give_up_s = section.integer("give_up_after_s", 60..=LONGEST_S, GIVE_UP_S)?;
+    let give_up_s = section.integer("give_up_after_s", SHORTEST_S..=LONGEST_S, GIVE_UP_S)?;
     Ok(Notices {
         give_up_after: Duration::from_secs(give_up_s),
         subjects: section.strings("subjects", expected, fits)?,

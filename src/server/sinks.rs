@@ -27,7 +27,13 @@ pub(super) fn sinks(config: &Config) -> Result<Vec<Sink>> {
         let (name, templates) = (name.parse()?, templates.clone());
         Ok(Sink { name, channel, templates, give_up_after: notices.give_up_after })
     };
-    webhook.into_iter().chain(mail).map(sink).collect()
+    let sinks: Vec<_> = webhook.into_iter().chain(mail).map(sink).collect::<Result<_>>()?;
+    if sinks.is_empty() {
+        tracing::warn!(
+            "neither webhook nor mail is configured: nobody is told, of emergencies either"
+        );
+    }
+    Ok(sinks)
 }
 
 fn webhook(webhook: &Webhook) -> Result<Channel> {
@@ -62,7 +68,7 @@ fn mail(mail: &Mail) -> Result<Channel> {
     };
     let sink = MailSink::new(wire, security, route);
     Ok(Channel::Mail(match &mail.login {
-        Some((user, password)) => sink.with_login(user.clone(), password.read()?),
+        Some((user, password)) => sink.with_login(user.clone(), password.read()?)?,
         None => sink,
     }))
 }

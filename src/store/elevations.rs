@@ -73,6 +73,8 @@ sealed_row! {
         pub review_due: Option<UnixMillis>,
         /// Its review, as JSON; empty before.
         pub review: String,
+        /// When people were told that its review is overdue.
+        pub review_told_at: Option<UnixMillis>,
         /// When it last changed.
         pub changed_at: UnixMillis,
         /// By whom.
@@ -144,19 +146,37 @@ pub async fn count_open(tx: &mut Tx, identity: IdentityId, most: i64) -> Result<
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// Counts what an identity asked for after a moment, up to a bound.
+pub async fn count_asked(
+    tx: &mut Tx,
+    identity: IdentityId,
+    after: UnixMillis,
+    most: i64,
+) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM elevations WHERE identity = $1 \
+               AND requested_at > $2 LIMIT $3) AS asked";
+    let row = tx.query_one(sql, params![identity, after, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
 /// A part of a walk through elevations.
 #[derive(Debug)]
 pub struct Part {
     /// What is what was sealed; the rest is left out, each an alarm.
     pub rows: Vec<Versioned<ElevationRow>>,
-    /// The last of all that was found: when it changed, and its id.
+    /// The last of all that was found: the moment that it is sorted by or when it changed, and its id.
     pub last: Option<(UnixMillis, String)>,
     /// Whether there may be more.
     pub more: bool,
 }
 
-async fn part(tx: &mut Tx, tail: &str, params: Vec<Value>, limit: i64) -> Result<Part, StoreError> {
-    let keys = format!("SELECT changed_at, id FROM elevations {tail}");
+async fn part(
+    tx: &mut Tx,
+    (at, tail): (&str, &str),
+    params: Vec<Value>,
+    limit: i64,
+) -> Result<Part, StoreError> {
+    let keys = format!("SELECT {at}, id FROM elevations {tail}");
     let mut found = tx.query(&keys, params.clone()).await?;
     let more = i64::try_from(found.len()).is_ok_and(|found| found == limit);
     let last = match found.last_mut() {
@@ -172,7 +192,8 @@ pub async fn before(tx: &mut Tx, id: &str, over: bool, limit: i64) -> Result<Par
     let all = "WHERE id < $1 ORDER BY id DESC LIMIT $2";
     let open = "WHERE id < $1 AND (state IN ('awaiting-approval', 'scheduled', 'active') \
                 OR next_try IS NOT NULL) ORDER BY id DESC LIMIT $2";
-    part(tx, if over { all } else { open }, params![id.to_owned(), limit], limit).await
+    part(tx, ("changed_at", if over { all } else { open }), params![id.to_owned(), limit], limit)
+        .await
 }
 
 /// Lists what changed after a moment and an id, the oldest change first.
@@ -183,7 +204,20 @@ pub async fn changed_after(
     limit: i64,
 ) -> Result<Part, StoreError> {
     let tail = "WHERE (changed_at, id) > ($1, $2) ORDER BY changed_at, id LIMIT $3";
-    part(tx, tail, params![at, id.to_owned(), limit], limit).await
+    part(tx, ("changed_at", tail), params![at, id.to_owned(), limit], limit).await
+}
+
+/// Walks through elevations whose review is overdue, from after a moment and an id on. Also those of
+/// which people were told: only the whole row vouches for that.
+pub async fn overdue(
+    tx: &mut Tx,
+    now: UnixMillis,
+    (at, id): &(UnixMillis, String),
+    limit: i64,
+) -> Result<Part, StoreError> {
+    let tail = "WHERE review_due IS NOT NULL AND review_due <= $1 AND (review_due, id) > ($2, $3) \
+                ORDER BY review_due, id LIMIT $4";
+    part(tx, ("review_due", tail), params![now, *at, id.clone(), limit], limit).await
 }
 
 /// Lists elevations in force of who was contained since, or is over.

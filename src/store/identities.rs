@@ -285,6 +285,23 @@ pub async fn members_after(
     tx.select(&tail, params![group, after.to_owned(), limit]).await
 }
 
+/// Lists the members of a group who are human and in force at a moment, by the name of the identity.
+///
+/// The identities' own seals are not looked at here: what is found is looked at again.
+pub async fn humans_of(
+    tx: &mut Tx,
+    group: GroupId,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<MemberRow>>, StoreError> {
+    let tail = "WHERE group_id = $1 AND active = 1 AND EXISTS (SELECT 1 FROM identities i \
+                WHERE i.id = members.identity_id AND i.kind = 'human' \
+                AND i.state IN ('registered', 'active') \
+                AND (i.expires_at IS NULL OR i.expires_at > $2)) \
+                ORDER BY (SELECT i.name FROM identities i WHERE i.id = members.identity_id) LIMIT $3";
+    tx.select(tail, params![group, now, limit]).await
+}
+
 /// Lists the grants that a subject holds.
 pub async fn grants_of(
     tx: &mut Tx,

@@ -2,9 +2,8 @@
 
 use crate::params;
 use crate::sealed_row;
-use crate::store::elevations::ElevationRow;
 use crate::store::{Row, StoreError, Tx, Versioned};
-use crate::types::{ElevationId, NoticeKind, NoticeNumber, RequestId, Segment, UnixMillis};
+use crate::types::{NoticeKind, NoticeNumber, RequestId, Segment, UnixMillis};
 
 sealed_row! {
     /// A notice.
@@ -77,26 +76,37 @@ pub async fn head(tx: &mut Tx) -> Result<Versioned<NoticeHeadRow>, StoreError> {
     tx.lookup::<NoticeHeadRow>(&HEAD).await?.ok_or(StoreError::Malformed)
 }
 
-/// Reads the head, and keeps other transactions that hold it waiting until this one ends.
+/// Reads the head, and keeps other transactions that hold it waiting until this one ends. What has a
+/// number that nobody gave was put in by hand, and would be in the way of who gets that number: it
+/// is deleted.
+///
+/// On PostgreSQL jobs of two groups may wait for each other here, where each has locked a row that
+/// the other wants: the server ends one of them, which runs again.
 pub async fn hold_head(tx: &mut Tx) -> Result<Versioned<NoticeHeadRow>, StoreError> {
     let sql = "UPDATE notice_heads SET row_version = row_version WHERE id = $1";
     tx.execute(sql, params![HEAD.to_owned()]).await?;
-    head(tx).await
+    let head = head(tx).await?;
+    let last = NoticeNumber(head.row.last);
+    let beyond = tx.execute("DELETE FROM notices WHERE id > $1", params![last]).await?;
+    if beyond > 0 {
+        tracing::error!(alarm = true, beyond, "notices were put into the store by hand");
+    }
+    Ok(head)
 }
 
-/// Tells up to which notice too many are kept, or they are too old; some of them at a time.
+/// Tells up to which notice they were written before a moment; some of them at a time. Only of what
+/// was sealed is it known when that was.
 pub async fn due_for_purge(
     tx: &mut Tx,
     before: UnixMillis,
-    most: i64,
     limit: i64,
 ) -> Result<Option<NoticeNumber>, StoreError> {
     let head = head(tx).await?.row;
-    let beyond = NoticeNumber(head.last.saturating_sub(most));
-    let sql = "SELECT MAX(id) FROM (SELECT id, created_at FROM notices ORDER BY id LIMIT $3) AS oldest \
-               WHERE created_at < $1 OR id <= $2";
-    let row = tx.query_one(sql, params![before, beyond, limit]).await?;
-    row.ok_or(StoreError::Malformed)?.take()
+    let (purged, last) = (NoticeNumber(head.purged), NoticeNumber(head.last));
+    let tail = "WHERE id IN (SELECT id FROM notices WHERE id > $1 AND id <= $2 ORDER BY id LIMIT $4) \
+                AND created_at < $3 ORDER BY id";
+    let old = tx.select_intact::<NoticeRow>(tail, params![purged, last, before, limit]).await?;
+    Ok(old.last().map(|found| found.row.id))
 }
 
 /// Deletes notices up to a number.
@@ -113,22 +123,4 @@ pub async fn counts(tx: &mut Tx) -> Result<Vec<(String, i64, i64)>, StoreError> 
     let rows = tx.query(sql, vec![]).await?;
     let read = |mut row: Row| Ok((row.take()?, row.take()?, row.take()?));
     rows.into_iter().map(read).collect()
-}
-
-/// Lists elevations whose review is overdue, and of which nobody was told so.
-pub async fn overdue(
-    tx: &mut Tx,
-    now: UnixMillis,
-    limit: i64,
-) -> Result<Vec<Versioned<ElevationRow>>, StoreError> {
-    let tail = "WHERE review_due IS NOT NULL AND review_due <= $1 AND NOT EXISTS \
-                (SELECT 1 FROM review_notices n WHERE n.id = elevations.id) \
-                ORDER BY review_due LIMIT $2";
-    tx.select_intact(tail, params![now, limit]).await
-}
-
-/// Notes that somebody was told of an overdue review; false where that was done already.
-pub async fn tell_overdue(tx: &mut Tx, id: ElevationId) -> Result<bool, StoreError> {
-    let sql = "INSERT INTO review_notices (id) VALUES ($1) ON CONFLICT (id) DO NOTHING";
-    Ok(tx.execute(sql, params![id]).await? == 1)
 }

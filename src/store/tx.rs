@@ -41,6 +41,13 @@ struct JobState {
     wrote: bool,
 }
 
+/// Where a part of a job began.
+#[derive(Debug)]
+pub struct Part {
+    changes: usize,
+    job: JobState,
+}
+
 impl Tx {
     pub(super) fn new(connection: Connection, sealer: Arc<RowSealer>, writes: bool) -> Self {
         let since = sealer.moment();
@@ -68,6 +75,28 @@ impl Tx {
     pub(super) fn begin_job(&mut self, may_bump: bool) {
         self.may_bump = may_bump;
         self.job = JobState::default();
+    }
+
+    /// Begins a part of a job that may fail without it.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn begin_part(&mut self) -> Result<Part, StoreError> {
+        self.execute("SAVEPOINT part", vec![]).await?;
+        Ok(Part { changes: self.changes.len(), job: self.job })
+    }
+
+    /// Ends a part: keeps it, or leaves nothing of it.
+    ///
+    /// # Errors
+    /// As [`Tx::execute`].
+    pub async fn end_part(&mut self, part: Part, keep: bool) -> Result<(), StoreError> {
+        if !keep {
+            self.execute("ROLLBACK TO part", vec![]).await?;
+            self.changes.truncate(part.changes);
+            self.job = part.job;
+        }
+        self.execute("RELEASE part", vec![]).await.map(drop)
     }
 
     pub(super) const fn failed(&self) -> bool {

@@ -51,6 +51,8 @@ words! {
         RoleConfirmed = "elevation-role.confirmed",
         /// A role says something else from now on.
         RoleChanged = "elevation-role.changed",
+        /// What a role was to say came to nothing: what it stood on does not stand any more.
+        RoleDropped = "elevation-role.dropped",
     }
 }
 
@@ -87,14 +89,15 @@ pub const NOTICES: &[(NoticeKind, &[Audience])] = {
         (Of::Ended, &[Requester, Owners, Reviewers]),
         (Of::Revoked, &[Requester, Owners, Reviewers]),
         (Of::StandingMade, &[Requester, Owners, Reviewers, Administrators]),
-        (Of::EmergencyRequested, &[Owners, Reviewers]),
-        (Of::EmergencyActivated, &[Requester, Owners, Reviewers]),
+        (Of::EmergencyRequested, &[Owners, Reviewers, Administrators]),
+        (Of::EmergencyActivated, &[Requester, Owners, Reviewers, Administrators]),
         (Of::ReviewOverdue, &[Requester, Owners, Reviewers, Administrators]),
         (Of::Reviewed, &[Requester, Owners, Reviewers]),
         (Of::RoleCreated, &[Approvers, Reviewers, Administrators]),
         (Of::RoleProposed, &[Approvers, Reviewers, Administrators]),
         (Of::RoleConfirmed, &[Approvers, Reviewers, Administrators]),
         (Of::RoleChanged, &[Approvers, Reviewers, Administrators]),
+        (Of::RoleDropped, &[Approvers, Reviewers, Administrators]),
     ]
 };
 

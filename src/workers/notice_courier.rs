@@ -2,6 +2,7 @@
 //! the sink's row says whose turn it is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,13 +24,15 @@ pub struct NoticeCourier {
     vault: Vault,
     reader: Reader,
     sink: Arc<Sink>,
+    /// Whether the sink's row was there.
+    begun: AtomicBool,
 }
 
 impl NoticeCourier {
     /// Makes the worker of a sink.
     #[must_use]
     pub fn new(vault: Vault, reader: Reader, sink: Sink) -> Self {
-        Self { vault, reader, sink: Arc::new(sink) }
+        Self { vault, reader, sink: Arc::new(sink), begun: AtomicBool::new(false) }
     }
 
     /// Delivers one; tells whether there may be more.
@@ -42,6 +45,7 @@ impl NoticeCourier {
             Err(Error::NotFound(_)) => return self.begin().await,
             due => due?,
         };
+        self.begun.store(true, Ordering::Relaxed);
         let Some((version, number)) = due else { return Ok(false) };
         let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         let op = DeliverNotice { sink: Arc::clone(&self.sink), version, number };
@@ -54,8 +58,8 @@ impl NoticeCourier {
 
     async fn begin(&self) -> Result<bool> {
         let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
-        let sink = self.sink.name.clone();
-        match self.vault.run(&ctx, BeginSink { sink }).await {
+        let (sink, again) = (self.sink.name.clone(), self.begun.load(Ordering::Relaxed));
+        match self.vault.run(&ctx, BeginSink { sink, again }).await {
             // Another node was first.
             Ok(()) | Err(Error::AlreadyExists(_)) => Ok(true),
             Err(error) => Err(error),

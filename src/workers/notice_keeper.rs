@@ -9,12 +9,13 @@ use futures_util::FutureExt as _;
 use super::Worker;
 use crate::engines::notices::{PurgeNotices, TellOverdue};
 use crate::error::{Error, Result};
-use crate::store::{Reader, notices};
+use crate::store::{Reader, elevations};
 use crate::types::{Caller, UnixMillis};
 use crate::vault::Vault;
 
-/// Reviews of one round, and deletions: what is left is due in the next.
+/// Reviews that are read at once.
 const REVIEWS: i64 = 64;
+/// Deletions of one round: what is left is due in the next.
 const PURGES: usize = 16;
 
 /// The worker.
@@ -32,21 +33,29 @@ impl NoticeKeeper {
     }
 
     async fn tell_overdue(&self, now: UnixMillis) -> Result<()> {
-        let read = self
-            .reader
-            .view(move |tx| async move { Ok(notices::overdue(tx, now, REVIEWS).await?) }.boxed());
-        for elevation in read.await? {
-            let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
-            let id = elevation.row.id;
-            match self.vault.run(&ctx, TellOverdue { id }).await {
-                // Another node was first, or somebody reviewed it.
-                Ok(()) | Err(Error::Conflict(_)) => {}
-                Err(Error::Sealed) => return Ok(()),
-                // It holds up itself alone.
-                Err(error) => tracing::warn!(elevation = %id, %error, "nobody is told"),
+        let mut after = (UnixMillis(i64::MIN), String::new());
+        loop {
+            let from = after.clone();
+            let read = self.reader.view(move |tx| {
+                async move { Ok(elevations::overdue(tx, now, &from, REVIEWS).await?) }.boxed()
+            });
+            let part = read.await?;
+            for it in part.rows.iter().filter(|it| it.row.review_told_at.is_none()) {
+                let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
+                let id = it.row.id;
+                match self.vault.run(&ctx, TellOverdue { id }).await {
+                    // Another node was first, or somebody reviewed it.
+                    Ok(()) | Err(Error::Conflict(_)) => {}
+                    Err(Error::Sealed) => return Ok(()),
+                    // It holds up itself alone.
+                    Err(error) => tracing::warn!(elevation = %id, %error, "nobody is told"),
+                }
+            }
+            match part.last {
+                Some(last) if part.more => after = last,
+                Some(_) | None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     async fn purge(&self, now: UnixMillis) -> Result<()> {

@@ -271,6 +271,7 @@ fn sinks_that_are_not_safe_or_not_whole_are_refused() {
     let hook = "key_file = \"/k\"\nurl = ";
     let table = [
         ("notices", "give_up_after_s = 604801".to_owned(), "notices.give_up_after_s: must be a"),
+        ("notices", "give_up_after_s = 3599".to_owned(), "notices.give_up_after_s: must be a"),
         ("notices", "texts = { \"a\" = \"\" }".to_owned(), "notices.texts: must be a table of"),
         ("webhook", "url = \"https://a.test\"".to_owned(), "webhook.key_file: missing"),
         ("webhook", "key_file = \"/k\"".to_owned(), "webhook.url: missing"),
@@ -292,6 +293,11 @@ fn sinks_that_are_not_safe_or_not_whole_are_refused() {
         ("mail", format!("{mail}user = \"v\""), "mail.password_file: missing"),
         ("mail", format!("{mail}password_file = \"/p\""), "mail.user: missing"),
         ("mail", format!("{mail}people = {{ \"a\" = \"b\" }}"), "mail.people: must be a table of"),
+        (
+            "mail",
+            format!("{mail}groups = {{ \"A B\" = \"b@c.test\" }}"),
+            "mail.groups: must be a table",
+        ),
         ("mail", format!("{mail}domain = \"a b\""), "mail.domain: must be a domain"),
     ];
     for (section, lines, expected) in table {

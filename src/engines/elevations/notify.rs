@@ -1,10 +1,11 @@
 //! Tells whom it concerns what became of an elevation or a role, in the commit that makes it so.
 //!
 //! Who is told of what stands in one table, [`crate::types::NOTICES`]. What takes rights away never
-//! fails because somebody cannot be told: a row that is not what was sealed is an alarm then. What
+//! fails because somebody cannot be told: that is an alarm, and the rest goes on without it. What
 //! gives rights does: nobody breaks the glass unseen.
 
 use super::definition::{RoleDefinition, Step, current_step};
+use super::eligible::same_human;
 use super::propose::Proposal;
 use super::review::Review;
 use super::scope::Resources;
@@ -14,11 +15,14 @@ use crate::store::elevations::{ElevationRoleRow, ElevationRow};
 use crate::store::identities::{self, GroupRow, IdentityRow};
 use crate::store::{Tx, Versioned};
 use crate::types::{
-    Audience, ElevationEvent, ElevationId, GroupId, NoticeKind, Owner, RequestContext, UnixMillis,
+    Audience, ElevationEvent, ElevationId, GroupId, Kind, NoticeKind, Owner, RequestContext,
+    UnixMillis,
 };
-use crate::vault::{ADMINISTRATORS, ElevationScope, NoticeFacts, Recipients, Vote, post_notice};
+use crate::vault::{
+    ADMINISTRATORS, ElevationScope, NoticeFacts, Recipients, Vote, is_active, post_notice,
+};
 
-/// Members of a group that are named one by one; the first by name. Larger ones have an address of
+/// Humans of a group that are named one by one; the first by name. Larger ones have an address of
 /// their own.
 const MEMBERS: i64 = 200;
 
@@ -29,6 +33,8 @@ struct Matter {
     owners: Vec<Owner>,
     /// Steps whose approvers are told.
     steps: Vec<Step>,
+    /// When: who is not in force then is told nothing.
+    now: UnixMillis,
 }
 
 /// Tells of an event of the table of transitions; of those that lead on to another at once, nothing.
@@ -55,14 +61,15 @@ pub(super) async fn event(
         ElevationEvent::End => NoticeKind::Ended,
         ElevationEvent::Activate => return Ok(()),
     };
-    let told = elevation(ctx, tx, row, kind).await;
-    match told {
-        Err(Error::Tampered { .. } | Error::Internal) if row.state.is_over() => {
-            tracing::error!(alarm = true, elevation = %row.id, %kind, "nobody could be told");
-            Ok(())
-        }
-        told => told,
+    if !row.state.is_over() {
+        return elevation(ctx, tx, row, kind).await;
     }
+    let part = tx.begin_part().await?;
+    let told = elevation(ctx, tx, row, kind).await;
+    if let Err(error) = &told {
+        tracing::error!(alarm = true, elevation = %row.id, %kind, %error, "nobody could be told");
+    }
+    Ok(tx.end_part(part, told.is_ok()).await?)
 }
 
 /// Tells of an elevation.
@@ -72,7 +79,7 @@ pub(super) async fn elevation(
     row: &ElevationRow,
     kind: NoticeKind,
 ) -> Result<()> {
-    let (facts, recipients) = describe(tx, row, kind, &row.changed_by).await?;
+    let (facts, recipients) = describe(tx, row, kind, ctx.now).await?;
     post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
 }
 
@@ -84,16 +91,17 @@ pub async fn describe_elevation(
     tx: &mut Tx,
     id: ElevationId,
     kind: NoticeKind,
+    now: UnixMillis,
 ) -> Result<(NoticeFacts, Vec<Recipients>)> {
     let found = tx.lookup::<ElevationRow>(&id).await?.ok_or_else(super::unknown)?;
-    describe(tx, &found.row, kind, &found.row.changed_by).await
+    describe(tx, &found.row, kind, now).await
 }
 
 async fn describe(
     tx: &mut Tx,
     row: &ElevationRow,
     kind: NoticeKind,
-    by: &str,
+    now: UnixMillis,
 ) -> Result<(NoticeFacts, Vec<Recipients>)> {
     let missing = |what| move || Error::internal(what);
     let role = tx.lookup::<ElevationRoleRow>(&row.role).await?;
@@ -113,7 +121,7 @@ async fn describe(
     let steps = step.and_then(|step| definition.steps.get(step)).cloned().into_iter().collect();
     let mut names = Names::default();
     let facts = NoticeFacts {
-        by: names.actor(tx, by).await?,
+        by: names.actor(tx, &row.changed_by).await?,
         role: role.row.name.to_string(),
         requester: requester.name.to_string(),
         approved_by: voters(tx, &mut names, &votes, true).await?,
@@ -122,7 +130,7 @@ async fn describe(
         break_glass: definition.break_glass,
         ..facts_of(row, scope)?
     };
-    let matter = Matter { definition, requester: Some(requester), owners, steps };
+    let matter = Matter { definition, requester: Some(requester), owners, steps, now };
     let recipients = matter.recipients(tx, kind).await?;
     Ok((facts, recipients))
 }
@@ -166,26 +174,38 @@ async fn voters(
     Ok(found)
 }
 
-/// Tells of a role: what it says, or is to say.
+/// Tells of a role: what it says, or is to say, from the row as it was and as it is.
 pub(super) async fn role(
     ctx: &RequestContext,
     tx: &mut Tx,
-    row: &ElevationRoleRow,
+    (was, is): (&ElevationRoleRow, &ElevationRoleRow),
     kind: NoticeKind,
+    why: &str,
 ) -> Result<()> {
     let mut names = Names::default();
-    let proposal = Proposal::read(&row.proposal)?;
-    let said = RoleDefinition::read(&row.definition)?;
+    let json = if is.proposal.is_empty() { &was.proposal } else { &is.proposal };
+    let proposal = Proposal::read(json)?;
+    let said = RoleDefinition::read(&was.definition)?;
     let wanted = proposal.as_ref().map_or(&said, |proposal| &proposal.definition);
+    let (mut requester, mut approved_by) = (String::new(), Vec::new());
+    if let Some(proposal) = &proposal {
+        requester = names.actor(tx, &proposal.by).await?;
+        if !proposal.confirmed_by.is_empty() {
+            approved_by.push(names.actor(tx, &proposal.confirmed_by).await?);
+        }
+    }
     let facts = NoticeFacts {
-        role: row.name.to_string(),
+        role: is.name.to_string(),
+        requester,
+        approved_by,
+        why: why.to_owned(),
         by: names.actor(tx, &ctx.actor()).await?,
         resources: wanted.resources.clone(),
         actions: wanted.actions.clone(),
         reason: wanted.purpose.clone(),
         break_glass: wanted.break_glass,
         standing: wanted.standing,
-        starts_at: row.next_try.map(|at| at.to_string()),
+        starts_at: is.next_try.map(|at| at.to_string()),
         detail: wanted.to_json()?,
         ..NoticeFacts::default()
     };
@@ -193,35 +213,39 @@ pub(super) async fn role(
     let mut definition = said.clone();
     definition.reviewer_groups.extend(wanted.reviewer_groups.iter().cloned());
     let steps = said.steps.iter().chain(&wanted.steps).cloned().collect();
-    let matter = Matter { definition, requester: None, owners: Vec::new(), steps };
+    let matter = Matter { definition, requester: None, owners: Vec::new(), steps, now: ctx.now };
     let recipients = matter.recipients(tx, kind).await?;
     post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
 }
 
 impl Matter {
     async fn recipients(&self, tx: &mut Tx, kind: NoticeKind) -> Result<Vec<Recipients>> {
-        let mut all = Vec::new();
+        let (mut all, now) = (Vec::new(), self.now);
         for audience in kind.audiences() {
             match audience {
                 Audience::Requester => match &self.requester {
-                    Some(who) if who.kind.is_machine() => owner(tx, who.owner, &mut all).await?,
-                    Some(who) => add(&mut all, None, vec![who.name.to_string()]),
-                    None => {}
+                    Some(who) if who.kind.is_machine() => {
+                        owner(tx, who.owner, now, &mut all).await?;
+                    }
+                    Some(who) if is_active(who, now) => {
+                        add(&mut all, None, vec![who.name.to_string()]);
+                    }
+                    Some(_) | None => {}
                 },
                 Audience::Owners => self.owners(tx, &mut all).await?,
                 Audience::Approvers => {
                     for step in &self.steps {
-                        groups(tx, &step.groups, &mut all).await?;
+                        groups(tx, &step.groups, now, &mut all).await?;
                         if step.owners {
                             self.owners(tx, &mut all).await?;
                         }
                     }
                 }
                 Audience::Reviewers => {
-                    groups(tx, &self.definition.reviewer_groups, &mut all).await?;
+                    groups(tx, &self.definition.reviewer_groups, now, &mut all).await?;
                 }
                 Audience::Administrators => {
-                    groups(tx, &[ADMINISTRATORS.to_owned()], &mut all).await?;
+                    groups(tx, &[ADMINISTRATORS.to_owned()], now, &mut all).await?;
                 }
             }
         }
@@ -230,7 +254,7 @@ impl Matter {
 
     async fn owners(&self, tx: &mut Tx, all: &mut Vec<Recipients>) -> Result<()> {
         for one in &self.owners {
-            owner(tx, *one, all).await?;
+            owner(tx, *one, self.now, all).await?;
         }
         Ok(())
     }
@@ -244,44 +268,82 @@ fn add(all: &mut Vec<Recipients>, group: Option<String>, people: Vec<String>) {
     }
 }
 
-async fn owner(tx: &mut Tx, owner: Owner, all: &mut Vec<Recipients>) -> Result<()> {
+async fn owner(
+    tx: &mut Tx,
+    owner: Owner,
+    now: UnixMillis,
+    all: &mut Vec<Recipients>,
+) -> Result<()> {
     match owner {
         Owner::Identity(id) => {
-            if let Some(found) = tx.lookup::<IdentityRow>(&id).await? {
+            let found = tx.lookup::<IdentityRow>(&id).await?;
+            if let Some(found) = found.filter(|found| is_active(&found.row, now)) {
                 add(all, None, vec![found.row.name.to_string()]);
             }
             Ok(())
         }
         Owner::Group(id) => match tx.lookup::<GroupRow>(&id).await? {
-            Some(found) => group(tx, &found, all).await,
+            Some(found) => group(tx, &found, now, all).await,
             None => Ok(()),
         },
     }
 }
 
-async fn groups(tx: &mut Tx, names: &[String], all: &mut Vec<Recipients>) -> Result<()> {
+async fn groups(
+    tx: &mut Tx,
+    names: &[String],
+    now: UnixMillis,
+    all: &mut Vec<Recipients>,
+) -> Result<()> {
+    for found in named(tx, names).await? {
+        group(tx, &found, now, all).await?;
+    }
+    Ok(())
+}
+
+async fn named(tx: &mut Tx, names: &[String]) -> Result<Vec<Versioned<GroupRow>>> {
+    let mut all = Vec::new();
     for name in names {
         let name = name.parse().map_err(Error::internal)?;
-        if let Some(found) = identities::group_named(tx, &name).await? {
-            group(tx, &found, all).await?;
-        }
+        all.extend(identities::group_named(tx, &name).await?);
     }
+    Ok(all)
+}
+
+async fn group(
+    tx: &mut Tx,
+    found: &Versioned<GroupRow>,
+    now: UnixMillis,
+    all: &mut Vec<Recipients>,
+) -> Result<()> {
+    let people = humans(tx, found.row.id, now).await?;
+    let names = people.iter().map(|one| one.name.to_string()).collect();
+    add(all, Some(found.row.name.to_string()), names);
     Ok(())
 }
 
-async fn group(tx: &mut Tx, found: &Versioned<GroupRow>, all: &mut Vec<Recipients>) -> Result<()> {
-    let people = members(tx, found.row.id).await?;
-    add(all, Some(found.row.name.to_string()), people);
-    Ok(())
-}
-
-/// Names the humans of a group: machines read no notices.
-async fn members(tx: &mut Tx, group: GroupId) -> Result<Vec<String>> {
+/// Lists the humans of a group who are in force: machines read no notices.
+async fn humans(tx: &mut Tx, group: GroupId, now: UnixMillis) -> Result<Vec<IdentityRow>> {
     let mut people = Vec::new();
-    for member in identities::members_after(tx, group, "", MEMBERS).await? {
+    for member in identities::humans_of(tx, group, now, MEMBERS).await? {
         let found = tx.lookup::<IdentityRow>(&member.row.identity_id).await?;
-        let human = found.filter(|found| !found.row.kind.is_machine());
-        people.extend(human.map(|found| found.row.name.to_string()));
+        let human = found.map(|found| found.row);
+        people.extend(human.filter(|row| row.kind == Kind::Human && is_active(row, now)));
     }
     Ok(people)
+}
+
+/// Tells whether groups hold a human in force who is another than somebody.
+pub(super) async fn reaches_another(
+    tx: &mut Tx,
+    names: &[String],
+    who: &IdentityRow,
+    now: UnixMillis,
+) -> Result<bool> {
+    for found in named(tx, names).await? {
+        if humans(tx, found.row.id, now).await?.iter().any(|one| !same_human(one, who)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

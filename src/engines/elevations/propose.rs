@@ -197,15 +197,17 @@ impl Operation for ConfirmRole {
         proposal.confirmed_in = subject.identity.row.revocation_epoch;
         proposal.confirmed_by = ctx.actor();
         let effective = UnixMillis(proposal.at_ms).plus(LATER)?;
+        let json = proposal.to_json()?;
+        let confirmed = ElevationRoleRow { proposal: json, next_try: Some(effective), ..row };
         let row = if *dev || effective <= ctx.now {
-            proposal.applied(row, ctx.now)?
+            proposal.applied(confirmed.clone(), ctx.now)?
         } else {
-            ElevationRoleRow { proposal: proposal.to_json()?, next_try: Some(effective), ..row }
+            confirmed.clone()
         };
         let applied = row.proposal.is_empty();
         let role = tx.update(found.version, &row).await?;
         let kind = if applied { NoticeKind::RoleChanged } else { NoticeKind::RoleConfirmed };
-        notify::role(ctx, tx, &role.row, kind).await?;
+        notify::role(ctx, tx, (&confirmed, &role.row), kind, "").await?;
         ElevationRole::of(tx, &mut Names::default(), role).await
     }
 }
@@ -261,15 +263,21 @@ impl Operation for ApplyRole {
             Err(why @ (Error::Denied(_) | Error::Precondition(_))) => Err(why),
             other => Ok(other?),
         };
-        let row = match stands {
-            Ok(()) => proposal.applied(found.row, ctx.now)?,
+        let was = found.row;
+        let (row, kind, why) = match &stands {
+            Ok(()) => {
+                let row = proposal.applied(was.clone(), ctx.now)?;
+                (row, NoticeKind::RoleChanged, String::new())
+            }
             // The role goes on saying what it says.
-            Err(_) => ElevationRoleRow { proposal: String::new(), next_try: None, ..found.row },
+            Err(why) => {
+                let proposal = String::new();
+                let row = ElevationRoleRow { proposal, next_try: None, ..was.clone() };
+                (row, NoticeKind::RoleDropped, why.to_string())
+            }
         };
         tx.update(found.version, &row).await?;
-        if stands.is_ok() {
-            notify::role(ctx, tx, &row, NoticeKind::RoleChanged).await?;
-        }
+        notify::role(ctx, tx, (&was, &row), kind, &why).await?;
         Ok(stands)
     }
 }

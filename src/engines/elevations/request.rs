@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use super::case::Case;
 use super::definition::{RoleDefinition, kinds};
 use super::eligible::accounts;
+use super::notify;
 use super::roles::{find, no_such_role, resource};
 use super::scope::{Resources, check, hash, stands_on};
 use super::show::{self, Elevation, visible};
@@ -34,6 +35,9 @@ const AHEAD: Duration = Duration::from_hours(7 * 24);
 /// Resources of one request, and what an identity may have open.
 const RESOURCES: usize = 16;
 const OPEN: i64 = 20;
+/// What an identity may ask for within an hour: each request is told to people.
+const ASKED: i64 = 60;
+const ASKED_WITHIN: i64 = 3_600_000;
 
 /// Why, and for how long.
 #[derive(Debug, Clone)]
@@ -235,6 +239,7 @@ async fn freeze(
         why: String::new(),
         review_due: None,
         review: String::new(),
+        review_told_at: None,
         changed_at: now,
         changed_by: view.actor(),
         scope: serde_json::to_string(&scope).map_err(Error::internal)?,
@@ -249,6 +254,12 @@ async fn store(ctx: &RequestContext, tx: &mut Tx, it: &Prepared) -> Result<Eleva
             format!("nobody has more than {OPEN} elevations open; withdraw some first").into(),
         ));
     }
+    let after = UnixMillis(ctx.now.0.saturating_sub(ASKED_WITHIN));
+    if rows::count_asked(tx, it.row.identity, after, ASKED).await? >= ASKED {
+        return Err(Error::Exhausted(
+            format!("nobody asks for more than {ASKED} elevations within an hour").into(),
+        ));
+    }
     let found = tx.insert(&it.row).await?;
     let mut case = Case::load(tx, found, (it.vault, it.dev)).await?;
     case.check_frozen()?;
@@ -261,12 +272,17 @@ async fn store(ctx: &RequestContext, tx: &mut Tx, it: &Prepared) -> Result<Eleva
     Elevation::of(tx, &mut Names::default(), &case).await
 }
 
-/// Checks that who asks in an emergency is human, and that none of theirs waits for its review too
-/// long.
+/// Checks that who asks in an emergency is human, that somebody else hears of it who reviews it, and
+/// that none of theirs waits for its review too long.
 pub(super) async fn check_emergency(tx: &mut Tx, case: &Case, now: UnixMillis) -> Result<()> {
     let who = &case.requester.row;
     if who.kind != Kind::Human {
         return Err(Error::Denied("only humans break the glass".into()));
+    }
+    if !notify::reaches_another(tx, &case.definition.reviewer_groups, who, now).await? {
+        return Err(Error::precondition(
+            "nobody else is in force in the groups that review this; nobody would hear of it",
+        ));
     }
     for account in accounts(tx, who).await? {
         if rows::has_overdue(tx, account, now).await? {

@@ -202,7 +202,7 @@ impl Operation for PutRole {
         if put.changes {
             let proposed = !role.row.proposal.is_empty();
             let kind = if proposed { NoticeKind::RoleProposed } else { NoticeKind::RoleCreated };
-            notify::role(ctx, tx, &role.row, kind).await?;
+            notify::role(ctx, tx, (&role.row, &role.row), kind, "").await?;
         }
         Ok((ElevationRole::of(tx, &mut Names::default(), role).await?, put.changes))
     }

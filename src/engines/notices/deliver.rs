@@ -48,6 +48,8 @@ pub struct DeliverNotice {
 #[derive(Debug)]
 enum Fate {
     Sent(Letter),
+    /// What this node cannot read, and another may: as a try in vain.
+    Unread,
     /// Given up, up to a number, and why.
     GivenUp(NoticeNumber, &'static str),
 }
@@ -92,7 +94,7 @@ impl Verb for DeliverNotice {
     fn note(&self, prepared: &Prepared, note: &mut Note) {
         let (number, sink) = (self.number.0, &self.sink.name);
         let said = match &prepared.fate {
-            Fate::Sent(_) => format!("notice {number} to {sink}"),
+            Fate::Sent(_) | Fate::Unread => format!("notice {number} to {sink}"),
             Fate::GivenUp(upto, why) => {
                 format!("notices {number} to {} to {sink} are given up: {why}", upto.0)
             }
@@ -107,30 +109,40 @@ impl Verb for DeliverNotice {
 
 impl DeliverNotice {
     async fn fate(&self, view: &View) -> Result<Fate> {
-        let number = self.number;
+        let (number, sink) = (self.number, self.sink.name.clone());
         let read = view.read(move |tx| {
             async move {
-                let purged = NoticeNumber(notices::head(tx).await?.row.purged);
-                Ok((purged, tx.lookup_intact::<NoticeRow>(&number).await?))
+                let head = notices::head(tx).await?.row;
+                let purged = NoticeNumber(head.purged.min(head.last));
+                let tries =
+                    tx.lookup::<NoticeSinkRow>(&sink).await?.map_or(0, |sink| sink.row.tries);
+                Ok((purged, tries, tx.lookup_intact::<NoticeRow>(&number).await?))
             }
             .boxed()
         });
-        let row = match read.await? {
-            (purged, _) if purged >= number => {
+        let (row, tries) = match read.await? {
+            (purged, _, _) if purged >= number => {
                 return Ok(Fate::GivenUp(purged, "nobody took them for too long"));
             }
-            (_, None) => {
+            (_, _, None) => {
                 tracing::error!(alarm = true, notice = number.0, "a notice is gone or altered");
                 return Ok(Fate::GivenUp(number, "what the store holds is not what was written"));
             }
-            (_, Some(found)) => found.row,
+            (_, tries, Some(found)) => (found.row, tries),
         };
-        if view.now().since(row.created_at) > self.sink.give_up_after {
+        // However old it is, it was tried: nodes may have been away for long.
+        if tries > 0 && view.now().since(row.created_at) > self.sink.give_up_after {
             return Ok(Fate::GivenUp(number, "nobody took it for too long"));
         }
-        let (facts, recipients) = complete(view, &row).await?;
-        let vault = view.trust_domain();
-        Letter::new(&row, &facts, recipients, vault, &self.sink.templates).map(Fate::Sent)
+        match self.letter(view, &row).await {
+            Err(Error::Internal) => Ok(Fate::Unread),
+            letter => letter.map(Fate::Sent),
+        }
+    }
+
+    async fn letter(&self, view: &View, row: &NoticeRow) -> Result<Letter> {
+        let (facts, recipients) = complete(view, row).await?;
+        Letter::new(row, &facts, recipients, view.trust_domain(), &self.sink.templates)
     }
 
     /// The sink's row, as long as this notice's turn has not passed.
@@ -187,7 +199,9 @@ async fn complete(view: &View, row: &NoticeRow) -> Result<(Map<String, Value>, V
 /// what it does say is told all the same.
 async fn made_to_stand(view: &View, facts: NoticeFacts) -> Result<(NoticeFacts, Vec<Recipients>)> {
     let (id, kind) = (facts.elevation.parse().map_err(Error::internal)?, NoticeKind::StandingMade);
-    let read = view.read(move |tx| async move { describe_elevation(tx, id, kind).await }.boxed());
+    let now = view.now();
+    let read =
+        view.read(move |tx| async move { describe_elevation(tx, id, kind, now).await }.boxed());
     match read.await {
         Ok((of, to)) => Ok((NoticeFacts { by: facts.by, detail: facts.detail, ..of }, to)),
         Err(Error::Tampered { .. } | Error::Internal | Error::NotFound(_)) => {
@@ -223,8 +237,12 @@ impl EffectOperation for DeliverNotice {
     }
 
     async fn act(&self, view: &View, prepared: &Prepared) -> Result<()> {
-        let Fate::Sent(letter) = &prepared.fate else { return Ok(()) };
-        match self.sink.send(letter, view.now()).await {
+        let sent = match &prepared.fate {
+            Fate::GivenUp(_, _) => return Ok(()),
+            Fate::Unread => Err(Error::unavailable("this node cannot read what it says")),
+            Fate::Sent(letter) => self.sink.send(letter, view.now()).await,
+        };
+        match sent {
             Ok(said) => {
                 *prepared.trouble.lock() = said;
                 Ok(())
@@ -244,7 +262,7 @@ impl EffectOperation for DeliverNotice {
         (): &(),
     ) -> Result<Delivered> {
         match &prepared.fate {
-            Fate::Sent(_) => {
+            Fate::Sent(_) | Fate::Unread => {
                 self.moves_on(ctx, tx, self.number, 0).await?;
                 Ok(Delivered::Taken)
             }

@@ -30,7 +30,8 @@ use crate::vault::Recipients;
 
 /// How long it takes at most, from the name to the end.
 const TAKES: Duration = Duration::from_secs(40);
-/// Recipients of one transaction (RFC 5321, section 4.5.3.1.8).
+/// Addresses that a notice goes to at the most: what every server takes in one transaction (RFC 5321,
+/// section 4.5.3.1.8). A larger group has an address of its own.
 const RECIPIENTS: usize = 100;
 /// Bytes of an answer that is read in the clear.
 const CLEAR_BYTES: usize = 4_096;
@@ -82,45 +83,45 @@ impl MailSink {
     }
 
     /// Logs in with a password.
-    #[must_use]
-    pub fn with_login(self, user: String, password: SecretBytes) -> Self {
-        Self { login: Some((user, password)), ..self }
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] for a password that is no text.
+    pub fn with_login(self, user: String, password: SecretBytes) -> Result<Self> {
+        let odd = |_binary| Error::precondition("mail.password: must be text in UTF-8");
+        std::str::from_utf8(password.expose()).map_err(odd)?;
+        Ok(Self { login: Some((user, password)), ..self })
     }
 
-    /// Mails a notice to whom it is for; says how many of them the server refused for good.
+    /// Mails a notice to whom it is for; says how many of them do not get it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] where it was not taken, and why.
     pub(super) async fn send(&self, letter: &Letter) -> Result<String> {
         let sent = tokio::time::timeout(TAKES, self.mail(letter)).await;
-        let refused =
+        let left =
             sent.map_err(|_elapsed| Error::unavailable("the mail server did not answer in time"))??;
-        Ok(match refused {
+        Ok(match left {
             0 => String::new(),
-            refused => {
-                tracing::warn!(notice = letter.id, refused, "the mail server refused recipients");
-                format!("the mail server refused {refused} of the recipients for good")
+            left => {
+                tracing::warn!(notice = letter.id, left, "a notice is not mailed to everybody");
+                format!("{left} of the recipients are not mailed: refused, or too many")
             }
         })
     }
 
     async fn mail(&self, letter: &Letter) -> Result<usize> {
-        let (message, everybody) =
-            (self.message(letter)?, self.route.addresses(&letter.recipients));
+        let message = self.message(letter)?;
+        let everybody = self.route.addresses(&letter.recipients);
+        let (to, beyond) = everybody.split_at(everybody.len().min(RECIPIENTS));
         let mut connection = self.connect().await?;
-        let mut refused = 0_usize;
-        for some in everybody.chunks(RECIPIENTS) {
-            refused = refused.saturating_add(self.transact(&mut connection, some, &message).await?);
-        }
+        let refused = self.transact(&mut connection, to, &message).await;
         // It has what it needs; that it says goodbye as well is not needed.
         drop(connection.quit().await);
-        if refused == everybody.len() {
-            return Err(Error::unavailable("the mail server refuses everybody that this is for"));
-        }
-        Ok(refused)
+        Ok(refused?.saturating_add(beyond.len()))
     }
 
-    /// One transaction. Somebody who is refused for good keeps it from nobody else.
+    /// The one transaction. Who is refused, for good or for now, keeps it from nobody else: it is
+    /// taken where one of those takes it who get every notice, and tried again where none does.
     async fn transact(
         &self,
         connection: &mut AsyncSmtpConnection,
@@ -129,17 +130,17 @@ impl MailSink {
     ) -> Result<usize> {
         let mail = Mail::new(Some(self.route.from.clone()), vec![]);
         connection.command(mail).await.map_err(|e| said(&e))?;
-        let mut refused = 0_usize;
+        let copies = &self.route.copy_to;
+        let (mut refused, mut taken) = (0_usize, false);
         for address in to {
             match connection.command(Rcpt::new(address.clone(), vec![])).await {
-                Ok(_) => {}
-                Err(error) if error.is_permanent() => refused = refused.saturating_add(1),
+                Ok(_) => taken |= copies.contains(address) || copies.is_empty(),
+                Err(error) if error.status().is_some() => refused = refused.saturating_add(1),
                 Err(error) => return Err(said(&error)),
             }
         }
-        if refused == to.len() {
-            connection.command(smtp::commands::Rset).await.map_err(|e| said(&e))?;
-            return Ok(refused);
+        if !taken {
+            return Err(Error::unavailable("the mail server refuses whoever gets every notice"));
         }
         connection.command(Data).await.map_err(|e| said(&e))?;
         connection.message(message).await.map_err(|e| said(&e))?;

@@ -6,7 +6,8 @@ use super::resource;
 use crate::audit::Field;
 use crate::engines::elevations::describe_elevation;
 use crate::error::{Error, Result};
-use crate::store::{Needs, Tx, notices};
+use crate::store::elevations::{self, ElevationRow};
+use crate::store::{Needs, Tx};
 use crate::types::{ElevationId, NoticeKind, RequestContext};
 use crate::vault::{
     Decision, Note, NoticeFacts, Operation, Resource, Verb, View, WRITES, post_notice,
@@ -44,11 +45,15 @@ impl Operation for TellOverdue {
 
     async fn commit(&self, ctx: &RequestContext, tx: &mut Tx, (): &(), _: &Decision) -> Result<()> {
         let kind = NoticeKind::ReviewOverdue;
-        let (facts, recipients) = describe_elevation(tx, self.id, kind).await?;
+        elevations::hold(tx, self.id).await?;
+        let found = tx.lookup::<ElevationRow>(&self.id).await?;
         // Somebody reviewed it meanwhile, or another node was first.
-        if facts.review_due.is_none() || !notices::tell_overdue(tx, self.id).await? {
-            return Err(Error::Conflict("nothing is overdue any more".into()));
-        }
+        let found = found
+            .filter(|it| it.row.review_due.is_some() && it.row.review_told_at.is_none())
+            .ok_or_else(|| Error::Conflict("nothing is overdue any more".into()))?;
+        let told = ElevationRow { review_told_at: Some(ctx.now), ..found.row };
+        tx.update(found.version, &told).await?;
+        let (facts, recipients) = describe_elevation(tx, self.id, kind, ctx.now).await?;
         let facts = NoticeFacts { by: ctx.actor(), ..facts };
         post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
     }

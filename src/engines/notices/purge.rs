@@ -1,4 +1,4 @@
-//! Deletes notices that are too old, or too many: what no sink is told any more.
+//! Deletes notices that are too old: what no sink is told any more.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::store::{Needs, Tx};
 use crate::types::{NoticeNumber, RequestContext, UnixMillis};
 use crate::vault::{Decision, Note, Operation, Resource, TAKES_BACK, Verb, View};
 
-/// How long a notice is kept: longer than any is tried.
+/// How long a notice is kept: longer than any is tried. However many there are, none goes before:
+/// else whoever may ask could bury one under others.
 const KEPT: Duration = Duration::from_hours(8 * 24);
-/// Notices that are kept at the most, and looked at in one step.
-const MOST: i64 = 100_000;
+/// Notices that are looked at in one step.
 const STEP: i64 = 1_000;
 
 /// Deletes notices up to one; the worker's.
@@ -33,7 +33,7 @@ impl PurgeNotices {
     pub async fn due(tx: &mut Tx, now: UnixMillis) -> Result<Option<NoticeNumber>> {
         let kept_ms = i64::try_from(KEPT.as_millis()).map_err(Error::internal)?;
         let before = UnixMillis(now.0.saturating_sub(kept_ms));
-        Ok(notices::due_for_purge(tx, before, MOST, STEP).await?)
+        Ok(notices::due_for_purge(tx, before, STEP).await?)
     }
 }
 
@@ -63,11 +63,12 @@ impl Operation for PurgeNotices {
 
     async fn commit(&self, ctx: &RequestContext, tx: &mut Tx, (): &(), _: &Decision) -> Result<()> {
         let head = notices::hold_head(tx).await?;
-        if self.upto.0 <= head.row.purged {
+        let upto = self.upto.min(NoticeNumber(head.row.last));
+        if upto.0 <= head.row.purged {
             return Err(Error::Conflict("another node deleted them".into()));
         }
-        let purged = NoticeHeadRow { purged: self.upto.0, changed_at: ctx.now, ..head.row };
+        let purged = NoticeHeadRow { purged: upto.0, changed_at: ctx.now, ..head.row };
         tx.update(head.version, &purged).await?;
-        Ok(notices::purge(tx, self.upto).await?)
+        Ok(notices::purge(tx, upto).await?)
     }
 }

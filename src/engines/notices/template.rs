@@ -74,6 +74,7 @@ const fn usual_subject(kind: NoticeKind) -> &'static str {
         NoticeKind::RoleProposed => "[{vault}] {by} wants elevation role {role} changed",
         NoticeKind::RoleConfirmed => "[{vault}] {by} confirmed a change of elevation role {role}",
         NoticeKind::RoleChanged => "[{vault}] elevation role {role} is changed",
+        NoticeKind::RoleDropped => "[{vault}] a change of elevation role {role} is dropped: {why}",
     }
 }
 
@@ -96,8 +97,13 @@ impl Template {
             match c {
                 '{' | '}' if rest.next_if_eq(&c).is_some() => plain.push(c),
                 '{' => {
-                    let name: String = rest.by_ref().take_while(|c| *c != '}').collect();
-                    if !known(&name) {
+                    let mut closed = false;
+                    let inside = |c: &char| {
+                        closed = *c == '}';
+                        !closed
+                    };
+                    let name: String = rest.by_ref().take_while(inside).collect();
+                    if !closed || !known(&name) {
                         return Err(Error::invalid("it has a placeholder that there is not"));
                     }
                     parts.extend([Part::Text(std::mem::take(&mut plain)), Part::Value(name)]);
@@ -228,8 +234,9 @@ fn shown(value: &Value) -> String {
 fn clean(text: &str, most: usize) -> String {
     let unseen = |c: char| {
         c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{e0000}'..='\u{e007f}')
     };
     let seen = text.chars().map(|c| if unseen(c) { ' ' } else { c });
     let mut cut: String = seen.take(most).collect();
@@ -280,8 +287,8 @@ mod tests {
             one("elevation.requested", "before\n{reason}\nafter"),
         );
         let templates = Templates::new(&subjects, &texts).unwrap();
-        let reason =
-            "x\r\nBcc: all@example.org\u{2028}\u{202e}{role}\u{0}".to_owned() + &"y".repeat(2_000);
+        let reason = "x\r\nBcc: all@example.org\u{2028}\u{e0041}{role}\u{61c}".to_owned()
+            + &"y".repeat(2_000);
         let facts = facts(&NoticeFacts { reason, role: "r".to_owned(), ..NoticeFacts::default() });
         let (subject, text) = templates.word(NoticeKind::Requested, "v", "t", &facts).unwrap();
         assert!(subject.starts_with("{x  Bcc: all@example.org  {role} y"), "{subject}");

@@ -73,11 +73,13 @@ impl Wire {
     pub(super) async fn connect(&self) -> Result<Bounded<TcpStream>> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let found: Vec<SocketAddr> = found.map_err(|e| down("cannot be resolved", &e))?.collect();
-        let allowed = found.iter().find(|address| may_reach(address.ip(), self.private));
-        let Some(address) = allowed else {
+        let allowed: Vec<_> =
+            found.into_iter().filter(|address| may_reach(address.ip(), self.private)).collect();
+        if allowed.is_empty() {
             return Err(Error::unavailable("the sink's name leads to no address that is allowed"));
-        };
-        let stream = TcpStream::connect(address).await;
+        }
+        // One after the other, until one answers.
+        let stream = TcpStream::connect(allowed.as_slice()).await;
         let stream = stream.map_err(|e| down("cannot be connected to", &e))?;
         Ok(Bounded { inner: stream, left: READ_BYTES })
     }
@@ -153,6 +155,8 @@ fn may_reach_v6(address: Ipv6Addr, private: bool) -> bool {
         return private;
     }
     match first {
+        // A translator's of one network's own, which may stand for anything (RFC 8215).
+        0x64 if second == 0xff9b && third == 1 => false,
         // A translator's: what counts is the address behind it (RFC 6052; RFC 3056).
         0x64 if second == 0xff9b => v4(high, low),
         0x2002 => v4(second, third),
@@ -234,6 +238,7 @@ mod tests {
             ("169.254.169.254", false, false),
             ("::ffff:169.254.169.254", false, false),
             ("64:ff9b::169.254.169.254", false, false),
+            ("64:ff9b:1::93.184.216.34", false, false),
             ("2002:a9fe:a9fe::", false, false),
             ("0.0.0.0", false, false),
             ("::", false, false),

@@ -1,6 +1,7 @@
 //! Notices of elevations, at real sockets: told to whom it concerns, in order, until they are taken.
 
 mod faults;
+mod forged;
 mod mail;
 mod webhook;
 

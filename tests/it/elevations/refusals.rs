@@ -124,14 +124,21 @@ fn strict_now(s: &Stage) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_has_more_than_twenty_open() {
+async fn nobody_has_more_than_twenty_open_or_asks_for_more_than_sixty_within_an_hour() {
     let s = Stage::new(Backend::Sqlite).await;
     for _ in 0..20 {
         s.asked().await;
     }
     assert_eq!(code(ask(&s.carol, request()).await), Code::ResourceExhausted);
-    let one = show(&s.carol, &list(&s.carol).await[0]).await.unwrap();
-    withdraw(&s.carol, &one).await.unwrap();
+    let mut last = show(&s.carol, &list(&s.carol).await[0]).await.unwrap();
+    for _ in 20..60 {
+        withdraw(&s.carol, &last).await.unwrap();
+        last = s.asked().await;
+    }
+    withdraw(&s.carol, &last).await.unwrap();
+    let often = ask(&s.carol, request()).await.unwrap_err();
+    assert!(often.message().contains("within an hour"), "{often}");
+    s.f.clock.advance(Duration::from_secs(3_601));
     s.asked().await;
 }
 

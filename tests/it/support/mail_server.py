@@ -2,7 +2,8 @@
 
 Usage: mail_server.py plain|starttls|implicit|stripped CERTIFICATE KEY
 
-It wants a login where there is TLS; refuses recipients at refused.test for good.
+It wants a login where there is TLS; refuses recipients at refused.test for good, and at later.test
+for now.
 """
 import asyncio
 import json
@@ -16,6 +17,8 @@ class Handler:
     async def handle_RCPT(self, server, session, envelope, address, options):
         if address.endswith("@refused.test"):
             return "550 no such user"
+        if address.endswith("@later.test"):
+            return "452 mailbox full"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 

@@ -63,7 +63,7 @@ impl MailServer {
             Way::Mail(match security {
                 MailSecurity::Off => mail,
                 MailSecurity::StartTls | MailSecurity::Implicit => {
-                    mail.with_login("vault".to_owned(), password)
+                    mail.with_login("vault".to_owned(), password).unwrap()
                 }
             }),
         )
@@ -154,6 +154,42 @@ async fn a_group_with_an_address_gets_one_mail_and_who_is_refused_keeps_it_from_
     let approved = server.waits_for("for carol is approved").await;
     assert_eq!(sorted(&approved["to"]), ["soc@vault.test"]);
     settled(&s.f).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mailbox_that_is_full_withholds_nothing_from_the_others() {
+    for backend in BACKENDS {
+        let server = MailServer::new("starttls");
+        let mut route = route();
+        route.people.insert("dave".to_owned(), address("dave@later.test"));
+        route.copy_to.push(address("gone@refused.test"));
+        let sinks = vec![server.sink(MailSecurity::StartTls, route)];
+        let s = Stage::of(told(Fixture::on(backend).await, sinks).await).await;
+        s.asked().await;
+        let asked = server.waits_for("asks for db-admin").await;
+        assert_eq!(sorted(&asked["to"]), ["e.r@people.test", "soc@vault.test"]);
+        settled(&s.f).await;
+        assert_eq!(number(&s.f, "SELECT given_up FROM notice_sinks").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_takes_who_gets_every_notice_is_tried_again() {
+    for backend in BACKENDS {
+        let server = MailServer::new("starttls");
+        let copy_to = vec![address("soc@later.test"), address("soc@refused.test")];
+        let route = MailRoute { copy_to, ..route() };
+        let sinks = vec![server.sink(MailSecurity::StartTls, route)];
+        let s = Stage::of(told(Fixture::on(backend).await, sinks).await).await;
+        let tried = "SELECT COUNT(*) FROM notice_sinks WHERE tries > 1 \
+                     AND trouble LIKE '%refuses whoever gets every notice%'";
+        until("it is tried again", async || {
+            s.f.clock.advance(Duration::from_secs(1));
+            number(&s.f, tried).await == 1
+        })
+        .await;
+        assert!(server.took.lock().is_empty(), "nobody else gets it each time");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

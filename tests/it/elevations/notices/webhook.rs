@@ -1,6 +1,6 @@
 //! What is told, to whom, in which form.
 
-use strongroom::proto::ReviewElevationRequest;
+use strongroom::proto::{ReviewElevationRequest, SuspendIdentityRequest};
 
 use super::*;
 use crate::support::factors::authenticator;
@@ -88,8 +88,10 @@ async fn an_emergency_is_told_to_owners_and_reviewers_at_once_and_when_its_revie
             actions: vec!["identities.show".to_owned()],
             ..glass::glass()
         };
-        put(&s.admin, glass).await.unwrap();
-        glass::confirm(&s.second, "glass").await.unwrap();
+        s.put(glass).await.unwrap();
+        let confirmed = receiver.waits_for("elevation-role.changed").await.json();
+        assert_eq!(confirmed["data"]["requester"], "second");
+        assert_eq!(confirmed["data"]["approved_by"][0], "third");
         let carol = &s.carol;
         authenticator(&s.f, carol, "carol").await;
         let resources = vec!["identities/carol".to_owned()];
@@ -97,7 +99,9 @@ async fn an_emergency_is_told_to_owners_and_reviewers_at_once_and_when_its_revie
         let asked = asked.await.unwrap();
         activate(carol, &asked).await.unwrap();
         let broken = receiver.waits_for("elevation.emergency-activated").await.json();
-        assert_eq!(people(&broken), [":carol", "security:dave", "security:erin"]);
+        let all = ["administrators:admin", "administrators:second", "administrators:third"];
+        let all = [&[":carol", "security:dave", "security:erin"][..], &all].concat();
+        assert_eq!(people(&broken), all);
         assert_eq!(broken["data"]["break_glass"], true);
         assert!(broken["subject"].as_str().unwrap().contains("EMERGENCY"), "{broken}");
         s.f.clock.advance(Duration::from_hours(25));
@@ -105,6 +109,7 @@ async fn an_emergency_is_told_to_owners_and_reviewers_at_once_and_when_its_revie
         let told = people(&overdue);
         assert!(told.contains(&"administrators:admin".to_owned()), "{told:?}");
         assert!(told.contains(&"security:erin".to_owned()), "{told:?}");
+        s.step_up().await;
         let (id, verdict, note) = (asked.id, "violation".to_owned(), "why?".to_owned());
         let request = ReviewElevationRequest { id, verdict, note };
         Client::new(s.dave.clone()).review_elevation(request).await.unwrap();
@@ -173,4 +178,51 @@ async fn a_receiver_has_to_show_a_certificate_of_its_name_by_the_authority_that_
     let tried = "SELECT COUNT(*) FROM notice_sinks WHERE tries > 0";
     until("the others are tried", async || number(&s.f, tried).await == 2).await;
     assert!(receivers[1].came().is_empty() && receivers[2].came().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_breaks_the_glass_where_nobody_else_hears_of_it() {
+    for backend in BACKENDS {
+        let s = Stage::new(backend).await;
+        s.group("alone", &["carol"]).await;
+        let reviewer_groups = vec!["alone".to_owned()];
+        s.put(ElevationRole { reviewer_groups, ..glass::glass() }).await.unwrap();
+        let refused = ask(&s.carol, glass::emergency()).await.unwrap_err();
+        assert!(refused.message().contains("nobody would hear of it"), "{refused}");
+        register(&s.f, "robot", "pipeline", "admin").await;
+        s.join("alone", "robot").await;
+        s.join("alone", "erin").await;
+        let asked = ask(&s.carol, glass::emergency()).await.unwrap();
+        suspend(&s, "erin").await;
+        authenticator(&s.f, &s.carol, "carol").await;
+        let refused = activate(&s.carol, &asked).await.unwrap_err();
+        assert!(refused.message().contains("nobody would hear of it"), "{refused}");
+        s.join("alone", "dave").await;
+        let active = activate(&s.carol, &asked).await.unwrap();
+        assert_eq!(active.state, "active", "{}", active.why);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_take_no_humans_place_and_who_is_suspended_is_told_nothing() {
+    // The embedded store alone: two hundred are registered one by one.
+    let receiver = Receiver::new().await;
+    let f = told(Fixture::new().await, vec![posts_to(&receiver)]).await;
+    let s = Stage::of(f).await;
+    // As many as are named of a group, all before the first human by name.
+    for number in 0..200 {
+        let name = format!("a{number:03}");
+        register(&s.f, &name, "pipeline", "admin").await;
+        s.join("security", &name).await;
+    }
+    suspend(&s, "erin").await;
+    s.asked().await;
+    let asked = receiver.waits_for("elevation.requested").await.json();
+    assert_eq!(people(&asked), ["security:dave"]);
+}
+
+async fn suspend(s: &Stage, name: &str) {
+    let request = SuspendIdentityRequest { name: name.to_owned(), ..Default::default() };
+    let mut identities = IdentityServiceClient::new(s.admin.clone());
+    identities.suspend_identity(request).await.unwrap();
 }
