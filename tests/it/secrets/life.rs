@@ -83,7 +83,8 @@ async fn a_retry_finds_the_version_that_the_first_try_wrote() {
             ..request("team/db", b"one", 0)
         };
         let first = alice.put_secret(request.clone()).await.unwrap().into_inner();
-        let kept = Hand::new(&p.f.parts.location).bytes("request", "idempotency").await;
+        let kept =
+            Hand::new(&p.f.parts.location).bytes("request", "idempotency WHERE object = '1'").await;
         assert_ne!(kept, sha256(&request.encode_to_vec()), "nobody can try values there");
         assert_eq!(alice.put_secret(request.clone()).await.unwrap().into_inner(), first);
         let other = super::PutSecretRequest { value: b"two".to_vec(), ..request };
