@@ -41,6 +41,7 @@ CREATE TABLE secret_versions (
     wrap BYTEA NOT NULL,
     wrap_key TEXT NOT NULL,
     restored_from BIGINT,
+    root BIGINT NOT NULL,
     expires_at BIGINT,
     purge_at BIGINT,
     exposed_at BIGINT,

@@ -12,7 +12,7 @@ pub const KEPT: Duration = Duration::from_hours(24);
 /// What an earlier try with the same key made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Earlier {
-    /// SHA-256 of its request.
+    /// A MAC of its request.
     pub request: [u8; 32],
     /// What it made.
     pub object: String,

@@ -73,6 +73,8 @@ sealed_row! {
         pub wrap_key: Id,
         /// The version whose value it was given again.
         pub restored_from: Option<i64>,
+        /// The version that its value was first written as: its own number, unless it was restored.
+        pub root: i64,
         /// The first moment at which it is not read any more.
         pub expires_at: Option<UnixMillis>,
         /// When it is destroyed by itself.
@@ -166,8 +168,24 @@ pub async fn valued(
 ) -> Result<Vec<Versioned<SecretVersionRow>>, StoreError> {
     let tail = "WHERE secret = $1 AND version > $2 AND version <= $3 AND state <> 'destroyed' \
                 ORDER BY version";
-    let after = head.newest.saturating_sub(VERSIONS);
-    tx.select(tail, params![head.id, after, up_to]).await
+    tx.select(tail, params![head.id, before_valued(head), up_to]).await
+}
+
+/// The number after which versions may have a value. Where the next one is being written, the one
+/// that makes room for it still has its own.
+const fn before_valued(head: &SecretHeadRow) -> i64 {
+    head.newest.saturating_sub(VERSIONS).saturating_sub(1)
+}
+
+/// Lists versions that have the value that was first written as this one.
+pub async fn of_root(
+    tx: &mut Tx,
+    head: &SecretHeadRow,
+    root: i64,
+) -> Result<Vec<Versioned<SecretVersionRow>>, StoreError> {
+    let tail = "WHERE secret = $1 AND version > $2 AND root = $3 AND state <> 'destroyed' \
+                ORDER BY version";
+    tx.select(tail, params![head.id, before_valued(head), root]).await
 }
 
 /// Lists versions that are to be destroyed by now. One that is not what was sealed holds up itself

@@ -138,13 +138,18 @@ impl Under {
         self.0.iter().map(|(_, end)| *end).min()
     }
 
+    /// Their ids, however many they are.
+    pub fn each(&self) -> impl Iterator<Item = ElevationId> {
+        self.0.iter().map(|(id, _)| *id)
+    }
+
     /// Their ids, as the row of a credential holds them, after those that it holds already.
     ///
     /// # Errors
     /// [`Error::Precondition`] where they are more than a row holds: none is left out.
     pub fn ids(&self, held: [Option<ElevationId>; 2]) -> Result<[Option<ElevationId>; 2]> {
         let mut ids: Vec<_> = held.into_iter().flatten().collect();
-        ids.extend(self.0.iter().map(|(id, _)| *id));
+        ids.extend(self.each());
         let mut seen = Vec::with_capacity(ids.len());
         ids.retain(|id| {
             !seen.contains(id) && {

@@ -118,13 +118,12 @@ pub(super) async fn tell_standing(
     decision: &Decision,
 ) -> Result<()> {
     let Some(subject) = &decision.subject else { return Ok(()) };
-    let under = decision.elevations()?;
-    if under == [None, None] || !Verb::lookup(action).is_some_and(|verb| verb.standing) {
+    if !Verb::lookup(action).is_some_and(|verb| verb.standing) {
         return Ok(());
     }
     let name = subject.identity.row.name.to_string();
     let made: Vec<_> = decision.resources.iter().map(|one| one.name.to_string()).collect();
-    for id in under.into_iter().flatten() {
+    for id in decision.under().each() {
         let facts = NoticeFacts {
             elevation: id.to_string(),
             requester: name.clone(),

@@ -197,6 +197,9 @@ pub trait Operation: Verb {
         None
     }
 
+    /// Takes notice that its commit is durable.
+    fn durable(&self, _: &Self::Prepared) {}
+
     /// Whose other commits that hold it as well wait for this one, on every node: what it counts
     /// stays counted until it is durable.
     fn holds(&self, _: &Self::Prepared) -> Option<Id> {

@@ -86,6 +86,12 @@ pub(super) fn claim_id<V: Verb>(
     Ok(base32(&core.keyring.idempotency_key()?.tag(&[&input])))
 }
 
+/// What the store keeps of a request: it may hold a secret, which nobody may try there.
+fn bound(core: &Core, key: &RetryKey) -> Result<[u8; 32]> {
+    let input = Encoder::new("strongroom/idempotency-request/v1").bytes(&key.request).finish();
+    Ok(core.keyring.idempotency_key()?.tag(&[&input]))
+}
+
 impl Vault {
     /// Makes the claim of a retried call, if it carries a key.
     pub(super) fn claim<V: Verb>(
@@ -97,7 +103,7 @@ impl Vault {
         let Some(key) = op.retry_key() else { return Ok(None) };
         Ok(Some(Claim {
             id: claim_id::<V>(&self.core, ctx, key)?,
-            request: key.request,
+            request: bound(&self.core, key)?,
             replace: key.replace,
             made: op.made(prepared),
         }))
@@ -116,7 +122,7 @@ impl View {
         let read = self
             .read(move |tx| async move { Ok(idempotency::lookup(tx, &id, now).await?) }.boxed());
         match read.await? {
-            Some(earlier) => judge(earlier, &key.request, key.replace, now),
+            Some(earlier) => judge(earlier, &bound(&self.core, key)?, key.replace, now),
             None => Ok(Claimed::Ours),
         }
     }

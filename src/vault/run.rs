@@ -63,6 +63,7 @@ impl Vault {
             match self.submit(decision.fence(ctx.now), needs, Box::new(work), answer).await? {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
+                    op.durable(&prepared);
                     self.used(ctx, &decision);
                     if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
                         self.keep_child(subject, made, (epoch, emptied));

@@ -36,6 +36,23 @@ impl Names {
         Ok(name)
     }
 
+    /// Names an identity, unless its row is not what was sealed, or is not there.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(in crate::engines) async fn intact(
+        &mut self,
+        tx: &mut Tx,
+        id: IdentityId,
+    ) -> Result<Option<IdentityName>> {
+        if let Some(name) = self.identities.get(&id) {
+            return Ok(Some(name.clone()));
+        }
+        let Some(found) = tx.lookup_intact::<IdentityRow>(&id).await? else { return Ok(None) };
+        self.identities.insert(id, found.row.name.clone());
+        Ok(Some(found.row.name))
+    }
+
     /// Names an owner.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::store::secrets::{self, SecretRow, SecretVersionRow, VERSIONS};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{ObjectId, RequestContext, SecretPath, SecretState, UnixMillis};
-use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View, WRITES};
+use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, Verb, View, WRITES};
 
 /// Longest window, in seconds: ten years.
 pub(super) const WINDOW_MOST_S: u64 = 3_653 * 86_400;
@@ -37,6 +37,24 @@ pub struct Changed {
 }
 
 impl Chosen {
+    /// Tells whether one of them is in a state that is to be changed.
+    pub(super) async fn any(
+        &self,
+        view: &View,
+        id: ObjectId,
+        changes: impl Fn(SecretState) -> bool,
+    ) -> Result<bool> {
+        let chosen = self.clone();
+        let read = view.read(move |tx| {
+            async move {
+                let found = Found::read(tx, id).await?;
+                chosen.of(tx, &found).await
+            }
+            .boxed()
+        });
+        Ok(read.await?.iter().any(|version| changes(version.row.state)))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let most = usize::try_from(VERSIONS).map_err(Error::internal)?;
         if self.versions.len() > most || self.versions.iter().any(|version| *version < 1) {
@@ -77,6 +95,30 @@ impl fmt::Display for Chosen {
     }
 }
 
+/// Versions of a secret that are taken away.
+#[derive(Debug, Clone, Copy)]
+pub struct Taking {
+    /// The secret.
+    pub(super) id: ObjectId,
+    /// Whether there was anything to take.
+    pub(super) any: bool,
+}
+
+impl Taking {
+    /// What changes nothing moves nothing: it would make every decision on the vault anew.
+    pub(super) const fn needs(self) -> Needs {
+        if self.any { CONTAINS } else { READS }
+    }
+
+    /// Refuses to change something where nothing was found to change.
+    pub(super) fn require(self) -> Result<()> {
+        if self.any {
+            return Ok(());
+        }
+        Err(Error::Conflict("a version was written or brought back meanwhile; repeat".into()))
+    }
+}
+
 /// Deletes versions: they are not read any more, and destroyed when their window closes.
 #[derive(Debug, Clone)]
 pub struct DeleteSecret {
@@ -91,22 +133,24 @@ pub struct DeleteSecret {
 #[async_trait]
 impl Verb for DeleteSecret {
     const ACTION: &'static str = "secrets.delete";
-    type Prepared = ObjectId;
+    type Prepared = Taking;
     type Output = Changed;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![resource(view, &self.path).await?])
     }
 
-    async fn prepare(&self, _: &View, decision: &Decision) -> Result<ObjectId> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Taking> {
         self.chosen.check()?;
         if self.window.is_some_and(|window| window.as_secs() > WINDOW_MOST_S) {
             return Err(Error::invalid("a window is at most ten years"));
         }
-        decided(decision)
+        let id = decided(decision)?;
+        let any = self.chosen.any(view, id, |state| state == SecretState::Live).await?;
+        Ok(Taking { id, any })
     }
 
-    fn note(&self, _: &ObjectId, note: &mut Note) {
+    fn note(&self, _: &Taking, note: &mut Note) {
         note.private.push((Field::Detail, self.chosen.to_string()));
     }
 }
@@ -125,20 +169,25 @@ impl Operation for DeleteSecret {
     /// Whoever reads meanwhile is decided again: after the answer nobody gets the value.
     const NEEDS: Needs = CONTAINS;
 
+    fn needs(&self, it: &Taking) -> Needs {
+        it.needs()
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
-        id: &ObjectId,
+        it: &Taking,
         _: &Decision,
     ) -> Result<Changed> {
-        let found = Found::read(tx, *id).await?;
+        let found = Found::read(tx, it.id).await?;
         let end = self.end(&found.secret.row, ctx.now)?;
         let mut changed = Vec::new();
         for version in self.chosen.of(tx, &found).await? {
             if version.row.state != SecretState::Live {
                 continue;
             }
+            it.require()?;
             let row = SecretVersionRow {
                 state: SecretState::Deleted,
                 purge_at: Some(version.row.purge_at.map_or(end, |at| at.min(end))),
@@ -149,7 +198,9 @@ impl Operation for DeleteSecret {
             tx.change(&version, &row).await?;
             changed.push(row.version);
         }
-        found.touch(tx, ctx.now, ctx.actor()).await?;
+        if it.any {
+            found.touch(tx, ctx.now, ctx.actor()).await?;
+        }
         Ok(Changed { versions: changed })
     }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::delete::{Changed, Chosen};
+use super::delete::{Changed, Chosen, Taking};
 use super::find::{Found, decided, resource, unknown};
 use crate::audit::Field;
 use crate::error::{Error, Result};
@@ -41,19 +41,21 @@ pub struct DestroySecret {
 #[async_trait]
 impl Verb for DestroySecret {
     const ACTION: &'static str = "secrets.destroy";
-    type Prepared = ObjectId;
+    type Prepared = Taking;
     type Output = Changed;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![resource(view, &self.path).await?])
     }
 
-    async fn prepare(&self, _: &View, decision: &Decision) -> Result<ObjectId> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Taking> {
         self.chosen.check()?;
-        decided(decision)
+        let id = decided(decision)?;
+        let any = self.chosen.any(view, id, |state| state != SecretState::Destroyed).await?;
+        Ok(Taking { id, any })
     }
 
-    fn note(&self, _: &ObjectId, note: &mut Note) {
+    fn note(&self, _: &Taking, note: &mut Note) {
         note.private.push((Field::Detail, self.chosen.to_string()));
     }
 }
@@ -62,22 +64,29 @@ impl Verb for DestroySecret {
 impl Operation for DestroySecret {
     const NEEDS: Needs = CONTAINS;
 
+    fn needs(&self, it: &Taking) -> Needs {
+        it.needs()
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
         tx: &mut Tx,
-        id: &ObjectId,
+        it: &Taking,
         _: &Decision,
     ) -> Result<Changed> {
-        let found = Found::read(tx, *id).await?;
+        let found = Found::read(tx, it.id).await?;
         let mut changed = Vec::new();
         for version in self.chosen.of(tx, &found).await? {
             if version.row.state != SecretState::Destroyed {
+                it.require()?;
                 destroy(ctx, tx, &version).await?;
                 changed.push(version.row.version);
             }
         }
-        found.touch(tx, ctx.now, ctx.actor()).await?;
+        if it.any {
+            found.touch(tx, ctx.now, ctx.actor()).await?;
+        }
         Ok(Changed { versions: changed })
     }
 }

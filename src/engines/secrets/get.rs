@@ -13,7 +13,7 @@ use super::sealing::open;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
-use crate::store::secrets::{self, LastRead, SecretVersionRow};
+use crate::store::secrets::{self, LastRead, SecretHeadRow, SecretVersionRow};
 use crate::store::{Needs, Tx};
 use crate::types::{IdentityId, ObjectId, RequestContext, SecretBytes, SecretPath, UnixMillis};
 use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View, WRITES, WRITES_ONE};
@@ -162,32 +162,38 @@ impl Operation for GetSecret {
         decision: &Decision,
     ) -> Result<Arc<Given>> {
         if it.exposes {
-            expose(ctx, tx, it.given.row.id, decision).await?;
+            expose(ctx, tx, &it.given.row, decision).await?;
         }
-        let secret = it.given.row.secret;
         if it.exposes || it.news {
-            secrets::note_read(tx, secret, it.read).await?;
-            self.reads.keep(secret, it.read);
+            secrets::note_read(tx, it.given.row.secret, it.read).await?;
         }
         Ok(Arc::clone(&it.given))
     }
+
+    fn durable(&self, it: &Opened) {
+        if it.exposes || it.news {
+            self.reads.keep(it.given.row.secret, it.read);
+        }
+    }
 }
 
-/// Marks a version that an elevated call has read: it is to be replaced.
+/// Marks the versions with the value that an elevated call has read: it is to be replaced.
 async fn expose(
     ctx: &RequestContext,
     tx: &mut Tx,
-    version: ObjectId,
+    version: &SecretVersionRow,
     decision: &Decision,
 ) -> Result<()> {
-    let found = tx.lookup::<SecretVersionRow>(&version).await?;
-    let found = found.ok_or_else(|| gone("secret_versions", version))?;
-    if found.row.exposed_at.is_some() {
-        return Ok(());
+    let head = tx.lookup::<SecretHeadRow>(&version.secret).await?;
+    let head = head.ok_or_else(|| gone("secret_heads", version.secret))?.row;
+    // Of several that it was read under, the mark names one.
+    let exposed_under = decision.under().each().next();
+    for found in secrets::of_root(tx, &head, version.root).await? {
+        if found.row.exposed_at.is_none() {
+            let row =
+                SecretVersionRow { exposed_at: Some(ctx.now), exposed_under, ..found.row.clone() };
+            tx.change(&found, &row).await?;
+        }
     }
-    // Of two that it was read under, the mark names one.
-    let [exposed_under, _] = decision.elevations()?;
-    let row = SecretVersionRow { exposed_at: Some(ctx.now), exposed_under, ..found.row.clone() };
-    tx.change(&found, &row).await?;
     Ok(())
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::find::{Found, of};
+use super::find::of;
 use crate::engines::identities::{Names, SHORT, check_labels, check_text, read_labels};
 use crate::error::{Error, Result};
-use crate::store::secrets::{self, SecretRow};
+use crate::store::secrets::{self, SecretHeadRow, SecretRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
     IdentityName, ObjectId, Owner, RequestContext, UnixMillis, VERBS, Verb as VerbRow,
@@ -121,14 +121,19 @@ impl Wanted {
                 break false;
             }
             for row in rows {
-                if found.len() == size || looked_at == LOOKED_AT {
+                if looked_at == LOOKED_AT {
                     break 'walk true;
                 }
                 looked_at = looked_at.saturating_add(1);
+                let labels = read_labels(&row.row.labels)?;
+                let seen = self.fits(&row.row, &labels) && may_see(view, &row)?;
+                // That there is more says nothing of what the caller must not see.
+                if seen && found.len() == size {
+                    break 'walk true;
+                }
                 row.row.path.as_str().clone_into(&mut from);
                 last = Some(row.row.id);
-                let labels = read_labels(&row.row.labels)?;
-                if self.fits(&row.row, &labels) && may_see(view, &row)? {
+                if seen {
                     found.push((row.row, labels));
                 }
             }
@@ -190,9 +195,12 @@ async fn shown(
         async move {
             let (mut names, mut shown) = (Names::default(), Vec::with_capacity(found.len()));
             for (row, labels) in found {
-                let head = Found::read(tx, row.id).await?.head.row;
-                let owner = names.identity(tx, row.owner).await?;
-                let (newest, written_at) = (head.newest, head.changed_at);
+                // What is not what was sealed hides what stands on it, and nothing else.
+                let Some(head) = tx.lookup_intact::<SecretHeadRow>(&row.id).await? else {
+                    continue;
+                };
+                let Some(owner) = names.intact(tx, row.owner).await? else { continue };
+                let (newest, written_at) = (head.row.newest, head.row.changed_at);
                 shown.push(ShownSecret { row, labels, owner, newest, written_at });
             }
             Ok(shown)

@@ -31,11 +31,12 @@ pub(super) fn mask(value: &SecretBytes, masks: &[Mask], hashes: &Hashes) -> Resu
         text: value.expose(),
         at: 0,
         out: Zeroizing::new(Vec::with_capacity(value.len_bytes())),
+        path: String::new(),
         masks,
         hashes,
     };
     // Nothing of it may be in the message.
-    masker.value("").ok_or_else(|| Error::internal("a JSON value that is none"))?;
+    masker.value().ok_or_else(|| Error::internal("a JSON value that is none"))?;
     Ok(SecretBytes::from(masker.out))
 }
 
@@ -43,6 +44,8 @@ struct Masker<'a> {
     text: &'a [u8],
     at: usize,
     out: Zeroizing<Vec<u8>>,
+    /// The keys that led to where it is.
+    path: String,
     masks: &'a [Mask],
     hashes: &'a Hashes,
 }
@@ -89,12 +92,21 @@ impl<'a> Masker<'a> {
         }
     }
 
-    /// Writes a value, with what is masked below a path.
-    fn value(&mut self, path: &str) -> Option<()> {
+    /// Tells whether a mask names something below where it is. So no path is walked that is longer
+    /// than a mask's, however long the keys are that stand before many small values.
+    fn leads(&self) -> bool {
+        let below = |mask: &Mask| {
+            mask.field.strip_prefix(&self.path).is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.path.is_empty() || self.masks.iter().any(below)
+    }
+
+    /// Writes a value, with what is masked below it.
+    fn value(&mut self) -> Option<()> {
         self.space();
         match self.peek()? {
-            b'{' => self.object(path),
-            b'[' => self.list(path),
+            b'{' if self.leads() => self.object(),
+            b'[' if self.leads() => self.list(),
             _ => {
                 let text = self.skip()?;
                 self.out.extend_from_slice(text);
@@ -103,7 +115,7 @@ impl<'a> Masker<'a> {
         }
     }
 
-    fn list(&mut self, path: &str) -> Option<()> {
+    fn list(&mut self) -> Option<()> {
         self.take(b'[')?;
         self.out.push(b'[');
         self.space();
@@ -114,7 +126,7 @@ impl<'a> Masker<'a> {
                 self.out.push(b',');
             }
             first = false;
-            self.value(path)?;
+            self.value()?;
             self.space();
         }
         self.take(b']')?;
@@ -122,10 +134,11 @@ impl<'a> Masker<'a> {
         Some(())
     }
 
-    fn object(&mut self, path: &str) -> Option<()> {
+    fn object(&mut self) -> Option<()> {
         self.take(b'{')?;
         self.out.push(b'{');
         self.space();
+        let above = self.path.len();
         let (mut first, mut written) = (true, false);
         while self.peek()? != b'}' {
             if !first {
@@ -138,8 +151,12 @@ impl<'a> Masker<'a> {
             self.space();
             self.take(b':')?;
             self.space();
-            let below = if path.is_empty() { key } else { format!("{path}.{key}") };
-            written |= self.field(&below, quoted, written)?;
+            if above > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            written |= self.field(quoted, written)?;
+            self.path.truncate(above);
             self.space();
         }
         self.take(b'}')?;
@@ -148,9 +165,10 @@ impl<'a> Masker<'a> {
     }
 
     /// Writes a field, unless it is dropped; tells whether it did.
-    fn field(&mut self, path: &str, quoted: &[u8], follows: bool) -> Option<bool> {
+    fn field(&mut self, quoted: &[u8], follows: bool) -> Option<bool> {
         // Of several masks of one field the strictest counts.
-        let how = self.masks.iter().filter(|mask| mask.field == path).map(|mask| mask.how).max();
+        let how =
+            self.masks.iter().filter(|mask| mask.field == self.path).map(|mask| mask.how).max();
         let hidden = match how {
             None => None,
             Some(how) => {
@@ -158,7 +176,7 @@ impl<'a> Masker<'a> {
                 if how == MaskHow::Drop {
                     return Some(false);
                 }
-                Some(hide(how, path, value, self.hashes)?)
+                Some(hide(how, &self.path, value, self.hashes)?)
             }
         };
         if follows {
@@ -168,7 +186,7 @@ impl<'a> Masker<'a> {
         self.out.push(b':');
         match hidden {
             Some(hidden) => self.out.extend_from_slice(hidden.as_bytes()),
-            None => self.value(path)?,
+            None => self.value()?,
         }
         Some(true)
     }
@@ -248,10 +266,22 @@ mod tests {
                 r#"{"a":[{},[{"c":"]"}],3]}"#,
             ),
             (r#"{"a":1}"#, &[("a", "last4"), ("a", "drop")], "{}"),
+            (r#"{"":{"a":1},"aa":{"a":1}}"#, &[("a", "drop")], r#"{"":{},"aa":{"a":1}}"#),
             (r#"{"a":[],"b":{},"c":"\\\""}"#, &[("z", "drop")], r#"{"a":[],"b":{},"c":"\\\""}"#),
         ] {
             assert_eq!(masked(text, masks), wanted, "{text} {masks:?}");
         }
+    }
+
+    #[test]
+    fn what_no_mask_leads_into_is_copied_as_one_piece() {
+        // White space tells: only what is walked loses it. Each of the objects would otherwise cost
+        // the length of the key that leads to them.
+        let long = "k".repeat(300_000);
+        let objects = vec![r#"{ "a" : 1 }"#; 60_000].join(" ,");
+        let text = format!(r#"{{"{long}":[ {objects} ],"b":{{"c":[ {{ "a" : 1 }} ]}},"a":1}}"#);
+        let wanted = format!(r#"{{"{long}":[ {objects} ],"b":{{"c":[ {{ "a" : 1 }} ]}}}}"#);
+        assert_eq!(masked(&text, &[("a", "drop"), ("b.d", "drop")]), wanted);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::audit::Field;
 use crate::engines::identities::{Names, check_labels, read_labels, write_labels};
 use crate::error::{Error, Result};
 use crate::store::secrets::{self, SecretRow, VERSIONS};
-use crate::store::{Needs, Tx, Versioned};
+use crate::store::{Needs, StoreError, Tx, Versioned};
 use crate::types::{IdentityName, ObjectId, RequestContext, SecretPath, UnixMillis};
 use crate::vault::{Decision, GOVERNS, Note, Operation, READS, Resource, Verb, View, is_active};
 
@@ -44,12 +44,15 @@ impl Metadata {
         let found = Found::read(tx, id).await?;
         let owner = owner_of(tx, &found.secret.row).await?.row;
         let newest = found.version(tx, 0).await?.row;
-        let last_read = match secrets::last_read(tx, id).await? {
-            Some(read) => {
-                let by = names.identity(tx, read.by).await?.to_string();
+        // That row is not sealed: whatever it says keeps nobody from the rest.
+        let last_read = match secrets::last_read(tx, id).await {
+            Ok(Some(read)) => {
+                let by = names.intact(tx, read.by).await?;
+                let by = by.map_or_else(|| read.by.to_string(), |name| name.to_string());
                 Some((by, read.at, read.version))
             }
-            None => None,
+            Ok(None) | Err(StoreError::Malformed) => None,
+            Err(error) => return Err(error.into()),
         };
         let secret = found.secret;
         Ok(Self {

@@ -17,7 +17,7 @@ mod sealing;
 mod transfer;
 mod value;
 
-pub use delete::{Changed, Chosen, DeleteSecret, UndeleteSecret};
+pub use delete::{Changed, Chosen, DeleteSecret, Taking, UndeleteSecret};
 pub use destroy::{DestroySecret, PurgeVersion};
 pub use get::{GetSecret, Given, Opened, Reads};
 pub use history::{History, ListVersions, ShownVersion};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::destroy::destroy;
-use super::find::{Found, nameable, named, of, owner_of, require_active, stale, unknown};
+use super::find::{Found, nameable, named, of, owner_of, readable, require_active, stale, unknown};
 use super::sealing::{key_owner, place};
 use super::value::SecretValue;
 use crate::audit::Field;
@@ -97,11 +97,11 @@ impl Writing {
 }
 
 /// What a version is made of besides its value.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Origin {
-    pub(super) restored_from: Option<i64>,
+    /// The version whose value it is, and the one that this was first written as.
+    pub(super) restored: Option<(i64, i64)>,
     pub(super) expires_at: Option<UnixMillis>,
-    pub(super) exposed: Option<(UnixMillis, Option<ElevationId>)>,
 }
 
 impl NewVersion {
@@ -126,14 +126,15 @@ impl NewVersion {
             state: SecretState::Live,
             is_json: value.is_json,
             len_bytes: i64::try_from(value.bytes.len_bytes()).map_err(Error::internal)?,
-            // The commit fills both in.
+            // The commit fills these in, and the mark of what is restored.
             wrap: Vec::new(),
             wrap_key: id.0,
-            restored_from: origin.restored_from,
+            restored_from: origin.restored.map(|(from, _)| from),
+            root: origin.restored.map_or(version, |(_, root)| root),
             expires_at: origin.expires_at,
             purge_at,
-            exposed_at: origin.exposed.map(|(at, _)| at),
-            exposed_under: origin.exposed.and_then(|(_, under)| under),
+            exposed_at: None,
+            exposed_under: None,
             created_at: now,
             created_by: by.clone(),
             changed_at: now,
@@ -161,8 +162,14 @@ impl NewVersion {
         }
         let stored = self.sealed.store(tx).await?;
         let (wrap, message) = stored.parts()?;
-        let row =
-            SecretVersionRow { wrap: wrap.to_vec(), wrap_key: stored.key_id, ..self.row.clone() };
+        let (exposed_at, exposed_under) = self.mark(ctx, tx).await?;
+        let row = SecretVersionRow {
+            wrap: wrap.to_vec(),
+            wrap_key: stored.key_id,
+            exposed_at,
+            exposed_under,
+            ..self.row.clone()
+        };
         tx.insert(&row).await?;
         secrets::insert_message(tx, row.id, message).await?;
         let last = version.saturating_sub(self.secret.max_versions);
@@ -173,6 +180,35 @@ impl NewVersion {
         }
         Ok(Written { id, version })
     }
+
+    /// The mark of the version whose value it is: it may have come since that was opened.
+    async fn mark(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+    ) -> Result<(Option<UnixMillis>, Option<ElevationId>)> {
+        let (Some(from), Some(found)) = (self.row.restored_from, &self.found) else {
+            return Ok((None, None));
+        };
+        let source = found.version(tx, from).await?;
+        readable(&source.row, ctx.now)?;
+        if source.row.exposed_at.is_none() {
+            // Who marks it at the same time marks this one as well, or is refused.
+            tx.change(&source, &source.row).await?;
+        }
+        Ok((source.row.exposed_at, source.row.exposed_under))
+    }
+}
+
+/// When what is written ends: as was asked for, and not after what its grant allows.
+pub(super) fn end(
+    view: &View,
+    decision: &Decision,
+    asked: Option<UnixMillis>,
+) -> Result<Option<UnixMillis>> {
+    let most = decision.verdict.obligations.max_ttl_s.map(Duration::from_secs);
+    let most = most.map(|ttl| view.now().plus(ttl)).transpose()?;
+    Ok(asked.into_iter().chain(most).min())
 }
 
 /// When a version that ends at a moment is destroyed.
@@ -243,13 +279,6 @@ impl PutSecret {
         }
         Err(Error::precondition("the secret has another owner; `secret transfer` changes it"))
     }
-
-    /// When the version ends: as was asked for, and not after what its grant allows.
-    fn end(&self, view: &View, decision: &Decision) -> Result<Option<UnixMillis>> {
-        let most = decision.verdict.obligations.max_ttl_s.map(Duration::from_secs);
-        let ttl = self.ttl.into_iter().chain(most).min();
-        ttl.map(|ttl| view.now().plus(ttl)).transpose()
-    }
 }
 
 #[async_trait]
@@ -290,7 +319,8 @@ impl Verb for PutSecret {
             }
             None => (None, self.fresh(view).await?),
         };
-        let origin = Origin { expires_at: self.end(view, decision)?, ..Origin::default() };
+        let asked = self.ttl.map(|ttl| view.now().plus(ttl)).transpose()?;
+        let origin = Origin { expires_at: end(view, decision, asked)?, restored: None };
         let new = NewVersion::seal(view, found, secret, &self.value, origin).await?;
         Ok(Writing::New(Box::new(new)))
     }

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use super::find::{
     Found, decided, gone, owner_of, readable, require_active, resource_to_write, stale,
 };
-use super::put::{NewVersion, Origin, Writing, Written, again};
+use super::put::{NewVersion, Origin, Writing, Written, again, end};
 use super::sealing::open;
 use super::value::SecretValue;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, SecretPath};
 use crate::vault::{Claimed, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
 
-/// Gives a version's value again. What is written is as exposed, and ends as early, as that was.
+/// Gives a version's value again. What is written is as exposed as that is, and ends no later.
 #[derive(Debug, Clone)]
 pub struct RollbackSecret {
     /// The secret's name.
@@ -67,9 +67,8 @@ impl Verb for RollbackSecret {
         let opened = open(view, &secret, &version, &message).await?;
         let value = SecretValue { bytes: opened.plaintext, is_json: version.is_json };
         let origin = Origin {
-            restored_from: Some(to),
-            expires_at: version.expires_at,
-            exposed: version.exposed_at.map(|at| (at, version.exposed_under)),
+            restored: Some((to, version.root)),
+            expires_at: end(view, decision, version.expires_at)?,
         };
         let new = NewVersion::seal(view, Some(found), secret, &value, origin).await?;
         Ok((Writing::New(Box::new(new)), opened.used))

@@ -1,5 +1,7 @@
 //! Versions: written, read, taken away, brought back, destroyed.
 
+use prost::Message as _;
+use strongroom::crypto::sha256;
 use strongroom::proto::{
     DeleteSecretRequest, DestroySecretRequest, RollbackSecretRequest, UndeleteSecretRequest,
     UpdateSecretRequest,
@@ -81,6 +83,9 @@ async fn a_retry_finds_the_version_that_the_first_try_wrote() {
             ..request("team/db", b"one", 0)
         };
         let first = alice.put_secret(request.clone()).await.unwrap().into_inner();
+        let kept =
+            Hand::new(&p.f.parts.location).bytes("request", "idempotency WHERE object = '1'").await;
+        assert_ne!(kept, sha256(&request.encode_to_vec()), "nobody can try values there");
         assert_eq!(alice.put_secret(request.clone()).await.unwrap().into_inner(), first);
         let other = super::PutSecretRequest { value: b"two".to_vec(), ..request };
         let refused = alice.put_secret(other).await.unwrap_err();
@@ -140,7 +145,10 @@ async fn deleted_versions_come_back_until_their_window_closes_and_are_destroyed_
             put(&mut alice, "team/db", *value, i64::try_from(n).unwrap()).await.unwrap();
         }
         assert_eq!(delete(&mut alice, "team/db", &[2]).await, Ok(vec![2]));
+        let revision = metadata(&mut alice, "team/db").await.unwrap().revision;
         assert_eq!(delete(&mut alice, "team/db", &[2]).await, Ok(vec![]), "it is deleted");
+        let again = metadata(&mut alice, "team/db").await.unwrap().revision;
+        assert_eq!(again, revision, "what changes nothing moves nothing");
         assert_eq!(get(&mut alice, "team/db", 0).await, Err(Code::FailedPrecondition));
         assert_eq!(get(&mut alice, "team/db", 1).await, Ok(b"one".to_vec()));
         assert_eq!(undelete(&mut alice, "team/db", &[2]).await, Ok(vec![2]));
@@ -182,12 +190,15 @@ async fn what_is_destroyed_is_gone_from_the_store_and_never_comes_back() {
         let unsaid = alice.destroy_secret(nothing).await.unwrap_err();
         assert_eq!(unsaid.code(), Code::InvalidArgument, "all is said, never meant");
         assert_eq!(destroy(&mut alice, "team/db", &[1]).await, Ok(vec![1]));
+        let hand = Hand::new(&p.f.parts.location);
+        let epoch = "SELECT '' || epoch FROM authority";
+        let before = hand.ask(epoch).await;
         assert_eq!(destroy(&mut alice, "team/db", &[1]).await, Ok(vec![]));
+        assert_eq!(hand.ask(epoch).await, before, "what changes nothing moves nothing");
         assert_eq!(get(&mut alice, "team/db", 1).await, Err(Code::FailedPrecondition));
         assert_eq!(undelete(&mut alice, "team/db", &[1]).await, Err(Code::FailedPrecondition));
         assert_eq!(destroy(&mut alice, "team/db", &[]).await, Ok(vec![2]));
         assert_eq!(get(&mut alice, "team/db", 0).await, Err(Code::FailedPrecondition));
-        let hand = Hand::new(&p.f.parts.location);
         assert_eq!(hand.ask("SELECT '' || COUNT(*) FROM secret_values").await, ["1"]);
         let wraps = "SELECT '' || COUNT(*) FROM secret_versions WHERE length(wrap) > 0";
         assert_eq!(hand.ask(wraps).await, ["1"], "the data keys are gone");
@@ -233,6 +244,30 @@ async fn a_version_ends_by_itself_and_the_oldest_make_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_the_most_versions_that_are_kept_none_more_has_a_value_and_none_is_left_behind() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let mut alice = p.alice();
+        put(&mut alice, "team/db", b"one", 0).await.unwrap();
+        let update = UpdateSecretRequest {
+            path: "team/db".into(),
+            revision: metadata(&mut alice, "team/db").await.unwrap().revision,
+            max_versions: 100,
+            ..Default::default()
+        };
+        alice.update_secret(update).await.unwrap();
+        for n in 1..103 {
+            put(&mut alice, "team/db", b"next", n).await.unwrap();
+        }
+        let hand = Hand::new(&p.f.parts.location);
+        let values = "SELECT '' || COUNT(*) FROM secret_values";
+        assert_eq!(hand.ask(values).await, ["100"]);
+        assert_eq!(destroy(&mut alice, "team/db", &[]).await, Ok((4..=103).collect()));
+        assert_eq!(hand.ask(values).await, ["0"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_read_a_secret_last_is_shown_without_a_commit_of_its_own() {
     for backend in BACKENDS {
         let p = Place::new(backend).await;
@@ -260,5 +295,12 @@ async fn who_read_a_secret_last_is_shown_without_a_commit_of_its_own() {
         assert_eq!(get(&mut other, "team/db", 0).await, Err(Code::PermissionDenied));
         let fifth = metadata(&mut alice, "team/db").await.unwrap();
         assert_eq!(fifth.last_read_by, "etl", "who was refused did not read");
+        // The row is a statistic: whatever it says keeps nobody from the rest.
+        let hand = Hand::new(&p.f.parts.location);
+        let nobody = "00000000-0000-7000-8000-000000000000";
+        for (by, shown) in [(nobody, nobody), ("x", "")] {
+            hand.run(&format!("UPDATE secret_usage SET last_read_by = '{by}'")).await;
+            assert_eq!(metadata(&mut alice, "team/db").await.unwrap().last_read_by, shown);
+        }
     }
 }

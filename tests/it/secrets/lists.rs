@@ -6,12 +6,14 @@ use data_encoding::BASE32_NOPAD;
 use strongroom::proto::secret_service_client::SecretServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    CreateTokenRequest, ListSecretsRequest, SearchSecretsRequest, TokenOrder, UpdateSecretRequest,
+    CreateTokenRequest, ListSecretsRequest, PutSecretRequest, SearchSecretsRequest, TokenOrder,
+    UpdateSecretRequest,
 };
 use tonic::Code;
 
-use super::{Client, Place, metadata, put};
+use super::{Client, Place, metadata, put, request};
 use crate::support::hand::Hand;
+use crate::support::logins::register;
 use crate::support::node::{BACKENDS, Backend};
 use crate::support::tokens::bearing;
 
@@ -145,5 +147,35 @@ async fn one_altered_row_hides_itself_alone_from_a_list() {
         let hand = Hand::new(&p.f.parts.location);
         hand.run("UPDATE secrets SET changed_at = changed_at + 1 WHERE path = 'team/b'").await;
         assert_eq!(list(&mut p.alice(), "").await, ["team/a", "team/c"]);
+        let head = "UPDATE secret_heads SET changed_at = changed_at + 1 WHERE id = \
+                    (SELECT id FROM secrets WHERE path = 'team/c')";
+        hand.run(head).await;
+        assert_eq!(list(&mut p.alice(), "").await, ["team/a"], "an altered head");
+        register(&p.f, "mine", "pipeline", "alice").await;
+        let named = PutSecretRequest { owner: "mine".into(), ..request("team/d", b"one", 0) };
+        p.alice().put_secret(named).await.unwrap();
+        assert_eq!(list(&mut p.alice(), "").await, ["team/a", "team/d"]);
+        hand.run("UPDATE identities SET changed_at = changed_at + 1 WHERE name = 'mine'").await;
+        assert_eq!(list(&mut p.alice(), "").await, ["team/a"], "an altered owner");
+        assert_eq!(search(&mut p.alice(), "team", &[]).await, ["team/a"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_page_tells_of_no_name_that_is_hidden_behind_it() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        for path in ["team/a", "team/b", "team/c"] {
+            put(&mut p.alice(), path, b"one", 0).await.unwrap();
+        }
+        p.grant("etl", "get", "secrets/team/a").await;
+        let request = ListSecretsRequest { page_size: 1, ..Default::default() };
+        let page = p.etl().list_secrets(request.clone()).await.unwrap().into_inner();
+        assert_eq!((page.items.len(), page.next_page_token.as_str()), (1, ""));
+        p.grant("etl", "get", "secrets/team/c").await;
+        let page = p.etl().list_secrets(request.clone()).await.unwrap().into_inner();
+        let next = ListSecretsRequest { page_token: page.next_page_token, ..request };
+        let page = p.etl().list_secrets(next).await.unwrap().into_inner();
+        assert_eq!((page.items[0].path.as_str(), page.next_page_token.as_str()), ("team/c", ""));
     }
 }

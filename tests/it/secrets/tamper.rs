@@ -46,6 +46,7 @@ async fn a_row_that_was_altered_is_refused_whatever_was_altered() {
             (&of_newest, "is_json", "1".to_owned()),
             (&of_newest, "expires_at", "9999999999999".to_owned()),
             (&of_newest, "exposed_at", "1".to_owned()),
+            (&of_newest, "root", "1".to_owned()),
             (&of_newest, "state", "'deleted'".to_owned()),
         ] {
             let (table, which) = rows.split_once(" WHERE ").unwrap();

@@ -47,20 +47,28 @@ impl<'a> Revocation<'a> {
 
     /// Runs until the role is gone, and once more from the start where a connection broke.
     pub(super) async fn run(&self) -> Result<()> {
-        match self.attempt(self.pool.acquire().await?).await {
+        let mut known = None;
+        match self.attempt(self.pool.acquire().await?, &mut known).await {
             Err(TargetError::Unreachable(Outage::Lost)) => {
-                self.attempt(self.pool.acquire_checked().await?).await
+                self.attempt(self.pool.acquire_checked().await?, &mut known).await
             }
             outcome => outcome,
         }
     }
 
-    async fn attempt(&self, mut session: Session) -> Result<()> {
+    /// `known` is the role's oid, once it was seen: its sessions outlive it.
+    async fn attempt(&self, mut session: Session, known: &mut Option<String>) -> Result<()> {
         self.disable(&mut session).await?;
         let mut last = TargetError::StillConnected;
         for _ in 0..ROUNDS {
             let mut found = self.look(&mut session).await?;
-            let Some(oid) = found.oid else { return Ok(()) };
+            let Some(oid) = found.oid else {
+                return match known.as_deref() {
+                    Some(oid) => end_sessions(&mut session, oid).await,
+                    None => Ok(()),
+                };
+            };
+            *known = Some(oid.clone());
             if found.had_sessions {
                 end_sessions(&mut session, &oid).await?;
                 found = self.look(&mut session).await?;
