@@ -33,8 +33,6 @@ pub struct VaultClock {
     clock: Arc<dyn Clock>,
     node: String,
     mark: AtomicI64,
-    /// The latest time that this node told anybody.
-    told: AtomicI64,
     active: AtomicBool,
     seen: Mutex<Seen>,
 }
@@ -55,7 +53,6 @@ impl VaultClock {
             clock,
             node,
             mark: AtomicI64::new(0),
-            told: AtomicI64::new(0),
             active: AtomicBool::new(false),
             seen: Mutex::new(seen),
         }
@@ -67,8 +64,7 @@ impl VaultClock {
         &self.node
     }
 
-    /// Tells the time of a request. It never goes back, also where the local clock is set back
-    /// before the mark was moved: what is over was told to be.
+    /// Tells the time of a request.
     ///
     /// # Errors
     /// [`Error::Unavailable`] while this node's clock cannot be trusted.
@@ -85,8 +81,7 @@ impl VaultClock {
             }
         }
         self.active.store(true, Ordering::Relaxed);
-        let now = self.clock.now().0.max(self.mark.load(Ordering::Acquire));
-        Ok(UnixMillis(now.max(self.told.fetch_max(now, Ordering::AcqRel))))
+        Ok(UnixMillis(self.clock.now().0.max(self.mark.load(Ordering::Acquire))))
     }
 
     /// Tells a time that never goes back.
@@ -166,18 +161,6 @@ mod tests {
         assert_eq!(clock.now(), Ok(UnixMillis(1_000_001_000)));
         turned.turn(3_000, 3_000);
         assert_eq!(clock.now(), Ok(UnixMillis(1_000_003_000)));
-    }
-
-    #[test]
-    fn time_that_was_told_never_goes_back_where_the_local_clock_does() {
-        let (turned, clock) = clock();
-        assert_eq!(clock.now(), Ok(UnixMillis(1_000_000_000)));
-        for back in [-1, -3_000, -60_000] {
-            turned.turn(back, 10);
-            assert_eq!(clock.now(), Ok(UnixMillis(1_000_000_000)), "{back}");
-        }
-        turned.turn(63_002, 10);
-        assert_eq!(clock.now(), Ok(UnixMillis(1_000_000_001)));
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Model for Safeguards {
             Step::Commit(node) => {
                 let begun = next.nodes[node].take()?;
                 self.commit(&mut next, begun);
+                next.revived |= last.row.state.is_over() && next.row.state != last.row.state;
             }
             Step::Crash(node) => next.nodes[node] = None,
             Step::Suspend => next.eligible[0] = false,
@@ -262,7 +263,6 @@ impl Safeguards {
                 return;
             }
         }
-        all.revived |= truth.state.is_over() && row.state != truth.state;
         all.row = row;
     }
 }

@@ -126,9 +126,19 @@ fn each_command_of_elevations_does_what_it_says() {
     let id = asked(&server, "");
     let (own, why) = refused(&server, "admin", &format!("elevate approve {id}"));
     assert_eq!(own, Some(4), "{why}");
-    let (unproven, why) = refused(&server, "second", &format!("elevate approve {id}"));
-    assert_eq!((unproven, why.contains("STEP_UP_REQUIRED")), (Some(3), true), "{why}");
-    let approve = command(&server, "second", &["elevate", "approve", &id, "--for", "10m"]);
+    // Another login than the one that `dev` proved the factor with: a token.
+    let token = answer(&server, "second", "token create --ttl 5m")["bearer"].clone();
+    let token = token.as_str().unwrap();
+    let mut unproven = command(&server, "second", &["elevate", "approve", &id]);
+    let unproven = unproven.env("STRONGROOM_TOKEN", token).output().unwrap();
+    let why = text(&unproven.stderr);
+    assert_eq!(
+        (unproven.status.code(), why.contains("STEP_UP_REQUIRED")),
+        (Some(3), true),
+        "{why}"
+    );
+    let mut approve = command(&server, "second", &["elevate", "approve", &id, "--for", "10m"]);
+    approve.env("STRONGROOM_TOKEN", token);
     let typed = second_code(&server);
     let (went_on, screen) = on_terminal(&approve, "code: ", &typed);
     assert!(went_on && screen.contains("scheduled") && !screen.contains(&typed), "{screen}");
