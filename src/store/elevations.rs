@@ -69,7 +69,8 @@ sealed_row! {
         pub next_try: Option<UnixMillis>,
         /// Why it is over, or what is still to be done; empty while there is nothing to say.
         pub why: String,
-        /// Of one that nobody approved beforehand: by when it has to be reviewed; none afterwards.
+        /// Of one that nobody approved beforehand, or that may make what stands: by when it has to be
+        /// reviewed; none afterwards.
         pub review_due: Option<UnixMillis>,
         /// Its review, as JSON; empty before.
         pub review: String,
