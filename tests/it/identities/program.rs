@@ -95,6 +95,7 @@ fn identities_are_changed_found_transferred_and_contained_by_what_is_typed() {
     }
     shell.says("identity suspend carol --dry-run");
     assert_eq!(shell.json("identity show carol")["state"], "registered", "a dry run is dry");
+    shell.says("identity suspend second --reason drill");
     let last = shell.says("identity suspend admin --dry-run");
     assert!(last.contains("last administrator"), "{last}");
     let (code, words) = shell.fails("identity suspend admin");

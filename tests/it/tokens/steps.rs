@@ -26,9 +26,11 @@ impl Lists {
 
     /// What a child of a parent has that asks for these.
     pub(super) fn below(self, parent: Self) -> Self {
-        let [a, b, c] = self.0;
-        let [x, y, z] = parent.0;
-        Self([a.max(x), b.max(y), c.max(z)])
+        let mut own = self.0;
+        for (own, up) in own.iter_mut().zip(parent.0) {
+            *own = (*own).max(up);
+        }
+        Self(own)
     }
 
     fn named(self) -> [Vec<String>; 3] {
