@@ -306,9 +306,10 @@ run_job() {
     done
     say "the record: refused for $(field "$home/entries.json" 0 reason)," \
         "shown from $(field "$home/entries.json" 0 source), $(field "$home/entries.json" 0 detail)"
-    [[ $(field "$home/entries.json" 0 source) == 127.0.0.1 ]] &&
-        grep -q 'spent from 127.0.0.1' "$home/entries.json" ||
-        die "the record does not say both sources"
+    [[ $(field "$home/entries.json" 0 source) == 127.0.0.1 ]] ||
+        die "the record does not say where it was shown"
+    grep -q 'spent from 127.0.0.1' "$home/entries.json" ||
+        die "the record does not say where it was spent"
     run strongroom audit list --outcome SPENT --detail
 
     say "the job holds a connection and a second token, and is suspended"
