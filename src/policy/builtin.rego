@@ -14,7 +14,7 @@ import rego.v1
 # What an identity receives anew, or keeps for longer; without an active owner it gets neither.
 receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
-	"tokens.renew", "secrets.get",
+	"tokens.renew", "secrets.get", "elevations.activate", "elevations.extend",
 }
 
 # What belongs to whoever holds the lease, the certificate or the token.

@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod identities;
 pub mod keys;
 pub mod lifecycles;
+pub mod logins;
 mod migrate;
 pub mod notices;
 pub mod pki;
