@@ -17,6 +17,7 @@ pub mod identities;
 pub mod keys;
 pub mod lifecycles;
 mod migrate;
+pub mod named_keys;
 pub mod notices;
 pub mod pki;
 mod postgres;
