@@ -161,8 +161,8 @@ fn named_keys(put: &mut impl FnMut(&str, &[u8])) {
             continue;
         }
         let stream = StreamHeader::new(header, &Rising(0x60)).unwrap();
-        let sealer = || StreamSealer::new(vault, &stream, &key, b"row 7").unwrap();
-        let (mut one, mut two) = (sealer(), sealer());
+        let begin = || StreamSealer::new(vault, &stream, &key, b"row 7").unwrap();
+        let (mut one, mut two) = (begin(), begin());
         assert!(one.push(b"hunter2").unwrap().is_empty());
         put(&format!("stream.{name}"), &[stream.encode(), one.finish().unwrap()].concat());
         let long = [vec![0; SEGMENT_BYTES], b"hunter2".to_vec()].concat();

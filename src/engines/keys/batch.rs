@@ -283,8 +283,8 @@ fn detail<D>(answers: &Answers<D>) -> String {
     let faults = answers.results.iter().enumerate();
     let faults = faults.filter_map(|(at, one)| Some((at, one.as_ref().err()?.reason)));
     for (place, (at, reason)) in faults.take(NAMED).enumerate() {
-        text.push_str(if place == 0 { ", not done: " } else { " " });
-        text.push_str(&format!("{at}:{reason}"));
+        let before = if place == 0 { ", not done: " } else { " " };
+        text.extend([before, at.to_string().as_str(), ":", reason]);
     }
     text
 }

@@ -70,14 +70,14 @@ async fn a_rotation_is_used_at_once_and_old_versions_open_until_they_are_retired
             assert_eq!(decrypt(&mut alice, &name, &first, b"").await, Ok((b"one".to_vec(), 1)));
             let again = rewrap(&mut alice, &name, &first).await;
             assert_eq!(decrypt(&mut alice, &name, &again, b"").await, Ok((b"one".to_vec(), 2)));
-            let retire = |request| UpdateKeyRequest { min_version: 2, ..request };
+            let retire = |request: UpdateKeyRequest| UpdateKeyRequest { min_version: 2, ..request };
             assert_eq!(update(&mut alice, &name, retire).await.unwrap().min_version, 2);
             let told = decrypt(&mut alice, &name, &first, b"").await;
             assert_eq!(told, Err("RETIRED".to_owned()));
             assert_eq!(decrypt(&mut alice, &name, &again, b"").await, Ok((b"one".to_vec(), 2)));
             // It only ever rises, and not beyond what there is.
             for (min_version, code) in [(1, Code::FailedPrecondition), (3, Code::InvalidArgument)] {
-                let set = |request| UpdateKeyRequest { min_version, ..request };
+                let set = |request: UpdateKeyRequest| UpdateKeyRequest { min_version, ..request };
                 assert_eq!(update(&mut alice, &name, set).await.unwrap_err().code(), code);
             }
         }
@@ -165,7 +165,7 @@ async fn a_disabled_key_does_nothing_until_it_is_enabled() {
         let ciphertext = encrypt(&mut alice, "team/a", b"x", b"").await.unwrap();
         let turn = |state: &str| {
             let state = state.to_owned();
-            move |request| UpdateKeyRequest { state, ..request }
+            move |request: UpdateKeyRequest| UpdateKeyRequest { state, ..request }
         };
         update(&mut alice, "team/a", turn("disabled")).await.unwrap();
         let told = encrypt(&mut alice, "team/a", b"x", b"").await.unwrap_err();

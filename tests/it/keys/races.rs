@@ -79,7 +79,8 @@ async fn whoever_asks_after_the_answer_to_a_disabling_gets_nothing_on_either_nod
     create(&mut p.alice(), "team/a", "xaes-256-gcm").await;
     let ciphertext = encrypt(&mut client(&there), "team/a", b"x", b"").await.unwrap();
     for state in ["disabled", "active", "disabled"] {
-        let turn = |request| UpdateKeyRequest { state: state.to_owned(), ..request };
+        let turn =
+            |request: UpdateKeyRequest| UpdateKeyRequest { state: state.to_owned(), ..request };
         update(&mut p.alice(), "team/a", turn).await.unwrap();
         for channel in [&p.alice, &there] {
             let mut client = client(channel);

@@ -134,7 +134,8 @@ async fn versions_that_never_were_are_refused_and_open_nothing() {
             assert_eq!((told.valid, told.fault.unwrap().reason.as_str()), (false, "INVALID"));
             let request = ExportKeyRequest { name: "team/s".into(), version };
             assert_eq!(alice.export_key(request).await.unwrap_err().code(), Code::NotFound);
-            let set = |request| UpdateKeyRequest { min_version: version, ..request };
+            let set =
+                |request: UpdateKeyRequest| UpdateKeyRequest { min_version: version, ..request };
             let told = update(&mut alice, "team/a", set).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{version}");
             assert_eq!(rotate(&mut alice, "team/a", version).await, Err(Code::Aborted));

@@ -171,7 +171,9 @@ async fn streams_use_the_newest_version_and_retired_ones_do_not_open() {
         let (second, used) = encrypt(&mut alice, "team/a", b"two", 3).await.unwrap();
         assert_eq!(used.version, 2);
         assert_eq!(decrypt(&mut alice, "team/a", &first, 9).await.0, b"one");
-        let retire = |request| strongroom::proto::UpdateKeyRequest { min_version: 2, ..request };
+        let retire = |request: strongroom::proto::UpdateKeyRequest| {
+            strongroom::proto::UpdateKeyRequest { min_version: 2, ..request }
+        };
         update(&mut alice, "team/a", retire).await.unwrap();
         let (_, ended) = decrypt(&mut alice, "team/a", &first, 9).await;
         assert_eq!(ended.unwrap_err().code(), Code::FailedPrecondition);
@@ -194,8 +196,9 @@ async fn a_stream_is_cut_when_its_key_is_disabled() {
     let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
     let mut answers = alice.encrypt_stream(sent).await.unwrap().into_inner();
     assert!(answers.message().await.unwrap().unwrap().used.is_some());
-    let disable =
-        |request| strongroom::proto::UpdateKeyRequest { state: "disabled".into(), ..request };
+    let disable = |request: strongroom::proto::UpdateKeyRequest| {
+        strongroom::proto::UpdateKeyRequest { state: "disabled".into(), ..request }
+    };
     update(&mut p.alice(), "team/a", disable).await.unwrap();
     let ended = answers.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::FailedPrecondition, "{ended}");
