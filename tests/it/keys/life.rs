@@ -181,10 +181,10 @@ async fn a_disabled_key_does_nothing_until_it_is_enabled() {
 async fn a_key_rotates_by_itself_when_its_time_has_come() {
     let p = Place::new(BACKENDS[0]).await;
     let mut alice = p.alice();
-    let request = CreateKeyRequest { rotate_every_s: 86_400, ..spec("team/a", "aes-256-gcm") };
+    let request = CreateKeyRequest { rotate_every_s: 3_600, ..spec("team/a", "aes-256-gcm") };
     let key = alice.create_key(request).await.unwrap().into_inner().key.unwrap();
     assert!(key.rotates_at_ms > key.created_at_ms);
-    p.f.clock.advance(std::time::Duration::from_secs(86_401));
+    p.f.clock.advance(std::time::Duration::from_secs(3_601));
     crate::support::target::until("it rotates", async || {
         show(&mut p.alice(), "team/a").await.unwrap().key.unwrap().version == 2
     })
