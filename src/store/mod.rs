@@ -18,6 +18,7 @@ pub mod keys;
 pub mod lifecycles;
 pub mod logins;
 mod migrate;
+pub mod named_keys;
 pub mod notices;
 pub mod pki;
 mod postgres;

@@ -18,6 +18,8 @@ fn nothing_is_allowed_by_default() {
         "pki.crl",
         "secrets.list",
         "secrets.search",
+        "keys.list",
+        "keys.random",
     ];
     let by_its_role = [
         "elevations.show-role",
