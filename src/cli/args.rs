@@ -12,6 +12,7 @@ use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
 use super::identities::IdentityCommand;
+use super::keys::KeyCommand;
 use super::leases::LeaseCommand;
 use super::output::Format;
 use super::pki::PkiCommand;
@@ -92,6 +93,9 @@ pub enum ClientCommand {
     /// Keep secrets in versions
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Encrypt, sign and compute MACs with keys that stay in the vault
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),

@@ -15,6 +15,7 @@ mod files;
 mod grants;
 mod groups;
 mod identities;
+mod keys;
 mod leases;
 mod output;
 mod pki;
@@ -91,6 +92,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
+        ClientCommand::Key(command) => keys::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

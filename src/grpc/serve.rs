@@ -15,6 +15,7 @@ use super::grants::Grants;
 use super::groups::Groups;
 use super::health::Health;
 use super::identities::Identities;
+use super::keys::NamedKeys;
 use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
@@ -34,6 +35,7 @@ use crate::proto::factor_service_server::FactorServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
@@ -158,6 +160,8 @@ pub async fn serve(
     let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
     let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
     let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
+    let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
+    let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
@@ -166,7 +170,7 @@ pub async fn serve(
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
-    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets);
+    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -185,6 +189,7 @@ pub async fn serve(
         .add_service(database)
         .add_service(leases)
         .add_service(secrets)
+        .add_service(keys)
         .add_service(tokens)
         .add_service(elevations)
         .add_service(factors)

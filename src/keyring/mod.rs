@@ -10,6 +10,7 @@ mod data;
 mod head;
 mod identity;
 mod master;
+mod material;
 mod names;
 mod proof;
 mod rewrap;
@@ -27,7 +28,7 @@ use crate::error::Error;
 use crate::hsm::{Hsm, HsmError};
 use crate::store::keys::{HsmPurpose, KeyOwner};
 use crate::store::{RowSealer, StoreError};
-use crate::types::{Entropy, VaultId};
+use crate::types::{Entropy, SecretBytes, VaultId};
 
 pub use create::{Genesis, OnFound};
 pub use data::{Opened, Place, SealedValue, Stored};
@@ -149,6 +150,7 @@ struct Open {
     keys: MasterKeys,
     mixer: master::Mixer,
     cache: Mutex<cache::Cache>,
+    materials: Mutex<material::Materials>,
 }
 
 impl Keyring {
@@ -189,11 +191,11 @@ impl Keyring {
         Ok(self.open_state()?.keys.idempotency.clone())
     }
 
-    /// Lends the key that page tokens get their MAC from.
+    /// Lends the key that page tokens are sealed with.
     ///
     /// # Errors
     /// [`KeyringError::Sealed`].
-    pub fn page_key(&self) -> Result<MacKey> {
+    pub fn page_key(&self) -> Result<SecretBytes> {
         Ok(self.open_state()?.keys.page.clone())
     }
 
@@ -217,6 +219,7 @@ impl Keyring {
     pub fn forget(&self, owner: KeyOwner) {
         if let Ok(open) = self.open_state() {
             open.cache.lock().forget(Some(owner));
+            open.materials.lock().forget(Some(owner));
         }
     }
 
@@ -224,6 +227,7 @@ impl Keyring {
     pub fn forget_all(&self) {
         if let Ok(open) = self.open_state() {
             open.cache.lock().forget(None);
+            open.materials.lock().forget(None);
         }
     }
 

@@ -19,6 +19,8 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("notice_keeper", "notices.purge"),
     ("notice_keeper", "notices.tell-overdue"),
     ("secret_keeper", "secrets.purge"),
+    ("key_keeper", "keys.rotate"),
+    ("key_keeper", "keys.settle"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
     ("listener", "system.issue-listener"),

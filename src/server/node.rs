@@ -24,8 +24,8 @@ use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
-    self, CrlKeeper, ElevationKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier, NoticeKeeper,
-    SecretKeeper, TokenReaper,
+    self, CrlKeeper, ElevationKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier,
+    NoticeKeeper, SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -262,6 +262,8 @@ fn start_workers(
     }
     let secrets = SecretKeeper::new(vault.clone(), reader.clone());
     workers::start(secrets, vault, standing, tasks);
+    let keys = KeyKeeper::new(vault.clone(), reader.clone());
+    workers::start(keys, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

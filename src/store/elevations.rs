@@ -147,6 +147,19 @@ pub async fn count_open(tx: &mut Tx, identity: IdentityId, most: i64) -> Result<
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// Counts what an identity has open of its revocation epoch, up to a bound.
+pub async fn count_in_force(
+    tx: &mut Tx,
+    (identity, epoch): (IdentityId, i64),
+    most: i64,
+) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM elevations WHERE identity = $1 \
+               AND state IN ('awaiting-approval', 'scheduled', 'active') \
+               AND revocation_epoch >= $2 LIMIT $3) AS open";
+    let row = tx.query_one(sql, params![identity, epoch, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Counts what an identity asked for after a moment, up to a bound.
 pub async fn count_asked(
     tx: &mut Tx,

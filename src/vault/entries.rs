@@ -310,8 +310,9 @@ impl Vault {
         action: &'static str,
         decision: &Arc<Decision>,
         success: &'static str,
+        note: Note,
     ) -> Result<bool> {
-        let mut story = Story::new(self, ctx, action, decision, Note::default())?;
+        let mut story = Story::new(self, ctx, action, decision, note)?;
         story.success = success;
         self.append_story(story, Ok(()), Some(decision.fence(ctx.now)), None).await
     }
@@ -323,8 +324,9 @@ impl Vault {
         action: &'static str,
         decision: &Arc<Decision>,
         outcome: Result<()>,
+        note: Note,
     ) -> Result<()> {
-        let story = Story::new(self, ctx, action, decision, Note::default())?;
+        let story = Story::new(self, ctx, action, decision, note)?;
         self.append_story(story, outcome, None, None).await.map(drop)
     }
 

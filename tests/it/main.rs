@@ -33,6 +33,7 @@ mod hsm;
 mod http;
 mod identities;
 mod keyring;
+mod keys;
 mod leaks;
 mod leases;
 mod matrix;

@@ -13,9 +13,12 @@ mod mask;
 mod metadata;
 mod put;
 mod rollback;
+mod room;
 mod sealing;
 mod transfer;
 mod value;
+
+pub(super) use find::nameable;
 
 pub use delete::{Changed, Chosen, DeleteSecret, Taking, UndeleteSecret};
 pub use destroy::{DestroySecret, PurgeVersion};
@@ -25,5 +28,6 @@ pub use list::{ListSecrets, SearchSecrets, SecretPage, ShownSecret};
 pub use metadata::{Metadata, ShowMetadata, UpdateSecret};
 pub use put::{NewVersion, PutSecret, Writing, Written};
 pub use rollback::RollbackSecret;
+pub use room::{Held, Room};
 pub use transfer::TransferSecret;
 pub use value::{SecretValue, VALUE_BYTES};

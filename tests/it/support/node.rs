@@ -14,6 +14,7 @@ use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found}
 use strongroom::store::Location;
 use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::log::Log;
@@ -237,6 +238,23 @@ impl Fixture {
         let uri = format!("https://127.0.0.1:{}", self.node().grpc_addr.port());
         Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
     }
+}
+
+/// Starts a node that can die: it has a runtime of its own, which ends with it.
+pub(crate) async fn mortal(f: &Fixture) -> (Runtime, Node) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let parts = f.parts.clone();
+    let started = runtime.spawn(async move { Node::start(parts, pin()).await.unwrap() });
+    let node = started.await.unwrap();
+    (runtime, node)
+}
+
+/// Lets the node of a fixture die.
+pub(crate) fn die(f: &mut Fixture, runtime: Runtime) {
+    let node = f.node.take().unwrap();
+    runtime.shutdown_background();
+    // Nothing of it is told to end.
+    std::mem::forget(node);
 }
 
 /// The double's PIN.
