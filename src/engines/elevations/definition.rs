@@ -360,7 +360,7 @@ mod tests {
         }
         let bounds: &[(&str, Change)] = &[
             ("at most 28800 seconds", |role| {
-                (role.default_ttl_s, role.max_ttl_s) = (28_802, 28_801)
+                (role.default_ttl_s, role.max_ttl_s) = (28_802, 28_801);
             }),
             ("usual time", |role| (role.default_ttl_s, role.max_ttl_s) = (60, 30)),
             ("at most 64 requesters", |role| role.requesters = many(65)),
