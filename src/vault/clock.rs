@@ -33,6 +33,9 @@ pub struct VaultClock {
     clock: Arc<dyn Clock>,
     node: String,
     mark: AtomicI64,
+    /// The latest time that a request was told: what was over for it stays over, also within the
+    /// second before the mark moves.
+    told: AtomicI64,
     active: AtomicBool,
     seen: Mutex<Seen>,
 }
@@ -53,6 +56,7 @@ impl VaultClock {
             clock,
             node,
             mark: AtomicI64::new(0),
+            told: AtomicI64::new(0),
             active: AtomicBool::new(false),
             seen: Mutex::new(seen),
         }
@@ -81,7 +85,8 @@ impl VaultClock {
             }
         }
         self.active.store(true, Ordering::Relaxed);
-        Ok(UnixMillis(self.clock.now().0.max(self.mark.load(Ordering::Acquire))))
+        let now = self.clock.now().0.max(self.mark.load(Ordering::Acquire));
+        Ok(UnixMillis(now.max(self.told.fetch_max(now, Ordering::AcqRel))))
     }
 
     /// Tells a time that never goes back.
@@ -110,7 +115,7 @@ impl VaultClock {
         let moving = seen
             .moved_by_others
             .is_some_and(|moved| instant.saturating_duration_since(moved) < MOVING);
-        seen.skew = if seen.mark.since(local) > LOST {
+        let skew = if seen.mark.since(local) > LOST {
             Skew::Lost
         } else if seen.mark.since(local) > SKEW {
             Skew::Behind
@@ -119,6 +124,10 @@ impl VaultClock {
         } else {
             Skew::None
         };
+        if std::mem::replace(&mut seen.skew, skew) == Skew::Ahead && skew != Skew::Ahead {
+            // What it told while it ran ahead was nobody else's time.
+            self.told.store(seen.mark.0, Ordering::Release);
+        }
         (seen.skew == Skew::None && local > seen.mark).then_some(local)
     }
 }
@@ -161,6 +170,30 @@ mod tests {
         assert_eq!(clock.now(), Ok(UnixMillis(1_000_001_000)));
         turned.turn(3_000, 3_000);
         assert_eq!(clock.now(), Ok(UnixMillis(1_000_003_000)));
+    }
+
+    #[test]
+    fn time_that_was_told_does_not_come_back_before_the_mark_has_moved() {
+        let (turned, clock) = clock();
+        turned.turn(3_000, 3_000);
+        assert_eq!(clock.now(), Ok(UnixMillis(1_000_003_000)));
+        turned.turn(-60_000, 100);
+        assert_eq!(clock.now(), Ok(UnixMillis(1_000_003_000)));
+        turned.turn(60_001, 100);
+        assert_eq!(clock.now(), Ok(UnixMillis(1_000_003_001)));
+    }
+
+    #[test]
+    fn a_node_that_ran_ahead_and_is_put_right_tells_the_time_of_the_others() {
+        let (turned, clock) = clock();
+        clock.notice(Some(("there".into(), UnixMillis(1_000_000_000))));
+        turned.turn(60_000, 500);
+        assert_eq!(clock.now(), Ok(UnixMillis(1_000_060_000)));
+        clock.notice(Some(("there".into(), UnixMillis(1_000_001_000))));
+        assert!(clock.now().is_err());
+        turned.turn(-59_000, 500);
+        clock.notice(Some(("there".into(), UnixMillis(1_000_002_000))));
+        assert_eq!(clock.now(), Ok(UnixMillis(1_000_002_000)));
     }
 
     #[test]

@@ -15,15 +15,6 @@ async fn refused(who: &Channel) {
     assert!([Code::PermissionDenied, Code::Unavailable].contains(&refusal), "{refusal:?}");
 }
 
-/// Sets the clock back, after the mark was moved that all nodes keep: once a second.
-async fn set_back(s: &Scene, by: Duration) {
-    let vault = &s.w.f.node().vault;
-    // A node that nobody asks for the time leaves the mark where it is.
-    assert!(vault.now().is_ok());
-    vault.mark_clock().await.unwrap();
-    s.w.f.clock.set_back(by);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_is_elevated_again_where_the_clock_is_set_back_behind_the_end() {
     for backend in BACKENDS {
@@ -33,7 +24,7 @@ async fn no_call_is_elevated_again_where_the_clock_is_set_back_behind_the_end() 
             issue(&s.carol, credentials()).await.unwrap();
             s.w.f.clock.advance(Duration::from_secs(600));
             refused(&s.carol).await;
-            set_back(&s, back).await;
+            s.w.f.clock.set_back(back);
             for _ in 0..20 {
                 refused(&s.carol).await;
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -61,7 +52,7 @@ async fn no_request_is_approved_or_activated_again_where_the_clock_is_set_back_b
             let later = approve(&s.dave, &ask(&s.carol, request).await.unwrap()).await.unwrap();
             s.w.f.clock.advance(Duration::from_hours(1));
             assert_eq!(code(activate(&s.carol, &later).await), Code::FailedPrecondition);
-            set_back(&s, back).await;
+            s.w.f.clock.set_back(back);
             for _ in 0..20 {
                 for answer in [approve(&s.dave, &open).await, activate(&s.carol, &later).await] {
                     let refusal = code(answer);

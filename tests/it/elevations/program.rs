@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use strongroom::crypto::{hotp, otp_step, parse_base32};
@@ -100,7 +102,16 @@ fn the_first_role_of_the_page_is_configured_and_used_command_by_command() {
             open[0]["id"].as_str().unwrap().clone_into(&mut id);
         }
     }
-    assert_eq!(answer(&server, "admin", &format!("elevate show {id}"))["state"], "ended");
+    ends(&server, &id);
+}
+
+/// Waits until an elevation is over: what was made under it ends first.
+fn ends(server: &Running, id: &str) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    while answer(server, "admin", &format!("elevate show {id}"))["state"] != "ended" {
+        assert!(Instant::now() < patience, "it does not end");
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 #[test]
