@@ -22,6 +22,9 @@ pub use pkcs11::{Pkcs11Config, Pkcs11Hsm, TokenSelector};
 /// the answer has left by then.
 pub const CALL_TIMEOUT: Duration = Duration::from_millis(4_800);
 
+/// How long making an RSA key may take: the token looks for primes.
+pub const RSA_TIMEOUT: Duration = Duration::from_secs(25);
+
 /// Most random bytes that one call gives.
 pub const MAX_RANDOM_BYTES: usize = 1_024;
 
@@ -167,8 +170,8 @@ fn check_data(value: &[u8]) -> Result<(), HsmError> {
 
 /// A token with keys. One conformance suite (`tests/it/hsm.rs`) is passed by every implementation.
 ///
-/// Every call answers within 5 s: a call that hangs in the module is left behind and
-/// [`HsmError::Unavailable`] returned.
+/// Every call answers within 5 s, but that which makes an RSA key, within [`RSA_TIMEOUT`]: a call that
+/// hangs in the module is left behind and [`HsmError::Unavailable`] returned.
 #[async_trait]
 pub trait Hsm: Send + Sync + std::fmt::Debug {
     /// Logs in; success when already logged in.

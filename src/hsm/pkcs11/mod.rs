@@ -20,7 +20,10 @@ use async_trait::async_trait;
 use self::module::Module;
 use self::token::{FinalTry, Link, Repeat, Shared};
 use self::workers::Workers;
-use super::{Hsm, HsmError, KeyInfo, KeyKind, check_data, check_label, check_random};
+use super::{
+    CALL_TIMEOUT, Hsm, HsmError, KeyInfo, KeyKind, RSA_TIMEOUT, check_data, check_label,
+    check_random,
+};
 use crate::types::SecretBytes;
 
 pub use probe::{PinState, Probe};
@@ -131,8 +134,14 @@ impl Hsm for Pkcs11Hsm {
         check_label(label)?;
         self.shared.0.require_login()?;
         let label = label.to_owned();
+        let limit = match kind {
+            KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => RSA_TIMEOUT,
+            KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
+                CALL_TIMEOUT
+            }
+        };
         self.workers
-            .run(move |link| {
+            .run_within(limit, move |link| {
                 let module = link.share_module();
                 let _creating = module.one_at_a_time();
                 link.run(Repeat::Harmless, |active| {

@@ -84,6 +84,15 @@ impl<S: Seat> Workers<S> {
         &self,
         job: impl FnOnce(&mut S) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
+        self.run_within(CALL_TIMEOUT, job).await
+    }
+
+    /// As [`Workers::run`], for what may take another time.
+    pub(super) async fn run_within<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        job: impl FnOnce(&mut S) -> Result<T, HsmError> + Send + 'static,
+    ) -> Result<T, HsmError> {
         let (answer, answered) = oneshot::channel();
         self.submit(Box::new(move |seat| {
             if !answer.is_closed() {
@@ -91,7 +100,7 @@ impl<S: Seat> Workers<S> {
                 drop(answer.send(job(seat)));
             }
         }))?;
-        match tokio::time::timeout(CALL_TIMEOUT, answered).await {
+        match tokio::time::timeout(limit, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_ended)) => Err(HsmError::Unavailable("its worker ended".to_owned())),
             Err(_elapsed) => Err(HsmError::Unavailable("a call takes too long".to_owned())),

@@ -1,9 +1,9 @@
 //! What is refused: who may not, and what is no proper request.
 
 use strongroom::proto::{
-    CreateKeyRequest, EncryptRequest, ExportKeyRequest, GetRandomRequest, MacItem, MacRequest,
-    MakeDataKeyRequest, SignItem, SignRequest, UpdateKeyRequest, VerifyItem, VerifyMacItem,
-    VerifyMacRequest, VerifyRequest,
+    CreateKeyRequest, EncryptItem, EncryptRequest, ExportKeyRequest, GetRandomRequest, MacItem,
+    MacRequest, MakeDataKeyRequest, SignItem, SignRequest, UpdateKeyRequest, VerifyItem,
+    VerifyMacItem, VerifyMacRequest, VerifyRequest,
 };
 use tonic::Code;
 
@@ -86,7 +86,7 @@ async fn what_is_no_proper_item_is_told_for_itself() {
         assert_eq!(decrypt(&mut alice, "team/a", &ciphertext, b"").await, Ok((most, 1)));
         // None, or too many.
         for count in [0, 1_001] {
-            let items = vec![Default::default(); count];
+            let items = vec![EncryptItem::default(); count];
             let request = EncryptRequest { name: "team/a".into(), items };
             let told = alice.encrypt(request).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
