@@ -20,6 +20,7 @@ mod elevation;
 mod insert;
 mod load;
 mod many;
+mod oidc;
 mod pki;
 mod record;
 mod report;
@@ -68,6 +69,9 @@ fn main() {
         }
         if wants("elevation") {
             rows.extend(elevation::measure(&vault).await);
+        }
+        if wants("oidc_login") {
+            rows.extend(oidc::measure(&vault).await);
         }
         vault.node.stop().await.expect("the node stops");
         if wants("suspend") {

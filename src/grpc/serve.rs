@@ -15,6 +15,7 @@ use super::grants::Grants;
 use super::groups::Groups;
 use super::health::Health;
 use super::identities::Identities;
+use super::issuers::Issuers;
 use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
@@ -23,6 +24,7 @@ use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
+use crate::auth::oidc::Federation;
 use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
@@ -34,6 +36,7 @@ use crate::proto::factor_service_server::FactorServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::issuer_service_server::IssuerServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
@@ -115,6 +118,8 @@ pub struct Engines {
     pub databases: Databases,
     /// The newest revocation list.
     pub crls: CrlSlot,
+    /// Logging in by issuers.
+    pub federation: Federation,
 }
 
 /// Serves until the tasks are told to stop, then drains.
@@ -129,7 +134,7 @@ pub async fn serve(
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, names, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), &settings);
-    let Engines { authorities, databases, crls } = engines;
+    let Engines { authorities, databases, crls, federation } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
@@ -158,6 +163,8 @@ pub async fn serve(
     let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
     let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
     let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
+    let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
+    let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
@@ -167,6 +174,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets);
+    let health = health.with(&issuers);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -186,6 +194,7 @@ pub async fn serve(
         .add_service(leases)
         .add_service(secrets)
         .add_service(tokens)
+        .add_service(issuers)
         .add_service(elevations)
         .add_service(factors)
         .add_service(system)

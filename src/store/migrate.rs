@@ -43,6 +43,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0006_secrets.sql"),
         include_str!("../../migrations/postgres/0006_secrets.sql"),
     ),
+    (
+        7,
+        include_str!("../../migrations/sqlite/0007_issuers.sql"),
+        include_str!("../../migrations/postgres/0007_issuers.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

@@ -3,6 +3,7 @@
 
 mod crl_keeper;
 mod elevation_keeper;
+mod issuer_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
 mod notice_courier;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 pub use crl_keeper::CrlKeeper;
 pub use elevation_keeper::ElevationKeeper;
+pub use issuer_keeper::IssuerKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
 pub use notice_courier::NoticeCourier;

@@ -1,0 +1,136 @@
+//! The program in a job: it finds the token, keeps one session, and hides it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use super::*;
+use crate::support::program::{Running, as_admin, dev, program, text};
+
+/// A vault of the program, an issuer, and a job that a rule logs in.
+struct Job {
+    dir: tempfile::TempDir,
+    server: Running,
+    issuer: Issuer,
+}
+
+impl Job {
+    fn new(preset: &str, claims: &str) -> Self {
+        let (dir, issuer) = (tempfile::tempdir().unwrap(), Issuer::new());
+        let server = dev(dir.path());
+        let ca = dir.path().join("issuer-ca.pem");
+        std::fs::write(&ca, &issuer.ca).unwrap();
+        let job = Self { dir, server, issuer };
+        job.admin("identity create etl --kind pipeline --owner admin --purpose test --tier low");
+        job.admin(&format!(
+            "issuer add ci --preset {preset} --url {} --audience {AUDIENCE} --ca-file {} --private",
+            job.issuer.url(),
+            ca.display()
+        ));
+        job.admin(&format!("issuer rule add ci --identity etl --yes {claims}"));
+        job
+    }
+
+    fn admin(&self, line: &str) -> String {
+        let done = as_admin(&self.server, line);
+        assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+        text(&done.stdout)
+    }
+
+    fn session(&self) -> PathBuf {
+        self.dir.path().join("session")
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = program();
+        command
+            .args(line.split(' '))
+            .env("STRONGROOM_ADDR", self.server.said("grpc_addr"))
+            .env("STRONGROOM_CACERT", self.server.said("ca_file"))
+            .env("STRONGROOM_SESSION_FILE", self.session());
+        command
+    }
+
+    fn run(&self, line: &str, variables: &[(&str, &str)]) -> Output {
+        self.command(line).envs(variables.iter().copied()).output().unwrap()
+    }
+
+    /// Claims as of now.
+    fn claims(&self, jti: &str, more: Value) -> Value {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        self.issuer.claims_at(i64::try_from(now.as_secs()).unwrap(), jti, more)
+    }
+}
+
+#[test]
+fn a_job_on_gitlab_logs_in_with_its_variable_and_other_commands_use_the_session() {
+    let job = Job::new("gitlab", "--claim project_id=22 --claim namespace_id=72");
+    let token = job.issuer.mint(&job.claims("1", gitlab()));
+    let none = job.run("login --gitlab --identity etl", &[]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    let done = job.run("login --gitlab --identity etl", &[("STRONGROOM_ID_TOKEN", &token)]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let mode = std::fs::metadata(job.session()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let kept = std::fs::read_to_string(job.session()).unwrap();
+    let printed = text(&done.stdout) + &text(&done.stderr);
+    assert!(kept.starts_with("srt_") && !printed.contains(kept.trim()));
+    let who = job.run("whoami", &[]);
+    assert!(text(&who.stdout).contains("etl"), "{}", text(&who.stderr));
+    let again = job.run("login --gitlab --identity etl", &[("STRONGROOM_ID_TOKEN", &token)]);
+    assert_eq!(again.status.code(), Some(3), "it was used: {}", text(&again.stderr));
+    assert_eq!(std::fs::read_to_string(job.session()).unwrap(), kept, "the session stays");
+}
+
+#[test]
+fn a_job_on_github_asks_its_runner_and_hides_the_session_in_the_log() {
+    let claims = "--claim repository_id=70001 --claim repository_owner_id=501 \
+                  --claim event_name=push --claim ref=refs/heads/main";
+    let job = Job::new("github", &claims.split_whitespace().collect::<Vec<_>>().join(" "));
+    let token = job.issuer.mint(&job.claims("1", github()));
+    let path = format!("/token?api-version=2.0&audience={AUDIENCE}");
+    job.issuer.serve(&path, 200, &json!({"value": token}).to_string(), json!({}));
+    let url = format!("{}/token?api-version=2.0", job.issuer.url());
+    let ca = job.dir.path().join("issuer-ca.pem");
+    let line = format!(
+        "login --github --identity etl --audience {AUDIENCE} --issuer-cacert {}",
+        ca.display()
+    );
+    let done = job.run(
+        &line,
+        &[
+            ("GITHUB_ACTIONS", "true"),
+            ("ACTIONS_ID_TOKEN_REQUEST_URL", &url),
+            ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "the runner's"),
+        ],
+    );
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let kept = std::fs::read_to_string(job.session()).unwrap();
+    assert_eq!(text(&done.stdout), format!("::add-mask::{}\n", kept.trim()));
+    let none = job.run(&line, &[("GITHUB_ACTIONS", "true")]);
+    assert!(text(&none.stderr).contains("id-token: write"), "{}", text(&none.stderr));
+}
+
+#[test]
+fn a_pod_logs_in_with_its_file_and_an_administrator_sees_why_another_would_not() {
+    let claims = "--claim kubernetes.io/namespace=data --claim \
+                  kubernetes.io/serviceaccount/uid=14ee3fa4-a7e2-420f-9f9a-dbc4507c3798";
+    let job = Job::new("kubernetes", &claims.split_whitespace().collect::<Vec<_>>().join(" "));
+    let file = job.dir.path().join("token");
+    std::fs::write(&file, job.issuer.mint(&job.claims("1", kubernetes("p")))).unwrap();
+    for _ in 0..2 {
+        let line = format!("login --kubernetes={} --identity etl", file.display());
+        let done = job.run(&line, &[]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    let said = job.admin(&format!("issuer test {} --identity etl", file.display()));
+    assert!(said.contains("the token is one of ci") && said.contains(" matches"), "{said}");
+    let mut other = kubernetes("p");
+    other["kubernetes.io"]["namespace"] = json!("other");
+    std::fs::write(&file, job.issuer.mint(&job.claims("2", other))).unwrap();
+    let tested = as_admin(&job.server, &format!("issuer test {}", file.display()));
+    assert_eq!(tested.status.code(), Some(3));
+    assert!(text(&tested.stdout).contains("the token says \"other\""), "{}", text(&tested.stdout));
+    let listed = job.admin("issuer rule list ci");
+    assert!(listed.contains("logs in as etl"), "{listed}");
+}
