@@ -6,8 +6,8 @@ use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
 use crate::engines::secrets::{
     Chosen, DeleteSecret, DestroySecret, GetSecret, ListSecrets, ListVersions, Metadata, PutSecret,
-    Reads, RollbackSecret, SearchSecrets, SecretValue, ShowMetadata, ShownSecret, ShownVersion,
-    TransferSecret, UndeleteSecret, UpdateSecret,
+    Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
+    ShownVersion, TransferSecret, UndeleteSecret, UpdateSecret,
 };
 use crate::error::{Error, Result};
 use crate::proto::secret_service_server::SecretService;
@@ -27,11 +27,12 @@ use crate::types::SecretBytes;
 pub(super) struct Secrets {
     gate: Gate,
     reads: Reads,
+    room: Room,
 }
 
 impl Secrets {
     pub(super) fn new(gate: Gate) -> Self {
-        Self { gate, reads: Reads::default() }
+        Self { gate, reads: Reads::default(), room: Room::default() }
     }
 }
 
@@ -41,7 +42,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl SecretService for Secrets {
     async fn put_secret(&self, request: Request<PutSecretRequest>) -> Answer<PutSecretResponse> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = self.gate.read(&ctx, put(request))?;
+        let op = self.gate.read(&ctx, put(request, &self.room))?;
         let written = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let (id, version) = (written.id.to_string(), written.version);
         Ok(Response::new(PutSecretResponse { id, version }))
@@ -50,7 +51,7 @@ impl SecretService for Secrets {
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Answer<GetSecretResponse> {
         let (ctx, GetSecretRequest { path, version }) = self.gate.accept(request).await?;
         let path = self.gate.read(&ctx, path.parse())?;
-        let op = GetSecret { reads: self.reads.clone(), path, version };
+        let op = GetSecret { reads: self.reads.clone(), room: self.room.clone(), path, version };
         let given = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetSecretResponse {
             value: given.value.expose().to_vec(),
@@ -103,7 +104,7 @@ impl SecretService for Secrets {
         request: Request<RollbackSecretRequest>,
     ) -> Answer<RollbackSecretResponse> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let op = self.gate.read(&ctx, rollback(&request))?;
+        let op = self.gate.read(&ctx, rollback(&request, &self.room))?;
         let written = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let (id, version) = (written.id.to_string(), written.version);
         Ok(Response::new(RollbackSecretResponse { id, version }))
@@ -184,22 +185,23 @@ impl SecretService for Secrets {
     }
 }
 
-fn put(mut request: PutSecretRequest) -> Result<PutSecret> {
+fn put(mut request: PutSecretRequest, room: &Room) -> Result<PutSecret> {
     // All of it is hashed for the retry; the value leaves it only then.
     let retry = retry(&request.idempotency_key, &request);
     let value = SecretBytes::new(std::mem::take(&mut request.value));
     Ok(PutSecret {
         path: request.path.parse()?,
         owner: optional(&request.owner)?,
-        value: SecretValue::parse(value, request.json)?,
+        value: SecretValue::parse(value, request.json, room)?,
         expected: request.expected_version,
         ttl: span("ttl_s", request.ttl_s)?,
         retry: retry?,
     })
 }
 
-fn rollback(request: &RollbackSecretRequest) -> Result<RollbackSecret> {
+fn rollback(request: &RollbackSecretRequest, room: &Room) -> Result<RollbackSecret> {
     Ok(RollbackSecret {
+        room: room.clone(),
         path: request.path.parse()?,
         to: request.version,
         expected: request.expected_version,

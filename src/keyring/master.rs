@@ -31,8 +31,8 @@ pub struct MasterKeys {
     pub batch: MacKey,
     /// MACs idempotency keys.
     pub idempotency: MacKey,
-    /// MACs page tokens.
-    pub page: MacKey,
+    /// Seals page tokens.
+    pub page: SecretBytes,
     /// MACs tokens: what is stored of them, and what handles of leases are made of.
     pub token: MacKey,
     /// MACs fields of secrets that are shown as hashes.
@@ -52,7 +52,7 @@ impl MasterKeys {
             row: key(INFO_ROW)?,
             batch: key(INFO_BATCH)?,
             idempotency: key(INFO_IDEMPOTENCY)?,
-            page: key(INFO_PAGE)?,
+            page: derive(vault, system, INFO_PAGE)?,
             token: key(INFO_TOKEN)?,
             mask: key(INFO_MASK)?,
             root,

@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::hsm::{Hsm, HsmError};
 use crate::store::keys::{HsmPurpose, KeyOwner};
 use crate::store::{RowSealer, StoreError};
-use crate::types::{Entropy, VaultId};
+use crate::types::{Entropy, SecretBytes, VaultId};
 
 pub use create::{Genesis, OnFound};
 pub use data::{Opened, Place, SealedValue, Stored};
@@ -189,11 +189,11 @@ impl Keyring {
         Ok(self.open_state()?.keys.idempotency.clone())
     }
 
-    /// Lends the key that page tokens get their MAC from.
+    /// Lends the key that page tokens are sealed with.
     ///
     /// # Errors
     /// [`KeyringError::Sealed`].
-    pub fn page_key(&self) -> Result<MacKey> {
+    pub fn page_key(&self) -> Result<SecretBytes> {
         Ok(self.open_state()?.keys.page.clone())
     }
 

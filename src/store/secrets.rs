@@ -117,11 +117,22 @@ pub async fn secret_named(
 /// sealed.
 pub async fn secrets_from(
     tx: &mut Tx,
-    (after, to): (&str, &str),
+    (from, to): (&str, &str),
     limit: i64,
 ) -> Result<Vec<Versioned<SecretRow>>, StoreError> {
     let tail = "WHERE path >= $1 AND path < $2 ORDER BY path LIMIT $3";
-    tx.select_intact(tail, params![after.to_owned(), to.to_owned(), limit]).await
+    tx.select_intact(tail, params![from.to_owned(), to.to_owned(), limit]).await
+}
+
+/// As [`secrets_from`], those of one owner.
+pub async fn owned_from(
+    tx: &mut Tx,
+    owner: IdentityId,
+    (from, to): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Versioned<SecretRow>>, StoreError> {
+    let tail = "WHERE owner = $1 AND path >= $2 AND path < $3 ORDER BY path LIMIT $4";
+    tx.select_intact(tail, params![owner, from.to_owned(), to.to_owned(), limit]).await
 }
 
 /// Counts what an identity owns, up to a bound.

@@ -24,6 +24,12 @@ impl ResourcePattern {
         self.0.contains('*')
     }
 
+    /// What every name that the pattern covers begins with.
+    #[must_use]
+    pub fn literal(&self) -> &str {
+        self.0.split('*').next().unwrap_or_default()
+    }
+
     /// Tells whether the pattern covers all that another one covers.
     ///
     /// Matching the other's text is enough, because a `*` in it is matched by nothing but a

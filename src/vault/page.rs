@@ -1,15 +1,15 @@
-//! Pages of lists: by key, opaque, bound to the caller and to what the list is narrowed by.
+//! Pages of lists: by key, sealed, bound to the caller and to what the list is narrowed by.
+//!
+//! Sealed and not only authentic: where a page ended may be something that the caller must not know.
 
 use super::View;
-use crate::crypto::{Encoder, base32, parse_base32};
+use crate::crypto::{Encoder, base32, open, parse_base32, seal};
 use crate::error::{Error, Result};
 
 /// Items in a page that names no size.
 const DEFAULT: i64 = 100;
 /// Items in a page at most.
 const MOST: i64 = 1_000;
-/// Bytes of a token's MAC.
-const MAC_BYTES: usize = 16;
 
 /// Which page is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,26 +55,20 @@ impl PageToken {
         }
         let foreign = || Error::invalid("page_token is not of this list; begin again without one");
         let bytes = parse_base32(token).map_err(|_malformed| foreign())?;
-        let (mac, after) = bytes.split_at_checked(MAC_BYTES).ok_or_else(foreign)?;
-        let tag = view.keyring().page_key()?.tag(&[&self.binding, after]);
-        let matches = tag
-            .get(..MAC_BYTES)
-            .is_some_and(|tag| aws_lc_rs::constant_time::verify_slices_are_equal(tag, mac).is_ok());
-        if !matches {
-            return Err(foreign());
-        }
-        let after = String::from_utf8(after.to_vec()).map_err(|_encoding| foreign())?;
+        let opened = open(&view.keyring().page_key()?, &self.binding, &bytes);
+        let after = opened.map_err(|_other| foreign())?;
+        let after = String::from_utf8(after.expose().to_vec()).map_err(|_encoding| foreign())?;
         Ok(Page { size, after })
     }
 
     /// Makes the token of the next page.
     ///
     /// # Errors
-    /// [`Error::Sealed`].
+    /// [`Error::Sealed`]; [`Error::Internal`] when randomness fails.
     pub fn seal(&self, view: &View, after: &str) -> Result<String> {
-        let tag = view.keyring().page_key()?.tag(&[&self.binding, after.as_bytes()]);
-        let mac = tag.get(..MAC_BYTES).unwrap_or_default();
-        Ok(base32(&[mac, after.as_bytes()].concat()))
+        let key = view.keyring().page_key()?;
+        let sealed = seal(&key, &self.binding, after.as_bytes(), view.entropy());
+        Ok(base32(&sealed.map_err(Error::internal)?))
     }
 
     /// Cuts a list that was read with one item more than the page holds.

@@ -13,7 +13,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 use super::Worker;
 use crate::engines::database::Databases;
-use crate::engines::leases::{EndReason, Ending, LeaseDetail, RevokeLease, TargetDown};
+use crate::engines::leases::{Course, EndReason, Ending, LeaseDetail, RevokeLease};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::{Reader, Versioned};
@@ -24,9 +24,11 @@ use crate::vault::Vault;
 const STEP: i64 = 256;
 /// Steps of one round: what is left is due in the next.
 const STEPS: usize = 8;
-/// Targets worked on at once, and leases of one of them.
+/// Targets worked on at once, and leases that one of them is asked about at once.
 const TARGETS: usize = 16;
-const LEASES: usize = 8;
+const ASKED: usize = 8;
+/// Leases of one target that are under way at once: what it did of some is committed meanwhile.
+const LEASES: usize = 12;
 
 /// The worker.
 #[derive(Debug)]
@@ -128,13 +130,13 @@ impl LeaseReaper {
     }
 
     async fn end_of_target(&self, leases: Vec<(Versioned<CredentialRow>, EndReason)>) {
-        let down = TargetDown::default();
+        let course = Course::new(ASKED);
         stream::iter(leases)
             .for_each_concurrent(LEASES, |(lease, reason)| {
-                let down = down.clone();
+                let course = course.clone();
                 async move {
                     let id = lease.row.id;
-                    match self.end_one(&lease, reason, down).await {
+                    match self.end_one(&lease, reason, course).await {
                         // Another node has it, or its holder was first.
                         Ok(()) | Err(Error::Conflict(_) | Error::Sealed) => {}
                         Err(error) => tracing::warn!(lease = %id, %error, "a lease does not end"),
@@ -148,7 +150,7 @@ impl LeaseReaper {
         &self,
         lease: &Versioned<CredentialRow>,
         reason: EndReason,
-        down: TargetDown,
+        course: Course,
     ) -> Result<()> {
         let id = lease.row.id;
         let read = self
@@ -158,7 +160,7 @@ impl LeaseReaper {
             return Ok(());
         }
         let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
-        let ending = Ending::Due { version: lease.version, reason, down };
+        let ending = Ending::Due { version: lease.version, reason, course };
         let databases = self.databases.clone();
         self.vault.run_effect(&ctx, RevokeLease { databases, id, ending }).await.map(drop)
     }

@@ -13,7 +13,7 @@ use futures_util::FutureExt as _;
 pub use detail::{EndReason, LeaseDetail};
 pub use list::ListLeases;
 pub use renew::RenewLease;
-pub use revoke::{Ending, RevokeLease, TargetDown};
+pub use revoke::{Course, Ending, RevokeLease};
 pub(in crate::engines) use revoke::{
     MAY_STILL_COME, end_with_parent, hand_over, resume, supersede,
 };

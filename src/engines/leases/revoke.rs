@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::{EndReason, Found, Lease, LeaseDetail, find, missing, resource_of};
 use crate::audit::Field;
@@ -40,9 +41,26 @@ const LAST_PAUSE: Duration = Duration::from_mins(5);
 const DOUBLINGS: u32 = 9;
 const REASON_CHARS: usize = 500;
 
-/// Remembers, while a worker goes through the leases of one target, that it does not answer.
-#[derive(Debug, Clone, Default)]
-pub struct TargetDown(Arc<Mutex<Option<String>>>);
+/// What a worker keeps of one target while it goes through its leases.
+#[derive(Debug, Clone)]
+pub struct Course(Arc<OfTarget>);
+
+#[derive(Debug)]
+struct OfTarget {
+    /// Why it does not answer, where it does not: it is not asked for each of its leases.
+    outage: Mutex<Option<String>>,
+    /// Leases that it is asked about at once. More are under way, so that it need not wait while
+    /// what it did is committed.
+    lanes: Semaphore,
+}
+
+impl Course {
+    /// Begins one that asks the target about so many leases at once.
+    #[must_use]
+    pub fn new(lanes: usize) -> Self {
+        Self(Arc::new(OfTarget { outage: Mutex::default(), lanes: Semaphore::new(lanes) }))
+    }
+}
 
 /// Who ends a lease, and why.
 #[derive(Debug, Clone)]
@@ -58,8 +76,8 @@ pub enum Ending {
         version: i64,
         /// Why it is to end, unless it was to end before.
         reason: EndReason,
-        /// What goes wrong with the same target: it is not asked for each of its leases.
-        down: TargetDown,
+        /// What is known of its target.
+        course: Course,
     },
 }
 
@@ -181,12 +199,8 @@ impl EffectOperation for RevokeLease {
         }
         let ended = match &self.ending {
             Ending::Asked { .. } => take_back(view, prepared, CALLER_WAITS, None).await,
-            Ending::Due { down, .. } => {
-                let outage = down.0.lock().clone();
-                match outage {
-                    Some(outage) => Err(Error::unavailable(outage)),
-                    None => take_back(view, prepared, WORKER_WAITS, Some(down)).await,
-                }
+            Ending::Due { course, .. } => {
+                take_back(view, prepared, WORKER_WAITS, Some(course)).await
             }
         };
         match (ended, &self.ending) {
@@ -240,21 +254,29 @@ async fn take_back(
     view: &View,
     prepared: &Prepared,
     patience: Duration,
-    down: Option<&TargetDown>,
+    course: Option<&Course>,
 ) -> Result<()> {
     let target = prepared.target.as_ref().map_err(Clone::clone)?;
     let detail = &prepared.found.detail;
     let role = detail.role(view.vault_id())?;
-    match tokio::time::timeout(patience, target.revoke(&role, &detail.disposal)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            if let (Some(down), TargetError::Unreachable(_)) = (down, &error) {
-                *down.0.lock() = Some(error.to_string());
-            }
-            Err(error.into())
+    let revoke = async {
+        let Some(Course(of)) = course else {
+            return target.revoke(&role, &detail.disposal).await.map_err(Error::from);
+        };
+        let _lane = of.lanes.acquire().await.map_err(Error::internal)?;
+        let outage = of.outage.lock().clone();
+        if let Some(outage) = outage {
+            return Err(Error::unavailable(outage));
         }
-        Err(_elapsed) => Err(Error::unavailable("the target database did not answer in time")),
-    }
+        target.revoke(&role, &detail.disposal).await.map_err(|error| {
+            if matches!(error, TargetError::Unreachable(_)) {
+                *of.outage.lock() = Some(error.to_string());
+            }
+            error.into()
+        })
+    };
+    let late = |_elapsed| Error::unavailable("the target database did not answer in time");
+    tokio::time::timeout(patience, revoke).await.map_err(late)?
 }
 
 /// Writes that a lease is to end, to be looked at again at a time.

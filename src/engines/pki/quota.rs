@@ -13,8 +13,11 @@ use crate::store::identities::IdentityRow;
 use crate::types::IdentityId;
 use crate::vault::View;
 
-/// Certificates that are issued before they are counted again.
+/// Certificates that are issued at least before they are counted again.
 const SPAN: u32 = 64;
+/// The part of an identity's room that is issued before they are counted again: who is far from the
+/// limit is hardly ever counted, although each count reads a row for each certificate.
+const PART: u32 = 8;
 /// Identities remembered.
 const KEPT: usize = 10_000;
 
@@ -22,11 +25,12 @@ const KEPT: usize = 10_000;
 #[derive(Debug, Clone)]
 pub struct Quota {
     most: u32,
-    rooms: Arc<Mutex<HashMap<IdentityId, Room>>>,
+    rooms: Arc<Mutex<HashMap<IdentityId, Arc<tokio::sync::Mutex<Room>>>>>,
 }
 
-/// Room that was counted for an identity under a revocation epoch.
-#[derive(Debug, Clone, Copy)]
+/// Room that was counted for an identity under a revocation epoch. Held while it is counted: others
+/// of the same identity wait, and take from what was found.
+#[derive(Debug, Default)]
 struct Room {
     epoch: i64,
     left: u32,
@@ -45,40 +49,36 @@ impl Quota {
     /// # Errors
     /// [`Error::Exhausted`] where there is none.
     pub async fn take(&self, view: &View, holder: &IdentityRow) -> Result<()> {
-        let (identity, epoch) = (holder.id, holder.revocation_epoch);
-        if self.takes(identity, epoch) {
-            return Ok(());
+        let room = self.room(holder.id);
+        let mut room = room.lock().await;
+        if room.epoch != holder.revocation_epoch || room.left == 0 {
+            let (whose, now, most) = ((holder.id, holder.revocation_epoch), view.now(), self.most);
+            let read = view.read(move |tx| {
+                async move { Ok(credentials::unexpired_certificates(tx, whose, now, most).await?) }
+                    .boxed()
+            });
+            let left = most.saturating_sub(read.await?);
+            let left = left.min(SPAN.max(left / PART));
+            *room = Room { epoch: holder.revocation_epoch, left };
         }
-        let (now, most) = (view.now(), self.most);
-        let read = view.read(move |tx| {
-            let whose = (identity, epoch);
-            async move { Ok(credentials::unexpired_certificates(tx, whose, now, most).await?) }
-                .boxed()
-        });
-        let room = most.saturating_sub(read.await?).min(SPAN);
-        let Some(left) = room.checked_sub(1) else {
-            return Err(Error::Exhausted(
+        let most = self.most;
+        room.left = room.left.checked_sub(1).ok_or_else(|| {
+            Error::Exhausted(
                 format!(
                     "the identity has {most} certificates whose time is not over, the most that \
                      it may have"
                 )
                 .into(),
-            ));
-        };
+            )
+        })?;
+        Ok(())
+    }
+
+    fn room(&self, identity: IdentityId) -> Arc<tokio::sync::Mutex<Room>> {
         let mut rooms = self.rooms.lock();
         if rooms.len() >= KEPT {
             rooms.clear();
         }
-        rooms.insert(identity, Room { epoch, left });
-        Ok(())
-    }
-
-    fn takes(&self, identity: IdentityId, epoch: i64) -> bool {
-        let mut rooms = self.rooms.lock();
-        let room = rooms.get_mut(&identity).filter(|room| room.epoch == epoch);
-        let Some(room) = room else { return false };
-        let left = room.left.checked_sub(1);
-        room.left = left.unwrap_or_default();
-        left.is_some()
+        Arc::clone(rooms.entry(identity).or_default())
     }
 }

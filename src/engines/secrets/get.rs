@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::find::{Found, decided, gone, readable, resource};
 use super::mask::{Hashes, mask};
+use super::room::{Held, Room};
 use super::sealing::open;
 use crate::audit::Field;
 use crate::error::{Error, Result};
@@ -51,6 +52,8 @@ impl Reads {
 pub struct GetSecret {
     /// Who this node noted as readers.
     pub reads: Reads,
+    /// Room for its value.
+    pub room: Room,
     /// The secret's name.
     pub path: SecretPath,
     /// The version; the newest for 0.
@@ -66,6 +69,8 @@ pub struct Given {
     pub value: SecretBytes,
     /// What that is, each `FIELD=HOW`.
     pub masked: Vec<String>,
+    /// The room that it takes up.
+    _held: Held,
 }
 
 /// What is given, and what is to be noted of it.
@@ -93,18 +98,21 @@ impl Verb for GetSecret {
             return Err(Error::invalid("versions are numbered from 1 on; 0 is the newest"));
         }
         let (id, version, now) = (decided(decision)?, self.version, view.now());
+        let room = self.room.clone();
         let read = view.read(move |tx| {
             async move {
                 let found = Found::read(tx, id).await?;
                 let version = found.version(tx, version).await?.row;
                 readable(&version, now)?;
+                let held =
+                    room.take(usize::try_from(version.len_bytes).map_err(Error::internal)?)?;
                 let message = secrets::message(tx, version.id).await?;
                 let message = message.ok_or_else(|| gone("secret_values", version.id))?;
-                Ok((found.secret.row, version, message))
+                Ok((found.secret.row, version, message, held))
             }
             .boxed()
         });
-        let (secret, row, message) = read.await?;
+        let (secret, row, message, held) = read.await?;
         let masks = decision.verdict.obligations.masks.as_slice();
         if !masks.is_empty() && !row.is_json {
             return Err(Error::precondition(
@@ -123,7 +131,7 @@ impl Verb for GetSecret {
         Ok(Opened {
             news: self.reads.is_news(id, read),
             exposes: decision.under().end().is_some() && row.exposed_at.is_none(),
-            given: Arc::new(Given { row, value, masked }),
+            given: Arc::new(Given { row, value, masked, _held: held }),
             used: opened.used,
             read,
         })

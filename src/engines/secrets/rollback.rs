@@ -7,6 +7,7 @@ use super::find::{
     Found, decided, gone, owner_of, readable, require_active, resource_to_write, stale,
 };
 use super::put::{NewVersion, Origin, Writing, Written, again, end};
+use super::room::Room;
 use super::sealing::open;
 use super::value::SecretValue;
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ use crate::vault::{Claimed, Decision, Note, Operation, Resource, RetryKey, Verb,
 /// Gives a version's value again. What is written is as exposed as that is, and ends no later.
 #[derive(Debug, Clone)]
 pub struct RollbackSecret {
+    /// Room for its value.
+    pub room: Room,
     /// The secret's name.
     pub path: SecretPath,
     /// The version whose value is wanted.
@@ -47,25 +50,28 @@ impl Verb for RollbackSecret {
             return Err(Error::invalid("name the version to go back to, from 1 on"));
         }
         let (id, to, now) = (decided(decision)?, self.to, view.now());
+        let room = self.room.clone();
         let read = view.read(move |tx| {
             async move {
                 let found = Found::read(tx, id).await?;
                 require_active(&owner_of(tx, &found.secret.row).await?.row, now)?;
                 let version = found.version(tx, to).await?.row;
                 readable(&version, now)?;
+                let held =
+                    room.take(usize::try_from(version.len_bytes).map_err(Error::internal)?)?;
                 let message = secrets::message(tx, version.id).await?;
                 let message = message.ok_or_else(|| gone("secret_values", version.id))?;
-                Ok((found, version, message))
+                Ok((found, version, message, held))
             }
             .boxed()
         });
-        let (found, version, message) = read.await?;
+        let (found, version, message, held) = read.await?;
         if found.head.row.newest != self.expected {
             return Err(stale(found.head.row.newest));
         }
         let secret = found.secret.row.clone();
         let opened = open(view, &secret, &version, &message).await?;
-        let value = SecretValue { bytes: opened.plaintext, is_json: version.is_json };
+        let value = SecretValue { bytes: opened.plaintext, is_json: version.is_json, _held: held };
         let origin = Origin {
             restored: Some((to, version.root)),
             expires_at: end(view, decision, version.expires_at)?,

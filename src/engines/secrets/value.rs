@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::room::{Held, Room};
 use crate::error::{Error, Result};
 use crate::types::SecretBytes;
 
@@ -14,10 +15,12 @@ pub const VALUE_BYTES: usize = 1_024 * 1_024;
 const DEPTH: usize = 32;
 
 /// A value that may be stored: bytes, or a JSON object, kept as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SecretValue {
     pub(super) bytes: SecretBytes,
     pub(super) is_json: bool,
+    /// The room that it takes up.
+    pub(super) _held: Held,
 }
 
 impl SecretValue {
@@ -26,7 +29,8 @@ impl SecretValue {
     /// # Errors
     /// [`Error::Invalid`] for one that is empty or too large, and for JSON that is no object, has a
     /// key twice, is too deep, or is not JSON; nothing of it is in the message.
-    pub fn parse(bytes: SecretBytes, is_json: bool) -> Result<Self> {
+    /// [`Error::Unavailable`] where there is no room.
+    pub fn parse(bytes: SecretBytes, is_json: bool, room: &Room) -> Result<Self> {
         if bytes.len_bytes() == 0 {
             return Err(Error::invalid("a value has at least one byte"));
         }
@@ -36,7 +40,8 @@ impl SecretValue {
         if is_json {
             check_object(bytes.expose())?;
         }
-        Ok(Self { bytes, is_json })
+        let held = room.take(bytes.len_bytes())?;
+        Ok(Self { bytes, is_json, _held: held })
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &[u8], is_json: bool) -> Result<SecretValue> {
-        SecretValue::parse(SecretBytes::new(text.to_vec()), is_json)
+        SecretValue::parse(SecretBytes::new(text.to_vec()), is_json, &Room::default())
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! A connection after its handshake, as the gRPC server takes it.
 //!
-//! Writes are gathered: one that could go at once first lets every task that is ready run, because
-//! requests are answered in groups, and their answers then leave in one TLS record and one packet
-//! instead of one each. Where nothing else is ready, that costs one more poll.
+//! Writes are gathered: what is to leave first lets every task that is ready run, because requests
+//! are answered in groups, and their answers then leave in one TLS record and one packet instead of
+//! one each. Where nothing else is ready, that costs one more poll. They are gathered here and not
+//! left in HTTP/2's own buffer, because that flushes before and after each answer above some size
+//! (256 bytes where writes are vectored, which ours are not therefore).
 //!
 //! Must not know how it was accepted.
 
@@ -11,13 +13,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
+use zeroize::Zeroizing;
 
 use super::patience::Patient;
 use super::places::Place;
@@ -43,9 +46,32 @@ pub struct Connection {
     stream: TlsStream<Patient>,
     peer: PeerInfo,
     silence: Option<Silence>,
-    /// Whether what is ready had its turn since this last began to write.
-    gathered: bool,
+    gathered: Gathered,
     _place: Place,
+}
+
+/// Bytes that are gathered at most: as many as one TLS record carries.
+const RECORD_BYTES: usize = 16_384;
+
+/// What is to leave. Answers carry secrets, so that it is wiped when it is gone.
+#[derive(Debug, Default)]
+struct Gathered {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Bytes of it that are gone.
+    gone: usize,
+    turn: Turn,
+}
+
+/// Whether what is ready had its turn since there was something to leave.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing was said to leave.
+    #[default]
+    Open,
+    /// It has its turn now: this task is woken when that is over.
+    Waits,
+    /// It had it.
+    Over,
 }
 
 /// A client that has not said yet what every client says first. Once it has, HTTP/2 itself asks
@@ -65,17 +91,23 @@ impl Connection {
         silence: Duration,
     ) -> Self {
         let silence = Some(Silence { ends: Box::pin(sleep(silence)), said: 0 });
-        Self { stream, peer, silence, gathered: false, _place: place }
+        Self { stream, peer, silence, gathered: Gathered::default(), _place: place }
     }
 
-    /// Lets what is ready run before a write begins.
-    fn gather(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.gathered {
-            return Poll::Ready(());
+    /// Hands what was gathered on.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Gathered { bytes, gone, turn } = &mut self.gathered;
+        while let Some(left) = bytes.get(*gone..).filter(|left| !left.is_empty()) {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, left))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            *gone = gone.saturating_add(written);
         }
-        self.gathered = true;
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Dropped, and wiped by that: most connections are idle most of the time.
+        *bytes = Zeroizing::default();
+        (*gone, *turn) = (0, Turn::Open);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -93,6 +125,10 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // A connection reads before it writes, each time that it is woken.
+        if self.gathered.turn == Turn::Waits {
+            self.gathered.turn = Turn::Over;
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if let Some(silence) = &mut self.silence {
@@ -114,30 +150,40 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.gather(cx));
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        if self.gathered.bytes.len() >= RECORD_BYTES {
+            ready!(self.poll_drain(cx))?;
+        }
+        let bytes = &mut self.gathered.bytes;
+        if bytes.is_empty() {
+            if buf.len() >= RECORD_BYTES {
+                return Pin::new(&mut self.stream).poll_write(cx, buf);
+            }
+            // At once, so that nothing is moved and left behind.
+            bytes.reserve_exact(RECORD_BYTES);
+        }
+        let room = RECORD_BYTES.saturating_sub(bytes.len());
+        let taken = buf.get(..room).unwrap_or(buf);
+        bytes.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.gathered = false;
-        Poll::Ready(Ok(()))
+        if !self.gathered.bytes.is_empty() {
+            match self.gathered.turn {
+                Turn::Open => {
+                    self.gathered.turn = Turn::Waits;
+                    cx.waker().wake_by_ref();
+                    return Poll::Ready(Ok(()));
+                }
+                Turn::Waits => return Poll::Ready(Ok(())),
+                Turn::Over => ready!(self.poll_drain(cx))?,
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.gather(cx));
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 }

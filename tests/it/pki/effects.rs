@@ -72,30 +72,37 @@ async fn sixty_four_calls_at_once_get_sixty_four_serials() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_find_no_serials_have_one_block_stored() {
+async fn serials_are_stored_a_block_at_a_time_ahead_of_their_use_whoever_asks_at_once() {
     for backend in BACKENDS {
         let w = World::on(backend).await;
         let blocks = async || {
             let sql = "SELECT id FROM serials";
             Hand::new(&w.f.parts.location).ask(sql).await.len()
         };
-        // What logging in left of the first is used up, all but the last.
-        let before = blocks().await;
-        while blocks().await == before {
-            w.sign(&csr().1).await.unwrap();
-        }
-        for _ in 0..126 {
-            w.sign(&csr().1).await.unwrap();
-        }
         let (_, csr_pem) = csr();
-        let calls = (0..64).map(|_| {
+        // What began the vault left of the first block is used until the second is stored.
+        let first = blocks().await;
+        while blocks().await == first {
+            w.sign(&csr_pem).await.unwrap();
+        }
+        // Half of the first are left, and the second.
+        for _ in 0..120 {
+            w.sign(&csr_pem).await.unwrap();
+        }
+        assert_eq!(blocks().await, first + 1, "{backend:?}");
+        let calls = (0..300).map(|_| {
             let (mut etl, request) = (w.etl.clone(), order(&csr_pem));
             tokio::spawn(async move { etl.sign_certificate(request).await })
         });
+        let mut serials = HashSet::new();
         for call in calls.collect::<Vec<_>>() {
-            call.await.unwrap().unwrap();
+            let signed = call.await.unwrap().unwrap().into_inner();
+            serials.insert(signed.certificate.unwrap().serial);
         }
-        assert_eq!(blocks().await, before + 2, "{backend:?}");
+        assert_eq!(serials.len(), 300, "each its own");
+        // 228 more than there were, and some ahead.
+        let after = blocks().await - first;
+        assert!((3..=4).contains(&after), "{backend:?}: {after}");
     }
 }
 

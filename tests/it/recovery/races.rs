@@ -18,6 +18,21 @@ async fn logins(f: &Fixture, name: &str) -> usize {
     Hand::new(&f.parts.location).ask(&sql).await.len()
 }
 
+/// Waits until two nodes take the time that their clock was turned to: each takes the other for
+/// late, until one of them has moved the mark, and both have seen that.
+async fn both_take_the_time(one: &Node, other: &Node) {
+    let take = |of: &Node| of.vault.context(Caller::System("dev"), None).is_ok();
+    until("both take the time", async || {
+        // A node moves the mark only where somebody asked it for the time.
+        let _asked = (take(one), take(other));
+        for node in [one, other, one] {
+            node.vault.mark_clock().await.unwrap();
+        }
+        take(one) && take(other)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_nodes_that_are_asked_at_once_yield_one_login() {
     let f = Fixture::on(Backend::Postgres).await;
@@ -29,6 +44,7 @@ async fn two_nodes_that_are_asked_at_once_yield_one_login() {
     let [notice] = told(&bob).await.try_into().unwrap();
     assert!(notice.message.contains(&id(&asked)), "the other node tells it at once");
     f.clock.advance(HOUR + MINUTE);
+    both_take_the_time(f.node(), &there).await;
     let one = order(&f, f.node(), "carol", &request).await.unwrap();
     let other = order(&f, &there, "carol", &request).await.unwrap();
     let (one, other) = tokio::join!(f.node().life.recover(one), there.life.recover(other));
@@ -51,6 +67,7 @@ async fn two_nodes_that_are_asked_for_two_keys_at_once_keep_one_of_them() {
     let [notice] = told(&f.connect(&f.admin).await).await.try_into().unwrap();
     assert_eq!(ids.iter().filter(|id| notice.message.contains(*id)).count(), 1);
     f.clock.advance(HOUR + MINUTE);
+    both_take_the_time(f.node(), &there).await;
     let mut yielded = 0;
     for request in [&mine, &theirs] {
         let done = recover(&f, &there, "admin", request).await.unwrap();
@@ -79,12 +96,7 @@ async fn a_cancellation_and_the_taking_that_race_do_not_both_win() {
             let (_, request) = csr();
             let asked = id(&recover(&f, f.node(), &name, &request).await.unwrap());
             f.clock.advance(HOUR);
-            // Of two nodes each takes the other's clock for late, until one has moved the mark.
-            until("both take the time", async || {
-                let takes = |of: &Node| of.vault.context(Caller::System("dev"), None).is_ok();
-                takes(f.node()) && takes(node)
-            })
-            .await;
+            both_take_the_time(f.node(), node).await;
             let order = order(&f, node, &name, &request).await.unwrap();
             let (cancelled, taken) = tokio::join!(cancel(&bob, &asked), node.life.recover(order));
             let taken = taken.unwrap();
