@@ -134,3 +134,47 @@ fn a_pod_logs_in_with_its_file_and_an_administrator_sees_why_another_would_not()
     let listed = job.admin("issuer rule list ci");
     assert!(listed.contains("logs in as etl"), "{listed}");
 }
+
+/// Roles on the target that read through the group.
+async fn roles(tag: &str) -> String {
+    let sql = format!(
+        "SELECT count(*)::text FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
+         JOIN pg_roles r ON r.oid = m.member \
+         WHERE g.rolname = 'reader_{tag}' AND starts_with(r.rolname, 'sr_')"
+    );
+    Postgres::shared().ask("postgres", &sql).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_has_a_credential_that_ends_with_it_however_it_ends() {
+    let tag = prepare(Postgres::shared()).await;
+    let job = Job::new("gitlab", "--claim project_id=22 --claim namespace_id=72");
+    let password = job.dir.path().join("account");
+    std::fs::write(&password, ACCOUNT_PASSWORD).unwrap();
+    job.admin(&format!(
+        "db connect analytics --host 127.0.0.1 --port {} --database t_{tag} --username \
+         account_{tag} --password-file {} --tls off",
+        Postgres::shared().port(),
+        password.display()
+    ));
+    job.admin(&format!(
+        "db role put analytics/reader --member-of reader_{tag} --owner-role owner_{tag} --ttl 10m"
+    ));
+    job.admin("grant add etl --action database.credentials --resource database/analytics/reader");
+    let token = job.issuer.mint(&job.claims("1", gitlab()));
+    let done = job.run("login --gitlab --identity etl", &[("STRONGROOM_ID_TOKEN", &token)]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let run = |script: &str| {
+        let mut command = job.command("run --db analytics/reader -- sh -c");
+        command.arg(script).output().unwrap()
+    };
+    let done = run("psql -Atc 'SELECT answer FROM facts'; exit 7");
+    assert_eq!(text(&done.stdout), "42\n", "{}", text(&done.stderr));
+    assert_eq!(done.status.code(), Some(7));
+    assert_eq!(roles(&tag).await, "0", "it ended with the command");
+    // A command that a signal ends, and one that there is not.
+    assert_eq!(run("kill -9 $$").status.code(), Some(128 + 9));
+    let none = job.run("run --db analytics/reader -- /nonexistent", &[]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    assert_eq!(roles(&tag).await, "0");
+}

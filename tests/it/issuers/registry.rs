@@ -117,7 +117,7 @@ async fn a_test_says_which_rule_matches_and_why_others_do_not_and_uses_nothing_u
         let other = [GITHUB[0], GITHUB[1], GITHUB[2], ("environment", "production")];
         scene.rule(rule(&other)).await.unwrap();
         let token = scene.token("1", github());
-        let mut test = async |token: &str, identity: &str| {
+        let test = async |token: &str, identity: &str| {
             let (token, identity) = (token.to_owned(), identity.to_owned());
             let request = TestTokenRequest { token, identity };
             scene.admin.clone().test_token(request).await.unwrap().into_inner()

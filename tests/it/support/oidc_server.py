@@ -60,7 +60,8 @@ def mint(wish):
     core = jws.JWSCore(wish["alg"], key, wish["header"], wish["payload"].encode(),
                        ["RS256", "ES256", "HS256"])
     signed = core.sign()
-    return ".".join([signed["protected"], core.payload, signed["signature"]])
+    payload = jws.base64url_encode(wish["payload"])
+    return ".".join([signed["protected"], payload, signed["signature"]])
 
 
 def answer(wish):
