@@ -87,7 +87,7 @@ pub enum RuleCommand {
 
 /// What an issuer's tokens look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Preset {
+pub(super) enum Preset {
     /// GitHub Actions
     Github,
     /// GitLab CI
@@ -111,7 +111,7 @@ impl Preset {
 
 /// What is known of an issuer.
 #[derive(Debug, Clone, Args)]
-pub struct Known {
+pub(super) struct Known {
     /// A signature algorithm that it may use, like RS256, which is the usual one; may be repeated.
     #[arg(long = "alg", value_name = "ALG")]
     algorithms: Vec<String>,

@@ -101,7 +101,7 @@ fn pass_on(child: &Child, signal: rustix::process::Signal) {
     let id = child.id().and_then(|id| i32::try_from(id).ok());
     if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
         // One that ended meanwhile needs none.
-        drop(rustix::process::kill_process(id, signal));
+        let _gone = rustix::process::kill_process(id, signal);
     }
 }
 

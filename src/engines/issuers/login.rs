@@ -145,7 +145,7 @@ impl Login {
     }
 
     /// Makes the session of an identity: its row, and the token that carries it.
-    fn session(&self, view: &View, holder: Holder) -> Result<(CredentialRow, SecretBytes)> {
+    fn session(&self, view: &View, holder: &Holder) -> Result<(CredentialRow, SecretBytes)> {
         let now = view.now();
         let single = self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use);
         let (ttl, most) = self.spans(single)?;
@@ -260,7 +260,7 @@ impl Verb for Login {
             }
             (None, None) => return Err(Error::internal("a session of nobody")),
         };
-        let (session, bearer) = self.session(view, holder)?;
+        let (session, bearer) = self.session(view, &holder)?;
         let over = self.believed.expires_at.plus(SKEW)?;
         let used = Use {
             id: self.once.clone(),

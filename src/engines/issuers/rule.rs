@@ -207,9 +207,9 @@ impl RuleDefinition {
 /// Shows a span in the largest unit that fits.
 pub(super) fn span(seconds: u64) -> String {
     match seconds {
-        s if s > 0 && s % 86_400 == 0 => format!("{} d", s / 86_400),
-        s if s > 0 && s % 3_600 == 0 => format!("{} h", s / 3_600),
-        s if s > 0 && s % 60 == 0 => format!("{} min", s / 60),
+        s if s > 0 && s.is_multiple_of(86_400) => format!("{} d", s / 86_400),
+        s if s > 0 && s.is_multiple_of(3_600) => format!("{} h", s / 3_600),
+        s if s > 0 && s.is_multiple_of(60) => format!("{} min", s / 60),
         s => format!("{s} s"),
     }
 }

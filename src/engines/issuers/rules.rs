@@ -106,7 +106,7 @@ impl AddRule {
     }
 
     /// Checks who is to answer for what a template registers, and where it is put.
-    async fn check_template(&self, view: &View, definition: &RuleDefinition) -> Result<()> {
+    async fn check_template(view: &View, definition: &RuleDefinition) -> Result<()> {
         let Some(template) = &definition.template else { return Ok(()) };
         if template.group == ADMINISTRATORS {
             return Err(Error::invalid("only humans administer"));
@@ -154,7 +154,7 @@ impl Verb for AddRule {
         definition.template = definition.template.map(super::template::Template::filled);
         let of = IssuerDefinition::read(&issuer.row.definition)?;
         let definition = preset::complete(of.preset()?, definition.checked()?)?;
-        self.check_template(view, &definition).await?;
+        Self::check_template(view, &definition).await?;
         let identity = match (&self.binds, &definition.template) {
             (Binds::Template, Some(_)) => None,
             (Binds::Identity(_), None) => {
@@ -189,6 +189,11 @@ impl Verb for AddRule {
         };
         Ok(Prepared { issuer, row })
     }
+
+    fn note(&self, prepared: &Prepared, note: &mut Note) {
+        let said = if self.dry_run { "only said, not added" } else { "added" };
+        note.private.push((Field::Detail, format!("rule {} {said}", prepared.row.id)));
+    }
 }
 
 #[async_trait]
@@ -197,10 +202,6 @@ impl Operation for AddRule {
 
     fn needs(&self, _: &Prepared) -> Needs {
         if self.dry_run { READS } else { GOVERNS }
-    }
-
-    fn outcome(&self, _: &DescribedRule) -> &'static str {
-        if self.dry_run { "SAID" } else { "OK" }
     }
 
     async fn commit(

@@ -64,56 +64,49 @@ impl Tested {
     }
 }
 
-impl TestToken {
-    /// Tries every rule that may yield the identity that is named.
-    async fn of_identity(
-        &self,
-        view: &View,
-        believed: Believed,
-        name: &IdentityName,
-    ) -> Result<Tested> {
-        let (reader, now) = (view.reader(), view.now());
-        let issuer = believed.issuer.row.clone();
-        let once = super::login::once(issuer.id.0, &believed);
-        let known = Known::read(reader, view.vault_id(), issuer.id, name, once);
-        let known = known.await?;
-        let problem = known.stands(&believed, now).err().map(|why| why.text);
-        let judged: Vec<_> = known
-            .rules
-            .iter()
-            .map(|rule| (rule.0.row.clone(), known.objection(rule, &believed.token.claims, name)))
-            .collect();
-        let trials = described(view, believed, judged).await?;
-        Ok(Tested { issuer: Some(issuer.name), problem, trials, more: false })
-    }
+/// Tries every rule that may yield the identity that is named.
+async fn of_identity(view: &View, believed: Believed, name: &IdentityName) -> Result<Tested> {
+    let (reader, now) = (view.reader(), view.now());
+    let issuer = believed.issuer.row.clone();
+    let once = super::login::once(issuer.id.0, &believed);
+    let known = Known::read(reader, view.vault_id(), issuer.id, name, once);
+    let known = known.await?;
+    let problem = known.stands(&believed, now).err().map(|why| why.text);
+    let judged: Vec<_> = known
+        .rules
+        .iter()
+        .map(|rule| (rule.0.row.clone(), known.objection(rule, &believed.token.claims, name)))
+        .collect();
+    let trials = described(view, believed, judged).await?;
+    Ok(Tested { issuer: Some(issuer.name), problem, trials, more: false })
+}
 
-    /// Tries the issuer's rules, whomever they yield.
-    async fn of_anybody(&self, view: &View, believed: Believed) -> Result<Tested> {
-        let id = believed.issuer.row.id;
-        let read = view.read(move |tx| {
-            let all = async move { Ok(rows::rules_after(tx, id, "", LOOKED_AT + 1).await?) };
-            all.boxed()
-        });
-        let mut found: Vec<Versioned<RuleRow>> = read.await?;
-        let most = usize::try_from(LOOKED_AT).map_err(crate::error::Error::internal)?;
-        let more = found.len() > most;
-        found.truncate(most);
-        let mut judged = Vec::with_capacity(found.len());
-        for rule in found {
-            let definition = RuleDefinition::read(&rule.row.definition)?;
-            let claims = &believed.token.claims;
-            let named = |template: &super::template::Template| match template.name_of(claims) {
-                Some(_) => None,
-                None => Some(format!("the token's claims make no name of {}", template.name)),
-            };
-            let objection = definition.objection(claims);
-            let objection = objection.or_else(|| definition.template.as_ref().and_then(named));
-            judged.push((rule.row, objection));
-        }
-        let issuer = believed.issuer.row.name.clone();
-        let trials = described(view, believed, judged).await?;
-        Ok(Tested { issuer: Some(issuer), problem: None, trials, more })
+/// Tries the issuer's rules, whomever they yield.
+async fn of_anybody(view: &View, believed: Believed) -> Result<Tested> {
+    let id = believed.issuer.row.id;
+    let read = view.read(move |tx| {
+        let all = async move { Ok(rows::rules_after(tx, id, "", LOOKED_AT + 1).await?) };
+        all.boxed()
+    });
+    let mut found: Vec<Versioned<RuleRow>> = read.await?;
+    let most = usize::try_from(LOOKED_AT).map_err(crate::error::Error::internal)?;
+    let more = found.len() > most;
+    found.truncate(most);
+    let mut judged = Vec::with_capacity(found.len());
+    for rule in found {
+        let definition = RuleDefinition::read(&rule.row.definition)?;
+        let claims = &believed.token.claims;
+        let named = |template: &super::template::Template| match template.name_of(claims) {
+            Some(_) => None,
+            None => Some(format!("the token's claims make no name of {}", template.name)),
+        };
+        let objection = definition.objection(claims);
+        let objection = objection.or_else(|| definition.template.as_ref().and_then(named));
+        judged.push((rule.row, objection));
     }
+    let issuer = believed.issuer.row.name.clone();
+    let trials = described(view, believed, judged).await?;
+    Ok(Tested { issuer: Some(issuer), problem: None, trials, more })
 }
 
 async fn described(
@@ -153,8 +146,8 @@ impl Verb for TestToken {
             Err(refused) => return Tested::refused(refused),
         };
         match &self.name {
-            Some(name) => self.of_identity(view, believed, name).await,
-            None => self.of_anybody(view, believed).await,
+            Some(name) => of_identity(view, believed, name).await,
+            None => of_anybody(view, believed).await,
         }
     }
 }

@@ -135,7 +135,7 @@ async fn keys_are_taken_from_where_they_should_come_from_alone() {
     let elsewhere = format!("https://localhost:{}/keys", scene.issuer.port);
     let well_known = "/.well-known/openid-configuration";
     let says = |issuer: &str, keys: &str| json!({"issuer": issuer, "jwks_uri": keys}).to_string();
-    scene.issuer.serve("/moved", 200, &keys, json!({}));
+    scene.issuer.serve("/moved", 200, &keys, &json!({}));
     for (said, path, status, body, headers) in [
         ("a redirect", well_known, 302, String::new(), json!({"Location": format!("{url}/moved")})),
         ("another issuer", well_known, 200, says("https://evil.example", &elsewhere), json!({})),
@@ -145,7 +145,7 @@ async fn keys_are_taken_from_where_they_should_come_from_alone() {
         ("too much", well_known, 200, "x".repeat(200_000), json!({})),
         ("a fault", well_known, 500, String::new(), json!({})),
     ] {
-        scene.issuer.serve(path, status, &body, headers);
+        scene.issuer.serve(path, status, &body, &headers);
         scene.f.clock.advance(std::time::Duration::from_secs(10));
         let token = scene.token(said, github());
         let status = scene.login(&token).await.expect_err(said);

@@ -74,7 +74,7 @@ async fn a_session_is_an_ordinary_token_in_all_else() {
     let session = scene.login(&scene.token("1", github())).await.unwrap();
     let nobody = scene.f.connect_as_nobody().await;
     let mut own = TokenServiceClient::new(bearing(&nobody, &session.bearer));
-    scene.f.clock.advance(std::time::Duration::from_secs(600));
+    scene.f.clock.advance(std::time::Duration::from_mins(10));
     let renewed =
         own.renew_token(RenewTokenRequest::default()).await.unwrap().into_inner().token.unwrap();
     assert!(renewed.expires_at_ms > session.expires_at_ms);

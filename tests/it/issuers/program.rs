@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use super::*;
+use crate::support::postgres::Postgres;
 use crate::support::program::{Running, as_admin, dev, program, text};
+use crate::support::target::{ACCOUNT_PASSWORD, prepare};
 
 /// A vault of the program, an issuer, and a job that a rule logs in.
 struct Job {
@@ -89,7 +91,7 @@ fn a_job_on_github_asks_its_runner_and_hides_the_session_in_the_log() {
     let job = Job::new("github", &claims.split_whitespace().collect::<Vec<_>>().join(" "));
     let token = job.issuer.mint(&job.claims("1", github()));
     let path = format!("/token?api-version=2.0&audience={AUDIENCE}");
-    job.issuer.serve(&path, 200, &json!({"value": token}).to_string(), json!({}));
+    job.issuer.serve(&path, 200, &json!({"value": token}).to_string(), &json!({}));
     let url = format!("{}/token?api-version=2.0", job.issuer.url());
     let ca = job.dir.path().join("issuer-ca.pem");
     let line = format!(

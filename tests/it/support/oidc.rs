@@ -81,7 +81,7 @@ impl Issuer {
     }
 
     /// Answers something else from now on.
-    pub(crate) fn serve(&self, path: &str, status: u16, body: &str, headers: Value) {
+    pub(crate) fn serve(&self, path: &str, status: u16, body: &str, headers: &Value) {
         self.ask(&json!({
             "do": "serve", "path": path, "status": status, "body": body, "headers": headers
         }));
