@@ -48,7 +48,7 @@ fn main() -> Result<()> {
         if carries_secret(&message, &secret) {
             skipped.push(format!(".{}", message.full_name()));
             write_redacted(&mut redacted, &message, &secret)?;
-        } else {
+        } else if !holds_secret(&message, &secret) {
             derive_json(&mut config, &message);
         }
         write_debug_of(&mut debug_of, &message)?;
@@ -75,6 +75,12 @@ fn main() -> Result<()> {
 
 fn carries_secret(message: &MessageDescriptor, secret: &ExtensionDescriptor) -> bool {
     message.fields().any(|f| f.options().get_extension(secret).as_ref() == &Value::Bool(true))
+}
+
+/// Tells whether a message carries a secret, or items that do.
+fn holds_secret(message: &MessageDescriptor, secret: &ExtensionDescriptor) -> bool {
+    let parts = message.fields().filter_map(|field| field.kind().as_message().cloned());
+    carries_secret(message, secret) || parts.into_iter().any(|part| holds_secret(&part, secret))
 }
 
 /// Lets the program print a message as JSON, by the names in the proto. Messages that carry

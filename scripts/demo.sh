@@ -306,7 +306,11 @@ run_job() {
     done
     say "the record: refused for $(field "$home/entries.json" 0 reason)," \
         "shown from $(field "$home/entries.json" 0 source), $(field "$home/entries.json" 0 detail)"
-    grep -q 'spent from 127.0.0.1' "$home/entries.json" || die "the record does not say both sources"
+    [[ $(field "$home/entries.json" 0 source) == 127.0.0.1 ]] ||
+        die "the record does not say where it was shown"
+    grep -q 'spent from 127.0.0.1' "$home/entries.json" ||
+        die "the record does not say where it was spent"
+    run strongroom audit list --outcome SPENT --detail
 
     say "the job holds a connection and a second token, and is suspended"
     pay "$home/ci-2.token"

@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tonic::body::Body;
-use tonic::server::{NamedService, UnaryService};
+use tonic::server::{NamedService, StreamingService, UnaryService};
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 /// What is sent to and fro.
@@ -26,6 +26,8 @@ pub(crate) struct Payload {
 
 /// What the server makes of what it was sent.
 pub(crate) type Work = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
+
+const STREAM: &str = "/bench.Echo/Stream";
 
 #[derive(Clone)]
 struct Echo(Work);
@@ -46,6 +48,19 @@ impl UnaryService<Payload> for Answer {
     }
 }
 
+/// Answers each message of a stream as it comes.
+struct Back;
+
+impl StreamingService<Payload> for Back {
+    type Response = Payload;
+    type ResponseStream = Streaming<Payload>;
+    type Future = BoxFuture<'static, Result<Response<Streaming<Payload>>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Payload>>) -> Self::Future {
+        Box::pin(async move { Ok(Response::new(request.into_inner())) })
+    }
+}
+
 impl tonic::codegen::Service<http::Request<Body>> for Echo {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -59,6 +74,9 @@ impl tonic::codegen::Service<http::Request<Body>> for Echo {
         let work = Arc::clone(&self.0);
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Payload, Payload>::default());
+            if request.uri().path() == STREAM {
+                return Ok(grpc.streaming(Back, request).await);
+            }
             Ok(grpc.unary(Answer(work), request).await)
         })
     }
@@ -112,4 +130,21 @@ pub(crate) async fn call(channel: Channel, data: Bytes) {
     let answer: Response<Payload> =
         client.unary(Request::new(Payload { data }), path, codec).await.unwrap();
     assert!(!answer.get_ref().data.is_empty());
+}
+
+/// Sends a stream of payloads and takes back as many.
+pub(crate) async fn stream(channel: Channel, parts: usize, bytes: usize) {
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = PathAndQuery::from_static(STREAM);
+    let codec = ProstCodec::<Payload, Payload>::default();
+    let data = Bytes::from(vec![7; bytes]);
+    let sent = tokio_stream::iter((0..parts).map(move |_| Payload { data: data.clone() }));
+    let answers: Response<Streaming<Payload>> =
+        client.streaming(Request::new(sent), path, codec).await.unwrap();
+    let (mut answers, mut came) = (answers.into_inner(), 0);
+    while let Some(answer) = answers.message().await.unwrap() {
+        came += answer.data.len();
+    }
+    assert_eq!(came, parts * bytes);
 }

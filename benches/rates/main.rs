@@ -18,6 +18,7 @@ mod db;
 mod echo;
 mod elevation;
 mod insert;
+mod keys;
 mod load;
 mod many;
 mod oidc;
@@ -73,6 +74,7 @@ fn main() {
         if wants("oidc_login") {
             rows.extend(oidc::measure(&vault).await);
         }
+        rows.extend(keys::measure(&vault, &wants).await);
         vault.node.stop().await.expect("the node stops");
         if wants("suspend") {
             rows.extend(suspend::measure().await);

@@ -120,6 +120,7 @@ CREATE TABLE lifecycles (
     max_ttl_s BIGINT NOT NULL,
     max_age_s BIGINT NOT NULL,
     rotation_s BIGINT NOT NULL,
+    development_rotation_s BIGINT NOT NULL,
     dormant_after_s BIGINT NOT NULL,
     notice_s BIGINT NOT NULL,
     single_use BIGINT NOT NULL,

@@ -4,3 +4,12 @@ CREATE TABLE identity_notices (
     id TEXT PRIMARY KEY,
     ends_at BIGINT NOT NULL
 );
+
+-- Since when an identity has logins for a key: none lives beyond the rotation counted from then.
+CREATE TABLE login_keys (
+    id TEXT PRIMARY KEY,
+    since BIGINT NOT NULL,
+    row_version BIGINT NOT NULL,
+    seal_version BIGINT NOT NULL,
+    mac BYTEA NOT NULL
+);

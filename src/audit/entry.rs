@@ -6,9 +6,12 @@
 //! appear, not even hashed.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 
+use minicbor::encode::Write;
 use minicbor::{Decoder, Encoder};
 
+use super::draft::Draft;
 use super::factors::{self, FactorFact, ReadFactor};
 use crate::crypto::hmac_sha256;
 use crate::error::{Error, Result};
@@ -16,12 +19,8 @@ use crate::keyring::KeyUse;
 use crate::store::{Change, Entry};
 use crate::types::{CredentialId, Entropy, Id, IdentityId, RequestId, UnixMillis};
 
-/// Largest entry, in bytes (C2SP tlog-tiles entry bundles have 16-bit lengths).
-const ENTRY_BYTES: usize = 65_535;
 /// Bytes of a salt.
-const SALT_BYTES: usize = 16;
-/// Room for an ending without changes, in bytes.
-const ENDING_BYTES: usize = 96;
+pub(super) const SALT_BYTES: usize = 16;
 
 /// What an entry says that is known before the operation runs.
 #[derive(Debug, Clone)]
@@ -65,17 +64,6 @@ impl<'a> Ending<'a> {
     pub const fn plain(outcome: &'a str) -> Self {
         Self { outcome, keys: &[], duration_us: 0, changes: &[], credential: None }
     }
-}
-
-/// An entry of which all is encoded but its ending: hashed and encoded where the caller waits, so
-/// that the one thread that commits only joins bytes.
-#[derive(Debug, Clone)]
-pub struct Draft {
-    /// What stands before the ending.
-    head: Vec<u8>,
-    /// What follows it.
-    tail: Vec<u8>,
-    side: Vec<u8>,
 }
 
 /// Who asked.
@@ -171,7 +159,7 @@ impl SideValue {
     }
 }
 
-fn commitment(salt: &[u8], field: Field, value: &str) -> [u8; 32] {
+pub(super) fn commitment(salt: &[u8], field: Field, value: &str) -> [u8; 32] {
     hmac_sha256(salt, &[field.as_str().as_bytes(), &[0], value.as_bytes()])
 }
 
@@ -181,20 +169,13 @@ impl EntryFacts<'_> {
     /// # Errors
     /// [`Error::Internal`] when it is larger than an entry may be, or randomness fails.
     pub fn draft(&self, entropy: &dyn Entropy) -> Result<Draft> {
-        let mut salts = vec![0; SALT_BYTES.saturating_mul(self.private.len())];
-        entropy.fill_public(&mut salts)?;
         let mut head = Encoder::new(Vec::with_capacity(192));
-        let mut tail = Encoder::new(Vec::with_capacity(192));
-        let mut side = Encoder::new(Vec::with_capacity(128));
+        let mut tail = Encoder::new(Vec::new());
         self.write(&mut head)
-            .and_then(|()| self.write_private(&salts, &mut tail, &mut side))
             .and_then(|()| factors::write(&mut tail, &self.factors))
             .map_err(Error::internal)?;
-        let draft =
-            Draft { head: head.into_writer(), tail: tail.into_writer(), side: side.into_writer() };
-        if draft.head.len().saturating_add(draft.tail.len()) > ENTRY_BYTES {
-            return Err(too_large());
-        }
+        let mut draft = Draft::new(head.into_writer(), tail.into_writer());
+        draft.add(&self.private, entropy)?;
         Ok(draft)
     }
 
@@ -232,46 +213,10 @@ impl EntryFacts<'_> {
         e.u8(6)?.array(3)?.bool(decision.allowed)?.str(decision.reason)?.str(&decision.by)?;
         Ok(())
     }
-
-    fn write_private(
-        &self,
-        salts: &[u8],
-        tail: &mut Encoder<Vec<u8>>,
-        side: &mut Encoder<Vec<u8>>,
-    ) -> Written {
-        tail.u8(12)?.array(count(&self.private))?;
-        side.array(count(&self.private))?;
-        for ((field, value), salt) in self.private.iter().zip(salts.as_chunks::<SALT_BYTES>().0) {
-            tail.array(2)?.str(field.as_str())?.bytes(&commitment(salt, *field, value))?;
-            write_side_value(side, *field, salt, value)?;
-        }
-        Ok(())
-    }
-}
-
-impl Draft {
-    /// Completes the entry.
-    ///
-    /// # Errors
-    /// [`Error::Internal`] when it is larger than an entry may be.
-    pub fn end(&self, ending: &Ending<'_>) -> Result<Entry> {
-        let mut leaf = Vec::with_capacity(
-            self.head.len().saturating_add(self.tail.len()).saturating_add(ENDING_BYTES),
-        );
-        leaf.extend_from_slice(&self.head);
-        let mut leaf = Encoder::new(leaf);
-        ending.write(&mut leaf).map_err(Error::internal)?;
-        let mut leaf = leaf.into_writer();
-        leaf.extend_from_slice(&self.tail);
-        if leaf.len() > ENTRY_BYTES {
-            return Err(too_large());
-        }
-        Ok(Entry { leaf, side: self.side.clone() })
-    }
 }
 
 impl Ending<'_> {
-    fn write(&self, e: &mut Encoder<Vec<u8>>) -> Written {
+    pub(super) fn write(&self, e: &mut Encoder<Vec<u8>>) -> Written {
         e.u8(7)?.str(self.outcome)?;
         e.u8(8)?.array(count(self.keys))?;
         for used in self.keys {
@@ -292,12 +237,7 @@ impl Ending<'_> {
     }
 }
 
-fn too_large() -> Error {
-    Error::internal("an entry of the record is too large")
-}
-
-pub(super) type Written =
-    std::result::Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+pub(super) type Written = std::result::Result<(), minicbor::encode::Error<Infallible>>;
 
 pub(super) fn count<T>(items: &[T]) -> u64 {
     u64::try_from(items.len()).unwrap_or(u64::MAX)
@@ -312,7 +252,12 @@ pub(super) fn write_side(e: &mut Encoder<Vec<u8>>, values: &[SideValue]) -> Writ
     Ok(())
 }
 
-fn write_side_value(e: &mut Encoder<Vec<u8>>, field: Field, salt: &[u8], value: &str) -> Written {
+pub(super) fn write_side_value<W: Write<Error = Infallible>>(
+    e: &mut Encoder<W>,
+    field: Field,
+    salt: &[u8],
+    value: &str,
+) -> Written {
     e.array(3)?.str(field.as_str())?.bytes(salt)?.str(value)?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod batch;
 mod bundle;
+mod draft;
 mod entry;
 mod extend;
 mod factors;
@@ -20,8 +21,9 @@ mod vectors;
 pub use crate::keyring::KeyUse;
 pub use batch::RecordCodec;
 pub use bundle::{Part, decode_sides, part};
+pub use draft::Draft;
 pub use entry::{
-    CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
+    CallerFact, DecisionFact, Ending, EntryFacts, Field, ReadEntry, ResourceFact, SideValue,
 };
 pub use extend::extends;
 pub use factors::{FactorFact, ReadFactor};

@@ -13,6 +13,7 @@ use super::grants::GrantCommand;
 use super::groups::GroupCommand;
 use super::identities::IdentityCommand;
 use super::issuers::IssuerCommand;
+use super::keys::KeyCommand;
 use super::leases::LeaseCommand;
 use super::login::LoginArgs;
 use super::output::Format;
@@ -65,7 +66,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub token_file: Option<PathBuf>,
     /// Where `strongroom login` keeps its session, which commands use that are given neither a
-    /// certificate nor a token; `.strongroom-session` in RUNNER_TEMP or HOME where it is left out.
+    /// certificate nor a token; `.strongroom-session` in `RUNNER_TEMP` or `HOME` where it is
+    /// left out.
     #[arg(
         long,
         global = true,
@@ -120,6 +122,9 @@ pub enum ClientCommand {
     /// Keep secrets in versions
     #[command(subcommand)]
     Secret(SecretCommand),
+    /// Encrypt, sign and compute MACs with keys that stay in the vault
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),

@@ -13,8 +13,8 @@ use super::span::{Span, seconds_or_default, show_seconds};
 use crate::proto::elevation_service_client::ElevationServiceClient as Client;
 use crate::proto::{
     ActivateElevationRequest, ApproveElevationRequest, DenyElevationRequest, Elevation,
-    ElevationStep, ExtendElevationRequest, GetElevationRequest, ListElevationsRequest,
-    RequestElevationRequest, ReviewElevationRequest, RevokeElevationRequest,
+    ElevationBasis, ElevationStep, ExtendElevationRequest, GetElevationRequest,
+    ListElevationsRequest, RequestElevationRequest, ReviewElevationRequest, RevokeElevationRequest,
     WatchElevationsRequest, WithdrawElevationRequest,
 };
 use crate::types::{Clock as _, ElevationState, SystemClock};
@@ -73,7 +73,7 @@ pub enum ElevateCommand {
         #[arg(long, default_value = "")]
         reason: String,
     },
-    /// Review what was done in an emergency
+    /// Review what was done in an emergency, or could make something that stands
     Review {
         /// Its id.
         id: String,
@@ -350,6 +350,8 @@ fn text(one: &Elevation) -> String {
         0 => String::new(),
         step => step.to_string(),
     };
+    let yes = |it: bool| if it { "yes" } else { "no" }.to_owned();
+    let basis = |it: &ElevationBasis| format!("{} {} version {}", it.table, it.id, it.version);
     let about = fields(&[
         ("id", one.id.clone()),
         ("who", one.identity.clone()),
@@ -362,6 +364,9 @@ fn text(one: &Elevation) -> String {
         ("reason", one.reason.clone()),
         ("ticket", one.ticket.clone()),
         ("prolongs", one.extends.clone()),
+        ("makes what stands", yes(one.standing)),
+        ("for emergencies", yes(one.break_glass)),
+        ("stands on", one.stands_on.iter().map(basis).collect::<Vec<_>>().join(", ")),
         ("approved by", steps.join(", then ")),
         ("step", turn),
         ("requested", time(one.requested_at_ms)),

@@ -344,7 +344,7 @@ fn tested_text(tested: &TestTokenResponse) -> String {
             "" => "matches".to_owned(),
             objection => format!("does not match: {objection}"),
         };
-        text.push_str(&format!("{} {verdict}\n  {}\n", rule.id, rule.sentence));
+        text.extend([&rule.id, " ", &verdict, "\n  ", &rule.sentence, "\n"]);
     }
     if tested.more {
         text.push_str("there are more rules; name the identity with --identity\n");

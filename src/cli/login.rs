@@ -145,7 +145,7 @@ async fn find_token(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
     }
 }
 
-/// Asks the runner's server for a token (GitHub: "OpenID Connect reference").
+/// Asks the runner's server for a token (GitHub: "`OpenID` Connect reference").
 async fn ask_github(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
     let (Some(url), Some(bearer)) = (variable(REQUEST_URL), variable(REQUEST_TOKEN)) else {
         return Err(Failure::usage("GitHub offers this job no token")

@@ -16,6 +16,7 @@ mod grants;
 mod groups;
 mod identities;
 mod issuers;
+mod keys;
 mod leases;
 mod login;
 mod output;
@@ -56,16 +57,14 @@ use session::Session;
 #[must_use]
 pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => match command {
-            // It hears signals itself, and ends as its command does.
-            ClientCommand::Run(args) => match runtime.block_on(run::run(global, args)) {
-                Ok(code) => return code,
-                Err(failure) => Err(failure),
-            },
-            command => runtime.block_on(until_interrupted(dispatch(global, command))),
+    let outcome = match (runtime, command) {
+        // It hears signals itself, and ends as its command does.
+        (Ok(runtime), ClientCommand::Run(args)) => match runtime.block_on(run::run(global, args)) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
         },
-        Err(error) => Err(Failure::new(Exit::Unexpected, format!("no runtime: {error}"))),
+        (Ok(runtime), _) => runtime.block_on(until_interrupted(dispatch(global, command))),
+        (Err(error), _) => Err(Failure::new(Exit::Unexpected, format!("no runtime: {error}"))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,6 +102,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
+        ClientCommand::Key(command) => keys::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Issuer(command) => issuers::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,

@@ -101,6 +101,9 @@ pub struct List {
     /// How many at most.
     #[arg(long, default_value_t = 100)]
     limit: usize,
+    /// Show what each says in detail, and the reason that was given, in a column more.
+    #[arg(long)]
+    detail: bool,
 }
 
 /// What `audit tail` takes.
@@ -168,6 +171,14 @@ async fn list(session: &Session, args: &List) -> Outcome {
         Ok((page.entries, page.next_page_token))
     })
     .await?;
+    if args.detail {
+        let [h0, h1, h2, h3, h4, h5, h6, h7, h8, h9] = HEADERS;
+        let headers = [h0, h1, h2, h3, h4, h5, h6, h7, h8, h9, "DETAIL"];
+        return show_list(session.format, &listed, headers, |entry| {
+            let [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9] = row(entry);
+            [c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, detail(entry)]
+        });
+    }
     show_list(session.format, &listed, HEADERS, row)
 }
 
@@ -187,16 +198,24 @@ async fn tail(session: &Session, args: &Tail) -> Outcome {
     Err(Failure::new(Exit::Unavailable, "the stream ended").hint("run it again to go on"))
 }
 
-const HEADERS: [&str; 9] =
-    ["INDEX", "TIME", "WHO", "ACTION", "RESOURCE", "DECISION", "BY", "OUTCOME", "KEYS"];
+const HEADERS: [&str; 10] =
+    ["INDEX", "TIME", "WHO", "SOURCE", "ACTION", "RESOURCE", "DECISION", "BY", "OUTCOME", "KEYS"];
 
-fn row(entry: &Entry) -> [String; 9] {
+/// What an entry says in detail, and why somebody said that they did it.
+fn detail(entry: &Entry) -> String {
+    let said = [("detail", &entry.detail), ("reason", &entry.given_reason)];
+    let said = said.map(|(field, value)| shown(entry, field, value));
+    said.into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+fn row(entry: &Entry) -> [String; 10] {
     let keys: Vec<_> =
         entry.keys.iter().map(|used| format!("{} v{}", used.key, used.version)).collect();
     [
         entry.index.to_string(),
         time(entry.time_ms),
         shown(entry, "identity", &entry.identity),
+        shown(entry, "source", &entry.source),
         entry.action.clone(),
         shown(entry, "resource", &entry.resource),
         entry.decision.clone(),
@@ -264,8 +283,8 @@ mod tests {
         let erased = Entry { erased: vec!["identity".into()], ..Entry::default() };
         let altered = Entry { altered: vec!["resource".into()], ..Entry::default() };
         assert_eq!(row(&erased)[2], "(erased)");
-        assert_eq!(row(&altered)[4], "(altered)");
+        assert_eq!(row(&altered)[5], "(altered)");
         let several = Entry { erased: vec!["resource".into()], ..entry() };
-        assert_eq!(row(&several)[4], SMUGGLED, "others of the field are left");
+        assert_eq!(row(&several)[5], SMUGGLED, "others of the field are left");
     }
 }

@@ -7,14 +7,19 @@ mod aad;
 mod aead;
 mod encode;
 mod merkle;
+mod message;
 mod note;
 mod otp;
 mod scram;
+mod segments;
+mod signing;
 mod tiles;
 mod tlog;
 #[cfg(test)]
 mod vectors;
 mod wrap;
+#[cfg(test)]
+mod wycheproof;
 
 use std::fmt;
 
@@ -31,10 +36,13 @@ pub use merkle::{
     EMPTY_ROOT, Frontier, HASH_BYTES, Hash, leaf_hash, node_hash, verify_consistency,
     verify_inclusion,
 };
+pub use message::{Cipher, HEADER_BYTES, Header, MessageKey};
 pub use note::{Note, NoteSignature, SignatureKind, VerifierKey, parse_note, signature_line};
 pub use note::{sign_note, verify_note};
 pub use otp::{OTP_SECRET_BYTES, OtpCode, STEP_S, hotp, otp_secret_text, otp_step, totp_step};
 pub use scram::scram_sha_256_verifier;
+pub use segments::{SEGMENT_BYTES, STREAM_HEADER_BYTES, StreamHeader, StreamOpener, StreamSealer};
+pub use signing::{MacHash, NamedMac, NewSigner, Scheme, new_signer, public_of, sign, verifies};
 pub use tiles::{ProofPlan, TILE_WIDTH, Tile, TileEdge, TileId, TileReader};
 pub use tlog::{Checkpoint, ENTRY_BYTES, TilePath, decode_bundle, encode_bundle, note_body};
 pub use wrap::{SALT_BYTES, SUITE_HMAC_KDF, kdf_input, unwrap_key, wrap_key, wrap_salt};

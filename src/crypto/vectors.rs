@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::aead::seal_with_nonce;
 use super::*;
-use crate::types::{Id, VaultId};
+use crate::types::{Entropy, Id, VaultId};
 
 const PAGE: &str = include_str!("../../docs/formats.md");
 /// The sections whose vectors are this room's.
-const SECTIONS: [&str; 5] = ["encoding", "aad", "ciphertext", "wrap", "tree"];
+const SECTIONS: [&str; 7] = ["encoding", "aad", "ciphertext", "wrap", "tree", "message", "stream"];
 /// `SubjectPublicKeyInfo` up to the key (RFC 8410, section 4).
 const ED25519_SPKI: &str = "302a300506032b6570032100";
 
@@ -119,6 +119,8 @@ fn computed() -> BTreeMap<String, String> {
     put("wrap.wrapping-key", wrapping_key.expose());
     put("wrap.blob", &blob);
 
+    named_keys(&mut put);
+
     put("tree.root-0", &EMPTY_ROOT);
     let mut frontier = Frontier::new();
     let mut edge = TileEdge::default();
@@ -131,4 +133,40 @@ fn computed() -> BTreeMap<String, String> {
     }
     put("tree.bundle", &encode_bundle(&["a", "b", "c"]).unwrap());
     out
+}
+
+/// Yields bytes from one on, as the page says.
+#[derive(Debug)]
+struct Rising(u8);
+
+impl Entropy for Rising {
+    fn fill(&self, buffer: &mut [u8]) -> crate::error::Result<()> {
+        buffer.iter_mut().zip(self.0..).for_each(|(byte, value)| *byte = value);
+        Ok(())
+    }
+}
+
+fn named_keys(put: &mut impl FnMut(&str, &[u8])) {
+    let (vault, key) = (VaultId(Id::from_bytes([0x11; 16])), SecretBytes::new((0..32).collect()));
+    for (name, cipher) in [
+        ("aes-256-gcm", Cipher::Aes256Gcm),
+        ("chacha20-poly1305", Cipher::ChaCha20Poly1305),
+        ("xaes-256-gcm", Cipher::Xaes256Gcm),
+    ] {
+        let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 3 };
+        let ready = MessageKey::new(cipher, &key).unwrap();
+        let sealed = ready.seal(vault, &header, b"row 7", b"hunter2", &Rising(0x40)).unwrap();
+        put(&format!("message.{name}"), &sealed);
+        if cipher == Cipher::Xaes256Gcm {
+            continue;
+        }
+        let stream = StreamHeader::new(header, &Rising(0x60)).unwrap();
+        let begin = || StreamSealer::new(vault, &stream, &key, b"row 7").unwrap();
+        let (mut one, mut two) = (begin(), begin());
+        assert!(one.push(b"hunter2").unwrap().is_empty());
+        put(&format!("stream.{name}"), &[stream.encode(), one.finish().unwrap()].concat());
+        let long = [vec![0; SEGMENT_BYTES], b"hunter2".to_vec()].concat();
+        let whole = [vec![stream.encode()], two.push(&long).unwrap(), vec![two.finish().unwrap()]];
+        put(&format!("stream.{name}-two-sha256"), &sha256(&whole.concat().concat()));
+    }
 }

@@ -9,6 +9,7 @@ pub mod grants;
 pub mod groups;
 pub mod identities;
 pub mod issuers;
+pub mod keys;
 pub mod leases;
 pub mod notices;
 pub mod pki;

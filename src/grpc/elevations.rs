@@ -20,8 +20,8 @@ use crate::proto::elevation_service_server::ElevationService;
 use crate::proto::{
     self, ActivateElevationRequest, ActivateElevationResponse, ApproveElevationRequest,
     ApproveElevationResponse, ConfirmElevationRoleRequest, ConfirmElevationRoleResponse,
-    DenyElevationRequest, DenyElevationResponse, ElevationRoleProposal, ElevationStep,
-    ElevationVote, ElevationWindow, ExtendElevationRequest, ExtendElevationResponse,
+    DenyElevationRequest, DenyElevationResponse, ElevationBasis, ElevationRoleProposal,
+    ElevationStep, ElevationVote, ElevationWindow, ExtendElevationRequest, ExtendElevationResponse,
     GetElevationRequest, GetElevationResponse, GetElevationRoleRequest, GetElevationRoleResponse,
     ListElevationRolesRequest, ListElevationRolesResponse, ListElevationsRequest,
     ListElevationsResponse, PutElevationRoleRequest, PutElevationRoleResponse,
@@ -31,6 +31,7 @@ use crate::proto::{
     WithdrawElevationResponse,
 };
 use crate::types::{RequestContext, UnixMillis};
+use crate::vault::StandsOn;
 
 /// Serves elevations.
 #[derive(Debug, Clone)]
@@ -213,7 +214,7 @@ impl ElevationService for Elevations {
         let elevation = match Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)? {
             Revoked::Whole(shown) => elevation(*shown),
             // What of it can be vouched for.
-            Revoked::Alone(row) => proto::Elevation {
+            Revoked::Alone(row, _) => proto::Elevation {
                 id: row.id.to_string(),
                 state: row.state.to_string(),
                 why: row.why,
@@ -345,6 +346,10 @@ fn said(name: String, said: RoleDefinition) -> proto::ElevationRole {
     }
 }
 
+fn basis(row: StandsOn) -> ElevationBasis {
+    ElevationBasis { table: row.table, id: row.id, version: row.version }
+}
+
 /// Counts from 1, as people do.
 fn ordinal(step: usize) -> u32 {
     u32::try_from(step).unwrap_or(u32::MAX).saturating_add(1)
@@ -391,5 +396,8 @@ fn elevation(shown: Elevation) -> proto::Elevation {
         reviewed_at_ms: review.as_ref().map_or(0, |it| it.at_ms),
         review_note: review.map(|it| it.note).unwrap_or_default(),
         reviewed_by,
+        standing: scope.standing,
+        break_glass: definition.break_glass,
+        stands_on: scope.stands_on.into_iter().map(basis).collect(),
     }
 }

@@ -266,6 +266,10 @@ fn holdings(held: Holdings) -> GetHoldingsResponse {
         secrets: held.secrets,
         grants: held.grants,
         partial: held.partial,
+        elevations: held.elevations,
+        factors: held.factors,
+        invitations: held.invitations,
+        last_administrator: held.last_administrator,
     }
 }
 

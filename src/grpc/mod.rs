@@ -11,6 +11,7 @@ mod groups;
 mod health;
 mod identities;
 mod issuers;
+mod keys;
 mod known;
 mod leases;
 mod lifecycles;

@@ -16,6 +16,7 @@ use super::groups::Groups;
 use super::health::Health;
 use super::identities::Identities;
 use super::issuers::Issuers;
+use super::keys::NamedKeys;
 use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
@@ -37,6 +38,7 @@ use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
 use crate::proto::issuer_service_server::IssuerServiceServer;
+use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
@@ -138,11 +140,6 @@ pub async fn serve(
     let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
     let v1 = reflection().build_v1().map_err(Error::internal)?;
     let v1 = Known { gate: gate.clone(), inner: v1 };
     let v1alpha = reflection().build_v1alpha().map_err(Error::internal)?;
@@ -165,6 +162,8 @@ pub async fn serve(
     let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
     let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
     let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
+    let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
+    let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
@@ -173,7 +172,7 @@ pub async fn serve(
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
-    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets);
+    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
     let health = health.with(&issuers);
     health.follow(&standing, &tasks).await;
     Server::builder()
@@ -193,6 +192,7 @@ pub async fn serve(
         .add_service(database)
         .add_service(leases)
         .add_service(secrets)
+        .add_service(keys)
         .add_service(tokens)
         .add_service(issuers)
         .add_service(elevations)
@@ -201,4 +201,11 @@ pub async fn serve(
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)
+}
+
+/// What reflection tells of: our services and health.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

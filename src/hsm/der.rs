@@ -4,7 +4,8 @@
 
 use aws_lc_rs::digest;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
 };
 
 use super::KeyKind;
@@ -28,6 +29,12 @@ const P384_SPKI: &[u8] = &[
 ];
 const ED25519_SPKI: &[u8] = &[0x30, 0x2a, 0x30, 5, 0x06, 3, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
+/// `AlgorithmIdentifier` of an RSA key (RFC 3279, section 2.3.1).
+const RSA_ALGORITHM: &[u8] =
+    &[0x30, 13, 0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 0x05, 0];
+
+const INTEGER: u8 = 0x02;
+const SEQUENCE: u8 = 0x30;
 const OCTET_STRING: u8 = 0x04;
 const BIT_STRING: u8 = 0x03;
 /// First octet of an uncompressed point (SEC 1, section 2.3.3).
@@ -38,7 +45,7 @@ const UNCOMPRESSED: u8 = 0x04;
 /// None for another length or a compressed point. Source: PKCS#11 3.0, section 2.3.3.
 pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
     let len_bytes = match kind {
-        KeyKind::HmacSha256 => return None,
+        KeyKind::HmacSha256 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => return None,
         KeyKind::EcdsaP256 => 65,
         KeyKind::EcdsaP384 => 97,
         KeyKind::Ed25519 => 32,
@@ -59,18 +66,58 @@ pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
     };
     match kind {
         KeyKind::Ed25519 => Some(bare),
-        KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => {
-            (bare.first() == Some(&UNCOMPRESSED)).then_some(bare)
-        }
+        KeyKind::HmacSha256
+        | KeyKind::RsaPss3072
+        | KeyKind::RsaPss4096
+        | KeyKind::EcdsaP256
+        | KeyKind::EcdsaP384 => (bare.first() == Some(&UNCOMPRESSED)).then_some(bare),
     }
 }
 
-/// Writes the `SubjectPublicKeyInfo` of a bare point; none for a secret key.
+/// Writes an RSA public key, of unsigned big-endian numbers; none for a length of no kind.
 ///
-/// Source: RFC 5480, section 2; RFC 8410, section 4.
+/// Source: RFC 8017, appendix A.1.1.
+pub(super) fn rsa_public(modulus: &[u8], exponent: &[u8]) -> Option<(KeyKind, Vec<u8>)> {
+    let strip = |number: &[u8]| -> Vec<u8> {
+        number.iter().copied().skip_while(|digit| *digit == 0).collect()
+    };
+    let (modulus, exponent) = (strip(modulus), strip(exponent));
+    let kind = match (modulus.len(), modulus.first()) {
+        (384, Some(0x80..)) => KeyKind::RsaPss3072,
+        (512, Some(0x80..)) => KeyKind::RsaPss4096,
+        (_, _) => return None,
+    };
+    let unsigned = |number: &[u8]| {
+        let pad: &[u8] =
+            if number.first().is_some_and(|digit| *digit >= 0x80) { &[0] } else { &[] };
+        tlv(INTEGER, &[pad, number].concat())
+    };
+    Some((kind, tlv(SEQUENCE, &[unsigned(&modulus)?, unsigned(&exponent)?].concat())?))
+}
+
+/// Writes tag, length and value; none for more than 64 KiB.
+fn tlv(tag: u8, value: &[u8]) -> Option<Vec<u8>> {
+    let len_bytes = u16::try_from(value.len()).ok()?;
+    let [high, low] = len_bytes.to_be_bytes();
+    let head = match len_bytes {
+        0..=0x7f => vec![tag, low],
+        0x80..=0xff => vec![tag, 0x81, low],
+        0x100.. => vec![tag, 0x82, high, low],
+    };
+    Some([head.as_slice(), value].concat())
+}
+
+/// Writes the `SubjectPublicKeyInfo` of a bare point, or of an RSA public key; none for a secret
+/// key.
+///
+/// Source: RFC 5480, section 2; RFC 8410, section 4; RFC 3279, section 2.3.1.
 pub(super) fn spki(kind: KeyKind, point: &[u8]) -> Option<Vec<u8>> {
     let prefix = match kind {
         KeyKind::HmacSha256 => return None,
+        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => {
+            let bits = tlv(BIT_STRING, &[&[0], point].concat())?;
+            return tlv(SEQUENCE, &[RSA_ALGORITHM, &bits].concat());
+        }
         KeyKind::EcdsaP256 => P256_SPKI,
         KeyKind::EcdsaP384 => P384_SPKI,
         KeyKind::Ed25519 => ED25519_SPKI,
@@ -120,6 +167,12 @@ pub(super) fn verifies(kind: KeyKind, point: &[u8], message: &[u8], signature: &
             UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, point).verify(message, signature)
         }
         KeyKind::Ed25519 => UnparsedPublicKey::new(&ED25519, point).verify(message, signature),
+        KeyKind::RsaPss3072 => {
+            UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, point).verify(message, signature)
+        }
+        KeyKind::RsaPss4096 => {
+            UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, point).verify(message, signature)
+        }
     };
     result.is_ok()
 }

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
+use aws_lc_rs::rsa::{self, KeySize};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair,
+    KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
 };
 use aws_lc_rs::{hmac, rand};
 use parking_lot::Mutex;
@@ -50,6 +51,7 @@ enum Key {
     Hmac(Box<hmac::Key>),
     Ecdsa(KeyKind, EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
+    Rsa(KeyKind, Box<rsa::KeyPair>),
 }
 
 impl MemoryHsm {
@@ -117,6 +119,12 @@ impl Key {
                 .map(|pair| Self::Ecdsa(kind, pair))
                 .map_err(failed),
             KeyKind::Ed25519 => Ed25519KeyPair::generate().map(Self::Ed25519).map_err(failed),
+            KeyKind::RsaPss3072 => rsa::KeyPair::generate(KeySize::Rsa3072)
+                .map(|pair| Self::Rsa(kind, Box::new(pair)))
+                .map_err(failed),
+            KeyKind::RsaPss4096 => rsa::KeyPair::generate(KeySize::Rsa4096)
+                .map(|pair| Self::Rsa(kind, Box::new(pair)))
+                .map_err(failed),
         }
     }
 
@@ -125,6 +133,8 @@ impl Key {
             Self::Hmac(_) => (KeyKind::HmacSha256, None),
             Self::Ecdsa(kind, pair) => (*kind, Some(pair.public_key().as_ref())),
             Self::Ed25519(pair) => (KeyKind::Ed25519, Some(pair.public_key().as_ref())),
+            // PKCS#1, as `der` takes it.
+            Self::Rsa(kind, pair) => (*kind, Some(pair.public_key().as_ref())),
         };
         let public_key_spki = point.and_then(|point| der::spki(kind, point));
         let check = match (self, &public_key_spki) {
@@ -133,7 +143,7 @@ impl Key {
                 let tag = hmac::sign(key, CHECK_LABEL);
                 tag.as_ref().iter().take(CHECK_BYTES).copied().collect()
             }
-            (Self::Ecdsa(..) | Self::Ed25519(_), None) => Vec::new(),
+            (Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..), None) => Vec::new(),
         };
         KeyInfo { label: label.to_owned(), kind, public_key_spki, check }
     }
@@ -161,9 +171,13 @@ impl Hsm for MemoryHsm {
 
     async fn create_key(&self, label: &str, kind: KeyKind) -> Result<KeyInfo, HsmError> {
         check_label(label)?;
+        let taken = |state: &State| state.keys.contains_key(label);
+        if self.with(|state| Ok(taken(state))).await? {
+            return Err(HsmError::KeyNotUnique(label.to_owned()));
+        }
         let key = Key::generate(kind)?;
         self.with(|state| {
-            if state.keys.contains_key(label) {
+            if taken(state) {
                 return Err(HsmError::KeyNotUnique(label.to_owned()));
             }
             let info = key.info(label);
@@ -178,10 +192,19 @@ impl Hsm for MemoryHsm {
         self.with(|state| Ok(state.keys.get(label).map(|key| key.info(label)))).await
     }
 
+    async fn destroy_key(&self, label: &str) -> Result<(), HsmError> {
+        check_label(label)?;
+        self.with(|state| {
+            state.keys.remove(label);
+            Ok(())
+        })
+        .await
+    }
+
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.with(|state| match state.keys.get(label) {
             Some(Key::Hmac(key)) => Ok(SecretBytes::new(hmac::sign(key, data).as_ref().to_vec())),
-            Some(Key::Ecdsa(..) | Key::Ed25519(_)) => {
+            Some(Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..)) => {
                 Err(untrusted(label, "it signs and does not MAC"))
             }
             None => Err(HsmError::KeyMissing(label.to_owned())),
@@ -196,6 +219,14 @@ impl Hsm for MemoryHsm {
                 .map(|signature| signature.as_ref().to_vec())
                 .map_err(failed),
             Some(Key::Ed25519(pair)) => Ok(pair.sign(message).as_ref().to_vec()),
+            Some(Key::Rsa(kind, pair)) => {
+                let padding: &'static dyn RsaEncoding =
+                    if *kind == KeyKind::RsaPss4096 { &RSA_PSS_SHA384 } else { &RSA_PSS_SHA256 };
+                let mut signature = vec![0; pair.public_modulus_len()];
+                let random = rand::SystemRandom::new();
+                pair.sign(padding, &random, message, &mut signature).map_err(failed)?;
+                Ok(signature)
+            }
             Some(Key::Hmac(_)) => Err(untrusted(label, "it MACs and does not sign")),
             None => Err(HsmError::KeyMissing(label.to_owned())),
         })

@@ -48,6 +48,10 @@ pub enum KeyKind {
     EcdsaP384,
     /// Ed25519 (RFC 8032, pure).
     Ed25519,
+    /// RSA-PSS of 3,072 bits with SHA-256 and a salt as long (RFC 8017, section 8.1).
+    RsaPss3072,
+    /// RSA-PSS of 4,096 bits with SHA-384 and a salt as long.
+    RsaPss4096,
 }
 
 /// What is known of a key in the token once its attributes were verified.
@@ -187,10 +191,14 @@ pub trait Hsm: Send + Sync + std::fmt::Debug {
     /// Looks a key up and verifies every attribute that `security.md` promises.
     async fn lookup_key(&self, label: &str) -> Result<Option<KeyInfo>, HsmError>;
 
+    /// Destroys every object of a key, whatever became of its making; success where there is none.
+    async fn destroy_key(&self, label: &str) -> Result<(), HsmError>;
+
     /// HMAC-SHA-256 of `data` under a [`KeyKind::HmacSha256`] key.
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError>;
 
-    /// Signs `message` (hashed as the key's kind says): DER `ECDSA-Sig-Value` or 64 bytes Ed25519.
+    /// Signs `message` (hashed as the key's kind says): DER `ECDSA-Sig-Value`, 64 bytes Ed25519, or
+    /// RSA-PSS.
     async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError>;
 
     /// Random bytes of the token's generator, at most 1,024.

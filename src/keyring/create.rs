@@ -216,6 +216,7 @@ impl Keyring {
             keys: keys.clone(),
             mixer,
             cache: parking_lot::Mutex::default(),
+            materials: parking_lot::Mutex::default(),
         };
         Ok((Genesis { vault, hsm_keys: rows, system, keys, used }, open))
     }

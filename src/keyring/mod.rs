@@ -10,6 +10,7 @@ mod data;
 mod head;
 mod identity;
 mod master;
+mod material;
 mod names;
 mod proof;
 mod rewrap;
@@ -149,6 +150,7 @@ struct Open {
     keys: MasterKeys,
     mixer: master::Mixer,
     cache: Mutex<cache::Cache>,
+    materials: Mutex<material::Materials>,
 }
 
 impl Keyring {
@@ -217,6 +219,7 @@ impl Keyring {
     pub fn forget(&self, owner: KeyOwner) {
         if let Ok(open) = self.open_state() {
             open.cache.lock().forget(Some(owner));
+            open.materials.lock().forget(Some(owner));
         }
     }
 
@@ -224,6 +227,7 @@ impl Keyring {
     pub fn forget_all(&self) {
         if let Ok(open) = self.open_state() {
             open.cache.lock().forget(None);
+            open.materials.lock().forget(None);
         }
     }
 

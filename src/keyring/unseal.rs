@@ -131,8 +131,8 @@ impl Keyring {
             return Err(KeyringError::Unfit("they changed meanwhile".into()));
         }
         self.forget_pending(vault).await?;
-        let cache = parking_lot::Mutex::default();
-        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache };
+        let (cache, materials) = Default::default();
+        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache, materials };
         *self.0.open.write() = Some(Arc::new(open));
         trial.stays = true;
         Ok(keys)
@@ -184,6 +184,7 @@ mod tests {
             keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
             cache: parking_lot::Mutex::default(),
+            materials: parking_lot::Mutex::default(),
         });
         let row = IdentityKeyRow {
             id: Id::from_bytes([2; 16]),

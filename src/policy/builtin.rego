@@ -14,7 +14,8 @@ import rego.v1
 # What an identity receives anew, or keeps for longer; without an active owner it gets neither.
 receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
-	"tokens.renew", "secrets.get",
+	"tokens.renew", "secrets.get", "keys.decrypt", "keys.decrypt-stream", "keys.datakey",
+	"keys.sign", "keys.mac", "elevations.activate", "elevations.extend",
 }
 
 # What belongs to whoever holds the lease, the certificate or the token.
@@ -36,6 +37,13 @@ for_secrets_owner := {
 	"secrets.undelete", "secrets.destroy", "secrets.metadata", "secrets.update", "secrets.transfer",
 }
 
+# What the owner of a named key may do with it.
+for_keys_owner := {
+	"keys.show", "keys.rotate", "keys.update", "keys.encrypt", "keys.decrypt", "keys.rewrap",
+	"keys.encrypt-stream", "keys.decrypt-stream",
+	"keys.datakey", "keys.mac", "keys.verify-mac", "keys.sign", "keys.verify", "keys.export",
+}
+
 # What makes a credential by which somebody else is known.
 mints := {"identities.issue-cert", "tokens.mint", "factors.invite"}
 
@@ -48,12 +56,13 @@ for_self := {
 	"factors.recovery-codes", "factors.verify", "factors.remove",
 }
 
-# What every active identity may do: read what is public, list the secrets that it may do something
-# with, and ask, look and vote where the role of an elevation says so; the engines look at that.
+# What every active identity may do: read what is public, list the secrets and keys that it may do
+# something with, draw random bytes, and ask, look and vote where the role of an elevation says so; the engines look at that.
 for_all := {
 	"records.checkpoint", "pki.ca", "pki.crl", "elevations.show-role", "elevations.list-roles",
 	"elevations.request", "elevations.list", "elevations.watch", "elevations.show", "elevations.approve",
 	"elevations.deny", "elevations.review", "secrets.list", "secrets.search",
+	"keys.list", "keys.random",
 }
 
 # What is for whoever asked for an elevation alone.
@@ -100,6 +109,9 @@ decision := {"refuse": "identity_suspended"} if {
 	every resource in input.resources { resource.owned }
 } else := {"rule": "owner"} if {
 	input.action in for_secrets_owner
+	every resource in input.resources { resource.owned }
+} else := {"rule": "owner"} if {
+	input.action in for_keys_owner
 	every resource in input.resources { resource.owned }
 } else := {"rule": "owner"} if {
 	input.action in for_machines_owner

@@ -22,6 +22,8 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("federation", "issuers.login"),
     ("issuer_keeper", "issuers.end-sessions"),
     ("issuer_keeper", "issuers.purge"),
+    ("key_keeper", "keys.rotate"),
+    ("key_keeper", "keys.settle"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
     ("listener", "system.issue-listener"),

@@ -25,8 +25,8 @@ use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
-    self, CrlKeeper, ElevationKeeper, IssuerKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier,
-    NoticeKeeper, SecretKeeper, TokenReaper,
+    self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
+    NoticeCourier, NoticeKeeper, SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -165,7 +165,7 @@ impl Node {
         let names = parts.server_names.clone();
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
-        let node = Self {
+        Ok(Self {
             vault,
             grpc_addr,
             http_addr,
@@ -175,8 +175,7 @@ impl Node {
             effects,
             tasks,
             serving,
-        };
-        Ok(node)
+        })
     }
 
     /// The tasks that end when the node is told to stop.
@@ -266,6 +265,8 @@ fn start_workers(
     workers::start(issuers, vault, standing, tasks);
     let secrets = SecretKeeper::new(vault.clone(), reader.clone());
     workers::start(secrets, vault, standing, tasks);
+    let keys = KeyKeeper::new(vault.clone(), reader.clone());
+    workers::start(keys, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

@@ -69,7 +69,8 @@ sealed_row! {
         pub next_try: Option<UnixMillis>,
         /// Why it is over, or what is still to be done; empty while there is nothing to say.
         pub why: String,
-        /// Of one that nobody approved beforehand: by when it has to be reviewed; none afterwards.
+        /// Of one that nobody approved beforehand, or that may make what stands: by when it has to be
+        /// reviewed; none afterwards.
         pub review_due: Option<UnixMillis>,
         /// Its review, as JSON; empty before.
         pub review: String,
@@ -143,6 +144,19 @@ pub async fn count_open(tx: &mut Tx, identity: IdentityId, most: i64) -> Result<
     let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM elevations WHERE identity = $1 \
                AND state IN ('awaiting-approval', 'scheduled', 'active') LIMIT $2) AS open";
     let row = tx.query_one(sql, params![identity, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
+/// Counts what an identity has open of its revocation epoch, up to a bound.
+pub async fn count_in_force(
+    tx: &mut Tx,
+    (identity, epoch): (IdentityId, i64),
+    most: i64,
+) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM elevations WHERE identity = $1 \
+               AND state IN ('awaiting-approval', 'scheduled', 'active') \
+               AND revocation_epoch >= $2 LIMIT $3) AS open";
+    let row = tx.query_one(sql, params![identity, epoch, most]).await?;
     row.ok_or(StoreError::Malformed)?.take()
 }
 

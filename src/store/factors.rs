@@ -106,6 +106,24 @@ pub async fn standing(
     tx.select(tail, params![identity, FACTORS.saturating_add(1)]).await
 }
 
+/// Counts what a human has enrolled, whatever the rows' seals say.
+pub async fn count_standing(tx: &mut Tx, identity: IdentityId) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM factors WHERE identity = $1 AND state <> 'removed' \
+               AND state = 'active'";
+    tx.query_one(sql, params![identity]).await?.ok_or(StoreError::Malformed)?.take()
+}
+
+/// Counts the invitations to enrol of a human that are open: one or none.
+pub async fn count_invitations(
+    tx: &mut Tx,
+    (identity, epoch): (IdentityId, i64),
+    now: UnixMillis,
+) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM factor_invitations WHERE id = $1 AND state = 'live' \
+               AND revocation_epoch >= $2 AND expires_at > $3";
+    tx.query_one(sql, params![identity, epoch, now]).await?.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Keeps other transactions that try codes of the same human waiting until this one ends, and reads
 /// what guards them.
 pub async fn hold_guard(

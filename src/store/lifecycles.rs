@@ -1,5 +1,7 @@
 //! Life-cycle policies: one row for each kind of identity, made with the vault.
 
+use std::collections::BTreeMap;
+
 use crate::params;
 use crate::sealed_row;
 use crate::store::identities::IdentityRow;
@@ -17,6 +19,8 @@ sealed_row! {
         pub max_age_s: i64,
         /// After how long, in seconds, what they log in with must have been replaced.
         pub rotation_s: i64,
+        /// The same, of those that are labelled as used in development; no longer.
+        pub development_rotation_s: i64,
         /// After how long without use, in seconds, they are suspended; 0 for never.
         pub dormant_after_s: i64,
         /// How long before an end, in seconds, they are told of it.
@@ -31,6 +35,24 @@ sealed_row! {
         pub changed_at: UnixMillis,
         /// By whom.
         pub changed_by: String,
+    }
+}
+
+/// The label of what is used in development alone.
+const ENVIRONMENT: (&str, &str) = ("environment", "development");
+
+impl LifecycleRow {
+    /// Tells after how long, in seconds, what an identity of this kind logs in with must have been
+    /// replaced. Its labels are administrators' to write.
+    ///
+    /// # Errors
+    /// [`StoreError::Malformed`] when its labels are none.
+    pub fn rotation_of(&self, identity: &IdentityRow) -> Result<i64, StoreError> {
+        let labels: BTreeMap<String, String> =
+            serde_json::from_str(&identity.labels).map_err(|_unread| StoreError::Malformed)?;
+        let (key, value) = ENVIRONMENT;
+        let development = labels.get(key).is_some_and(|found| found == value);
+        Ok(if development { self.development_rotation_s } else { self.rotation_s })
     }
 }
 
@@ -158,19 +180,21 @@ pub struct LiveLogin {
     pub id: String,
     /// Whose it is.
     pub identity: String,
-    /// Whether it is older than the rotation of its kind.
-    pub overdue: bool,
+    /// When it was issued.
+    pub issued_at: UnixMillis,
+    /// Whether it is older than the shortest rotation of its kind, that of development.
+    pub may_be_overdue: bool,
 }
 
-const LOGINS: &str = "SELECT c.expires_at, c.id, c.identity, (SELECT COUNT(*) FROM identities i \
+const LOGINS: &str = "SELECT c.expires_at, c.id, c.identity, c.issued_at, (SELECT COUNT(*) FROM identities i \
                       JOIN lifecycles l ON l.id = i.kind WHERE i.id = c.identity \
                       AND i.revocation_epoch = c.revocation_epoch \
-                      AND c.issued_at + 1000 * l.rotation_s <= $3) FROM credentials c \
+                      AND c.issued_at + 1000 * l.development_rotation_s <= $3) FROM credentials c \
                       WHERE c.kind = 'login' AND c.state = 'active' \
                       AND (c.expires_at, c.id) > ($1, $2) ORDER BY c.expires_at, c.id LIMIT $4";
 
 /// Walks by their end through the logins that have not ended, from a place on. Says by columns alone
-/// which are overdue: whoever acts on it looks at the rows.
+/// which may be overdue: whoever acts on it looks at the rows.
 pub async fn live_logins(
     tx: &mut Tx,
     (from, after): (UnixMillis, &str),
@@ -180,7 +204,8 @@ pub async fn live_logins(
     let rows = tx.query(LOGINS, params![from, after.to_owned(), now, limit]).await?;
     let read = |mut row: Row| {
         let (ends_at, id) = (row.take()?, row.take()?);
-        Ok(LiveLogin { ends_at, id, identity: row.take()?, overdue: row.take()? })
+        let (identity, issued_at) = (row.take()?, row.take()?);
+        Ok(LiveLogin { ends_at, id, identity, issued_at, may_be_overdue: row.take()? })
     };
     rows.into_iter().map(read).collect()
 }

@@ -4,8 +4,9 @@ use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, Kind, NoticeKind, NoticeNumber, ObjectId, Owner, RecoveryState, RequestId,
-    ResourceName, ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
+    NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
+    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -191,6 +192,11 @@ text_columns!(
     RequestId,
     SecretPath,
     SecretState,
+    KeyName,
+    KeyAlgorithm,
+    Placement,
+    NamedKeyState,
+    KeyVersionState,
 );
 
 /// Makes the parameters of a statement.

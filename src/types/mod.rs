@@ -10,6 +10,7 @@ mod elevation;
 mod entropy;
 mod federation;
 mod id;
+mod key;
 mod kind;
 mod name;
 mod notice;
@@ -31,11 +32,12 @@ pub use id::{
     CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
     VaultId,
 };
+pub use key::{KeyAlgorithm, KeyUsage, KeyVersionState, NamedKeyState, Placement};
 pub use kind::{
     CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
     RecoveryState, SecretState, Tier,
 };
-pub use name::{IdentityName, ResourceName, SecretPath, Segment};
+pub use name::{IdentityName, KeyName, ResourceName, SecretPath, Segment};
 pub use notice::{Audience, NOTICES, NoticeKind, NoticeNumber};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;

@@ -78,6 +78,8 @@ names! {
     Segment: 1,
     /// An identity's name: one to four segments.
     IdentityName: IDENTITY_SEGMENTS,
+    /// A named key's name: up to sixteen segments.
+    KeyName: PATH_SEGMENTS,
     /// A secret's name: up to sixteen segments.
     SecretPath: PATH_SEGMENTS,
     /// A resource's full name, `<noun>/<path>`.

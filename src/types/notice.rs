@@ -39,9 +39,9 @@ words! {
         EmergencyRequested = "elevation.emergency-requested",
         /// The glass is broken: nobody approved what is in force.
         EmergencyActivated = "elevation.emergency-activated",
-        /// Nobody reviewed in time what was done in an emergency.
+        /// Nobody reviewed in time an emergency, or what could make something that stays.
         ReviewOverdue = "elevation.review-overdue",
-        /// What was done in an emergency was reviewed.
+        /// Somebody reviewed it.
         Reviewed = "elevation.reviewed",
         /// There is a new role.
         RoleCreated = "elevation-role.created",
@@ -65,7 +65,7 @@ words! {
         Owners = "owners",
         /// Who may approve the step whose turn it is; of a role, all of its steps.
         Approvers = "approvers",
-        /// The groups that review what is done in emergencies.
+        /// The groups that review emergencies, and what could make something that stays.
         Reviewers = "reviewers",
         /// The administrators.
         Administrators = "administrators",

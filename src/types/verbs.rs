@@ -157,6 +157,23 @@ pub const VERBS: &[Verb] = &[
     verb("secrets.metadata", "SecretService/GetMetadata", "secrets/<path>", false),
     verb("secrets.update", "SecretService/UpdateSecret", "secrets/<path>", false).standing(),
     verb("secrets.transfer", "SecretService/TransferSecret", "secrets/<path>", false).standing(),
+    verb("keys.create", "KeyService/CreateKey", "keys/<name>", false).standing(),
+    verb("keys.show", "KeyService/GetKey", "keys/<name>", false),
+    verb("keys.list", "KeyService/ListKeys", "keys", false),
+    verb("keys.rotate", "KeyService/RotateKey", "keys/<name>", false).standing(),
+    verb("keys.update", "KeyService/UpdateKey", "keys/<name>", false).standing(),
+    verb("keys.encrypt", "KeyService/Encrypt", "keys/<name>", false),
+    verb("keys.decrypt", "KeyService/Decrypt", "keys/<name>", false),
+    verb("keys.encrypt-stream", "KeyService/EncryptStream", "keys/<name>", false),
+    verb("keys.decrypt-stream", "KeyService/DecryptStream", "keys/<name>", false),
+    verb("keys.rewrap", "KeyService/Rewrap", "keys/<name>", false),
+    verb("keys.datakey", "KeyService/MakeDataKey", "keys/<name>", false),
+    verb("keys.mac", "KeyService/Mac", "keys/<name>", false),
+    verb("keys.verify-mac", "KeyService/VerifyMac", "keys/<name>", false),
+    verb("keys.sign", "KeyService/Sign", "keys/<name>", false),
+    verb("keys.verify", "KeyService/Verify", "keys/<name>", false),
+    verb("keys.export", "KeyService/ExportKey", "keys/<name>", false),
+    verb("keys.random", "KeyService/GetRandom", "keys", false),
     verb("records.list", "RecordService/ListEntries", "records/log", true),
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),
@@ -164,3 +181,49 @@ pub const VERBS: &[Verb] = &[
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What administers and makes nothing that stands: it shows, or takes away. A new verb that
+    /// administers is in this list, or says [`Verb::standing`].
+    const SHOWS_OR_ENDS: &[&str] = &[
+        "identities.show",
+        "identities.list",
+        "identities.list-policies",
+        "identities.holdings",
+        "identities.suspend",
+        "identities.retire",
+        "groups.show",
+        "groups.list",
+        "groups.remove",
+        "grants.show",
+        "grants.list",
+        "grants.remove",
+        "database.list",
+        "database.remove",
+        "database.show-role",
+        "database.list-roles",
+        "database.remove-role",
+        // What it makes hangs on the elevation, and ends with it.
+        "tokens.mint",
+        "pki.show-role",
+        "pki.list-roles",
+        "pki.remove-role",
+        // Never elevated, as all that governs elevations.
+        "elevations.confirm-role",
+        "records.list",
+        "records.tail",
+        "records.read",
+        "system.seal",
+        "system.cancel-recovery",
+    ];
+
+    #[test]
+    fn every_verb_that_administers_is_known_to_make_what_stands_or_not_to() {
+        let administers = VERBS.iter().filter(|verb| verb.administrative && !verb.standing);
+        let administers: Vec<_> = administers.map(|verb| verb.action).collect();
+        assert_eq!(administers, SHOWS_OR_ENDS);
+    }
+}

@@ -285,7 +285,9 @@ pub(super) struct Decisions {
     by_credential: Mutex<HashMap<Key, Arc<Decision>>>,
     /// What policy said to one token of an identity holds for its others, which differ in nothing
     /// that policy reads but their end, where no factor was proven with them: whoever shows a new
-    /// token with each call is not evaluated anew each time.
+    /// token with each call is not evaluated anew each time. When each was issued, its `auth_time`,
+    /// is told to policy and read by none: there is the built-in one alone, and its tests hold it
+    /// to that. A policy that reads it needs it in the key.
     by_kin: Mutex<HashMap<KinKey, OfKin>>,
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Story {
     credential: Option<CredentialId>,
     /// What to call success: `OK`, or `INTENT` before an effect.
     pub(super) success: &'static str,
+    /// What is known only once the commit ran; a commit that is run again says it anew.
+    pub(super) told: Vec<(Field, String)>,
     /// Whether it is told in a summary instead of an entry of its own.
     silent: bool,
 }
@@ -57,7 +59,16 @@ impl Story {
         };
         let draft = facts.draft(core.entropy.as_ref())?;
         let ctx = ctx.clone();
-        Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent: false })
+        Ok(Self {
+            ctx,
+            core,
+            draft,
+            keys,
+            credential,
+            success: "OK",
+            told: Vec::new(),
+            silent: false,
+        })
     }
 
     /// Tells that a stored row kept it from being decided.
@@ -82,7 +93,16 @@ impl Story {
         };
         let draft = facts.draft(core.entropy.as_ref())?;
         let (ctx, keys) = (ctx.clone(), Vec::new());
-        Ok(Self { ctx, core, draft, keys, credential: None, success: "OK", silent: false })
+        Ok(Self {
+            ctx,
+            core,
+            draft,
+            keys,
+            credential: None,
+            success: "OK",
+            told: Vec::new(),
+            silent: false,
+        })
     }
 
     /// Tells that a spent token was shown again: from here, and where its last use came from.
@@ -113,7 +133,7 @@ impl Story {
             keys.is_empty() && !core.refusals.records(subject.identity.row.id, action, now);
         let ctx = ctx.clone();
         let credential = Some(subject.credential.row.id);
-        Ok(Self { ctx, core, draft, keys, credential, success: "OK", silent })
+        Ok(Self { ctx, core, draft, keys, credential, success: "OK", told: Vec::new(), silent })
     }
 
     /// Says that an earlier try did it: this one used no key and made nothing.
@@ -126,9 +146,9 @@ impl Story {
     /// Ends the entry. One that cannot be encoded fails the whole group, because nothing may
     /// happen off the record: it is left empty, which no batch accepts.
     pub(super) fn entry(&self, outcome: Result<&[Change], &Error>) -> Entry {
-        let (outcome, changes) = match outcome {
-            Ok(changes) => (self.success, changes),
-            Err(error) => (error.reason(), &[][..]),
+        let (outcome, changes, told) = match outcome {
+            Ok(changes) => (self.success, changes, self.told.as_slice()),
+            Err(error) => (error.reason(), &[][..], &[][..]),
         };
         let took = self.core.clock.monotonic().saturating_duration_since(self.ctx.began);
         let ending = Ending {
@@ -138,7 +158,13 @@ impl Story {
             changes,
             credential: self.credential,
         };
-        self.draft.end(&ending).unwrap_or_default()
+        if told.is_empty() {
+            return self.draft.end(&ending).unwrap_or_default();
+        }
+        let told = told.iter().map(|(field, value)| (*field, value.as_str().into()));
+        let mut draft = self.draft.clone();
+        let added = draft.add(&told.collect::<Vec<_>>(), self.core.entropy.as_ref());
+        added.and_then(|()| draft.end(&ending)).unwrap_or_default()
     }
 }
 
@@ -284,8 +310,9 @@ impl Vault {
         action: &'static str,
         decision: &Arc<Decision>,
         success: &'static str,
+        note: Note,
     ) -> Result<bool> {
-        let mut story = Story::new(self, ctx, action, decision, Note::default())?;
+        let mut story = Story::new(self, ctx, action, decision, note)?;
         story.success = success;
         self.append_story(story, Ok(()), Some(decision.fence(ctx.now)), None).await
     }
@@ -297,8 +324,9 @@ impl Vault {
         action: &'static str,
         decision: &Arc<Decision>,
         outcome: Result<()>,
+        note: Note,
     ) -> Result<()> {
-        let story = Story::new(self, ctx, action, decision, Note::default())?;
+        let story = Story::new(self, ctx, action, decision, note)?;
         self.append_story(story, outcome, None, None).await.map(drop)
     }
 

@@ -191,6 +191,11 @@ pub trait Operation: Verb {
         "OK"
     }
 
+    /// Adds to the entry what is known only once its commit ran.
+    fn tells(&self, _: &Self::Output) -> Vec<(Field, String)> {
+        Vec::new()
+    }
+
     /// The token that it made for who asks: the next call probably brings it, so that it is known
     /// before it is looked for.
     fn token<'a>(&self, _: &'a Self::Prepared) -> Option<&'a CredentialRow> {

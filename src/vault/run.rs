@@ -264,6 +264,7 @@ impl<O: Operation> Work for RunWork<O> {
             spending.take(ctx, tx, made).await?;
         }
         self.story.success = self.op.outcome(&output);
+        self.story.told = self.op.tells(&output);
         self.output = Some(Answered::Done(output, 0));
         Ok(())
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::run::{ATTEMPTS, Ready};
-use super::{Decision, Vault, Verb, View};
+use super::{Decision, Note, Vault, Verb, View};
 use crate::error::{Error, Result};
 use crate::types::RequestContext;
 
@@ -29,6 +29,11 @@ const BEGUN: &str = "BEGUN";
 pub trait StreamOperation: Verb {
     /// Reads what comes next, a bounded part of it; nothing when there is nothing yet.
     async fn next(&self, view: &View, at: &mut Self::Prepared) -> Result<Vec<Self::Output>>;
+
+    /// Tells whether nothing follows what was read: most streams go on until their reader goes.
+    fn is_over(&self, _at: &Self::Prepared) -> bool {
+        false
+    }
 }
 
 impl Vault {
@@ -100,7 +105,9 @@ struct Streaming<O: StreamOperation> {
 impl<O: StreamOperation> Streaming<O> {
     /// Records the beginning, tells whether it stands, follows, and records the end.
     async fn run(mut self, reply: oneshot::Sender<Result<bool>>) {
-        let begun = self.vault.record_begin(&self.ctx, O::ACTION, &self.decision, BEGUN).await;
+        let note = self.note();
+        let begun =
+            self.vault.record_begin(&self.ctx, O::ACTION, &self.decision, BEGUN, note).await;
         let ended = match begun {
             Ok(false) => return drop(reply.send(Ok(false))),
             Ok(true) => {
@@ -119,13 +126,22 @@ impl<O: StreamOperation> Streaming<O> {
             // A reader that takes nothing is not waited for.
             drop(self.items.send_timeout(Err(error.clone()), PERIOD).await);
         }
-        let Self { vault, ctx, decision, .. } = self;
-        if let Err(error) = vault.record_end(&ctx, O::ACTION, &decision, ended).await {
+        let note = self.note();
+        // The reader's end is let go of once that is on record.
+        let Self { vault, ctx, decision, items: _items, .. } = self;
+        if let Err(error) = vault.record_end(&ctx, O::ACTION, &decision, ended, note).await {
             tracing::error!(%error, request = %ctx.request_id, "the end of a stream is not on record");
         }
     }
 
-    /// Follows until the reader goes away.
+    /// What the verb adds to both entries, as far as it has come.
+    fn note(&self) -> Note {
+        let mut note = Note::default();
+        self.op.note(&self.at, &mut note);
+        note
+    }
+
+    /// Follows until the reader goes away, or nothing is left to read.
     async fn follow(&mut self) -> Result<()> {
         loop {
             self.decide_again().await?;
@@ -135,6 +151,9 @@ impl<O: StreamOperation> Streaming<O> {
                 if !self.deliver(item).await? {
                     return Ok(());
                 }
+            }
+            if self.op.is_over(&self.at) {
+                return Ok(());
             }
             if idle {
                 let tasks = &self.vault.core.tasks;

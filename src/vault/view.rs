@@ -174,6 +174,23 @@ impl View {
         Ok(opened)
     }
 
+    /// Opens a named key at its place, or takes it as it is kept, and notes the keys.
+    ///
+    /// # Errors
+    /// As [`Keyring::material`].
+    pub async fn material(
+        &self,
+        owner: KeyOwner,
+        place: &Place,
+        key_id: Id,
+        blob: &[u8],
+    ) -> Result<Arc<SecretBytes>> {
+        let opened = self.keyring().material(self.reader(), owner, place, key_id, blob).await;
+        let (key, used) = opened?;
+        self.used.lock().extend(used);
+        Ok(key)
+    }
+
     /// Notes that a key in the HSM was used. One that did not answer may have used it all the
     /// same.
     ///

@@ -76,7 +76,7 @@ impl ElevationKeeper {
         let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
         let (id, version, state) = (found.row.id, found.version, found.row.state);
         match self.vault.run(&ctx, KeepElevation { id, version, state }).await {
-            Ok(()) | Err(Error::Conflict(_)) => Ok(()),
+            Ok(_) | Err(Error::Conflict(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -72,7 +72,7 @@ impl Worker for IssuerKeeper {
                     Err(Error::Sealed) => return Ok(()),
                     // It holds up itself alone.
                     Err(error) => {
-                        tracing::warn!(of = ?one.of, %error, "its sessions are not ended")
+                        tracing::warn!(of = ?one.of, %error, "its sessions are not ended");
                     }
                 }
             }

@@ -1,5 +1,5 @@
 //! Suspends identities whose end has passed, and those that were not used for as long as their
-//! kind may rest; ends logins that are older than their kind's rotation; has the record tell once of
+//! kind may rest; ends logins that are older than their rotation; has the record tell once of
 //! each end that comes within its notice.
 //!
 //! Each walk takes a bounded part in a tick and goes on from there in the next.
@@ -157,9 +157,8 @@ impl LifecycleKeeper {
             async move {
                 let page = lifecycles::live_logins(tx, (from, &after), now, STEP).await?;
                 let mut due = Vec::new();
-                for LiveLogin { id, identity, .. } in page.iter().filter(|one| one.overdue) {
-                    let holder = tx.lookup_intact::<IdentityRow>(identity).await?;
-                    due.extend(holder.map(|holder| (id.clone(), holder.row.name)));
+                for login in page.iter().filter(|one| one.may_be_overdue) {
+                    due.extend(overdue(tx, login, now).await?);
                 }
                 Ok((due, full(&page).map(|last| (last.ends_at, last.id.clone()))))
             }
@@ -269,6 +268,20 @@ async fn rows(
         found.extend(tx.lookup_intact::<IdentityRow>(id).await?);
     }
     Ok(found)
+}
+
+/// Tells whose a login is that is older than its identity's rotation.
+async fn overdue(
+    tx: &mut Tx,
+    login: &LiveLogin,
+    now: UnixMillis,
+) -> Result<Option<(String, IdentityName)>> {
+    let holder = tx.lookup_intact::<IdentityRow>(&login.identity).await?;
+    let Some(Versioned { row: holder, .. }) = holder else { return Ok(None) };
+    let lives = lifecycles::of_kind(tx, holder.kind).await?.row;
+    let rotation_ms = lives.rotation_of(&holder)?.saturating_mul(1_000);
+    let due = login.issued_at.0.saturating_add(rotation_ms) <= now.0;
+    Ok(due.then(|| (login.id.clone(), holder.name)))
 }
 
 /// Until when an end of each kind's is one that notice is given of.

@@ -63,6 +63,8 @@ fn the_sample_loads_and_shows_the_defaults() {
     assert_eq!(sample.hsm.environment["SOFTHSM2_CONF"], "/etc/strongroom/softhsm2.conf");
     assert_eq!(sample.store.to_string(), "sqlite:///var/lib/strongroom/vault.db");
     assert_eq!(sample.limits.request_deadline, Duration::from_secs(30));
+    assert_eq!(sample.limits.tokens_per_identity_max, 10_000);
+    assert_eq!(sample.limits.certificates_per_identity_max, 10_000);
     assert_eq!(sample.record.origin, "vault.example.org/main");
 
     // What the sample calls a default is one: the least configuration says the same.

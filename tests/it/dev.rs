@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
+use strongroom::crypto::{hotp, otp_step, parse_base32};
+use strongroom::types::{Clock as _, SecretBytes, SystemClock};
 
 use crate::support::program::{as_admin, dev, program, text};
 
@@ -46,6 +48,41 @@ fn dev_serves_its_administrator_and_continues_at_the_second_start() {
     let third = dev(dir.path());
     assert!(as_admin(&third, "whoami").status.success());
     assert_eq!(third.stop(), Some(0));
+}
+
+#[test]
+fn dev_registers_a_second_human_whose_printed_secret_makes_codes_that_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = dev(dir.path());
+    let file = std::path::Path::new(server.said("second_totp_file"));
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        fs::metadata(server.said("second_key_file")).unwrap().permissions().mode() & 0o77,
+        0
+    );
+    let secret = fs::read_to_string(file).unwrap();
+    let shown = format!("an authenticator app with the secret {}", secret.trim());
+    assert!(server.log().contains(&shown), "{}", server.log());
+    let as_second = |line: &str| {
+        let mut command = program();
+        command
+            .args(line.split(' '))
+            .env("STRONGROOM_ADDR", format!("https://{}", server.said("grpc_addr")))
+            .env("STRONGROOM_CACERT", server.said("ca_file"))
+            .env("STRONGROOM_CERT", server.said("second_cert_file"))
+            .env("STRONGROOM_KEY", server.said("second_key_file"));
+        let whole = command.output().unwrap();
+        assert!(whole.status.success(), "{line}: {}", text(&whole.stderr));
+        serde_json::from_slice::<Value>(&whole.stdout).unwrap()
+    };
+    let me = as_second("whoami --output json");
+    assert_eq!((&me["identity"], &me["administrator"]), (&"second".into(), &true.into()));
+    let bytes = SecretBytes::new(parse_base32(&secret.trim().to_lowercase()).unwrap());
+    let step = u64::try_from(otp_step(SystemClock.now())).unwrap();
+    let code = String::from_utf8(hotp(&bytes, step).unwrap().digits().to_vec()).unwrap();
+    let proven = as_second(&format!("factor verify {code} --output json"));
+    assert_eq!(proven["factor"]["kind"], "totp");
+    assert_eq!(server.stop(), Some(0));
 }
 
 #[test]

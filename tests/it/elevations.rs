@@ -2,27 +2,35 @@
 
 mod ages;
 mod bonds;
+mod clock;
 mod exposure;
 mod factors;
 mod force;
+mod forged;
 mod glass;
 mod life;
 mod model;
 mod notices;
 mod page;
+mod processes;
+mod program;
 mod puppets;
 mod races;
+mod record;
 mod refusals;
 mod rules;
+mod standing;
 
 use strongroom::proto::elevation_service_client::ElevationServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
     ActivateElevationRequest, AddMemberRequest, ApproveElevationRequest, CreateGroupRequest,
-    DenyElevationRequest, Elevation, ElevationRole, ElevationStep, GetElevationRequest,
-    IssueLoginCertificateRequest, ListElevationsRequest, PutElevationRoleRequest,
-    RequestElevationRequest, RevokeElevationRequest, WithdrawElevationRequest,
+    DenyElevationRequest, Elevation, ElevationRole, ElevationStep, Entry, EntryFilter,
+    GetElevationRequest, IssueLoginCertificateRequest, ListElevationsRequest, ListEntriesRequest,
+    PutElevationRoleRequest, RequestElevationRequest, RevokeElevationRequest,
+    WithdrawElevationRequest,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -130,12 +138,33 @@ impl Stage {
 /// Registers a human, and connects as it with a login that lasts when tests turn the clock by days.
 async fn lasting(f: &Fixture, admin: &Channel, name: &str) -> Channel {
     register(f, name, "human", "").await;
+    f.connect(&issued(admin, name).await).await
+}
+
+/// Signs a login that lasts as long.
+async fn issued(admin: &Channel, name: &str) -> Login {
     let (key_pem, csr_pem) = csr();
     let (name, ttl_s) = (name.to_owned(), 20 * 86_400);
     let request = IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
     let mut client = IdentityServiceClient::new(admin.clone());
     let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
-    f.connect(&Login { key_pem, certificate_pem: issued.certificate_pem }).await
+    Login { key_pem, certificate_pem: issued.certificate_pem }
+}
+
+/// Lists what the record holds of an action, the newest first.
+async fn entries(s: &Stage, action: &str) -> Vec<Entry> {
+    s.f.node().vault.integrate().await.unwrap();
+    let filter = Some(EntryFilter { action: action.to_owned(), ..Default::default() });
+    let mut request = ListEntriesRequest { filter, page_size: 1_000, ..Default::default() };
+    let (mut client, mut all) = (RecordServiceClient::new(s.admin.clone()), Vec::new());
+    loop {
+        let page = client.list_entries(request.clone()).await.unwrap().into_inner();
+        all.extend(page.entries);
+        if page.next_page_token.is_empty() {
+            return all;
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 fn role() -> ElevationRole {

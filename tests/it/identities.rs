@@ -7,7 +7,10 @@ mod leases;
 mod lifecycles;
 mod lists;
 mod notices;
+mod orphans;
+mod program;
 mod registry;
+mod rotation;
 
 use std::sync::Arc;
 

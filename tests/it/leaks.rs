@@ -208,6 +208,37 @@ fn kept(job: &Job) -> Vec<Vec<u8>> {
     [plain, card].map(|secret| secret.as_bytes().to_vec()).to_vec()
 }
 
+/// Named keys: what they encrypt, sign and compute MACs of, and the data keys that they make.
+fn used(job: &Job) -> Vec<Vec<u8>> {
+    let (real, server) = (&job.real, job.server());
+    let ok = |output: Output| {
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        output.stdout
+    };
+    for verb in ["create", "encrypt", "decrypt", "datakey", "mac", "sign"] {
+        let line = format!("grant add alice --action keys.{verb} --resource keys/leaks/*");
+        ok(real.ask(server, &job.alice, &line));
+    }
+    let plain = "canary-plaintext-of-a-key-33";
+    for (name, algorithm) in
+        [("c", "aes-256-gcm"), ("m", "hmac-sha-256"), ("s", "ecdsa-p256 --placement sealed")]
+    {
+        let line = format!("key create leaks/{name} --algorithm {algorithm}");
+        ok(real.ask(server, &job.alice, &line));
+    }
+    let sealed = ok(real.tell(server, &job.alice, "key encrypt leaks/c", plain));
+    let opened = ok(real.tell(server, &job.alice, "key decrypt leaks/c", &text(&sealed)));
+    assert_eq!(text(&opened).trim_end(), plain);
+    let wrong = real.tell(server, &job.alice, "key decrypt leaks/c --aad x", &text(&sealed));
+    assert_eq!(wrong.status.code(), Some(7), "{}", text(&wrong.stderr));
+    ok(real.tell(server, &job.alice, "key mac leaks/m", plain));
+    ok(real.tell(server, &job.alice, "key sign leaks/s", plain));
+    let file = real.dir.path().join("data.key");
+    let line = format!("key datakey leaks/c --out {}", file.display());
+    ok(real.ask(server, &job.alice, &line));
+    vec![plain.as_bytes().to_vec(), fs::read(file).unwrap()]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let collector = Collector::default();
@@ -244,6 +275,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     secrets.extend(tokens(&job).into_iter().map(|bits| ("the bits of a token", bits)));
     secrets.extend(factors(&job).into_iter().map(|part| ("a factor", part)));
     secrets.extend(kept(&job).into_iter().map(|part| ("a secret", part)));
+    secrets.extend(used(&job).into_iter().map(|part| ("what a key was used on", part)));
     for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
         let pem = fs::read_to_string(dir.join(file)).unwrap();
         secrets.extend(of_key(&pem).into_iter().map(|part| ("a private key", part)));

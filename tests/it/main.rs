@@ -34,6 +34,7 @@ mod http;
 mod identities;
 mod issuers;
 mod keyring;
+mod keys;
 mod leaks;
 mod leases;
 mod matrix;

@@ -3,6 +3,7 @@
 //! what the vault answers, fails here.
 
 mod issuers;
+mod keys;
 mod requests;
 mod roles;
 mod secrets;

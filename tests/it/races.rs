@@ -45,6 +45,8 @@ async fn race(
                     Code::PermissionDenied,
                     Code::FailedPrecondition,
                     Code::Aborted,
+                    // What is replaced is still being taken back.
+                    Code::Unavailable,
                 ];
                 assert!(refusals.contains(&refusal.code()), "{by:?}: {refusal}");
                 refused += 1;

@@ -3,6 +3,8 @@
 mod bonds;
 mod certificates;
 mod ends;
+mod forms;
+mod leased;
 mod limits;
 mod places;
 mod properties;
@@ -141,14 +143,17 @@ async fn what_is_no_token_never_falls_back_to_the_certificate() {
         guess(&good),
         "z".repeat(8_000),
     ];
-    bad.extend(["srs_", "srh_", "srw_"].map(|prefix| retyped(&good, prefix)));
+    bad.extend(["srs_", "srh_", "srw_", "sri_"].map(|prefix| retyped(&good, prefix)));
     for bad in bad {
         assert_eq!(knock(&bearing(&admin, &bad)).await, Code::Unauthenticated, "{bad:?}");
     }
     let single = TokenOrder { uses: 1, ..with(0) };
     let single = create(&admin, single).await.unwrap().bearer;
     assert!(single.starts_with("srs_"));
-    assert_eq!(knock(&bearing(&admin, &retyped(&single, "srt_"))).await, Code::Unauthenticated);
+    for prefix in ["srt_", "srh_", "srw_", "sri_"] {
+        let other = retyped(&single, prefix);
+        assert_eq!(knock(&bearing(&admin, &other)).await, Code::Unauthenticated, "{prefix}");
+    }
     // Redeemed as another type it is as unspent as before.
     assert_eq!(knock(&bearing(&admin, &single)).await, Code::Ok);
 }

@@ -91,7 +91,7 @@ pub struct PutRole {
     /// It is for emergencies: nobody approves it beforehand.
     #[arg(long)]
     break_glass: bool,
-    /// A group that reviews what was done in an emergency; may be repeated.
+    /// A group that reviews what was done in an emergency, or under --standing; may be repeated.
     #[arg(long, value_name = "GROUP")]
     reviewer_group: Vec<String>,
     /// A kind of factor of which one has to be proven to ask; may be repeated.
@@ -103,7 +103,7 @@ pub struct PutRole {
     /// The same, to activate.
     #[arg(long, value_name = "KIND", value_parser = kinds())]
     factor_to_activate: Vec<String>,
-    /// An elevated call may make what stands by itself: grants, enrolments, roles.
+    /// An elevated call may make what stands by itself: grants, enrolments, roles; it is reviewed.
     #[arg(long)]
     standing: bool,
     /// Take the rest from what `elevate role show --output json` printed; `-` for standard input.

@@ -114,6 +114,9 @@ fn holdings_text(held: &GetHoldingsResponse) -> String {
         ("answers for", held.owned.to_string()),
         ("secrets", held.secrets.to_string()),
         ("grants", held.grants.to_string()),
+        ("elevations", held.elevations.to_string()),
+        ("factors", held.factors.to_string()),
+        ("invitations", held.invitations.to_string()),
         ("groups", identity.groups.join(", ")),
     ]);
     text.push('\n');
@@ -129,6 +132,11 @@ fn holdings_text(held: &GetHoldingsResponse) -> String {
             .iter()
             .map(|on| [on.resource.clone(), on.in_force.to_string(), on.ending.to_string()]);
         text.push_str(&table(["LEASES ON", "IN FORCE", "TO BE ENDED"], rows));
+    }
+    if held.last_administrator {
+        text.push_str(
+            "\nit is the last administrator who can log in: suspending or retiring it is refused\n",
+        );
     }
     if held.partial {
         text.push_str("\nonly the newest 10,000 credentials of a kind were counted\n");

@@ -36,6 +36,10 @@ pub struct Put {
     /// After how long what they log in with must have been replaced.
     #[arg(long, value_name = "SPAN")]
     rotation: Span,
+    /// The same, of those with the label `environment=development`; 30d, or the rotation where that is
+    /// shorter, where it is left out.
+    #[arg(long, value_name = "SPAN")]
+    development_rotation: Option<Span>,
     /// After how long without use they are suspended; never where it is left out.
     #[arg(long, value_name = "SPAN")]
     dormant_after: Option<Span>,
@@ -66,6 +70,7 @@ async fn list(session: &Session) -> Outcome {
         "MAX TTL",
         "MAX AGE",
         "ROTATION",
+        "IN DEVELOPMENT",
         "DORMANT AFTER",
         "NOTICE",
         "SINGLE USE",
@@ -77,6 +82,7 @@ async fn list(session: &Session) -> Outcome {
             show_seconds(of.max_ttl_s),
             show_seconds(of.max_age_s),
             show_seconds(of.rotation_s),
+            show_seconds(of.development_rotation_s),
             show_seconds(of.dormant_after_s),
             show_seconds(of.notice_s),
             of.single_use.to_string(),
@@ -91,6 +97,7 @@ async fn put(session: &Session, args: &Put) -> Outcome {
         max_ttl_s: args.max_ttl.seconds(),
         max_age_s: args.max_age.seconds(),
         rotation_s: args.rotation.seconds(),
+        development_rotation_s: seconds_or_default(args.development_rotation),
         dormant_after_s: seconds_or_default(args.dormant_after),
         notice_s: seconds_or_default(args.notice),
         single_use: args.single_use,
@@ -107,6 +114,7 @@ async fn put(session: &Session, args: &Put) -> Outcome {
             ("max ttl", show_seconds(of.max_ttl_s)),
             ("max age", show_seconds(of.max_age_s)),
             ("rotation", show_seconds(of.rotation_s)),
+            ("rotation in development", show_seconds(of.development_rotation_s)),
             ("dormant after", show_seconds(of.dormant_after_s)),
             ("notice", show_seconds(of.notice_s)),
             ("single use", of.single_use.to_string()),

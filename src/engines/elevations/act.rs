@@ -29,7 +29,8 @@ use crate::vault::{
 /// How long an approved elevation waits to be activated.
 const WAITS: Duration = Duration::from_hours(1);
 
-/// How long after it came into force what nobody approved has to be reviewed.
+/// How long after it came into force what nobody approved, or what may make something that stands,
+/// has to be reviewed.
 const REVIEWED_WITHIN: Duration = Duration::from_hours(24);
 
 /// What is done to an elevation.
@@ -99,6 +100,14 @@ impl<C: Change> Verb for Act<C> {
 impl<C: Change> Operation for Act<C> {
     const NEEDS: Needs = C::NEEDS;
 
+    fn outcome(&self, shown: &Elevation) -> &'static str {
+        outcome(shown.row.state)
+    }
+
+    fn tells(&self, shown: &Elevation) -> Vec<(Field, String)> {
+        shown.moves.fields()
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
@@ -110,6 +119,23 @@ impl<C: Change> Operation for Act<C> {
         let mut held = Held(Case::hold(tx, self.id, *of).await?);
         self.change.apply(&Acting { ctx, subject }, tx, &mut held).await?;
         Elevation::of(tx, &mut Names::default(), &held.0).await
+    }
+}
+
+/// What the record calls what was done: what did not come about is found there by its name.
+pub(super) const fn outcome(state: ElevationState) -> &'static str {
+    match state {
+        ElevationState::ActivationFailed => "ACTIVATION_FAILED",
+        ElevationState::Expired => "EXPIRED",
+        ElevationState::Requested
+        | ElevationState::AwaitingApproval
+        | ElevationState::Scheduled
+        | ElevationState::Activating
+        | ElevationState::Active
+        | ElevationState::Ended
+        | ElevationState::Denied
+        | ElevationState::Withdrawn
+        | ElevationState::Revoked => "OK",
     }
 }
 
@@ -318,8 +344,8 @@ impl Change for Activate {
             Duration::from_secs(u64::try_from(case.found.row.ttl_s).map_err(Error::internal)?);
         let Some(extended) = extends else {
             let ends_at = now.plus(ttl)?.min(closes);
-            let review_due = case.definition.break_glass.then(|| now.plus(REVIEWED_WITHIN));
-            let review_due = review_due.transpose()?;
+            let reviewed = case.definition.break_glass || case.scope.standing;
+            let review_due = reviewed.then(|| now.plus(REVIEWED_WITHIN)).transpose()?;
             case.moves(by.ctx, tx, ElevationEvent::Confirm, |row| {
                 row.activated_at = Some(now);
                 row.ends_at = Some(ends_at);
@@ -340,7 +366,7 @@ impl Activate {
         &self,
         by: &Acting<'_>,
         tx: &mut Tx,
-        case: &Case,
+        case: &mut Case,
     ) -> Result<Option<Versioned<ElevationRow>>> {
         let mut running = rows::active_of(tx, case.found.row.identity).await?;
         let why = |row: &ElevationRow| {
@@ -354,7 +380,7 @@ impl Activate {
         if let Some(why) = running.as_ref().and_then(|one| why(&one.row))
             && let Some(one) = running.take()
         {
-            end(by.ctx, tx, one, why).await?;
+            end(by.ctx, tx, (one, &mut case.moves), why).await?;
         }
         let Some(extends) = &case.scope.extends else {
             return match running {
@@ -409,6 +435,7 @@ impl Activate {
             ..running.row
         };
         tx.update(running.version, &prolonged).await?;
+        case.moves.note(prolonged.id, "prolonged");
         notify::elevation(by.ctx, tx, &prolonged, NoticeKind::Prolonged).await?;
         case.moves(by.ctx, tx, ElevationEvent::Confirm, |row| {
             row.activated_at = Some(now);

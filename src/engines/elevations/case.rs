@@ -1,6 +1,7 @@
 //! One elevation with all that its rules stand on, read in the commit that changes it.
 
 use super::definition::{RoleDefinition, current_step};
+use super::moves::Moves;
 use super::notify;
 use super::scope::{Resources, hash, stands_on};
 use super::unknown;
@@ -24,6 +25,8 @@ pub(super) struct Case {
     /// The vault, and whether it is marked as development.
     pub(super) vault: VaultId,
     pub(super) dev: bool,
+    /// What this commit did, so far.
+    pub(super) moves: Moves,
 }
 
 impl Case {
@@ -50,7 +53,8 @@ impl Case {
         let resources = Resources::read(tx, &scope.resources).await?;
         let definition = RoleDefinition::read(&role.row.definition)?;
         let votes = Vote::read_all(&row.votes)?;
-        Ok(Self { found, scope, votes, role, definition, requester, resources, vault, dev })
+        let moves = Moves::default();
+        Ok(Self { found, scope, votes, role, definition, requester, resources, vault, dev, moves })
     }
 
     /// Checks that what was frozen is what is there: the request itself, its role, the resources
@@ -101,7 +105,9 @@ impl Case {
         event: ElevationEvent,
         change: impl FnOnce(&mut ElevationRow),
     ) -> Result<()> {
-        let state = self.found.row.state.moved(event)?;
+        let from = self.found.row.state;
+        let state = from.moved(event)?;
+        self.moves.add(self.found.row.id, from, event, state);
         self.write(ctx, tx, |row| {
             row.state = state;
             if state.is_over() {

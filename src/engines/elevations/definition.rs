@@ -68,7 +68,7 @@ pub struct RoleDefinition {
     pub standing: bool,
     /// Whether it is for emergencies: nobody approves it beforehand, others review it afterwards.
     pub break_glass: bool,
-    /// Groups whose humans review what was done in an emergency.
+    /// Groups whose humans review what was done in an emergency, or could make what stands.
     pub reviewer_groups: Vec<String>,
     /// The kinds of factors of which one has to be proven to ask; none where empty.
     pub factors_to_ask: Vec<String>,
@@ -111,17 +111,23 @@ impl RoleDefinition {
         check_text("a purpose", &self.purpose, LONG)?;
         self.denials = self.denials.max(1);
         if self.max_ttl_s == 0 {
-            self.max_ttl_s = self.default_ttl_s.max(USUAL_S);
+            self.max_ttl_s = if self.default_ttl_s == 0 { USUAL_S } else { self.default_ttl_s };
         }
         if self.default_ttl_s == 0 {
             self.default_ttl_s = USUAL_S.min(self.max_ttl_s);
         }
-        if self.default_ttl_s > self.max_ttl_s || self.max_ttl_s > MOST_S {
+        if self.max_ttl_s > MOST_S {
             return Err(Error::invalid(format!(
-                "an elevation lasts no longer than its maximum, and that is at most {MOST_S} seconds"
+                "an elevation lasts at most {MOST_S} seconds, whatever its role says"
             )));
         }
+        if self.default_ttl_s > self.max_ttl_s {
+            return Err(Error::invalid(
+                "the usual time of an elevation is no longer than the longest that its role allows",
+            ));
+        }
         self.check_lists()?;
+        self.check_review()?;
         for factors in [&self.factors_to_ask, &self.factors_to_approve, &self.factors_to_activate] {
             kinds(factors)?;
         }
@@ -144,18 +150,18 @@ impl RoleDefinition {
 
     fn check_lists(&self) -> Result<()> {
         let lengths = [
-            self.requesters.len(),
-            self.requester_groups.len(),
-            self.resources.len(),
-            self.actions.len(),
-            self.windows.len(),
-            self.reviewer_groups.len(),
-            self.factors_to_ask.len(),
-            self.factors_to_approve.len(),
-            self.factors_to_activate.len(),
+            ("requesters", self.requesters.len()),
+            ("requester groups", self.requester_groups.len()),
+            ("resources", self.resources.len()),
+            ("actions", self.actions.len()),
+            ("windows", self.windows.len()),
+            ("reviewer groups", self.reviewer_groups.len()),
+            ("factors to ask", self.factors_to_ask.len()),
+            ("factors to approve", self.factors_to_approve.len()),
+            ("factors to activate", self.factors_to_activate.len()),
         ];
-        if lengths.iter().any(|length| *length > LISTED) {
-            return Err(Error::invalid(format!("each list of a role has at most {LISTED} items")));
+        if let Some((what, _)) = lengths.iter().find(|(_, length)| *length > LISTED) {
+            return Err(Error::invalid(format!("a role has at most {LISTED} {what}")));
         }
         if self.resources.is_empty() || self.actions.is_empty() {
             return Err(Error::invalid("a role names resources and actions"));
@@ -182,22 +188,45 @@ impl RoleDefinition {
         }
     }
 
-    /// What nobody approves is for named people, for an hour at the most, with a reason, and is
-    /// reviewed.
-    fn check_break_glass(&self) -> Result<()> {
-        let named = !self.requesters.is_empty() && self.requester_groups.is_empty();
-        let reviewed = !self.reviewer_groups.is_empty();
-        if !named || !reviewed || !self.steps.is_empty() || !self.windows.is_empty() {
-            return Err(Error::invalid(
-                "a role for emergencies names the people who may ask and the groups that review \
-                 it; it has no steps and no windows",
-            ));
+    /// What nobody approved, and what may make something that stands, is reviewed by somebody;
+    /// nothing else is.
+    fn check_review(&self) -> Result<()> {
+        let reviewed = self.break_glass || self.standing;
+        match (reviewed, self.reviewer_groups.is_empty()) {
+            (true, false) | (false, true) => Ok(()),
+            (true, true) => Err(Error::invalid(
+                "a role for emergencies, or one that may make what stands, names the groups that \
+                 review it",
+            )),
+            (false, false) => Err(Error::invalid(
+                "this role has no reviews: reviewing groups are for emergencies, and for what may \
+                 make something that stands",
+            )),
         }
-        if self.max_ttl_s > EMERGENCY_S || !self.reason_required || self.standing {
+    }
+
+    /// What nobody approves is for named people, for an hour at the most, with a reason.
+    fn check_break_glass(&self) -> Result<()> {
+        let refused = |text| Err(Error::invalid(text));
+        if self.requesters.is_empty() || !self.requester_groups.is_empty() {
+            return refused("a role for emergencies names who may ask one by one, and no groups");
+        }
+        if !self.steps.is_empty() {
+            return refused("a role for emergencies has no steps: nobody approves it beforehand");
+        }
+        if !self.windows.is_empty() {
+            return refused("a role for emergencies has no change windows");
+        }
+        if self.max_ttl_s > EMERGENCY_S {
             return Err(Error::invalid(format!(
-                "a role for emergencies lasts at most {EMERGENCY_S} seconds, wants a reason, and \
-                 makes nothing that stands"
+                "a role for emergencies lasts at most {EMERGENCY_S} seconds"
             )));
+        }
+        if !self.reason_required {
+            return refused("a role for emergencies wants a reason");
+        }
+        if self.standing {
+            return refused("a role for emergencies makes nothing that stands");
         }
         Ok(())
     }
@@ -212,10 +241,11 @@ impl RoleDefinition {
         if self.steps.len() > STEPS {
             return Err(Error::invalid(format!("a role has at most {STEPS} steps")));
         }
-        if self.denials > VOTES || self.steps.iter().any(|step| step.approvals > VOTES) {
-            return Err(Error::invalid(format!(
-                "a step takes at most {VOTES} approvals, and a request as many denials"
-            )));
+        if self.steps.iter().any(|step| step.approvals > VOTES) {
+            return Err(Error::invalid(format!("a step takes at most {VOTES} approvals")));
+        }
+        if self.denials > VOTES {
+            return Err(Error::invalid(format!("a request takes at most {VOTES} denials")));
         }
         for step in &self.steps {
             if step.groups.is_empty() && !step.owners {
@@ -299,6 +329,76 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_time_is_the_usual_one_where_nobody_says() {
+        for (usual, longest, made) in [
+            (900, 0, (900, 900)),
+            (7_200, 0, (7_200, 7_200)),
+            (0, 900, (900, 900)),
+            (0, 7_200, (3_600, 7_200)),
+            (900, 1_800, (900, 1_800)),
+        ] {
+            let one = RoleDefinition { default_ttl_s: usual, max_ttl_s: longest, ..role() };
+            let one = one.checked().unwrap();
+            assert_eq!((one.default_ttl_s, one.max_ttl_s), made, "{usual} {longest}");
+        }
+    }
+
+    /// Says why a changed role is refused.
+    fn refused(mut role: RoleDefinition, change: fn(&mut RoleDefinition)) -> String {
+        change(&mut role);
+        match role.checked() {
+            Err(Error::Invalid(why)) => why.into_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_bound_of_a_role_says_which_it_is() {
+        type Change = fn(&mut RoleDefinition);
+        fn many(count: usize) -> Vec<String> {
+            (0..count).map(|n| format!("a{n}")).collect()
+        }
+        let bounds: &[(&str, Change)] = &[
+            ("at most 28800 seconds", |role| {
+                (role.default_ttl_s, role.max_ttl_s) = (28_802, 28_801);
+            }),
+            ("usual time", |role| (role.default_ttl_s, role.max_ttl_s) = (60, 30)),
+            ("at most 64 requesters", |role| role.requesters = many(65)),
+            ("at most 64 requester groups", |role| role.requester_groups = many(65)),
+            ("at most 64 resources", |role| role.resources = many(65)),
+            ("at most 64 actions", |role| role.actions = many(65)),
+            ("at most 64 windows", |role| {
+                let window = Window { days: vec![], from: "22:00".into(), to: "23:00".into() };
+                role.windows = vec![window; 65];
+            }),
+            ("at most 64 reviewer groups", |role| role.reviewer_groups = many(65)),
+            ("at most 64 factors to ask", |role| role.factors_to_ask = many(65)),
+            ("at most 64 factors to approve", |role| role.factors_to_approve = many(65)),
+            ("at most 64 factors to activate", |role| role.factors_to_activate = many(65)),
+            ("at most 8 steps", |role| role.steps = vec![role.steps[0].clone(); 9]),
+            ("at most 16 approvals", |role| role.steps[0].approvals = 17),
+            ("at most 16 denials", |role| role.denials = 17),
+            ("at most 64 groups", |role| role.steps[0].groups = many(65)),
+        ];
+        for (bound, change) in bounds {
+            let why = refused(role(), *change);
+            assert!(why.contains(bound), "{bound}: {why}");
+        }
+        let most = RoleDefinition { requesters: many(64), denials: 16, ..role() };
+        most.checked().unwrap();
+    }
+
+    #[test]
+    fn what_may_make_something_that_stands_is_reviewed_and_nothing_else_but_emergencies() {
+        let none = refused(role(), |role| role.standing = true);
+        assert!(none.contains("names the groups that review it"), "{none}");
+        let idle = refused(role(), |role| role.reviewer_groups = vec!["security".to_owned()]);
+        assert!(idle.contains("has no reviews"), "{idle}");
+        let reviewer_groups = vec!["security".to_owned()];
+        RoleDefinition { standing: true, reviewer_groups, ..role() }.checked().unwrap();
+    }
+
+    #[test]
     fn a_role_that_loosens_the_rules_is_refused() {
         type Change = fn(&mut RoleDefinition);
         let bad: &[(&str, Change)] = &[
@@ -337,18 +437,21 @@ mod tests {
         };
         assert_eq!(glass().checked().unwrap().factors_to_activate, ["totp", "recovery"]);
         let bad: &[(&str, Change)] = &[
-            ("a group", |role| role.requester_groups = vec!["dba".to_owned()]),
-            ("nobody", |role| role.requesters.clear()),
-            ("no review", |role| role.reviewer_groups.clear()),
-            ("a step", |role| role.steps = self::role().steps),
-            ("more than an hour", |role| role.max_ttl_s = 3_601),
-            ("no reason", |role| role.reason_required = false),
-            ("what stands", |role| role.standing = true),
+            ("one by one", |role| role.requester_groups = vec!["dba".to_owned()]),
+            ("one by one", |role| role.requesters.clear()),
+            ("names the groups", |role| role.reviewer_groups.clear()),
+            ("no steps", |role| role.steps = self::role().steps),
+            ("no change windows", |role| {
+                let (from, to) = ("22:00".to_owned(), "23:00".to_owned());
+                role.windows = vec![Window { days: vec![], from, to }];
+            }),
+            ("at most 3600 seconds", |role| role.max_ttl_s = 3_601),
+            ("wants a reason", |role| role.reason_required = false),
+            ("nothing that stands", |role| role.standing = true),
         ];
         for (what, change) in bad {
-            let mut one = glass();
-            change(&mut one);
-            assert!(matches!(one.checked(), Err(Error::Invalid(_))), "{what}");
+            let why = refused(glass(), *change);
+            assert!(why.contains(what), "{what}: {why}");
         }
         assert!(RoleDefinition { steps: vec![], ..role() }.checked().is_err());
     }

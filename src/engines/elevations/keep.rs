@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::act::outcome;
+use super::moves::Moves;
 use super::{notify, unknown};
 use crate::audit::Field;
 use crate::engines::tokens::{Left, end_made_under};
@@ -35,11 +37,21 @@ pub struct KeepElevation {
     pub state: ElevationState,
 }
 
+/// Where a kept elevation is, and how it came there.
+#[derive(Debug)]
+pub struct Kept {
+    state: ElevationState,
+    moves: Moves,
+}
+
+/// An elevation that is moved, and what is told of that.
+type Moving<'a> = (Versioned<ElevationRow>, &'a mut Moves);
+
 #[async_trait]
 impl Verb for KeepElevation {
     const ACTION: &'static str = "elevations.keep";
     type Prepared = ();
-    type Output = ();
+    type Output = Kept;
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         Ok(vec![Resource::named("elevations".parse()?)])
@@ -63,24 +75,41 @@ impl Operation for KeepElevation {
         if self.state == ElevationState::Active { CONTAINS } else { TAKES_BACK }
     }
 
-    async fn commit(&self, ctx: &RequestContext, tx: &mut Tx, (): &(), _: &Decision) -> Result<()> {
+    fn outcome(&self, kept: &Kept) -> &'static str {
+        outcome(kept.state)
+    }
+
+    fn tells(&self, kept: &Kept) -> Vec<(Field, String)> {
+        kept.moves.fields()
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        (): &(),
+        _: &Decision,
+    ) -> Result<Kept> {
         let found = tx.lookup::<ElevationRow>(&self.id).await?.ok_or_else(unknown)?;
         if found.version != self.version {
             return Err(Error::Conflict("another node keeps this elevation".into()));
         }
+        let mut moves = Moves::default();
         let row = &found.row;
         let due = row.next_try.is_some_and(|at| at <= ctx.now);
-        match row.state {
+        let state = match row.state {
             ElevationState::AwaitingApproval | ElevationState::Scheduled if due => {
-                expire(ctx, tx, found).await
+                expire(ctx, tx, (found, &mut moves)).await?
             }
             ElevationState::Active if row.ends_at.is_none_or(|end| end <= ctx.now) => {
-                end(ctx, tx, found, OVER).await
+                end(ctx, tx, (found, &mut moves), OVER).await?
             }
             ElevationState::Active if is_contained(tx, row, ctx.now).await? => {
-                end(ctx, tx, found, CONTAINED).await
+                end(ctx, tx, (found, &mut moves), CONTAINED).await?
             }
-            ElevationState::Ended | ElevationState::Revoked if due => clear(ctx, tx, found).await,
+            ElevationState::Ended | ElevationState::Revoked if due => {
+                clear(ctx, tx, (found, &mut moves)).await?
+            }
             ElevationState::Requested
             | ElevationState::AwaitingApproval
             | ElevationState::Scheduled
@@ -92,9 +121,10 @@ impl Operation for KeepElevation {
             | ElevationState::Withdrawn
             | ElevationState::Revoked
             | ElevationState::ActivationFailed => {
-                Err(Error::Conflict("it is not due any more".into()))
+                return Err(Error::Conflict("it is not due any more".into()));
             }
-        }
+        };
+        Ok(Kept { state, moves })
     }
 }
 
@@ -104,44 +134,53 @@ async fn is_contained(tx: &mut Tx, row: &ElevationRow, now: UnixMillis) -> Resul
     Ok(!is_active(&who, now) || who.revocation_epoch != row.revocation_epoch)
 }
 
-async fn expire(ctx: &RequestContext, tx: &mut Tx, found: Versioned<ElevationRow>) -> Result<()> {
+async fn expire(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    (found, moves): Moving<'_>,
+) -> Result<ElevationState> {
     let Versioned { row, version } = found;
+    let (from, event) = (row.state, ElevationEvent::Expire);
     let approved = row.state == ElevationState::Scheduled;
     let why = if approved { "it was not activated in time" } else { "it was not approved in time" };
     let expired = ElevationRow {
-        state: row.state.moved(ElevationEvent::Expire)?,
+        state: from.moved(event)?,
         next_try: None,
         why: why.to_owned(),
         changed_at: ctx.now,
         changed_by: ctx.actor(),
         ..row
     };
+    moves.add(expired.id, from, event, expired.state);
     tx.update(version, &expired).await?;
-    notify::event(ctx, tx, &expired, ElevationEvent::Expire).await
+    notify::event(ctx, tx, &expired, event).await?;
+    Ok(expired.state)
 }
 
 /// Ends an elevation in force; the worker goes on with what was made under it.
 pub(super) async fn end(
     ctx: &RequestContext,
     tx: &mut Tx,
-    found: Versioned<ElevationRow>,
+    moving: Moving<'_>,
     why: &'static str,
-) -> Result<()> {
-    end_by(ctx, tx, found, ElevationEvent::End, why).await.map(drop)
+) -> Result<ElevationState> {
+    let ended = end_by(ctx, tx, moving, ElevationEvent::End, why).await?;
+    Ok(ended.row.state)
 }
 
 /// Ends one by an event, by its own row alone.
 pub(super) async fn end_by(
     ctx: &RequestContext,
     tx: &mut Tx,
-    found: Versioned<ElevationRow>,
+    (found, moves): Moving<'_>,
     event: ElevationEvent,
     why: &'static str,
 ) -> Result<Versioned<ElevationRow>> {
     let Versioned { row, version } = found;
-    let active = row.state == ElevationState::Active;
+    let from = row.state;
+    let active = from == ElevationState::Active;
     let ended = ElevationRow {
-        state: row.state.moved(event)?,
+        state: from.moved(event)?,
         next_try: active.then_some(ctx.now),
         ends_at: row.ends_at.map(|end| end.min(ctx.now)),
         why: why.to_owned(),
@@ -149,13 +188,18 @@ pub(super) async fn end_by(
         changed_by: ctx.actor(),
         ..row
     };
+    moves.add(ended.id, from, event, ended.state);
     let ended = tx.update(version, &ended).await?;
     notify::event(ctx, tx, &ended.row, event).await?;
     Ok(ended)
 }
 
 /// Ends what was made under an elevation that is over, and looks again until all of it is gone.
-async fn clear(ctx: &RequestContext, tx: &mut Tx, found: Versioned<ElevationRow>) -> Result<()> {
+async fn clear(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    (found, moves): Moving<'_>,
+) -> Result<ElevationState> {
     let Versioned { row, version } = found;
     let left = end_made_under(ctx, tx, row.id).await?;
     let gone = left == Left::Nothing && !credentials::has_made_under(tx, row.id).await?;
@@ -167,6 +211,9 @@ async fn clear(ctx: &RequestContext, tx: &mut Tx, found: Versioned<ElevationRow>
             Some(ctx.now.plus(over_for.clamp(FIRST_PAUSE, LAST_PAUSE))?)
         }
     };
+    let what = if gone { "nothing made under it is left" } else { "what it made is being ended" };
+    moves.note(row.id, what);
+    let state = row.state;
     tx.update(version, &ElevationRow { next_try, ..row }).await?;
-    Ok(())
+    Ok(state)
 }

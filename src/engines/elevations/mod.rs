@@ -9,6 +9,7 @@ mod definition;
 mod eligible;
 mod keep;
 mod list;
+mod moves;
 mod notify;
 mod propose;
 mod request;
@@ -24,8 +25,9 @@ mod window;
 
 pub use act::{Act, Activate, Approve, Change, Deny, Withdraw};
 pub use definition::{RoleDefinition, Step, current_step};
-pub use keep::KeepElevation;
+pub use keep::{KeepElevation, Kept};
 pub use list::ListElevations;
+pub use moves::Moves;
 pub use notify::describe_elevation;
 pub use propose::{ApplyRole, ConfirmRole, Proposal};
 pub use request::{Asked, ExtendElevation, RequestElevation};

@@ -56,7 +56,7 @@ pub(super) async fn event(
         ElevationEvent::Revoke => NoticeKind::Revoked,
         // Of one that prolongs another, that other is what is told.
         ElevationEvent::Confirm | ElevationEvent::End if prolongs => return Ok(()),
-        ElevationEvent::Confirm if row.review_due.is_some() => NoticeKind::EmergencyActivated,
+        ElevationEvent::Confirm if is_emergency(row)? => NoticeKind::EmergencyActivated,
         ElevationEvent::Confirm => NoticeKind::Activated,
         ElevationEvent::End => NoticeKind::Ended,
         ElevationEvent::Activate => return Ok(()),
@@ -70,6 +70,11 @@ pub(super) async fn event(
         tracing::error!(alarm = true, elevation = %row.id, %kind, %error, "nobody could be told");
     }
     Ok(tx.end_part(part, told.is_ok()).await?)
+}
+
+/// Tells whether what is in force was approved by nobody.
+fn is_emergency(row: &ElevationRow) -> Result<bool> {
+    Ok(!Vote::read_all(&row.votes)?.iter().any(|vote| vote.approves))
 }
 
 /// Tells of an elevation.

@@ -35,6 +35,8 @@ const AHEAD: Duration = Duration::from_hours(7 * 24);
 /// Resources of one request, and what an identity may have open.
 const RESOURCES: usize = 16;
 const OPEN: i64 = 20;
+/// Resources of a role that a refusal names.
+const SHOWN: usize = 4;
 /// What an identity may ask for within an hour: each request is told to people.
 const ASKED: i64 = 60;
 const ASKED_WITHIN: i64 = 3_600_000;
@@ -140,6 +142,21 @@ impl RoleDefinition {
         Ok(all && (self.standing || !scope.standing))
     }
 
+    /// Says what may be asked for instead: a name stands for itself alone, and not for what is below
+    /// it.
+    fn covers_not(&self, wanted: &ResourcePattern) -> Error {
+        let (shown, more) = self.resources.split_at(self.resources.len().min(SHOWN));
+        let more = if more.is_empty() { "" } else { ", and more" };
+        Error::Denied(
+            format!(
+                "the role covers {}{more}; {wanted} is not within that: ask for one of these, or for \
+                 something below it by its full name",
+                shown.join(", ")
+            )
+            .into(),
+        )
+    }
+
     fn covers(&self, wanted: &ResourcePattern) -> Result<bool> {
         for text in &self.resources {
             let pattern: ResourcePattern = text.parse().map_err(Error::internal)?;
@@ -172,7 +189,7 @@ impl RequestElevation {
         }
         for wanted in &self.resources {
             if !role.covers(wanted)? {
-                return Err(Error::Denied("the role does not cover what is asked for".into()));
+                return Err(role.covers_not(wanted));
             }
         }
         let scope = ElevationScope {
@@ -287,7 +304,7 @@ pub(super) async fn check_emergency(tx: &mut Tx, case: &Case, now: UnixMillis) -
     for account in accounts(tx, who).await? {
         if rows::has_overdue(tx, account, now).await? {
             return Err(Error::precondition(
-                "the review of an earlier emergency of yours is overdue; have it reviewed first",
+                "the review of an earlier elevation of yours is overdue; have it reviewed first",
             ));
         }
     }
@@ -335,6 +352,10 @@ impl Operation for RequestElevation {
     // That there are not too many is a fact without a row of its own.
     fn holds(&self, prepared: &Prepared) -> Option<Id> {
         Some(prepared.row.identity.0)
+    }
+
+    fn tells(&self, shown: &Elevation) -> Vec<(Field, String)> {
+        shown.moves.fields()
     }
 
     async fn commit(
@@ -411,6 +432,10 @@ impl Operation for ExtendElevation {
     // That there are not too many is a fact without a row of its own.
     fn holds(&self, prepared: &Prepared) -> Option<Id> {
         Some(prepared.row.identity.0)
+    }
+
+    fn tells(&self, shown: &Elevation) -> Vec<(Field, String)> {
+        shown.moves.fields()
     }
 
     async fn commit(

@@ -1,4 +1,5 @@
-//! Reviews of what was done in an emergency, which nobody approved beforehand.
+//! Reviews of what was done in an emergency, which nobody approved beforehand, or under a role that
+//! may make what stands.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,7 @@ impl Review {
     }
 }
 
-/// Reviews what was done in an emergency: once, by somebody else.
+/// Reviews what was done: once, by somebody else.
 #[derive(Debug, Clone)]
 pub struct ReviewElevation {
     /// What was found.

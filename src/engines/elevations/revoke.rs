@@ -5,6 +5,7 @@ use async_trait::async_trait;
 
 use super::case::Case;
 use super::keep::end_by;
+use super::moves::Moves;
 use super::show::{Elevation, resource};
 use super::unknown;
 use crate::audit::Field;
@@ -32,7 +33,7 @@ pub enum Revoked {
     /// With all that there is to show.
     Whole(Box<Elevation>),
     /// Its own row: the rest is not what was sealed.
-    Alone(Box<ElevationRow>),
+    Alone(Box<ElevationRow>, Moves),
 }
 
 #[async_trait]
@@ -71,6 +72,13 @@ fn event(row: &ElevationRow, by: IdentityId) -> (ElevationEvent, &'static str) {
 impl Operation for RevokeElevation {
     const NEEDS: Needs = CONTAINS;
 
+    fn tells(&self, revoked: &Revoked) -> Vec<(Field, String)> {
+        match revoked {
+            Revoked::Whole(shown) => shown.moves.fields(),
+            Revoked::Alone(_, moves) => moves.fields(),
+        }
+    }
+
     async fn commit(
         &self,
         ctx: &RequestContext,
@@ -83,12 +91,15 @@ impl Operation for RevokeElevation {
         let found = tx.lookup::<ElevationRow>(&self.id).await?.ok_or_else(unknown)?;
         let over = found.row.state.is_over();
         let (event, why) = event(&found.row, subject.identity.row.id);
+        let mut moves = Moves::default();
         let mut case = match Case::load(tx, found.clone(), *of).await {
             Ok(case) => case,
-            Err(Error::Tampered { .. }) if over => return Ok(Revoked::Alone(found.row.into())),
+            Err(Error::Tampered { .. }) if over => {
+                return Ok(Revoked::Alone(found.row.into(), moves));
+            }
             Err(Error::Tampered { .. }) => {
-                let ended = end_by(ctx, tx, found, event, why).await?;
-                return Ok(Revoked::Alone(ended.row.into()));
+                let ended = end_by(ctx, tx, (found, &mut moves), event, why).await?;
+                return Ok(Revoked::Alone(ended.row.into(), moves));
             }
             Err(failed) => return Err(failed),
         };
@@ -104,7 +115,7 @@ impl Operation for RevokeElevation {
         }
         match Elevation::of(tx, &mut Names::default(), &case).await {
             Ok(shown) => Ok(Revoked::Whole(shown.into())),
-            Err(Error::Tampered { .. }) => Ok(Revoked::Alone(case.found.row.into())),
+            Err(Error::Tampered { .. }) => Ok(Revoked::Alone(case.found.row.into(), case.moves)),
             Err(failed) => Err(failed),
         }
     }

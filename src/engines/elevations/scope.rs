@@ -3,7 +3,7 @@
 use crate::crypto::{Encoder, sha256};
 use crate::error::{Error, Result};
 use crate::store::identities::{group_named, identity_named};
-use crate::store::{SealedRow, Tx, Versioned, changers, database, pki, secrets};
+use crate::store::{SealedRow, Tx, Versioned, changers, database, named_keys, pki, secrets};
 use crate::types::{
     ElevationId, IdentityId, ObjectId, Owner, ResourceName, Segment, UnixMillis, VaultId,
 };
@@ -127,6 +127,15 @@ impl Resources {
             ("secrets", Some(_)) => {
                 if let Ok(path) = path.parse()
                     && let Some(row) = secrets::secret_named(tx, &path).await?
+                {
+                    let (owner, since) = (Owner::Identity(row.row.owner), row.row.owned_since);
+                    found = Some(Owned { owner, since, by: vec![row.row.owned_by.clone()] });
+                    self.note(&row);
+                }
+            }
+            ("keys", Some(_)) => {
+                if let Ok(name) = path.parse()
+                    && let Some(row) = named_keys::key_named(tx, &name).await?
                 {
                     let (owner, since) = (Owner::Identity(row.row.owner), row.row.owned_since);
                     found = Some(Owned { owner, since, by: vec![row.row.owned_by.clone()] });

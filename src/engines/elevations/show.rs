@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use super::case::Case;
 use super::definition::RoleDefinition;
 use super::eligible::{same_human, voter};
+use super::moves::Moves;
 use super::review::Review;
 use super::unknown;
 use crate::engines::identities::Names;
@@ -65,6 +66,8 @@ pub struct Elevation {
     pub revoking: bool,
     /// The name of who last changed it.
     pub changed_by: String,
+    /// What became of it in the commit that it is shown from.
+    pub(super) moves: Moves,
 }
 
 impl Elevation {
@@ -100,6 +103,7 @@ impl Elevation {
                 && row.next_try.is_some()
                 && credentials::has_made_under(tx, row.id).await?,
             changed_by: names.actor(tx, &row.changed_by).await?,
+            moves: case.moves.clone(),
             votes,
             row,
         })

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use super::show::Holder;
 use super::{DescribedGrant, GrantTo};
 use crate::audit::Field;
-use crate::engines::identities::{LONG, SHORT, check_text};
+use crate::engines::identities::{LONG, SHORT, check_text, orphaned};
 use crate::error::{Error, Result};
 use crate::policy::{GrantOrigin, Granter, Mask, Proposal, Receiver};
 use crate::store::identities::{self, GrantRow};
@@ -17,7 +17,7 @@ use crate::types::{
     GrantId, Id, IdentityState, RequestContext, ResourceName, ResourcePattern, UnixMillis,
 };
 use crate::vault::{
-    Decision, GOVERNS, GRANTS, Note, Operation, Resource, RetryKey, Terms, Verb, View,
+    Answerable, Decision, GOVERNS, GRANTS, Note, Operation, Resource, RetryKey, Terms, Verb, View,
 };
 
 /// Networks that one grant may name.
@@ -55,9 +55,21 @@ pub struct Prepared {
 }
 
 impl AddGrant {
-    async fn find(&self, view: &View) -> Result<Option<Holder>> {
+    /// Finds whom it is for, with who answers for one identity.
+    async fn find(&self, view: &View) -> Result<Option<(Holder, Option<Answerable>)>> {
         let to = self.to.clone();
-        view.read(move |tx| async move { to.find(tx).await }.boxed()).await
+        let found = view.read(move |tx| {
+            async move {
+                let Some(holder) = to.find(tx).await? else { return Ok(None) };
+                let owner = match &holder {
+                    Holder::Identity(found) => Some(Answerable::of(tx, found).await?),
+                    Holder::Group(_) => None,
+                };
+                Ok(Some((holder, owner)))
+            }
+            .boxed()
+        });
+        found.await
     }
 
     /// Checks that the grant may exist, and that this caller may give it.
@@ -111,10 +123,12 @@ impl Verb for AddGrant {
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let name = ResourceName::join("grants", &[self.to.as_str()])?;
         let mut resource = Resource::named(name);
-        match self.find(view).await? {
-            Some(Holder::Identity(found)) => resource.rows.push(found.fence()),
-            Some(Holder::Group(found)) => resource.rows.push(found.fence()),
-            None => {}
+        if let Some((holder, owner)) = self.find(view).await? {
+            resource.rows.push(match &holder {
+                Holder::Identity(found) => found.fence(),
+                Holder::Group(found) => found.fence(),
+            });
+            resource.rows.extend(owner.and_then(|owner| owner.fence()));
         }
         Ok(vec![resource])
     }
@@ -126,7 +140,7 @@ impl Verb for AddGrant {
             return Err(Error::invalid(format!("a grant names at most {NETWORKS} networks")));
         }
         check_masks(&self.terms.conditions.masks)?;
-        let holder = self.find(view).await?.ok_or_else(|| match self.to {
+        let (holder, owner) = self.find(view).await?.ok_or_else(|| match self.to {
             GrantTo::Identity(_) => Error::not_found("there is no identity of that name"),
             GrantTo::Group(_) => Error::not_found("there is no group of that name"),
         })?;
@@ -134,6 +148,13 @@ impl Verb for AddGrant {
             && found.row.state == IdentityState::Retired
         {
             return Err(Error::precondition("the identity is retired"));
+        }
+        // A human answers for itself: what it is given while it is contained waits for it.
+        if let Holder::Identity(found) = &holder
+            && found.row.kind.is_machine()
+            && !owner.is_some_and(|owner| owner.is_active(view.now()))
+        {
+            return Err(orphaned());
         }
         let expires_at = self.ttl.map(|ttl| view.now().plus(ttl)).transpose()?;
         self.check(view, &holder, expires_at)?;

@@ -5,14 +5,16 @@ use futures_util::FutureExt as _;
 
 use super::DescribedMember;
 use super::show::{decided, resource};
-use crate::engines::identities::{Names, TEAM, keep_an_administrator, team_full};
+use crate::engines::identities::{Names, TEAM, keep_an_administrator, orphaned, team_full};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow, MemberRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
     GroupId, Id, IdentityId, IdentityName, IdentityState, Kind, Owner, RequestContext, Segment,
 };
-use crate::vault::{ADMINISTRATORS, CONTAINS, Decision, GOVERNS, Operation, Resource, Verb, View};
+use crate::vault::{
+    ADMINISTRATORS, Answerable, CONTAINS, Decision, GOVERNS, Operation, Resource, Verb, View,
+};
 
 /// Groups that one identity may be in: all of them are read for each of its decisions.
 const GROUPS: usize = 100;
@@ -143,6 +145,12 @@ impl Operation for AddMember {
         let (row, added) = match before {
             Some(before) if before.row.active => (before.row, false),
             before => {
+                if found.kind.is_machine() {
+                    let holder = it.identity(tx).await?;
+                    if !Answerable::of(tx, &holder).await?.is_active(ctx.now) {
+                        return Err(orphaned());
+                    }
+                }
                 if identities::memberships(tx, it.identity).await?.len() >= GROUPS {
                     let full = format!("an identity is in at most {GROUPS} groups");
                     return Err(Error::Exhausted(full.into()));

@@ -4,11 +4,12 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::Described;
+use super::keep_an_administrator;
 use super::retire::COUNTED;
 use super::show::{decided, resource};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::credentials::{self, Held};
-use crate::store::{Needs, Tx, identities, secrets};
+use crate::store::{Needs, Tx, elevations, factors, identities, secrets};
 use crate::types::{
     CredentialKind, IdentityId, IdentityName, Owner, RequestContext, ResourceName, UnixMillis,
 };
@@ -62,6 +63,14 @@ pub struct Holdings {
     pub secrets: i64,
     /// How many grants it holds by itself.
     pub grants: i64,
+    /// How many elevations it has asked for or in force, counted up to 1,000: a suspension ends them.
+    pub elevations: i64,
+    /// How many factors it has enrolled: they stay, and prove nothing while it is contained.
+    pub factors: i64,
+    /// How many invitations to enrol are open, one or none: a suspension ends it.
+    pub invitations: i64,
+    /// Whether it is the last administrator who can log in, whom nobody contains.
+    pub last_administrator: bool,
     /// Whether it holds so much that not all of it was counted.
     pub partial: bool,
 }
@@ -78,6 +87,14 @@ impl Holdings {
             owned: identities::count_owned(tx, Owner::Identity(id), COUNTED).await?,
             secrets: secrets::count_owned(tx, id, COUNTED).await?,
             grants: identities::count_grants(tx, id.0).await?,
+            elevations: elevations::count_in_force(tx, (id, epoch), COUNTED).await?,
+            factors: factors::count_standing(tx, id).await?,
+            invitations: factors::count_invitations(tx, (id, epoch), now).await?,
+            last_administrator: match keep_an_administrator(tx, id, now).await {
+                Ok(()) => false,
+                Err(Error::Precondition(_)) => true,
+                Err(error) => return Err(error),
+            },
             partial: false,
             identity,
         };

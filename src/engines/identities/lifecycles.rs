@@ -22,6 +22,9 @@ const LEAST_S: i64 = 60;
 /// who can log in only while a good part of it is left.
 const LEAST_HUMAN_S: i64 = 3_600;
 
+/// After how long logins that are used in development must have been replaced, where nobody says.
+const DEVELOPMENT_ROTATION: Duration = Duration::from_hours(30 * 24);
+
 /// How the identities of one kind live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifecycle {
@@ -31,6 +34,9 @@ pub struct Lifecycle {
     pub max_age: Duration,
     /// After how long what they log in with must have been replaced.
     pub rotation: Duration,
+    /// The same, of those with the label `environment=development`; where it is not said, 30 days or
+    /// what holds for all.
+    pub development_rotation: Option<Duration>,
     /// After how long without use they are suspended, if ever.
     pub dormant_after: Option<Duration>,
     /// How long before an end they are told of it.
@@ -54,6 +60,7 @@ impl Lifecycle {
             max_ttl: life,
             max_age: life,
             rotation: life,
+            development_rotation: None,
             dormant_after: Some(Duration::from_hours(dormant * 24)),
             notice: Duration::from_hours(14 * 24),
             single_use: matches!(kind, Kind::Runner),
@@ -71,6 +78,9 @@ impl Lifecycle {
             max_ttl_s: seconds(self.max_ttl),
             max_age_s: seconds(self.max_age),
             rotation_s: seconds(self.rotation),
+            development_rotation_s: seconds(
+                self.development_rotation.unwrap_or(self.rotation.min(DEVELOPMENT_ROTATION)),
+            ),
             dormant_after_s: self.dormant_after.map_or(0, seconds),
             notice_s: seconds(self.notice),
             single_use: self.single_use,
@@ -88,6 +98,11 @@ impl Lifecycle {
         }
         if row.max_ttl_s > row.max_age_s {
             return Err(Error::invalid("the longest TTL is beyond the greatest age"));
+        }
+        if !(least_s..=row.rotation_s).contains(&row.development_rotation_s) {
+            return Err(Error::invalid(format!(
+                "the rotation in development is {least_s} s at least and the rotation at most"
+            )));
         }
         if row.dormant_after_s != 0 && row.dormant_after_s < DAY_S {
             return Err(Error::invalid("nobody is dormant after less than a day"));
@@ -139,11 +154,11 @@ pub struct PreparedLifecycle {
 /// Writes the bounds for the record.
 fn bounds(row: &LifecycleRow) -> String {
     let LifecycleRow { max_ttl_s, max_age_s, rotation_s, dormant_after_s, notice_s, .. } = row;
-    let single_use = row.single_use;
+    let LifecycleRow { development_rotation_s, single_use, .. } = row;
     format!(
         "max_ttl_s {max_ttl_s}, max_age_s {max_age_s}, rotation_s {rotation_s}, \
-         dormant_after_s {dormant_after_s}, notice_s {notice_s}, \
-         single_use {single_use}"
+         development_rotation_s {development_rotation_s}, dormant_after_s {dormant_after_s}, \
+         notice_s {notice_s}, single_use {single_use}"
     )
 }
 

@@ -65,6 +65,13 @@ pub(in crate::engines) fn team_full() -> Error {
     Error::Exhausted(format!("a group that owns machines has at most {TEAM} members").into())
 }
 
+/// Says that nobody answers for a machine.
+pub(in crate::engines) fn orphaned() -> Error {
+    Error::precondition(
+        "an identity without an active owner receives nothing new; transfer it first",
+    )
+}
+
 /// Somebody who answered for a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Former {

@@ -1,6 +1,7 @@
-//! Ends a login that is older than the rotation of its kind: the worker's doing.
+//! Ends a login that is older than the rotation of its identity: the worker's doing.
 //!
-//! New logins live no longer than the rotation; one of before the policy was tightened may. It ends
+//! New logins live no longer than the rotation; one of before the policy was tightened, or the
+//! identity was labelled, may. It ends
 //! as by time: what was asked for with it lives on to its own end.
 
 use async_trait::async_trait;
@@ -59,8 +60,9 @@ impl Operation for EndLogin {
         id: &IdentityId,
         _: &Decision,
     ) -> Result<()> {
-        let kind = read(tx, *id).await?.row.kind;
-        let rotation_ms = lifecycles::of_kind(tx, kind).await?.row.rotation_s.saturating_mul(1_000);
+        let identity = read(tx, *id).await?.row;
+        let lives = lifecycles::of_kind(tx, identity.kind).await?.row;
+        let rotation_ms = lives.rotation_of(&identity)?.saturating_mul(1_000);
         let found = tx.lookup::<CredentialRow>(&self.id).await?;
         let overdue = |row: &CredentialRow| {
             row.kind == CredentialKind::Login

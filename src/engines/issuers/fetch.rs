@@ -22,7 +22,7 @@ const TAKES: Duration = Duration::from_secs(5);
 const BODY_BYTES: usize = 128 * 1_024;
 const HEAD_BYTES: usize = 16 * 1_024;
 const HEADERS: usize = 64;
-/// Where a discovery document lies below the issuer (OpenID Connect Discovery 1.0, section 4).
+/// Where a discovery document lies below the issuer (`OpenID` Connect Discovery 1.0, section 4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// Fetches the keys of an issuer.
@@ -64,7 +64,7 @@ async fn discover(issuer: &str, definition: &IssuerDefinition) -> Result<Url, St
 /// # Errors
 /// Why there is none.
 ///
-/// Source: GitHub, "OpenID Connect reference", methods for requesting the token.
+/// Source: GitHub, "`OpenID` Connect reference", methods for requesting the token.
 pub async fn request_id_token(
     url: &str,
     audience: &str,

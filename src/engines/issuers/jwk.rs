@@ -26,7 +26,7 @@ const KEYS: usize = 100;
 pub(super) struct Key {
     id: Option<String>,
     algorithm: SignatureAlgorithm,
-    key: ParsedPublicKey,
+    public: ParsedPublicKey,
 }
 
 impl fmt::Debug for Key {
@@ -41,7 +41,7 @@ impl fmt::Debug for Key {
 impl Key {
     /// Checks a signature.
     pub(super) fn verifies(&self, signed: &[u8], signature: &[u8]) -> bool {
-        self.key.verify_sig(signed, signature).is_ok()
+        self.public.verify_sig(signed, signature).is_ok()
     }
 }
 
@@ -120,12 +120,12 @@ fn read(jwk: &Map<String, Value>, algorithm: SignatureAlgorithm) -> Option<Key> 
         ("OKP", Shape::Edwards) if text("crv") == Some("Ed25519") => bytes("x")?,
         _ => return None,
     };
-    let key = ParsedPublicKey::new(verification(algorithm), key).ok()?;
+    let public = ParsedPublicKey::new(verification(algorithm), key).ok()?;
     let id = match jwk.get("kid") {
         None => None,
         Some(id) => Some(id.as_str()?.to_owned()),
     };
-    Some(Key { id, algorithm, key })
+    Some(Key { id, algorithm, public })
 }
 
 enum Shape {

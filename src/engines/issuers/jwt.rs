@@ -119,7 +119,7 @@ mod tests {
         assert_eq!((read.algorithm, read.key.as_deref()), (SignatureAlgorithm::Rs256, Some("1")));
         assert_eq!(read.issuer, "https://i");
         assert!(text.starts_with(std::str::from_utf8(&read.signed).unwrap()));
-        let other = format!("{}A", &text[..text.rfind('.').unwrap() + 1]) + "AAA";
+        let other = format!("{}A", &text[..=text.rfind('.').unwrap()]) + "AAA";
         assert_eq!(Token::parse(&other).unwrap().hash(), read.hash());
     }
 

@@ -24,8 +24,8 @@ use crate::types::{
     TokenType, UnixMillis, VaultId,
 };
 use crate::vault::{
-    Decision, GOVERNS, Note, Operation, Origin, Resource, TokenDetail, Verb, View, WRITES,
-    handle_of,
+    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, TokenDetail, Verb, View,
+    WRITES, handle_of,
 };
 
 /// How long a session lives whose kind uses each token once.
@@ -240,7 +240,7 @@ impl Verb for Login {
         let rows = &mut resource.rows;
         rows.extend([self.believed.issuer.fence(), self.rule.0.fence(), self.known.vault.fence()]);
         rows.extend(self.known.lifecycle.as_ref().map(Versioned::fence));
-        rows.extend(self.known.owner.as_ref().and_then(|owner| owner.fence()));
+        rows.extend(self.known.owner.as_ref().and_then(Answerable::fence));
         Ok(vec![resource])
     }
 
@@ -325,18 +325,17 @@ impl Operation for Login {
     ) -> Result<Session> {
         let session = &prepared.session;
         self.use_up(ctx, tx, &prepared.used).await?;
-        match &prepared.registers {
-            Some(newcomer) => newcomer.register(ctx, tx).await?,
-            None => {
-                let of = credentials::Holder {
-                    identity: session.identity,
-                    epoch: session.revocation_epoch,
-                    since: self.known.vault.row.restored_at,
-                };
-                if credentials::has_live_tokens(tx, of, ctx.now, self.live).await? {
-                    let full = format!("the identity has {} tokens in force already", self.live);
-                    return Err(Error::Exhausted(full.into()));
-                }
+        if let Some(newcomer) = &prepared.registers {
+            newcomer.register(ctx, tx).await?;
+        } else {
+            let of = credentials::Holder {
+                identity: session.identity,
+                epoch: session.revocation_epoch,
+                since: self.known.vault.row.restored_at,
+            };
+            if credentials::has_live_tokens(tx, of, ctx.now, self.live).await? {
+                let full = format!("the identity has {} tokens in force already", self.live);
+                return Err(Error::Exhausted(full.into()));
             }
         }
         tx.insert(session).await?;

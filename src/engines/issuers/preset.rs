@@ -2,6 +2,7 @@
 //! choose for themselves.
 
 use super::rule::{Condition, RuleDefinition, Scalar};
+use super::template::Template;
 use crate::error::{Error, Result};
 use crate::types::Preset;
 
@@ -31,7 +32,7 @@ pub(super) fn complete(preset: Preset, mut rule: RuleDefinition) -> Result<RuleD
         }
         Preset::Kubernetes => require(&rule, "kubernetes", &[K8S_NAMESPACE], &[K8S_ACCOUNT])?,
         Preset::Generic => {
-            let named = rule.template.as_ref().map(|it| it.claims()).transpose()?;
+            let named = rule.template.as_ref().map(Template::claims).transpose()?;
             if rule.claims.is_empty() && named.is_none() {
                 return Err(Error::invalid(
                     "a rule binds at least one claim: the audience alone says nothing of who asks",
@@ -72,7 +73,7 @@ fn github(rule: &mut RuleDefinition) -> Result<()> {
 
 /// Wants some claims bound, and others bound or in the name that a template makes.
 fn require(rule: &RuleDefinition, preset: &str, bound: &[&str], named: &[&str]) -> Result<()> {
-    let template = rule.template.as_ref().map(|it| it.claims()).transpose()?.unwrap_or_default();
+    let template = rule.template.as_ref().map(Template::claims).transpose()?.unwrap_or_default();
     let missing = bound
         .iter()
         .find(|claim| !rule.binds(claim))
@@ -115,7 +116,6 @@ fn protect(rule: &mut RuleDefinition) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::template::Template;
     use super::*;
 
     fn rule(claims: &[(&str, &str)], template: &str) -> RuleDefinition {

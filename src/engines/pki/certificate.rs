@@ -46,6 +46,12 @@ impl Certificate {
     }
 }
 
+/// Writes a public key as PEM (RFC 7468, section 13).
+#[must_use]
+pub fn public_pem(spki_der: &[u8]) -> String {
+    armour("PUBLIC KEY", spki_der)
+}
+
 /// Writes a certificate as PEM (RFC 7468, section 5).
 #[must_use]
 pub fn pem(der: &[u8]) -> String {

@@ -11,14 +11,16 @@ use futures_util::FutureExt as _;
 use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
 use super::mint::{Made, forgotten, made_before};
+use super::profile::MIN_TTL;
 use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
+use crate::crypto::sha256;
 use crate::engines::identities::{activate, subject_facts};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::lifecycles::{self, LifecycleRow};
-use crate::store::{Needs, Tx, Versioned, pki as rows};
+use crate::store::{Needs, Tx, Versioned, logins, pki as rows};
 use crate::types::{
     CredentialKind, Id, IdentityName, IdentityState, Kind, RequestContext, ResourceName, UnixMillis,
 };
@@ -43,14 +45,42 @@ impl Default for LoginTtl {
 }
 
 impl LoginTtl {
-    /// The longest that anybody may ask for, of identities that live like this.
+    /// The longest that anybody may ask for, of an identity whose kind lives like this.
     ///
     /// # Errors
-    /// [`Error::Internal`] when the row holds what it must not.
-    pub(in crate::engines) fn most_of(self, lives: &LifecycleRow) -> Result<Duration> {
-        let most = lives.max_ttl_s.min(lives.max_age_s).min(lives.rotation_s);
+    /// [`Error::Internal`] when a row holds what it must not.
+    pub(in crate::engines) fn most_of(
+        self,
+        lives: &LifecycleRow,
+        identity: &IdentityRow,
+    ) -> Result<Duration> {
+        let rotation_s = lives.rotation_of(identity)?;
+        let most = lives.max_ttl_s.min(lives.max_age_s).min(rotation_s);
         let most = u64::try_from(most).map_err(Error::internal)?;
         Ok(self.most.min(Duration::from_secs(most)))
+    }
+
+    /// How long a key may be logged in with from now on that has been since a moment: a new login
+    /// for it is no other secret.
+    ///
+    /// # Errors
+    /// [`Error::Precondition`] when it has to be replaced.
+    pub(in crate::engines) fn left_of_key(
+        since: Option<UnixMillis>,
+        lives: &LifecycleRow,
+        identity: &IdentityRow,
+        now: UnixMillis,
+    ) -> Result<Duration> {
+        let rotation_s = lives.rotation_of(identity)?;
+        let rotation = Duration::from_secs(u64::try_from(rotation_s).map_err(Error::internal)?);
+        let left = since.unwrap_or(now).plus(rotation)?.since(now);
+        if left < MIN_TTL {
+            return Err(Error::precondition(format!(
+                "{} has logged in with this key for as long as it may: make a new key and request",
+                identity.name
+            )));
+        }
+        Ok(left)
     }
 }
 
@@ -105,6 +135,7 @@ pub struct SignedLogin {
     signed: Signed,
     names: Vec<SubjectName>,
     chain_pem: String,
+    key_hash: [u8; 32],
     /// Whether it may be the bearer's first login certificate alone.
     first: bool,
     /// Whether nothing was issued to the bearer before.
@@ -117,12 +148,18 @@ struct Bearer {
     owner: Answerable,
     lifecycle: Versioned<LifecycleRow>,
     facts: SubjectFacts,
+    /// Since when it logs in with the key that is asked for.
+    key_since: Option<UnixMillis>,
 }
 
 impl IssueLogin {
     async fn bearer(&self, view: &View) -> Result<Option<Bearer>> {
-        let (name, now) = (self.name.clone(), view.now());
-        view.read(move |tx| async move { Bearer::load(tx, &name, now).await }.boxed()).await
+        let (name, key, now) = (self.name.clone(), self.key_hash(), view.now());
+        view.read(move |tx| async move { Bearer::load(tx, &name, &key, now).await }.boxed()).await
+    }
+
+    fn key_hash(&self) -> [u8; 32] {
+        sha256(self.request.key().spki_der())
     }
 
     fn resource(&self) -> Result<ResourceName> {
@@ -130,7 +167,7 @@ impl IssueLogin {
     }
 
     fn ttl(&self, view: &View, decision: &Decision, bearer: &Bearer) -> Result<Duration> {
-        let most = self.limits.most_of(&bearer.lifecycle.row)?;
+        let most = self.limits.most_of(&bearer.lifecycle.row, &bearer.identity.row)?;
         let most = Duration::from_secs(decision.oblige_ttl_s(most.as_secs()));
         if self.ttl.is_some_and(|ttl| ttl > most) {
             return Err(Error::invalid(format!(
@@ -139,7 +176,9 @@ impl IssueLogin {
                 most.as_secs()
             )));
         }
-        let ttl = self.ttl.unwrap_or(self.limits.usual).min(most);
+        let (lives, identity) = (&bearer.lifecycle.row, &bearer.identity.row);
+        let left = LoginTtl::left_of_key(bearer.key_since, lives, identity, view.now())?;
+        let ttl = self.ttl.unwrap_or(self.limits.usual).min(most).min(left);
         // What a token asks for ends with it.
         let asks = view.subject()?.bond().map(|asks| asks.expires_at);
         let ends = bearer.identity.row.expires_at.into_iter().chain(asks);
@@ -152,11 +191,17 @@ fn unknown() -> Error {
 }
 
 impl Bearer {
-    async fn load(tx: &mut Tx, name: &IdentityName, now: UnixMillis) -> Result<Option<Self>> {
+    async fn load(
+        tx: &mut Tx,
+        name: &IdentityName,
+        key: &[u8; 32],
+        now: UnixMillis,
+    ) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
         let (facts, owner) = subject_facts(tx, &identity, now).await?;
         let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
-        Ok(Some(Self { identity, owner, lifecycle, facts }))
+        let key_since = logins::key_since(tx, identity.row.id, key).await?;
+        Ok(Some(Self { identity, owner, lifecycle, facts, key_since }))
     }
 
     /// What bounds its life is in the fence: whoever tightens it is answered after the last login
@@ -233,6 +278,7 @@ impl Verb for IssueLogin {
             signed: holder.sign(view, &authorities.login, &template).await?,
             names: template.names().to_vec(),
             chain_pem: authorities.login.pem(),
+            key_hash: self.key_hash(),
             first: asks.identity.row.kind == Kind::Bootstrap,
             activates: row.state == IdentityState::Registered,
         })))
@@ -302,6 +348,7 @@ impl Operation for IssueLogin {
             return Err(Error::Conflict("the identity got its first login certificate".into()));
         }
         tx.insert(row).await?;
+        logins::note_key(tx, row.identity, &login.key_hash, row.issued_at).await?;
         if login.activates {
             activate(ctx, tx, row.identity).await?;
         }

@@ -30,7 +30,7 @@ mod template;
 
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
-pub use certificate::{Certificate, crl_pem, issue, pem};
+pub use certificate::{Certificate, crl_pem, issue, pem, public_pem};
 pub use credential::{Holder, Said, Signed, signing_key};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};

@@ -165,7 +165,10 @@ pub(super) fn require_active(owner: &IdentityRow, now: UnixMillis) -> Result<()>
 
 /// Finds an identity that the caller may name as an owner: itself, its own owner, a machine that it
 /// owns; an administrator may name anybody. To others it is the same whether there is one.
-pub(super) async fn nameable(view: &View, name: &IdentityName) -> Result<Versioned<IdentityRow>> {
+pub(in crate::engines) async fn nameable(
+    view: &View,
+    name: &IdentityName,
+) -> Result<Versioned<IdentityRow>> {
     let name = name.clone();
     let found = view
         .read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed());
@@ -188,7 +191,7 @@ pub(super) async fn nameable(view: &View, name: &IdentityName) -> Result<Version
     }
     let found = found.ok_or_else(|| Error::not_found("there is no identity of that name"))?;
     if found.row.kind == Kind::Bootstrap || !is_active(&found.row, view.now()) {
-        return Err(Error::precondition("the owner of a secret is an active identity"));
+        return Err(Error::precondition("an owner is an active identity"));
     }
     Ok(found)
 }

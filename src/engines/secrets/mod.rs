@@ -18,6 +18,8 @@ mod sealing;
 mod transfer;
 mod value;
 
+pub(super) use find::nameable;
+
 pub use delete::{Changed, Chosen, DeleteSecret, Taking, UndeleteSecret};
 pub use destroy::{DestroySecret, PurgeVersion};
 pub use get::{GetSecret, Given, Opened, Reads};

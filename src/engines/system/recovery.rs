@@ -27,7 +27,7 @@ use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
 use crate::store::identities::IdentityRow;
 use crate::store::recovery::RecoveryRow;
-use crate::store::{Needs, Tx, Versioned};
+use crate::store::{Needs, Tx, Versioned, logins};
 use crate::types::{CredentialKind, IdentityName, RecoveryState, RequestContext, ResourceName};
 use crate::vault::{
     Decision, GOVERNS, Note, Operation, READS, RECOVERY_WAIT, Recovery, Resource, Verb, View,
@@ -105,8 +105,8 @@ struct Taking {
 
 impl RecoverAdministrator {
     async fn find(&self, view: &View) -> Result<Option<Found>> {
-        let (name, vault) = (self.name.clone(), view.vault_id());
-        view.read(move |tx| async move { Found::load(tx, &name, vault).await }.boxed()).await
+        let (name, key, vault) = (self.name.clone(), self.key_hash(), view.vault_id());
+        view.read(move |tx| async move { Found::load(tx, &name, &key, vault).await }.boxed()).await
     }
 
     fn key_hash(&self) -> [u8; 32] {
@@ -120,7 +120,10 @@ impl RecoverAdministrator {
             kind: row.kind,
             name: row.name.clone(),
         };
-        let ttl = self.limits.usual.min(self.limits.most_of(&found.lifecycle.row)?);
+        let ttl = self.limits.usual.min(self.limits.most_of(&found.lifecycle.row, row)?);
+        let lives = &found.lifecycle.row;
+        let left = LoginTtl::left_of_key(found.key_since, lives, row, view.now())?;
+        let ttl = ttl.min(left);
         let end = row.expires_at.filter(|end| *end > view.now());
         let ttl = end.map_or(ttl, |end| ttl.min(end.since(view.now())));
         Template::login(&self.request, &spiffe, Some(ttl))
@@ -282,6 +285,8 @@ impl Operation for RecoverAdministrator {
                     return Err(Error::internal("a login of another revocation epoch"));
                 }
                 tx.insert(&signed.row).await?;
+                let (holder, now) = (signed.row.identity, signed.row.issued_at);
+                logins::note_key(tx, holder, &self.key_hash(), now).await?;
                 Some(yielded(signed.row.clone(), authorities))
             }
             Step::Took(login, authorities) => Some(yielded(login.as_ref().clone(), authorities)),

@@ -45,6 +45,8 @@ pub(super) fn create(
         KeyKind::EcdsaP256 => pair(active, label, &id, kind, der::P256_OID)?,
         KeyKind::EcdsaP384 => pair(active, label, &id, kind, der::P384_OID)?,
         KeyKind::Ed25519 => pair(active, label, &id, kind, der::ED25519_OID)?,
+        KeyKind::RsaPss3072 => rsa_pair(active, label, &id, kind, 3_072)?,
+        KeyKind::RsaPss4096 => rsa_pair(active, label, &id, kind, 4_096)?,
     };
     std::thread::sleep(SETTLE);
     let result = find(active, label);
@@ -91,7 +93,11 @@ fn pair(
 ) -> Result<Vec<ObjectHandle>, HsmError> {
     let generator = match kind {
         KeyKind::Ed25519 => Mechanism::EccEdwardsKeyPairGen,
-        KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => Mechanism::EccKeyPairGen,
+        KeyKind::HmacSha256
+        | KeyKind::EcdsaP256
+        | KeyKind::EcdsaP384
+        | KeyKind::RsaPss3072
+        | KeyKind::RsaPss4096 => Mechanism::EccKeyPairGen,
     };
     let public = |curve: &[u8]| {
         vec![
@@ -120,6 +126,45 @@ fn pair(
         made = generate(der::ED25519_NAME);
     }
     made.map(|(public, private)| vec![private, public]).map_err(|error| map(&error))
+}
+
+fn rsa_pair(
+    active: &Active<'_>,
+    label: &str,
+    id: &[u8],
+    kind: KeyKind,
+    bits: u64,
+) -> Result<Vec<ObjectHandle>, HsmError> {
+    let public = [
+        Attribute::Token(true),
+        Attribute::Private(false),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::Id(id.to_vec()),
+        Attribute::ModulusBits(bits.into()),
+        Attribute::PublicExponent(vec![1, 0, 1]),
+        Attribute::Verify(true),
+    ];
+    let mut private = vec![
+        Attribute::Class(ObjectClass::PRIVATE_KEY),
+        Attribute::KeyType(key_type(kind)),
+        Attribute::SignRecover(false),
+    ];
+    private.extend(custody(label, id));
+    let generator = Mechanism::RsaPkcsKeyPairGen;
+    let made = with_mechanism(private, kind, |template| {
+        active.session.generate_key_pair(&generator, &public, template)
+    });
+    made.map(|(public, private)| vec![private, public]).map_err(|error| map(&error))
+}
+
+/// Destroys every object that carries a label.
+pub(super) fn destroy(active: &Active<'_>, label: &str) -> Result<(), HsmError> {
+    let found = labelled(active, label)?;
+    for handle in found.privates.into_iter().chain(found.secrets).chain(found.publics) {
+        active.session.destroy_object(handle).map_err(|error| map(&error))?;
+    }
+    active.shared.keys.forget(label);
+    Ok(())
 }
 
 /// What every key of ours has: it lives in the token, stays there, and signs.

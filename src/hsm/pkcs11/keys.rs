@@ -53,6 +53,13 @@ impl KeyCache {
         self.state.write().pins.clear();
     }
 
+    /// Forgets a key that is destroyed.
+    pub(super) fn forget(&self, label: &str) {
+        let mut state = self.state.write();
+        state.keys.remove(label);
+        state.pins.remove(label);
+    }
+
     fn lookup(&self, label: &str, epoch: u64) -> Option<Arc<Key>> {
         let state = self.state.read();
         if state.epoch == epoch { state.keys.get(label).cloned() } else { None }
@@ -174,7 +181,11 @@ fn verify_pair(
         AttributeType::Derive,
     ])?;
     let public = Object::read(active, label, public, PUBLIC_ATTRIBUTES)?;
-    let kind = public.curve()?;
+    let rsa = public.rsa();
+    let kind = match &rsa {
+        Some((kind, _)) => *kind,
+        None => public.curve()?,
+    };
     object.require_type(&[key_type(kind)])?;
     public.require_type(&[key_type(kind)])?;
     if object.id() != public.id() {
@@ -184,6 +195,7 @@ fn verify_pair(
     let point = public.attributes.iter().find_map(|attribute| {
         if let Attribute::EcPoint(point) = attribute { der::point(kind, point) } else { None }
     });
+    let point = rsa.as_ref().map(|(_, public)| public.as_slice()).or(point);
     let point = point.ok_or_else(|| untrusted(label, "its public point has another shape"))?;
     let spki = der::spki(kind, point)
         .ok_or_else(|| untrusted(label, "its public key cannot be written"))?;
@@ -203,6 +215,7 @@ pub(super) fn key_type(kind: KeyKind) -> KeyType {
         KeyKind::HmacSha256 => KeyType::GENERIC_SECRET,
         KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => KeyType::EC,
         KeyKind::Ed25519 => KeyType::EC_EDWARDS,
+        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => KeyType::RSA,
     }
 }
 
@@ -242,8 +255,14 @@ const PRIVATE_ATTRIBUTES: &[AttributeType] = &[
     AttributeType::Derive,
 ];
 
-const PUBLIC_ATTRIBUTES: &[AttributeType] =
-    &[AttributeType::KeyType, AttributeType::Id, AttributeType::EcParams, AttributeType::EcPoint];
+const PUBLIC_ATTRIBUTES: &[AttributeType] = &[
+    AttributeType::KeyType,
+    AttributeType::Id,
+    AttributeType::EcParams,
+    AttributeType::EcPoint,
+    AttributeType::Modulus,
+    AttributeType::PublicExponent,
+];
 
 /// What the token says of one object.
 struct Object<'a> {
@@ -332,6 +351,21 @@ impl<'a> Object<'a> {
         self.attributes.iter().find_map(|attribute| {
             if let Attribute::Id(id) = attribute { Some(id.as_slice()) } else { None }
         })
+    }
+
+    /// Which RSA key it is, and its public half; none where it is another.
+    fn rsa(&self) -> Option<(KeyKind, Vec<u8>)> {
+        let modulus = self.attributes.iter().find_map(|attribute| {
+            if let Attribute::Modulus(number) = attribute { Some(number.as_slice()) } else { None }
+        });
+        let exponent = self.attributes.iter().find_map(|attribute| {
+            if let Attribute::PublicExponent(number) = attribute {
+                Some(number.as_slice())
+            } else {
+                None
+            }
+        });
+        der::rsa_public(modulus?, exponent?)
     }
 
     fn curve(&self) -> Result<KeyKind, HsmError> {

@@ -157,6 +157,15 @@ impl Hsm for Pkcs11Hsm {
             .await
     }
 
+    async fn destroy_key(&self, label: &str) -> Result<(), HsmError> {
+        check_label(label)?;
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        self.workers
+            .run(move |link| link.run(Repeat::Harmless, |active| create::destroy(active, &label)))
+            .await
+    }
+
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.shared.0.require_login()?;
         let label = label.to_owned();
@@ -170,7 +179,11 @@ impl Hsm for Pkcs11Hsm {
                             operations::sign(active.session, key.handle, kind, data.expose())
                                 .map(SecretBytes::new)
                         }
-                        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
+                        KeyKind::EcdsaP256
+                        | KeyKind::EcdsaP384
+                        | KeyKind::Ed25519
+                        | KeyKind::RsaPss3072
+                        | KeyKind::RsaPss4096 => {
                             Err(keys::untrusted(&label, "it signs and does not MAC"))
                         }
                     }
@@ -188,7 +201,11 @@ impl Hsm for Pkcs11Hsm {
                 link.run(Repeat::Harmless, |active| {
                     let key = keys::find(active, &label)?;
                     match key.info.kind {
-                        kind @ (KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519) => {
+                        kind @ (KeyKind::EcdsaP256
+                        | KeyKind::EcdsaP384
+                        | KeyKind::Ed25519
+                        | KeyKind::RsaPss3072
+                        | KeyKind::RsaPss4096) => {
                             operations::sign(active.session, key.handle, kind, &message)
                         }
                         KeyKind::HmacSha256 => {

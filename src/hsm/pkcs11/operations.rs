@@ -1,9 +1,11 @@
 //! What is done with a key or a data object once it is found.
 //!
-//! One mechanism a kind: `CKM_SHA256_HMAC`, `CKM_ECDSA` over a digest made here, `CKM_EDDSA`.
+//! One mechanism a kind: `CKM_SHA256_HMAC`, `CKM_ECDSA` over a digest made here, `CKM_EDDSA`,
+//! `CKM_SHA256_RSA_PKCS_PSS` and `CKM_SHA384_RSA_PKCS_PSS`.
 
 use aws_lc_rs::digest;
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -24,6 +26,8 @@ pub(super) fn mechanism_type(kind: KeyKind) -> MechanismType {
         KeyKind::HmacSha256 => MechanismType::SHA256_HMAC,
         KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => MechanismType::ECDSA,
         KeyKind::Ed25519 => MechanismType::EDDSA,
+        KeyKind::RsaPss3072 => MechanismType::SHA256_RSA_PKCS_PSS,
+        KeyKind::RsaPss4096 => MechanismType::SHA384_RSA_PKCS_PSS,
     }
 }
 
@@ -57,6 +61,16 @@ pub(super) fn sign(
         KeyKind::Ed25519 => {
             let pure = Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519));
             shape(call(&pure, message)?, 64)
+        }
+        KeyKind::RsaPss3072 => {
+            let (hash_alg, mgf) = (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256);
+            let pss = PkcsPssParams { hash_alg, mgf, s_len: 32.into() };
+            shape(call(&Mechanism::Sha256RsaPkcsPss(pss), message)?, 384)
+        }
+        KeyKind::RsaPss4096 => {
+            let (hash_alg, mgf) = (MechanismType::SHA384, PkcsMgfType::MGF1_SHA384);
+            let pss = PkcsPssParams { hash_alg, mgf, s_len: 48.into() };
+            shape(call(&Mechanism::Sha384RsaPkcsPss(pss), message)?, 512)
         }
     }
 }

@@ -131,6 +131,18 @@ fn kinds(module: &Module, slot: Slot) -> Result<Vec<KeyKind>, HsmError> {
     if has(&[MechanismType::EDDSA, MechanismType::ECC_EDWARDS_KEY_PAIR_GEN]) {
         kinds.push(KeyKind::Ed25519);
     }
+    for (kind, mechanism, bits) in [
+        (KeyKind::RsaPss3072, MechanismType::SHA256_RSA_PKCS_PSS, 3_072),
+        (KeyKind::RsaPss4096, MechanismType::SHA384_RSA_PKCS_PSS, 4_096),
+    ] {
+        if has(&[mechanism, MechanismType::RSA_PKCS_KEY_PAIR_GEN]) {
+            let generator = MechanismType::RSA_PKCS_KEY_PAIR_GEN;
+            let sizes = context.get_mechanism_info(slot, generator).map_err(|error| map(&error))?;
+            if (sizes.min_key_size()..=sizes.max_key_size()).contains(&bits) {
+                kinds.push(kind);
+            }
+        }
+    }
     Ok(kinds)
 }
 

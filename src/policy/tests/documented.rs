@@ -31,6 +31,7 @@ fn the_page_lists_the_actions_of_each_set_of_the_policy() {
         ("for_requester", "by whoever asked for the elevation"),
         ("for_owner", "by the owner of the resource:"),
         ("for_secrets_owner", "by the identity whose data the secret is"),
+        ("for_keys_owner", "by the identity whose key it is"),
         ("for_machines_owner", "by the owner of the machine"),
         ("mints", "by an administrator for an identity without"),
         ("mints", "by anybody else, even with a grant"),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::types::{FactorId, FactorKind, VERBS};
 
 const CREDS: &str = "database.credentials";
 const READER: &str = "database/analytics/reader";
@@ -141,4 +142,53 @@ fn every_reason_says_what_to_do_in_the_style_of_errors() {
         "ask an administrator or the owner of the resource for a grant of database.credentials on \
          what you asked for"
     );
+}
+
+/// A factor that was proven and enrolled long ago.
+fn factor() -> FactorFacts {
+    FactorFacts {
+        id: FactorId(id(9)),
+        kind: FactorKind::Totp,
+        proven_at: at(-500),
+        enrolled_at: at(-1_000),
+        vouched_by: Some(OTHER),
+    }
+}
+
+#[test]
+fn the_built_in_policy_reads_neither_when_nor_by_what_a_caller_was_proven() {
+    // Verdicts are kept for all tokens of an identity because of it.
+    let me = thing("identities/ci/nightly-etl").is(|subject| subject.id = Some(CALLER));
+    for verb in VERBS {
+        for kind in [Kind::Human, Kind::Pipeline] {
+            for administers in [false, true] {
+                let one = scene(kind, verb.action, me.clone().held(CALLER).owned(CALLER))
+                    .granted(given(1, verb.action, "identities/**"))
+                    .with(|scene| scene.administrator = administers);
+                let other = one.clone().with(|scene| {
+                    scene.auth_time = UnixMillis(1);
+                    scene.factors = vec![factor()];
+                });
+                assert_eq!(one.decide(), other.decide(), "{kind} {}", verb.action);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_that_reads_them_is_told() {
+    let fresh = policy(
+        "default decision := {\"refuse\": \"no_grant\"}\n\
+         decision := {\"rule\": \"everybody\"} if {\n\
+         input.credential.auth_time > input.now - 300000\n\
+         some factor in input.credential.factors\n\
+         factor.kind == \"totp\"\n}",
+    );
+    let proven =
+        pipeline("pki.ca", thing("pki/authorities")).with(|scene| scene.factors = vec![factor()]);
+    assert!(proven.decide_by(&fresh).allow);
+    let old = proven.clone().with(|scene| scene.auth_time = at(-300_001));
+    assert!(!old.decide_by(&fresh).allow);
+    let bare = proven.with(|scene| scene.factors.clear());
+    assert!(!bare.decide_by(&fresh).allow);
 }

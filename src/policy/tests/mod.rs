@@ -157,6 +157,8 @@ struct Scene {
     things: Vec<Thing>,
     given: Vec<Given>,
     source: Option<IpAddr>,
+    auth_time: UnixMillis,
+    factors: Vec<FactorFacts>,
 }
 
 fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
@@ -173,6 +175,8 @@ fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
         things: vec![thing],
         given: Vec::new(),
         source: Some("10.1.2.3".parse().unwrap()),
+        auth_time: NOW,
+        factors: Vec::new(),
     }
 }
 
@@ -224,8 +228,8 @@ impl Scene {
         let credential = CredentialFacts {
             method: AuthMethod::Mtls { fingerprint: [7; 32] },
             expires_at: self.credential_expires_at,
-            auth_time: NOW,
-            factors: &[],
+            auth_time: self.auth_time,
+            factors: &self.factors,
         };
         self.decide_as(policy, CallerFacts::Identity { identity: &identity, credential })
     }

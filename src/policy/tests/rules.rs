@@ -18,6 +18,8 @@ fn nothing_is_allowed_by_default() {
         "pki.crl",
         "secrets.list",
         "secrets.search",
+        "keys.list",
+        "keys.random",
     ];
     let by_its_role = [
         "elevations.show-role",
@@ -232,6 +234,11 @@ fn an_identity_without_an_active_owner_receives_nothing_new() {
         ("pki.issue", "pki/web"),
         ("pki.sign", "pki/web"),
         ("leases.renew", READER),
+        ("tokens.create", "tokens/etl"),
+        ("tokens.renew", "tokens/etl"),
+        ("secrets.get", "secrets/app/key"),
+        ("elevations.activate", "elevations/fix"),
+        ("elevations.extend", "elevations/fix"),
     ] {
         let scene = pipeline(action, thing(name).held(CALLER)).granted(given(9, action, name));
         assert!(scene.decide().allow, "{action} with an active owner");

@@ -194,8 +194,9 @@ async fn an_elevated_call_makes_nothing_that_stands_unless_the_role_says_so() {
         assert_eq!(refusal.code(), Code::PermissionDenied);
         assert!(refusal.message().contains("stands by itself"), "{refusal}");
         revoke(&s.carol, &active).await.unwrap();
-        let (name, standing) = ("joins-for-good".to_owned(), true);
-        s.elevate(&s.carol, ElevationRole { name, standing, ..joins }).await;
+        let (name, reviewer_groups) = ("joins-for-good".to_owned(), vec!["security".to_owned()]);
+        let for_good = ElevationRole { name, standing: true, reviewer_groups, ..joins };
+        s.elevate(&s.carol, for_good).await;
         join(&s.carol).await.unwrap();
     }
 }
@@ -215,7 +216,14 @@ async fn machines_never_administer_also_when_they_are_elevated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_stands_on_an_elevation_is_cut_with_it() {
-    for backend in BACKENDS {
+    for (backend, by) in [
+        (Backend::Sqlite, "revoking"),
+        (Backend::Postgres, "revoking"),
+        (Backend::Sqlite, "the clock"),
+        (Backend::Postgres, "the clock"),
+        (Backend::Sqlite, "suspending"),
+        (Backend::Postgres, "suspending"),
+    ] {
         let s = Scene::new(backend).await;
         let tails = ElevationRole {
             name: "tails".to_owned(),
@@ -227,7 +235,16 @@ async fn a_stream_that_stands_on_an_elevation_is_cut_with_it() {
         let mut client = RecordServiceClient::new(s.carol.clone());
         let request = TailEntriesRequest { filter: None, last: 0 };
         let mut stream = client.tail_entries(request).await.unwrap().into_inner();
-        revoke(&s.w.admin, &active).await.unwrap();
+        match by {
+            "revoking" => drop(revoke(&s.w.admin, &active).await.unwrap()),
+            "suspending" => {
+                let request =
+                    SuspendIdentityRequest { name: "carol".into(), reason: String::new() };
+                let mut admin = IdentityServiceClient::new(s.w.admin.clone());
+                admin.suspend_identity(request).await.unwrap();
+            }
+            _ => s.w.advance(601),
+        }
         let end = tokio::time::timeout(Duration::from_secs(20), async {
             loop {
                 match stream.message().await {
@@ -237,7 +254,10 @@ async fn a_stream_that_stands_on_an_elevation_is_cut_with_it() {
                 }
             }
         });
-        assert_eq!(end.await.unwrap(), Some(Code::PermissionDenied));
+        // Who is suspended is nobody any more.
+        let suspended = by == "suspending";
+        let cut = if suspended { Code::Unauthenticated } else { Code::PermissionDenied };
+        assert_eq!(end.await.unwrap(), Some(cut), "{by}");
     }
 }
 

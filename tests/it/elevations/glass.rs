@@ -9,7 +9,7 @@ use strongroom::proto::{
 
 use super::*;
 use crate::support::factors::authenticator;
-use crate::support::logins::machine;
+use crate::support::logins::{machine, registration};
 use crate::support::target::until;
 
 pub(super) async fn seen(channel: &Channel, name: &str) -> GetElevationRoleResponse {
@@ -176,5 +176,38 @@ async fn nobody_breaks_the_glass_again_with_an_overdue_review() {
         review(&s.dave, &first, "violation").await.unwrap();
         let active = activate(&s.carol, &in_time).await.unwrap();
         assert_eq!(active.state, "active", "{}", active.why);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overdue_review_is_of_the_person_whichever_account_broke_the_glass() {
+    for backend in BACKENDS {
+        let s = Stage::new(backend).await;
+        let mut accounts = Vec::new();
+        for name in ["grace", "grace-too", "frank"] {
+            let person = if name == "frank" { "" } else { "grace-hopper" }.to_owned();
+            let human = registration(name, "human", "");
+            let human = strongroom::proto::CreateIdentityRequest { person, ..human };
+            let mut identities = IdentityServiceClient::new(s.admin.clone());
+            identities.create_identity(human).await.unwrap();
+            accounts.push(s.f.connect(&issued(&s.admin, name).await).await);
+        }
+        let [grace, other, frank] = <[Channel; 3]>::try_from(accounts).unwrap();
+        let requesters = ["grace", "grace-too", "frank"].map(str::to_owned).to_vec();
+        s.put(ElevationRole { requesters, ..glass() }).await.unwrap();
+        authenticator(&s.f, &grace, "grace").await;
+        let active = activate(&grace, &ask(&grace, emergency()).await.unwrap()).await.unwrap();
+        assert_eq!(active.state, "active", "{}", active.why);
+        revoke(&grace, &active).await.unwrap();
+        withdraw(&other, &ask(&other, emergency()).await.unwrap()).await.unwrap();
+        s.f.clock.advance(Duration::from_hours(24) + Duration::from_mins(1));
+        for account in [&grace, &other] {
+            let overdue = ask(account, emergency()).await.unwrap_err();
+            assert!(overdue.message().contains("overdue"), "{overdue}");
+        }
+        ask(&frank, emergency()).await.unwrap();
+        s.step_up().await;
+        review(&s.dave, &active, "accepted").await.unwrap();
+        ask(&other, emergency()).await.unwrap();
     }
 }

@@ -78,6 +78,8 @@ struct Everything {
     unsound: bool,
     /// It was used after it was over.
     overused: bool,
+    /// It was over, and is somewhere else again.
+    revived: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,6 +107,7 @@ impl Model for Safeguards {
             approved: [false; 2],
             unsound: false,
             overused: false,
+            revived: false,
         }]
     }
 
@@ -143,6 +146,7 @@ impl Model for Safeguards {
             Step::Commit(node) => {
                 let begun = next.nodes[node].take()?;
                 self.commit(&mut next, begun);
+                next.revived |= last.row.state.is_over() && next.row.state != last.row.state;
             }
             Step::Crash(node) => next.nodes[node] = None,
             Step::Suspend => next.eligible[0] = false,
@@ -162,9 +166,17 @@ impl Model for Safeguards {
         vec![
             Property::always("approved as its role demands", |_, now: &Everything| !now.unsound),
             Property::always("not used after its end", |_, now: &Everything| !now.overused),
-            Property::always("what is over stays so", |_, now: &Everything| {
-                !now.row.state.is_over() || now.row.state.after(ElevationEvent::Activate).is_none()
-            }),
+            Property::always("what is over stays so", |_, now: &Everything| !now.revived),
+            Property::always(
+                "the worker ends what is past its end",
+                |model: &Self, now: &Everything| {
+                    let mut next = now.clone();
+                    let looks = Begun { call: Call::Keep, now: now.clock, read: None };
+                    model.commit(&mut next, looks);
+                    !now.is_past_its_end() || next.row.state.is_over()
+                },
+            ),
+            Property::sometimes("it is past its end", |_, now: &Everything| now.is_past_its_end()),
             Property::sometimes("it comes into force", |_, now: &Everything| {
                 now.row.state == ElevationState::Active
             }),
@@ -255,6 +267,13 @@ impl Safeguards {
     }
 }
 
+impl Everything {
+    /// Tells whether it is in force by its row alone.
+    fn is_past_its_end(&self) -> bool {
+        self.row.state == ElevationState::Active && self.row.due <= self.clock
+    }
+}
+
 fn is_complete(votes: [bool; 2]) -> bool {
     let given = votes.iter().map(|vote| u32::from(*vote)).sum();
     current_step([BOTH], &[given]).is_none()
@@ -271,6 +290,7 @@ fn no_state_is_in_force_without_its_approvals_or_used_after_its_end() {
 fn each_safeguard_is_needed() {
     for (without, broken) in [
         (Safeguards { compares: false, ..ALL }, "approved as its role demands"),
+        (Safeguards { compares: false, ..ALL }, "what is over stays so"),
         (Safeguards { checks_again: false, ..ALL }, "approved as its role demands"),
         (Safeguards { fences: false, ..ALL }, "not used after its end"),
     ] {

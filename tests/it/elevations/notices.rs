@@ -2,6 +2,7 @@
 
 mod faults;
 mod forged;
+mod kinds;
 mod mail;
 mod webhook;
 

@@ -194,3 +194,65 @@ async fn a_role_is_in_force_within_its_change_windows_alone() {
     let outside = RequestElevationRequest { start_ms: strict_now(&s) + 60_000, ..request() };
     assert_eq!(code(ask(&s.carol, outside).await), Code::FailedPrecondition);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_of_a_mebibyte_is_refused_wherever_one_is_given_and_changes_nothing() {
+    let s = Stage::new(Backend::Sqlite).await;
+    let reason = || "x".repeat(1 << 20);
+    let mut carol = Client::new(s.carol.clone());
+    let mut dave = Client::new(s.dave.clone());
+    let active = s.active().await;
+    let asked = s.asked().await;
+    let (id, scope_hash) = (asked.id.clone(), asked.scope_hash.clone());
+    let approve = ApproveElevationRequest { id, scope_hash, ttl_s: 0, reason: reason() };
+    assert_eq!(code(dave.approve_elevation(approve).await), Code::InvalidArgument);
+    let deny = DenyElevationRequest { id: asked.id.clone(), reason: reason() };
+    assert_eq!(code(dave.deny_elevation(deny).await), Code::InvalidArgument);
+    let revoke = RevokeElevationRequest { id: active.id.clone(), reason: reason() };
+    assert_eq!(code(carol.revoke_elevation(revoke).await), Code::InvalidArgument);
+    let (id, verdict) = (active.id.clone(), "accepted".to_owned());
+    let review = strongroom::proto::ReviewElevationRequest { id, verdict, note: reason() };
+    assert_eq!(code(dave.review_elevation(review).await), Code::InvalidArgument);
+    for (reason, ticket) in [(reason(), String::new()), (String::new(), reason())] {
+        let id = active.id.clone();
+        let extend =
+            strongroom::proto::ExtendElevationRequest { id, reason, ticket, ..Default::default() };
+        assert_eq!(code(carol.extend_elevation(extend).await), Code::InvalidArgument);
+    }
+    let after = show(&s.carol, &asked.id).await.unwrap();
+    assert_eq!((after.state.as_str(), after.votes.len()), ("awaiting-approval", 0));
+    assert_eq!(show(&s.carol, &active.id).await.unwrap().state, "active");
+    assert_eq!(list(&s.carol).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_for_what_the_role_does_not_cover_is_told_what_it_does() {
+    let s = Stage::new(Backend::Sqlite).await;
+    let below = ElevationRole {
+        name: "below".to_owned(),
+        resources: vec!["database/analytics/*".to_owned()],
+        ..role()
+    };
+    s.put(below).await.unwrap();
+    let on = |resource: &str| RequestElevationRequest {
+        role: "below".to_owned(),
+        resources: vec![resource.to_owned()],
+        ..request()
+    };
+    for (wanted, allowed) in [
+        ("database/analytics", false),
+        ("database/analytics/reader", true),
+        ("database/analytics/*", true),
+        ("database/analytics/a/b", false),
+    ] {
+        match ask(&s.carol, on(wanted)).await {
+            Ok(_) => assert!(allowed, "{wanted}"),
+            Err(refused) => {
+                assert!(!allowed, "{wanted}: {refused}");
+                assert_eq!(refused.code(), Code::PermissionDenied, "{wanted}");
+                let says = format!("the role covers database/analytics/*; {wanted} is not within");
+                assert!(refused.message().contains(&says), "{refused}");
+            }
+        }
+    }
+}

@@ -2,11 +2,13 @@
 
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
-    ResumeIdentityRequest, SuspendIdentityRequest, TransferIdentityRequest, UpdateIdentityRequest,
+    PutDatabaseRoleRequest, ResumeIdentityRequest, SuspendIdentityRequest, TransferIdentityRequest,
+    UpdateIdentityRequest,
 };
 
 use super::*;
 use crate::support::logins::{login, machine, register, registration};
+use crate::support::target::World;
 
 /// Registers a human of a person, and connects as it.
 pub(super) async fn account(s: &Stage, by: &Channel, name: &str, person: &str) -> Channel {
@@ -190,7 +192,7 @@ async fn approvers_may_shorten_and_never_widen_and_so_many_denials_end_it_as_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_approval_holds_while_approver_role_and_resources_are_as_they_were() {
+async fn an_approval_holds_while_approver_and_role_are_as_they_were() {
     for backend in BACKENDS {
         let s = Stage::new(backend).await;
         s.group("team", &[]).await;
@@ -224,6 +226,60 @@ async fn an_approval_holds_while_approver_role_and_resources_are_as_they_were() 
         let approved = approve(&s.erin, &one).await.unwrap();
         s.put(ElevationRole { requesters: vec!["dave".to_owned()], ..role() }).await.unwrap();
         assert_eq!(activate(&s.carol, &approved).await.unwrap().state, "activation-failed");
+    }
+}
+
+/// Asks for what stands on a machine and on a role of a database.
+async fn on_resources(s: &Stage) -> Elevation {
+    let resources = vec!["identities/etl".to_owned(), "database/analytics/reader".to_owned()];
+    ask(&s.carol, RequestElevationRequest { role: "wide".into(), resources, ..request() })
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_changed_since_voids_what_was_asked_for_and_what_was_approved() {
+    for backend in BACKENDS {
+        let w = World::new(backend).await;
+        let another = PutDatabaseRoleRequest { max_ttl_s: 7_200, ..w.role() };
+        let mut database = w.database_client();
+        let s = Stage::of(w.f).await;
+        register(&s.f, "etl", "pipeline", "dave").await;
+        let wide = ElevationRole {
+            name: "wide".to_owned(),
+            resources: vec!["identities/*".to_owned(), "database/**".to_owned()],
+            actions: vec!["identities.show".to_owned(), "database.credentials".to_owned()],
+            ..role()
+        };
+        s.put(wide).await.unwrap();
+        let mut identities = IdentityServiceClient::new(s.admin.clone());
+        for what in ["purpose", "owner", "database role"] {
+            let (open, approved) = (on_resources(&s).await, on_resources(&s).await);
+            let approved = approve(&s.erin, &approved).await.unwrap();
+            let name = "etl".to_owned();
+            match what {
+                "purpose" => {
+                    let purpose = Some("another".to_owned());
+                    let change = UpdateIdentityRequest { name, purpose, ..Default::default() };
+                    identities.update_identity(change).await.map(drop).unwrap();
+                }
+                "owner" => {
+                    let owner = "carol".to_owned();
+                    let change = TransferIdentityRequest { name, owner, ..Default::default() };
+                    identities.transfer_identity(change).await.map(drop).unwrap();
+                }
+                _ => database.put_role(another.clone()).await.map(drop).unwrap(),
+            }
+            let refused = approve(&s.erin, &open).await.unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition, "{what}");
+            assert!(refused.message().contains("changed since"), "{what}: {refused}");
+            let failed = activate(&s.carol, &approved).await.unwrap();
+            assert_eq!(failed.state, "activation-failed", "{what}");
+            assert!(failed.why.contains("changed since"), "{what}: {}", failed.why);
+        }
+        // Asked for anew, it stands on what is there now.
+        let anew = approve(&s.erin, &on_resources(&s).await).await.unwrap();
+        assert_eq!(activate(&s.carol, &anew).await.unwrap().state, "active");
     }
 }
 

@@ -120,8 +120,12 @@ async fn machines_have_no_factors_and_what_is_no_invitation_is_refused() {
     let channel = human(&f, "carol").await;
     let carol = plain(&channel);
     let token = crate::support::tokens::token(&channel, 900).await.bearer;
+    let single = strongroom::proto::TokenOrder { uses: 1, ..Default::default() };
+    let single = crate::support::tokens::create(&channel, single).await.unwrap().bearer;
     let whole = invite(&f, "carol").await;
-    for bad in [token.as_str(), "sri_", &whole[1..], &format!("{whole}0"), &whole.to_uppercase()] {
+    for bad in
+        [token.as_str(), &single, "sri_", &whole[1..], &format!("{whole}0"), &whole.to_uppercase()]
+    {
         let refusal = enrol(&carol, bad).await.unwrap_err();
         assert_eq!(refusal.code(), Code::InvalidArgument, "{bad}");
         assert!(!refusal.message().contains(bad));

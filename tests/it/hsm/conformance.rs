@@ -4,7 +4,8 @@ use std::future::Future;
 use std::process::Command;
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PSS_2048_8192_SHA256,
+    RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
 };
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm, Pkcs11Hsm};
@@ -12,12 +13,16 @@ use strongroom::types::SecretBytes;
 
 use crate::support::softhsm;
 
-const KINDS: [(&str, KeyKind); 4] = [
+const KINDS: [(&str, KeyKind); 6] = [
     ("strongroom/root/1", KeyKind::HmacSha256),
     ("strongroom/ca", KeyKind::EcdsaP256),
     ("strongroom/root-ca", KeyKind::EcdsaP384),
     ("strongroom/checkpoint", KeyKind::Ed25519),
+    ("strongroom/key/1", KeyKind::RsaPss3072),
+    ("strongroom/key/2", KeyKind::RsaPss4096),
 ];
+
+const PSS: [&str; 4] = ["-pkeyopt", "rsa_padding_mode:pss", "-pkeyopt", "rsa_pss_saltlen:digest"];
 
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
@@ -88,6 +93,7 @@ async fn conforms(hsm: &dyn Hsm, pin: SecretBytes) {
 
     let infos = keys_are_made_once_and_found_again(hsm).await;
     one_of_many_racing_creations_wins(hsm).await;
+    what_is_destroyed_is_gone(hsm).await;
     for info in &infos {
         key_does_its_one_job(hsm, info).await;
     }
@@ -111,6 +117,7 @@ async fn everything_is_refused_when_logged_out(hsm: &dyn Hsm) {
     assert_eq!(hsm.sign("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.read_data("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.write_data("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.destroy_key("a").await.unwrap_err(), HsmError::LoggedOut);
     let made = hsm.create_key("a", KeyKind::EcdsaP256).await;
     assert_eq!(made.unwrap_err(), HsmError::LoggedOut);
 }
@@ -138,6 +145,20 @@ async fn one_of_many_racing_creations_wins(hsm: &dyn Hsm) {
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
     assert_eq!(results.iter().filter(|result| **result == refused).count(), 7, "{results:?}");
     assert!(hsm.lookup_key("race").await.unwrap().is_some());
+}
+
+async fn what_is_destroyed_is_gone(hsm: &dyn Hsm) {
+    for kind in [KeyKind::HmacSha256, KeyKind::EcdsaP256] {
+        let first = hsm.create_key("gone", kind).await.unwrap();
+        hsm.destroy_key("gone").await.unwrap();
+        hsm.destroy_key("gone").await.unwrap();
+        assert_eq!(hsm.lookup_key("gone").await, Ok(None));
+        let missing = HsmError::KeyMissing("gone".to_owned());
+        assert_eq!(hsm.sign("gone", b"").await.unwrap_err(), missing);
+        let second = hsm.create_key("gone", kind).await.unwrap();
+        assert_ne!(first.check, second.check);
+        hsm.destroy_key("gone").await.unwrap();
+    }
 }
 
 async fn key_does_its_one_job(hsm: &dyn Hsm, info: &KeyInfo) {
@@ -183,6 +204,15 @@ fn verify(info: &KeyInfo, message: &[u8], signature: &[u8]) {
             UnparsedPublicKey::new(&ECDSA_P384_SHA384_ASN1, end(97)).verify(message, signature)
         }
         KeyKind::Ed25519 => UnparsedPublicKey::new(&ED25519, end(32)).verify(message, signature),
+        // The bit string of the key: behind two headers and the algorithm.
+        KeyKind::RsaPss3072 => {
+            let key = &spki[24..];
+            UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA256, key).verify(message, signature)
+        }
+        KeyKind::RsaPss4096 => {
+            let key = &spki[24..];
+            UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(message, signature)
+        }
         KeyKind::HmacSha256 => panic!("no signature"),
     };
     verified.unwrap();
@@ -204,6 +234,8 @@ fn verify_with_openssl(info: &KeyInfo, message: &[u8], signature: &[u8]) {
     match info.kind {
         KeyKind::EcdsaP256 => command.args(["-digest", "sha256"]),
         KeyKind::EcdsaP384 => command.args(["-digest", "sha384"]),
+        KeyKind::RsaPss3072 => command.args(["-digest", "sha256"]).args(PSS),
+        KeyKind::RsaPss4096 => command.args(["-digest", "sha384"]).args(PSS),
         KeyKind::HmacSha256 | KeyKind::Ed25519 => &mut command,
     };
     let output = command.output().unwrap();
@@ -237,6 +269,7 @@ async fn labels_are_checked(hsm: &dyn Hsm) {
             hsm.lookup_key(label).await.map(drop),
             hsm.read_data(label).await.map(drop),
             hsm.write_data(label, b"").await,
+            hsm.destroy_key(label).await,
         ] {
             assert!(matches!(result, Err(HsmError::Configuration(_))), "{label:?}: {result:?}");
         }

@@ -1,8 +1,9 @@
 //! What an identity holds: what a suspension would end, what it did, and how far that is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
@@ -11,11 +12,14 @@ use strongroom::proto::{
     ListCertificatesRequest, PutCertificateRoleRequest, RetireIdentityRequest, RevokeTokenRequest,
     SignCertificateRequest, SubjectNames, TailEntriesRequest, TokenOrder,
 };
+use strongroom::types::TaskGroup;
 
 use super::*;
+use crate::support::factors::invite;
 use crate::support::logins::login;
+use crate::support::node::{die, mortal};
 use crate::support::postgres::Postgres;
-use crate::support::target::{Proxy, Wire, World, ask, until};
+use crate::support::target::{Proxy, Wire, World, ask, issue, middle, until};
 use crate::support::tokens::{bearing, create, token};
 
 async fn holdings(client: &mut Client, name: &str) -> Result<GetHoldingsResponse, Status> {
@@ -29,8 +33,8 @@ fn counted(held: &GetHoldingsResponse, kind: &str) -> (i64, i64) {
     (found.in_force, found.contained)
 }
 
-/// A certificate for the world's pipeline.
-async fn sign(w: &World) {
+/// Lets the world's pipeline have a certificate; the request for it.
+pub(super) async fn certificate(w: &World) -> SignCertificateRequest {
     let role = PutCertificateRoleRequest {
         name: "etl".into(),
         allowed_dns: vec!["etl.test".into()],
@@ -41,12 +45,12 @@ async fn sign(w: &World) {
         |grant| AddGrantRequest { action: "pki.sign".into(), resource: "pki/etl".into(), ..grant };
     w.grant("nightly-etl", sign).await.unwrap();
     let names = Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() });
-    let request = SignCertificateRequest {
-        role: "etl".into(),
-        names,
-        csr_pem: csr().1,
-        ..Default::default()
-    };
+    SignCertificateRequest { role: "etl".into(), names, csr_pem: csr().1, ..Default::default() }
+}
+
+/// A certificate for the world's pipeline.
+async fn sign(w: &World) {
+    let request = certificate(w).await;
     PkiServiceClient::new(w.etl.clone()).sign_certificate(request).await.unwrap();
 }
 
@@ -55,7 +59,11 @@ async fn what_a_suspension_would_end_is_shown_before_and_how_far_it_is_after() {
     let proxy = Proxy::to(Postgres::shared().port()).await;
     for backend in BACKENDS {
         proxy.set(Wire::Whole);
-        let mut w = World::over(backend, Postgres::shared(), proxy.port).await;
+        let mut f = Fixture::on(backend).await;
+        f.node.take().unwrap().stop().await.unwrap();
+        let (runtime, node) = mortal(&f).await;
+        f.node = Some(node);
+        let mut w = World::of(f, Postgres::shared(), proxy.port).await;
         let mut client = Client::new(w.admin.clone());
         sign(&w).await;
         w.issue().await.unwrap();
@@ -90,7 +98,8 @@ async fn what_a_suspension_would_end_is_shown_before_and_how_far_it_is_after() {
         assert_eq!(listed.certificates[0].state, "revoked");
         // A node that dies in the middle of it leaves the rest to the next one.
         drop((client, pki));
-        w.f.restart().await;
+        die(&mut w.f, runtime);
+        w.f.node = Some(Node::start(w.f.parts.clone(), pin()).await.unwrap());
         let mut client = admin(&w.f).await;
         let again = holdings(&mut client, "nightly-etl").await.unwrap();
         assert_eq!(counted(&again, "lease"), (0, 2));
@@ -138,6 +147,14 @@ async fn holdings_are_for_administrators_and_whoever_answers_for_it() {
     register(&f, "etl", "pipeline", "carol").await;
     register(&f, "bot", "agent", "carol").await;
     assert_eq!(holdings(&mut carol, "carol").await.unwrap().owned, 2);
+    // What a human holds besides: an invitation; who alone administers is told so.
+    let mut admin_client = admin(&f).await;
+    let of = |held: &GetHoldingsResponse| (held.elevations, held.factors, held.invitations);
+    assert_eq!(of(&holdings(&mut carol, "carol").await.unwrap()), (0, 0, 0));
+    invite(&f, "carol").await;
+    let held = holdings(&mut admin_client, "carol").await.unwrap();
+    assert_eq!((of(&held), held.last_administrator), ((0, 0, 1), false));
+    assert!(holdings(&mut admin_client, "admin").await.unwrap().last_administrator);
     let held = holdings(&mut carol, "etl").await.unwrap();
     assert_eq!((counted(&held, "login"), held.owned), ((0, 0), 0));
     assert_eq!(holdings(&mut admin(&f).await, "nobody").await.unwrap_err().code(), Code::NotFound);
@@ -147,37 +164,85 @@ async fn holdings_are_for_administrators_and_whoever_answers_for_it() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_open_stream_is_cut_when_who_reads_it_is_suspended_or_retired() {
-    for (backend, retires) in [(Backend::Sqlite, false), (Backend::Postgres, true)] {
-        let f = Fixture::on(backend).await;
-        let mut client = admin(&f).await;
-        register(&f, "carol", "human", "").await;
-        let mut groups = strongroom::proto::group_service_client::GroupServiceClient::new(
-            f.connect(&f.admin).await,
-        );
-        let add = AddMemberRequest { group: "administrators".into(), identity: "carol".into() };
-        groups.add_member(add).await.unwrap();
-        let channel = f.connect(&login(&f, "carol").await).await;
-        let request = TailEntriesRequest { filter: None, last: 1 };
-        let mut tail = RecordServiceClient::new(channel).tail_entries(request).await.unwrap();
-        tail.get_mut().message().await.unwrap().unwrap();
-        if retires {
-            let retire = RetireIdentityRequest { name: "carol".into(), ..Default::default() };
-            client.retire_identity(retire).await.unwrap();
-        } else {
-            let suspend = SuspendIdentityRequest { name: "carol".into(), ..Default::default() };
-            client.suspend_identity(suspend).await.unwrap();
-        }
-        let cut = tokio::time::timeout(Duration::from_secs(3), async {
-            loop {
-                match tail.get_mut().message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => panic!("the stream ended without a reason"),
-                    Err(status) => return status.code(),
-                }
+/// Follows the record as somebody, until that is cut; when it was.
+async fn follow(channel: Channel) -> tokio::task::JoinHandle<(Code, Instant)> {
+    let request = TailEntriesRequest { filter: None, last: 1 };
+    let mut tail = RecordServiceClient::new(channel).tail_entries(request).await.unwrap();
+    tail.get_mut().message().await.unwrap().unwrap();
+    TaskGroup::default().spawn(async move {
+        loop {
+            match tail.get_mut().message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without a reason"),
+                Err(status) => return (status.code(), Instant::now()),
             }
-        });
-        assert_eq!(cut.await.unwrap(), Code::Unauthenticated, "{backend:?}");
+        }
+    })
+}
+
+/// Suspends or retires.
+async fn contain(client: &mut Client, name: &str, retires: bool) {
+    let (name, reason) = (name.to_owned(), String::new());
+    if retires {
+        client.retire_identity(RetireIdentityRequest { name, reason }).await.unwrap();
+    } else {
+        client.suspend_identity(SuspendIdentityRequest { name, reason }).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_is_cut_within_a_second_everywhere() {
+    for (backend, elsewhere) in
+        [(Backend::Sqlite, false), (Backend::Postgres, false), (Backend::Postgres, true)]
+    {
+        let f = Fixture::on(backend).await;
+        let other = if elsewhere { Some(f.second_node().await) } else { None };
+        let mut client = admin(&f).await;
+        let mut groups = GroupServiceClient::new(f.connect(&f.admin).await);
+        let mut took = Vec::new();
+        for (name, retires) in [("carol", false), ("dave", true), ("erin", false)] {
+            register(&f, name, "human", "").await;
+            let add = AddMemberRequest { group: "administrators".into(), identity: name.into() };
+            groups.add_member(add).await.unwrap();
+            let login = login(&f, name).await;
+            let node = other.as_ref().unwrap_or(f.node());
+            let follows = follow(f.connect_to(node, &login).await).await;
+            contain(&mut client, name, retires).await;
+            let answered = Instant::now();
+            let cut = tokio::time::timeout(Duration::from_secs(10), follows);
+            let (code, at) = cut.await.unwrap().unwrap();
+            assert_eq!(code, Code::Unauthenticated, "{backend:?} {elsewhere}");
+            took.push(at.saturating_duration_since(answered));
+        }
+        assert!(middle(took.clone()) < Duration::from_secs(1), "{backend:?} {elsewhere}: {took:?}");
+        drop((client, groups));
+        if let Some(other) = other {
+            other.stop().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roles_of_a_suspended_identity_are_gone_within_a_second_on_either_node() {
+    let w = World::new(Backend::Postgres).await;
+    let other = w.f.second_node().await;
+    let mut client = Client::new(w.admin.clone());
+    let mut took = Vec::new();
+    for (round, issuer) in [&other, w.f.node(), &other].into_iter().enumerate() {
+        let name = format!("etl-{round}");
+        register(&w.f, &name, "pipeline", "admin").await;
+        w.grant(&name, |grant| grant).await.unwrap();
+        let etl = w.f.connect_to(issuer, &login(&w.f, &name).await).await;
+        for _ in 0..2 {
+            issue(&etl, ask()).await.unwrap();
+        }
+        assert_eq!(w.roles(Postgres::shared()).await.len(), 2);
+        contain(&mut client, &name, round == 1).await;
+        let answered = Instant::now();
+        until("the roles are gone", async || w.roles(Postgres::shared()).await.is_empty()).await;
+        took.push(answered.elapsed());
+    }
+    assert!(middle(took.clone()) < Duration::from_secs(1), "{took:?}");
+    drop(client);
+    other.stop().await.unwrap();
 }

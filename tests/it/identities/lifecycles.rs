@@ -2,28 +2,29 @@
 
 use std::time::Duration;
 
+use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     IssueCredentialsRequest, IssueLoginCertificateRequest, Lifecycle, ListEntriesRequest,
-    ListLifecyclesRequest, PutLifecycleRequest, UpdateIdentityRequest,
+    ListLifecyclesRequest, PutLifecycleRequest, SignCertificateRequest, UpdateIdentityRequest,
 };
 
 use super::*;
 use crate::support::logins::login;
 use crate::support::target::{World, ask, issue, until};
 
-const DAY_S: i64 = 86_400;
+pub(super) const DAY_S: i64 = 86_400;
 
-async fn put(client: &mut Client, lifecycle: Lifecycle) -> Result<Lifecycle, Status> {
+pub(super) async fn put(client: &mut Client, lifecycle: Lifecycle) -> Result<Lifecycle, Status> {
     let request = PutLifecycleRequest { lifecycle: Some(lifecycle) };
     Ok(client.put_lifecycle(request).await?.into_inner().lifecycle.unwrap())
 }
 
-async fn listed(client: &mut Client, kind: &str) -> Lifecycle {
+pub(super) async fn listed(client: &mut Client, kind: &str) -> Lifecycle {
     let all = client.list_lifecycles(ListLifecyclesRequest {}).await.unwrap().into_inner();
     all.lifecycles.into_iter().find(|one| one.kind == kind).unwrap()
 }
 
-fn brief(kind: &str, seconds: i64) -> Lifecycle {
+pub(super) fn brief(kind: &str, seconds: i64) -> Lifecycle {
     Lifecycle {
         kind: kind.to_owned(),
         max_ttl_s: seconds,
@@ -33,7 +34,7 @@ fn brief(kind: &str, seconds: i64) -> Lifecycle {
     }
 }
 
-async fn issue_cert(client: &mut Client, name: &str, ttl_s: i64) -> Result<i64, Status> {
+pub(super) async fn issue_cert(client: &mut Client, name: &str, ttl_s: i64) -> Result<i64, Status> {
     let request = IssueLoginCertificateRequest {
         name: name.to_owned(),
         csr_pem: csr().1,
@@ -109,6 +110,11 @@ async fn nothing_that_is_issued_outlives_what_its_kind_may() {
         put(&mut client, bound).await.unwrap();
         let refusal = issue(&w.etl, IssueCredentialsRequest { ttl_s: 301, ..ask() }).await;
         assert_eq!(refusal.unwrap_err().code(), Code::InvalidArgument);
+        let order = holdings::certificate(&w).await;
+        let longer = SignCertificateRequest { ttl_s: 301, ..order.clone() };
+        assert_eq!(sign(&w, longer).await.unwrap_err().code(), Code::InvalidArgument);
+        let lives = sign(&w, order).await.unwrap();
+        assert!((298..=301).contains(&lives), "what nobody asked a time for is cut: {lives}");
         let issued = w.issue().await.unwrap();
         let lease = w.lease(&issued.lease_id).await;
         assert_eq!(lease.expires_at_ms - lease.created_at_ms, 300_000);
@@ -129,6 +135,13 @@ async fn nothing_that_is_issued_outlives_what_its_kind_may() {
         let renewed = leases.renew_lease(renew(0)).await.unwrap().into_inner().lease.unwrap();
         assert_eq!((renewed.expires_at_ms - renewed.created_at_ms) / 1_000, lives);
     }
+}
+
+/// Has a certificate signed for the world's pipeline; how many seconds it lives.
+async fn sign(w: &World, request: SignCertificateRequest) -> Result<i64, Status> {
+    let mut client = PkiServiceClient::new(w.etl.clone());
+    let signed = client.sign_certificate(request).await?.into_inner().certificate.unwrap();
+    Ok((signed.expires_at_ms - signed.created_at_ms) / 1_000)
 }
 
 async fn reasons(f: &Fixture) -> Vec<String> {

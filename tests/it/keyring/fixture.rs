@@ -105,6 +105,10 @@ impl Hsm for Token {
         self.holder(label).lookup_key(label).await
     }
 
+    async fn destroy_key(&self, label: &str) -> Result<(), HsmError> {
+        self.own.destroy_key(label).await
+    }
+
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.holder(label).hmac(label, data).await
     }

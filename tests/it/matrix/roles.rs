@@ -22,8 +22,8 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::requests::{
     LEAVER, SPARE, Things, certificate_role, elevation, elevation_role, request,
 };
-use super::secrets;
 use super::wire::call;
+use super::{keys, secrets};
 use crate::support::factors::step_up;
 use crate::support::logins::{human, machine, register};
 use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr, location, pin};
@@ -86,6 +86,7 @@ impl Scene {
             world.grant("data-etl", with).await.unwrap();
         }
         secrets::make(&world, "data-etl", &granted).await;
+        keys::make(&world, "data-etl", &granted).await;
         let bare = machine(f, "bare").await;
         let other = human(f, "dave").await;
         register(f, "victim", "pipeline", "carol").await;

@@ -6,10 +6,13 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
     EntryFilter, GetRevocationListRequest, IssueCertificateRequest, ListEntriesRequest,
+    RetireIdentityRequest,
 };
+use strongroom::server::Node;
 use strongroom::store::credentials::CredentialRow;
 use strongroom::store::{Needs, Tx};
 use strongroom::types::{
@@ -21,9 +24,9 @@ use super::crl::{Served, get, revoke};
 use super::{Client, World, enrol, grant, order, suspend};
 use crate::support::hand::Hand;
 use crate::support::logins::fingerprint;
-use crate::support::node::{BACKENDS, Backend, csr};
+use crate::support::node::{BACKENDS, Backend, Fixture, csr};
 use crate::support::softhsm;
-use crate::support::target::until;
+use crate::support::target::{middle, until};
 use crate::x509::OpenSsl;
 
 /// Whether a list names a serial number.
@@ -36,22 +39,16 @@ fn serial_of(hex: &str) -> Vec<u8> {
 }
 
 /// How long the served list takes to name all of these.
-async fn named(w: &World, serials: &[Vec<u8>]) -> Duration {
+async fn named(node: &Node, serials: &[Vec<u8>]) -> Duration {
     let began = Instant::now();
     loop {
-        let list = get(w.f.node(), "").await;
+        let list = get(node, "").await;
         if serials.iter().all(|serial| names(&list, serial)) {
             return began.elapsed();
         }
         assert!(began.elapsed() < Duration::from_mins(1), "in vain");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-/// Of several measurements the middle one: other tests share the machine.
-fn middle(mut all: Vec<Duration>) -> Duration {
-    all.sort_unstable();
-    all[all.len() / 2]
 }
 
 /// Has OpenSSL check the served list, and with it a certificate that is revoked and one that is not.
@@ -85,7 +82,7 @@ async fn what_is_revoked_or_contained_stands_in_the_served_list_within_a_second(
             let signed = w.sign(&csr().1).await.unwrap();
             let certificate = signed.certificate.unwrap();
             revoke(&w.admin, &certificate.id).await.unwrap();
-            took.push(named(&w, &[serial_of(&certificate.serial)]).await);
+            took.push(named(w.f.node(), &[serial_of(&certificate.serial)]).await);
             last = signed.certificate_pem;
         }
         assert!(middle(took.clone()) < Duration::from_secs(1), "{backend:?}: {took:?}");
@@ -99,11 +96,37 @@ async fn what_is_revoked_or_contained_stands_in_the_served_list_within_a_second(
                 grant(&w.f, &name, action, "pki/web", 0).await;
             }
             let held = hold(&client).await;
-            suspend(&w.f, &name).await;
-            took.push(named(&w, &held).await);
+            if n == 1 {
+                retire(&w.f, &name).await;
+            } else {
+                suspend(&w.f, &name).await;
+            }
+            took.push(named(w.f.node(), &held).await);
         }
         assert!(middle(took.clone()) < Duration::from_secs(1), "{backend:?}: {took:?}");
     }
+}
+
+/// Retires somebody.
+async fn retire(f: &Fixture, name: &str) {
+    let request = RetireIdentityRequest { name: name.to_owned(), ..Default::default() };
+    let mut client = IdentityServiceClient::new(f.connect(&f.admin).await);
+    client.retire_identity(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_another_node_names_what_was_revoked_within_a_second_too() {
+    let w = World::on(Backend::Postgres).await;
+    let other = w.f.second_node().await;
+    until("there is a first list", async || get(&other, "").await.status == "200").await;
+    let mut took = Vec::new();
+    for _ in 0..3 {
+        let certificate = w.sign(&csr().1).await.unwrap().certificate.unwrap();
+        revoke(&w.admin, &certificate.id).await.unwrap();
+        took.push(named(&other, &[serial_of(&certificate.serial)]).await);
+    }
+    assert!(middle(took.clone()) < Duration::from_secs(1), "{took:?}");
+    other.stop().await.unwrap();
 }
 
 /// Has six certificates made; their serial numbers.
@@ -189,7 +212,7 @@ async fn publish_many() {
     let before_kib = resident_kib("VmRSS:");
     let certificate = first.certificate.unwrap();
     revoke(&w.etl, &certificate.id).await.unwrap();
-    let took = named(&w, &[serial_of(&certificate.serial)]).await;
+    let took = named(w.f.node(), &[serial_of(&certificate.serial)]).await;
     let list = get(w.f.node(), "").await;
     assert_eq!(count(&w).await, MANY + 1);
     assert!(list.der.len() < 6 << 20, "{} bytes", list.der.len());

@@ -10,9 +10,9 @@ use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateIdentityRequest,
-    CreateTokenRequest, IssueCertificateRequest, IssueLoginCertificateRequest, MintTokenRequest,
-    PutCertificateRoleRequest, RemoveMemberRequest, RenewLeaseRequest, SignCertificateRequest,
-    SubjectNames, TokenOrder, WhoAmIRequest,
+    CreateTokenRequest, IssueCertificateRequest, IssueCredentialsRequest,
+    IssueLoginCertificateRequest, MintTokenRequest, PutCertificateRoleRequest, RemoveMemberRequest,
+    RenewLeaseRequest, SignCertificateRequest, SubjectNames, TokenOrder, WhoAmIRequest,
 };
 use strongroom::server::Node;
 use strongroom::types::TaskGroup;
@@ -73,6 +73,8 @@ pub(super) struct Racer {
     carol: [Channel; 2],
     bearer: String,
     spent: [String; 2],
+    /// One whose use is made, for what can be asked for again.
+    paid: String,
     lease: String,
 }
 
@@ -157,11 +159,19 @@ impl Course {
         for _ in 0..2 {
             spent.push(mint(&self.w.admin, name, single()).await.unwrap());
         }
+        let paid = mint(&self.w.admin, name, single()).await.unwrap();
+        // What a later call with the same key replaces.
+        let first = plain(&nodes[0]);
+        keyed_token(first.clone(), false).await.unwrap();
+        keyed_certificate(first.clone(), false).await.unwrap();
+        keyed_credentials(first, false).await.unwrap();
+        keyed_credentials(bearing(&nodes[0], &paid), false).await.unwrap();
         Racer {
             name: name.to_owned(),
             bearer: token(&nodes[0], 0).await.bearer,
             lease: issue(&nodes[0], ask()).await.unwrap().lease_id,
             spent: spent.try_into().unwrap(),
+            paid,
             admin: self.both(&self.w.f.admin).await,
             carol: self.carol.clone(),
             nodes,
@@ -199,10 +209,15 @@ impl Racer {
             (By::Itself, Box::pin(child(bearing(&self.nodes[1], &self.bearer)))),
             (By::Granted, Box::pin(credentials(there.clone()))),
             (By::Granted, Box::pin(issued(here.clone()))),
-            (By::Granted, Box::pin(signed(there))),
-            (By::Granted, Box::pin(renewed(here, self.lease.clone()))),
+            (By::Granted, Box::pin(signed(there.clone()))),
+            (By::Granted, Box::pin(renewed(here.clone(), self.lease.clone()))),
+            (By::Itself, Box::pin(keyed_token(here.clone(), true))),
+            (By::Granted, Box::pin(keyed_certificate(there.clone(), true))),
+            (By::Granted, Box::pin(keyed_credentials(here, true))),
         ];
         for node in 0..2 {
+            let resumed = bearing(&self.nodes[node], &self.paid);
+            calls.push((By::Granted, Box::pin(keyed_credentials(resumed, true))));
             calls.push((By::Granted, Box::pin(credentials(paid(0, node)))));
             calls.push((By::Granted, Box::pin(signed(paid(1, node)))));
             for (by, who) in [(By::Owner, &self.carol), (By::Administrator, &self.admin)] {
@@ -277,6 +292,33 @@ async fn logged_in(who: Channel, name: String) -> Result<Made, Status> {
 
 async fn credentials(bearer: Bearing) -> Result<Made, Status> {
     let made = DatabaseServiceClient::new(bearer).issue_credentials(ask()).await?.into_inner();
+    Ok(Made::Lease { id: made.lease_id })
+}
+
+const KEY: &str = "a-key-of-the-races";
+
+async fn keyed_token(bearer: Bearing, replace: bool) -> Result<Made, Status> {
+    let (idempotency_key, order) = (KEY.to_owned(), Some(TokenOrder::default()));
+    let request = CreateTokenRequest { idempotency_key, order, replace };
+    let made = TokenServiceClient::new(bearer).create_token(request).await?.into_inner();
+    Ok(Made::Token { id: made.token.unwrap().accessor, bearer: made.bearer })
+}
+
+async fn keyed_certificate(bearer: Bearing, replace: bool) -> Result<Made, Status> {
+    let request = IssueCertificateRequest {
+        idempotency_key: KEY.to_owned(),
+        role: "racer".into(),
+        names: Some(names()),
+        replace,
+        ..Default::default()
+    };
+    let made = PkiServiceClient::new(bearer).issue_certificate(request).await?.into_inner();
+    Ok(Made::Certificate { id: made.certificate.unwrap().id })
+}
+
+async fn keyed_credentials(bearer: Bearing, replace: bool) -> Result<Made, Status> {
+    let request = IssueCredentialsRequest { idempotency_key: KEY.to_owned(), replace, ..ask() };
+    let made = DatabaseServiceClient::new(bearer).issue_credentials(request).await?.into_inner();
     Ok(Made::Lease { id: made.lease_id })
 }
 

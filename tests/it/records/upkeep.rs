@@ -193,6 +193,10 @@ impl Hsm for Slow {
         self.token.lookup_key(label).await
     }
 
+    async fn destroy_key(&self, label: &str) -> Result<(), HsmError> {
+        self.token.destroy_key(label).await
+    }
+
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.token.hmac(label, data).await
     }

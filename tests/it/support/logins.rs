@@ -1,20 +1,25 @@
 //! Humans and machines of a test, registered through the socket, each with a certificate.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use strongroom::Result;
 use strongroom::crypto::sha256;
+use strongroom::engines::identities::CreateIdentity;
 use strongroom::engines::pki::{Authorities, Request, SpiffeId, Template, issue};
+use strongroom::policy::SubjectFacts;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{CreateIdentityRequest, Identity};
 use strongroom::store::credentials::CredentialRow;
 use strongroom::store::identities::{IdentityRow, identity_named};
 use strongroom::store::{Needs, Tx, Versioned};
 use strongroom::types::{
-    Caller, CredentialId, CredentialKind, CredentialState, IdentityName, IdentityState,
-    RequestContext, ResourceName,
+    Caller, CredentialId, CredentialKind, CredentialState, IdentityName, IdentityState, Kind,
+    RequestContext, ResourceName, Tier,
 };
 use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
 use tonic::transport::Channel;
@@ -56,14 +61,41 @@ pub(crate) async fn machine(f: &Fixture, name: &str) -> Channel {
 
 /// Signs a login certificate as the administrator.
 pub(crate) async fn login(f: &Fixture, name: &str) -> Login {
-    let vault = &f.node().vault;
-    let fingerprint = fingerprint(&f.admin.certificate_pem);
-    let admin = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(admin), None).unwrap();
+    login_for(f, name, None).await
+}
+
+/// Does the same for a span of one's own choice.
+pub(crate) async fn login_for(f: &Fixture, name: &str, ttl: Option<Duration>) -> Login {
+    let (vault, ctx) = (&f.node().vault, first(f).await);
     let (key_pem, request) = csr();
-    let sign = Sign { name: name.parse().unwrap(), request };
+    let sign = Sign { name: name.parse().unwrap(), request, ttl };
     let certificate_pem = vault.run(&ctx, sign).await.unwrap();
     Login { key_pem, certificate_pem }
+}
+
+/// The context of who logged in first: the administrator, or the bootstrap certificate.
+async fn first(f: &Fixture) -> RequestContext {
+    let vault = &f.node().vault;
+    let fingerprint = fingerprint(&f.admin.certificate_pem);
+    let first = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
+    vault.context(Caller::Identity(first), None).unwrap()
+}
+
+/// Registers the first administrator, as the bootstrap certificate, where no connection is made.
+pub(crate) async fn register_admin(f: &Fixture) {
+    let create = CreateIdentity {
+        name: "admin".parse().unwrap(),
+        kind: Kind::Human,
+        owner: None,
+        person: None,
+        purpose: "a test".to_owned(),
+        needs: String::new(),
+        labels: BTreeMap::new(),
+        tier: Tier::Low,
+        ttl: None,
+        retry: None,
+    };
+    f.node().vault.run(&first(f).await, create).await.unwrap();
 }
 
 /// SHA-256 of a certificate's DER, by which it is found.
@@ -76,6 +108,15 @@ pub(crate) fn fingerprint(pem: &str) -> [u8; 32] {
 struct Sign {
     name: IdentityName,
     request: String,
+    ttl: Option<Duration>,
+}
+
+impl Sign {
+    async fn find(&self, view: &View) -> Result<IdentityRow> {
+        let name = self.name.clone();
+        let read = view.read(move |tx| async move { Ok(identity_named(tx, &name).await?) }.boxed());
+        Ok(read.await?.unwrap().row)
+    }
 }
 
 #[async_trait]
@@ -84,22 +125,28 @@ impl Verb for Sign {
     type Prepared = (CredentialRow, String);
     type Output = String;
 
-    async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
-        Ok(vec![Resource::named(ResourceName::join("identities", &[self.name.as_str()])?)])
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let found = self.find(view).await?;
+        let name = ResourceName::join("identities", &[self.name.as_str()])?;
+        let facts = SubjectFacts {
+            id: Some(found.id),
+            kind: found.kind,
+            administrator: false,
+            registered_by: found.created_by.parse().ok(),
+            has_certificate: false,
+            owner_active: true,
+            owner_expires_at: None,
+        };
+        Ok(vec![Resource { identity: Some(facts), ..Resource::named(name) }])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
-        let name = self.name.clone();
-        let found = view
-            .read(move |tx| async move { Ok(identity_named(tx, &name).await?) }.boxed())
-            .await?
-            .unwrap()
-            .row;
+        let found = self.find(view).await?;
         let trust_domain = TRUST_DOMAIN.parse()?;
         let hsm = view.hsm().as_ref();
         let authorities = Authorities::load(view.keyring(), hsm, &trust_domain, None).await?;
         let id = SpiffeId { trust_domain, kind: found.kind, name: found.name.clone() };
-        let template = Template::login(&Request::parse(self.request.as_bytes())?, &id, None)?;
+        let template = Template::login(&Request::parse(self.request.as_bytes())?, &id, self.ttl)?;
         let serial = view.serial().await?;
         let signed = issue(hsm, &authorities.login, &template, &serial, view.now()).await?;
         let row = CredentialRow {

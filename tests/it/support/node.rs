@@ -14,16 +14,19 @@ use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found}
 use strongroom::store::Location;
 use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::log::Log;
-use super::logins::registration;
+use super::logins::{login_for, register_admin, registration};
 use super::postgres::Postgres;
 
 /// The double's PIN.
 pub(crate) const PIN: &[u8] = b"a pin of the double";
 /// The fixture's trust domain.
 pub(crate) const TRUST_DOMAIN: &str = "vault.test";
+/// The origin of the fixture's log.
+pub(crate) const ORIGIN: &str = "vault.test/log";
 
 /// A clock that tests turn by hand; it also runs. How far it was turned on, and how far back: the
 /// time that never goes back knows of the first alone.
@@ -109,6 +112,25 @@ impl Fixture {
         Self::founded(dir, location, true).await
     }
 
+    /// An earnest vault on PostgreSQL and a real token, whose clock is so far behind: what is made
+    /// now is as old once it is right again.
+    pub(crate) async fn aged(
+        dir: TempDir,
+        hsm: Arc<dyn Hsm>,
+        pin: SecretBytes,
+        by: Duration,
+    ) -> Self {
+        let location = location(Backend::Postgres, dir.path()).await;
+        let clock = Arc::new(TestClock(Mutex::default()));
+        clock.set_back(by);
+        let first = First::Bootstrap;
+        let mut f = Self::on_token(dir, location, (hsm, pin), clock, (false, first)).await;
+        // The bootstrap certificate is over by the time that TLS knows: it connects nowhere.
+        register_admin(&f).await;
+        f.admin = login_for(&f, "admin", Some(Duration::from_hours(20 * 24))).await;
+        f
+    }
+
     /// A vault that is not marked as development, with an administrator that its bootstrap
     /// certificate registered.
     pub(crate) async fn earnest(backend: Backend) -> Self {
@@ -129,13 +151,26 @@ impl Fixture {
     }
 
     async fn founded(dir: TempDir, location: Location, dev: bool) -> Self {
-        Log::begin();
-        let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
+        let double = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
+        let hsm = Arc::clone(&double) as Arc<dyn Hsm>;
         let clock = Arc::new(TestClock(Mutex::default()));
+        let first = if dev { First::Administrator } else { First::Bootstrap };
+        let f = Self::on_token(dir, location, (hsm, pin()), clock, (dev, first)).await;
+        Self { hsm: double, ..f }
+    }
+
+    async fn on_token(
+        dir: TempDir,
+        location: Location,
+        (hsm, pin): (Arc<dyn Hsm>, SecretBytes),
+        clock: Arc<TestClock>,
+        (dev, first): (bool, fn(Request) -> First),
+    ) -> Self {
+        Log::begin();
         let parts = Ingredients {
             node: "a".to_owned(),
             location,
-            hsm: Arc::clone(&hsm) as Arc<dyn Hsm>,
+            hsm,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             entropy: Arc::new(SystemEntropy),
             grpc_listen: ([127, 0, 0, 1], 0).into(),
@@ -150,17 +185,15 @@ impl Fixture {
         let (key_pem, request) = csr();
         let founding = Founding {
             trust_domain: TRUST_DOMAIN.parse().unwrap(),
-            origin: "vault.test/log".to_owned(),
+            origin: ORIGIN.to_owned(),
             dev,
-            first: match Request::parse(request.as_bytes()).unwrap() {
-                request if dev => First::Administrator(request),
-                request => First::Bootstrap(request),
-            },
+            first: first(Request::parse(request.as_bytes()).unwrap()),
         };
-        let founded = found(&parts, &founding, pin()).await.unwrap();
+        let founded = found(&parts, &founding, pin.clone()).await.unwrap();
         let admin = Login { key_pem, certificate_pem: founded.certificate_pem };
-        let node = Node::start(parts.clone(), pin()).await.unwrap();
+        let node = Node::start(parts.clone(), pin).await.unwrap();
         let root_pem = founded.root_pem;
+        let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
         Self { node: Some(node), parts, clock, hsm, admin, root_pem, _dir: dir }
     }
 
@@ -205,6 +238,23 @@ impl Fixture {
         let uri = format!("https://127.0.0.1:{}", self.node().grpc_addr.port());
         Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap().connect().await.unwrap()
     }
+}
+
+/// Starts a node that can die: it has a runtime of its own, which ends with it.
+pub(crate) async fn mortal(f: &Fixture) -> (Runtime, Node) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let parts = f.parts.clone();
+    let started = runtime.spawn(async move { Node::start(parts, pin()).await.unwrap() });
+    let node = started.await.unwrap();
+    (runtime, node)
+}
+
+/// Lets the node of a fixture die.
+pub(crate) fn die(f: &mut Fixture, runtime: Runtime) {
+    let node = f.node.take().unwrap();
+    runtime.shutdown_background();
+    // Nothing of it is told to end.
+    std::mem::forget(node);
 }
 
 /// The double's PIN.

@@ -14,8 +14,9 @@ use strongroom::store::Location;
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::node::{Backend, Login, location};
+use super::node::{Backend, Fixture, Login, ORIGIN, TRUST_DOMAIN, location};
 use super::postgres::PASSWORD;
+use super::softhsm::Token;
 
 /// Longest that a start or an end may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -189,6 +190,35 @@ impl Installation {
         let store = format!("[store]\nurl = \"{url}\"\npassword_file = \"{word}\"\n[vault]");
         real.replace("[vault]", &store);
         real
+    }
+
+    /// Of a vault that this process founded on its own token, and serves no more.
+    pub(crate) fn of(f: &Fixture, token: &Token) -> Self {
+        let Location::Postgres { url, .. } = &f.parts.location else { panic!("not PostgreSQL") };
+        let (dir, url) =
+            (tempfile::tempdir().unwrap(), url.replacen(&format!(":{PASSWORD}@"), "@", 1));
+        let path = dir.path();
+        let toml = format!(
+            "[server]\ngrpc_listen = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n\
+             data_dir = \"{dir}/data\"\ndrain_timeout_s = 5\n\
+             [store]\nurl = \"{url}\"\npassword_file = \"{dir}/word\"\n\
+             [vault]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"main\"\n\
+             [record]\norigin = \"{ORIGIN}\"\n\
+             [hsm]\nmodule = \"{module}\"\ntoken_label = \"{label}\"\npin_file = \"{dir}/pin\"\n\
+             environment = {{ SOFTHSM2_CONF = \"{conf}\" }}\n",
+            dir = path.display(),
+            module = token.module.display(),
+            label = token.label,
+            conf = std::env::var(softhsm::CONFIGURATION_VARIABLE).unwrap(),
+        );
+        let config = path.join("strongroom.toml");
+        fs::write(&config, toml).unwrap();
+        fs::create_dir(path.join("out")).unwrap();
+        fs::write(path.join("out/ca.pem"), &f.root_pem).unwrap();
+        let this = Self { dir, config };
+        this.write_secret("word", PASSWORD);
+        this.set_pin(&text(token.pin.expose()));
+        this
     }
 
     /// With more in `[server]`.

@@ -240,6 +240,12 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is: impl FnM
     }
 }
 
+/// Of several measurements the middle one: other tests share the machine.
+pub(crate) fn middle(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all[all.len() / 2]
+}
+
 fn tag() -> String {
     let mut bytes = [0; 6];
     SystemEntropy.fill(&mut bytes).unwrap();

@@ -1,21 +1,24 @@
 //! Counted tokens that are shown elsewhere, or again: from another address, on another node, with
 //! another key, to a store that somebody wrote to.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 use strongroom::engines::pki::CrlSlot;
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::proto::{AddGrantRequest, IssueCredentialsRequest};
 use strongroom::server::Node;
-use strongroom::types::{Bearer, Caller};
+use strongroom::types::{Bearer, Caller, TaskGroup};
 use strongroom::vault::{Decision, Presented, Resource, StreamOperation, Verb, View};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::certificates;
 use super::spending::{entries, findings, is_spent, issue};
 use super::*;
 use crate::support::hand::Hand;
+use crate::support::node::Login;
 use crate::support::postgres::Postgres;
 use crate::support::target::{Proxy, Wire, World, ask, until};
 
@@ -29,11 +32,15 @@ fn single() -> TokenOrder {
     TokenOrder { uses: 1, ..with(0) }
 }
 
-/// Connects without a certificate, from another address of this machine.
-async fn from_elsewhere(f: &Fixture, node: &Node) -> Channel {
+/// Connects from another address of this machine, with a certificate or without.
+async fn from_elsewhere(f: &Fixture, node: &Node, login: Option<&Login>) -> Channel {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&f.root_pem))
         .domain_name("localhost");
+    let tls = match login {
+        Some(login) => tls.identity(Identity::from_pem(&login.certificate_pem, &login.key_pem)),
+        None => tls,
+    };
     let uri = format!("https://127.0.0.1:{}", node.grpc_addr.port());
     let endpoint = Endpoint::from_shared(uri).unwrap().tls_config(tls).unwrap();
     let elsewhere = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
@@ -51,7 +58,7 @@ async fn a_use_is_not_resumed_from_elsewhere_on_a_node_that_knows_the_token_unsp
     let other = world.f.second_node().await;
     let token = mint(&world.admin, "nightly-etl", single()).await.unwrap();
     let owner = bearing(&world.f.connect_as_nobody().await, &token);
-    let thief = bearing(&from_elsewhere(&world.f, &other).await, &token);
+    let thief = bearing(&from_elsewhere(&world.f, &other, None).await, &token);
     assert_eq!(knock(&thief).await, Code::Ok);
     let issued = issue(&owner, keyed(true)).await.unwrap();
     for replace in [true, false, true] {
@@ -61,9 +68,85 @@ async fn a_use_is_not_resumed_from_elsewhere_on_a_node_that_knows_the_token_unsp
     assert_eq!(active(&world).await, [issued.lease_id]);
     // Nor is it good there for long for what takes no use.
     until("the other node knows", async || knock(&thief).await == Code::Unauthenticated).await;
-    assert!(findings(&world.f).await.iter().any(|entry| entry.source == "127.0.0.2"));
+    // The finding names both: where it was shown, and where its use was made.
+    let found = findings(&world.f).await;
+    let shown = found.iter().find(|entry| entry.source == "127.0.0.2").unwrap();
+    assert!(shown.detail.contains("spent from 127.0.0.1"), "{}", shown.detail);
     drop(thief);
     other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_is_resumed_from_another_address_with_the_certificate_that_it_was_made_with() {
+    for backend in BACKENDS {
+        let world = World::new(backend).await;
+        let [own, other] = [login(&world.f, "nightly-etl").await, login(&world.f, "admin").await];
+        let token = mint(&world.admin, "nightly-etl", single()).await.unwrap();
+        let here = bearing(&world.f.connect(&own).await, &token);
+        let issued = issue(&here, keyed(true)).await.unwrap();
+        let from = async |login| {
+            let channel = from_elsewhere(&world.f, world.f.node(), login).await;
+            issue(&bearing(&channel, &token), keyed(false)).await
+        };
+        for stranger in [None, Some(&other)] {
+            assert!(is_spent(&from(stranger).await.unwrap_err()));
+        }
+        let resumed = from(Some(&own)).await.unwrap();
+        assert!(resumed.replayed);
+        assert_eq!(resumed.lease_id, issued.lease_id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_resume_one_use_with_one_key_one_has_what_it_pays_for() {
+    for backend in BACKENDS {
+        let world = World::new(backend).await;
+        let second = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(world.f.second_node().await),
+        };
+        let token = mint(&world.admin, "nightly-etl", single()).await.unwrap();
+        let mut nodes = vec![world.f.connect(&world.f.admin).await];
+        if let Some(node) = &second {
+            nodes.push(world.f.connect_to(node, &world.f.admin).await);
+        }
+        let lost = issue(&bearing(&nodes[0], &token), keyed(true)).await.unwrap();
+        let tasks = TaskGroup::default();
+        let resume = |n: usize| {
+            let bearer = bearing(&nodes[n % nodes.len()], &token);
+            tasks.spawn(async move { issue(&bearer, keyed(true)).await })
+        };
+        // Until the first of them has it: what it got, the others may replace in their turn.
+        let got = Mutex::new(Vec::new());
+        until("one has it", async || {
+            let race: Vec<_> = (0..16).map(resume).collect();
+            for call in race {
+                match call.await.unwrap() {
+                    Ok(issued) => got.lock().push(issued.lease_id),
+                    Err(refusal) => {
+                        // It waits, or another is about to have it.
+                        let later = [Code::Unavailable, Code::Aborted, Code::FailedPrecondition];
+                        assert!(later.contains(&refusal.code()), "{refusal}");
+                    }
+                }
+            }
+            assert!(active(&world).await.len() <= 1, "one lease a use");
+            !got.lock().is_empty()
+        })
+        .await;
+        assert!(!got.lock().contains(&lost.lease_id), "that was lost");
+        until("it is settled", async || {
+            let all = world.leases().await.into_iter();
+            all.filter(|lease| lease.state != "revoked").count() <= 1
+        })
+        .await;
+        let got: HashSet<_> = got.lock().iter().cloned().collect();
+        assert!(active(&world).await.iter().all(|lease| got.contains(lease)));
+        drop(nodes);
+        if let Some(node) = second {
+            node.stop().await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

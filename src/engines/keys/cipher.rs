@@ -1,0 +1,159 @@
+//! Encrypts, decrypts, and encrypts anew.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::batch::{Fault, Job, Work, check_aad, check_item};
+use crate::crypto::{Cipher, CryptoError, Header, MessageKey};
+use crate::error::{Error, Result};
+use crate::types::{KeyAlgorithm, KeyUsage, SecretBytes};
+
+/// An item to encrypt.
+#[derive(Debug)]
+pub struct SealItem {
+    /// What is encrypted.
+    pub plaintext: SecretBytes,
+    /// What it is bound to.
+    pub associated_data: Vec<u8>,
+}
+
+/// An item to decrypt.
+#[derive(Debug)]
+pub struct OpenItem {
+    /// What was encrypted.
+    pub ciphertext: Vec<u8>,
+    /// What it was bound to.
+    pub associated_data: Vec<u8>,
+}
+
+/// An item that was decrypted.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// The plaintext.
+    pub plaintext: SecretBytes,
+    /// The version that it was encrypted with.
+    pub version: i64,
+}
+
+/// Encrypts with the newest version.
+#[derive(Debug)]
+pub struct Encrypting;
+
+/// Decrypts.
+#[derive(Debug)]
+pub struct Decrypting;
+
+/// Decrypts, and encrypts with the newest version.
+#[derive(Debug)]
+pub struct Rewrapping;
+
+/// How an algorithm encrypts.
+pub(super) fn cipher(algorithm: KeyAlgorithm) -> Result<Cipher> {
+    match algorithm {
+        KeyAlgorithm::Aes256Gcm => Ok(Cipher::Aes256Gcm),
+        KeyAlgorithm::ChaCha20Poly1305 => Ok(Cipher::ChaCha20Poly1305),
+        KeyAlgorithm::Xaes256Gcm => Ok(Cipher::Xaes256Gcm),
+        KeyAlgorithm::HmacSha256
+        | KeyAlgorithm::HmacSha512
+        | KeyAlgorithm::Ed25519
+        | KeyAlgorithm::EcdsaP256
+        | KeyAlgorithm::EcdsaP384
+        | KeyAlgorithm::RsaPss3072
+        | KeyAlgorithm::RsaPss4096 => Err(Error::internal("a key that does not encrypt")),
+    }
+}
+
+impl Work<'_> {
+    /// The header of what the newest version encrypts, and that version, ready.
+    pub(super) async fn sealer(&self) -> Result<(Header, Arc<MessageKey>)> {
+        let cipher = cipher(self.hot.row.row.algorithm)?;
+        let version = u32::try_from(self.newest.version).map_err(Error::internal)?;
+        let header = Header { cipher, key: self.hot.row.row.id.0, version };
+        Ok((header, self.message_key(cipher, &self.newest).await?))
+    }
+
+    pub(super) async fn seal(&self, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>> {
+        let (header, key) = self.sealer().await?;
+        Ok(key.seal(self.view.vault_id(), &header, aad, plaintext, &self.entropy)?)
+    }
+
+    async fn open(&self, item: &OpenItem) -> Result<Result<Opened, Fault>> {
+        if let Err(fault) = check_aad(&item.associated_data) {
+            return Ok(Err(fault));
+        }
+        let Ok(header) = Header::parse(&item.ciphertext) else {
+            return Ok(Err(Fault::invalid("this is no ciphertext of a named key")));
+        };
+        let (row, number) = (&self.hot.row.row, i64::from(header.version));
+        if header.key != row.id.0 || header.cipher != cipher(row.algorithm)? {
+            return Ok(Err(Fault::other_key()));
+        }
+        if (1..row.min_version).contains(&number) {
+            return Ok(Err(Fault::retired(number)));
+        }
+        // A version that never was is as good as a changed bit.
+        let Ok(version) = self.version(number.max(1)).await? else {
+            return Ok(Err(Fault::does_not_open()));
+        };
+        let key = self.message_key(header.cipher, &version).await?;
+        let (vault, aad) = (self.view.vault_id(), item.associated_data.as_slice());
+        match key.open(vault, &header, aad, &item.ciphertext) {
+            Ok(plaintext) => Ok(Ok(Opened { plaintext, version: number })),
+            Err(CryptoError::Open) => Ok(Err(Fault::does_not_open())),
+            Err(other) => Err(other.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl Job for Encrypting {
+    const ACTION: &'static str = "keys.encrypt";
+    const USAGE: KeyUsage = KeyUsage::Encrypts;
+    const PURPOSES: [&'static str; 2] = ["encrypt/sealed", "encrypt/hsm"];
+    const MAKES: bool = true;
+    type Item = SealItem;
+    type Done = Arc<Vec<u8>>;
+
+    async fn one(work: &Work<'_>, item: &SealItem) -> Result<Result<Self::Done, Fault>> {
+        let plaintext = item.plaintext.expose();
+        let checked = check_item("a plaintext", plaintext);
+        if let Err(fault) = checked.and_then(|()| check_aad(&item.associated_data)) {
+            return Ok(Err(fault));
+        }
+        Ok(Ok(Arc::new(work.seal(plaintext, &item.associated_data).await?)))
+    }
+}
+
+#[async_trait]
+impl Job for Decrypting {
+    const ACTION: &'static str = "keys.decrypt";
+    const USAGE: KeyUsage = KeyUsage::Encrypts;
+    const PURPOSES: [&'static str; 2] = ["decrypt/sealed", "decrypt/hsm"];
+    const MAKES: bool = false;
+    type Item = OpenItem;
+    type Done = Opened;
+
+    async fn one(work: &Work<'_>, item: &OpenItem) -> Result<Result<Opened, Fault>> {
+        work.open(item).await
+    }
+}
+
+#[async_trait]
+impl Job for Rewrapping {
+    const ACTION: &'static str = "keys.rewrap";
+    const USAGE: KeyUsage = KeyUsage::Encrypts;
+    const PURPOSES: [&'static str; 2] = ["rewrap/sealed", "rewrap/hsm"];
+    const MAKES: bool = true;
+    type Item = OpenItem;
+    type Done = Arc<Vec<u8>>;
+
+    async fn one(work: &Work<'_>, item: &OpenItem) -> Result<Result<Self::Done, Fault>> {
+        let opened = match work.open(item).await? {
+            Ok(opened) => opened,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let sealed = work.seal(opened.plaintext.expose(), &item.associated_data).await?;
+        Ok(Ok(Arc::new(sealed)))
+    }
+}

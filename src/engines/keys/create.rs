@@ -1,0 +1,321 @@
+//! Makes keys.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+
+use super::find::of;
+use super::make::{MadeInHsm, NewVersion, blank, is_made, make_in_hsm, rotates_at};
+use super::show::{KeyDetail, shown_by_id};
+use crate::audit::Field;
+use crate::engines::identities::{check_labels, write_labels};
+use crate::engines::secrets::nameable;
+use crate::error::{Error, Result};
+use crate::store::identities::identity_named;
+use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
+use crate::store::{Needs, StoreError, Tx};
+use crate::types::{
+    Id, IdentityId, IdentityName, KeyAlgorithm, KeyName, NamedKeyState, ObjectId, Placement,
+    RequestContext,
+};
+use crate::vault::{
+    Claimed, Decision, EffectOperation, Note, Operation, Resource, RetryKey, Verb, View, WRITES,
+};
+
+/// Versions in the HSM that one identity's keys may have.
+const IN_HSM: i64 = 100;
+/// How often a key rotates by itself at the most, and at the least.
+const ROTATE_S: std::ops::RangeInclusive<u64> = 3_600..=10 * 365 * 86_400;
+
+/// A key that is to be made.
+#[derive(Debug, Clone)]
+pub struct KeySpec {
+    /// Its name.
+    pub name: KeyName,
+    /// What it does, and how.
+    pub algorithm: KeyAlgorithm,
+    /// Where it is kept.
+    pub placement: Placement,
+    /// Whose it is; the caller's where it is left out.
+    pub owner: Option<IdentityName>,
+    /// How often it rotates by itself.
+    pub rotate_every: Option<Duration>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Makes a retry find what the first try made.
+    pub retry: Option<RetryKey>,
+}
+
+impl KeySpec {
+    /// Where an algorithm's keys are kept, when nothing else was asked for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a place where they cannot be.
+    pub fn placement(algorithm: KeyAlgorithm, asked: Option<Placement>) -> Result<Placement> {
+        let may = algorithm.placements();
+        let usual = may.first().copied().ok_or_else(|| Error::internal("a key without a place"))?;
+        match asked {
+            None => Ok(usual),
+            Some(asked) if may.contains(&asked) => Ok(asked),
+            Some(asked) => {
+                Err(Error::invalid(format!("a key of {algorithm} cannot be kept as `{asked}`")))
+            }
+        }
+    }
+
+    async fn resource(&self, view: &View) -> Result<Resource> {
+        let (name, owner) = (self.name.clone(), self.owner.clone());
+        let read = view.read(move |tx| {
+            async move {
+                let found = named_keys::key_named(tx, &name).await?;
+                let mut resource = of(&name, found.as_ref())?;
+                if let Some(owner) = &owner {
+                    let owner = identity_named(tx, owner).await?;
+                    resource.rows.extend(owner.map(|owner| owner.fence()));
+                }
+                Ok(resource)
+            }
+            .boxed()
+        });
+        read.await
+    }
+
+    /// Its row.
+    async fn row(&self, view: &View) -> Result<NamedKeyRow> {
+        let owner = match &self.owner {
+            Some(name) => nameable(view, name).await?.row.id,
+            None => view.identity()?,
+        };
+        check_labels(&self.labels)?;
+        let rotate_every_s = self.rotate_every.map(every_s).transpose()?;
+        let (now, by) = (view.now(), view.actor());
+        Ok(NamedKeyRow {
+            id: ObjectId(Id::random(view.entropy())?),
+            name: self.name.clone(),
+            owner,
+            algorithm: self.algorithm,
+            placement: self.placement,
+            state: NamedKeyState::Active,
+            newest: 1,
+            min_version: 1,
+            rotate_every_s,
+            rotate_at: rotates_at(now, rotate_every_s)?,
+            labels: write_labels(&self.labels)?,
+            created_at: now,
+            created_by: by.clone(),
+            changed_at: now,
+            changed_by: by.clone(),
+            owned_since: now,
+            owned_by: by,
+        })
+    }
+
+    fn note(&self, note: &mut Note) {
+        let detail = format!("{}, {}, version 1", self.algorithm, self.placement);
+        note.private.push((Field::Detail, detail));
+    }
+}
+
+/// Reads how often a key rotates by itself.
+pub(super) fn every_s(every: Duration) -> Result<i64> {
+    if !ROTATE_S.contains(&every.as_secs()) {
+        return Err(Error::invalid(
+            "a key rotates every hour at the most, every ten years at least",
+        ));
+    }
+    i64::try_from(every.as_secs()).map_err(Error::internal)
+}
+
+/// Refuses where an identity's keys have as many versions in the HSM as they may.
+pub(super) async fn require_room(view: &View, owner: IdentityId) -> Result<()> {
+    let read = view.read(move |tx| {
+        async move { Ok(named_keys::count_in_hsm(tx, owner, IN_HSM).await?) }.boxed()
+    });
+    if read.await? >= IN_HSM {
+        let text = format!("the owner's keys have {IN_HSM} versions in the HSM, as many as may be");
+        return Err(Error::Exhausted(text.into()));
+    }
+    Ok(())
+}
+
+fn require_free(decision: &Decision) -> Result<()> {
+    match decision.resource()?.id {
+        Some(_) => Err(taken(StoreError::Taken)),
+        None => Ok(()),
+    }
+}
+
+fn taken(error: StoreError) -> Error {
+    if error == StoreError::Taken {
+        return Error::AlreadyExists("there is a key of that name".into());
+    }
+    error.into()
+}
+
+/// Makes a key that is sealed.
+#[derive(Debug)]
+pub struct CreateKey {
+    /// What it is to be.
+    pub spec: KeySpec,
+}
+
+/// What becomes of a call that makes a key.
+#[derive(Debug)]
+pub enum Making {
+    /// It makes this one.
+    New(Box<(NamedKeyRow, NewVersion)>),
+    /// An earlier try made this one.
+    Before(String),
+}
+
+#[async_trait]
+impl Verb for CreateKey {
+    const ACTION: &'static str = "keys.create";
+    type Prepared = Making;
+    type Output = KeyDetail;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![self.spec.resource(view).await?])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Making> {
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok(Making::Before(before));
+        }
+        require_free(decision)?;
+        let row = self.spec.row(view).await?;
+        let version = NewVersion::seal(view, &row, 1).await?;
+        Ok(Making::New(Box::new((row, version))))
+    }
+
+    fn note(&self, it: &Making, note: &mut Note) {
+        if let Making::New(new) = it {
+            note.keys.extend(new.1.used().iter().cloned());
+            self.spec.note(note);
+        }
+    }
+
+    fn retry_key(&self) -> Option<&RetryKey> {
+        self.spec.retry.as_ref()
+    }
+
+    fn made(&self, it: &Making) -> String {
+        match it {
+            Making::New(new) => new.0.id.to_string(),
+            Making::Before(made) => made.clone(),
+        }
+    }
+
+    async fn replay(&self, view: &View, made: &str) -> Result<KeyDetail> {
+        shown_by_id(view, made).await
+    }
+}
+
+#[async_trait]
+impl Operation for CreateKey {
+    const NEEDS: Needs = WRITES;
+    const GOES_ON: bool = true;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        it: &Making,
+        _: &Decision,
+    ) -> Result<KeyDetail> {
+        let Making::New(new) = it else {
+            let text = "what an earlier try made is forgotten; look, and repeat with another key";
+            return Err(Error::Conflict(text.into()));
+        };
+        let row = tx.insert(&new.0).await.map_err(taken)?;
+        new.1.store(tx).await?;
+        KeyDetail::of(tx, row).await
+    }
+}
+
+/// Makes a key in the HSM.
+#[derive(Debug)]
+pub struct CreateHsmKey {
+    /// What it is to be.
+    pub spec: KeySpec,
+}
+
+#[async_trait]
+impl Verb for CreateHsmKey {
+    const ACTION: &'static str = "keys.create";
+    type Prepared = (NamedKeyRow, NamedKeyVersionRow);
+    type Output = KeyDetail;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![self.spec.resource(view).await?])
+    }
+
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared> {
+        // Where an earlier try made it, the intent finds that, and none of this is used.
+        let again = matches!(view.claimed(self).await?, Claimed::Made(_));
+        if !again {
+            require_free(decision)?;
+        }
+        let row = self.spec.row(view).await?;
+        require_room(view, row.owner).await?;
+        let version = blank(view, row.id, 1)?;
+        Ok((row, version))
+    }
+
+    fn note(&self, _: &Self::Prepared, note: &mut Note) {
+        self.spec.note(note);
+    }
+
+    fn retry_key(&self) -> Option<&RetryKey> {
+        self.spec.retry.as_ref()
+    }
+
+    fn made(&self, it: &Self::Prepared) -> String {
+        it.0.id.to_string()
+    }
+
+    async fn replay(&self, view: &View, made: &str) -> Result<KeyDetail> {
+        shown_by_id(view, made).await
+    }
+}
+
+#[async_trait]
+impl EffectOperation for CreateHsmKey {
+    type Effect = MadeInHsm;
+    const NEEDS: Needs = WRITES;
+
+    /// The version's row alone: the name is taken once there is a key.
+    async fn intend(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        it: &Self::Prepared,
+        _: &Decision,
+    ) -> Result<()> {
+        tx.insert(&it.1).await?;
+        Ok(())
+    }
+
+    async fn act(&self, view: &View, it: &Self::Prepared) -> Result<MadeInHsm> {
+        make_in_hsm(view, it.0.algorithm, &it.1).await
+    }
+
+    async fn record(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        it: &Self::Prepared,
+        made: &MadeInHsm,
+    ) -> Result<KeyDetail> {
+        let row = tx.insert(&it.0).await.map_err(taken)?;
+        is_made(ctx, tx, &it.1, made).await?;
+        KeyDetail::of(tx, row).await
+    }
+
+    /// The row says what to look for in the HSM: a worker ends it.
+    async fn abandon(&self, _: &RequestContext, _: &mut Tx, _: &Self::Prepared) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! A named key as decisions and verbs see it, kept in memory under the epoch it was read at.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::count::Counts;
+use crate::error::{Error, Result};
+use crate::keyring::Place;
+use crate::store::keys::KeyOwner;
+use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
+use crate::store::{StoreError, Versioned};
+use crate::types::{
+    KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, SecretBytes,
+    VaultId,
+};
+use crate::vault::{Decision, Resource, View};
+
+/// Keys of which this node remembers the rows.
+const KEPT: usize = 10_000;
+
+/// What this node remembers of keys: their rows, and the messages that it reserved.
+///
+/// Rows are kept under the authority epoch at which they were read: every change of a key moves the
+/// epoch, and a commit that finds it moved looks at the key's row.
+#[derive(Debug, Clone, Default)]
+pub struct Keys {
+    hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
+    pub(super) counts: Counts,
+}
+
+/// A key, and the epoch at which it was read.
+type Kept = (i64, Arc<Hot>);
+
+/// A key on the way of a request.
+#[derive(Debug)]
+pub(super) struct Hot {
+    pub(super) row: Versioned<NamedKeyRow>,
+    pub(super) resource: Resource,
+    versions: Mutex<HashMap<i64, Arc<NamedKeyVersionRow>>>,
+}
+
+impl Keys {
+    /// Finds a key.
+    pub(super) async fn lookup(&self, view: &View, name: &KeyName) -> Result<Option<Arc<Hot>>> {
+        // Before the row is read: what is kept may be newer than its epoch, never older.
+        let epoch = view.reader().epoch_seen();
+        let kept = self.hot.lock().get(name).cloned();
+        if let Some((at, hot)) = kept
+            && at == epoch
+        {
+            return Ok(Some(hot));
+        }
+        let Some(row) = named(view, name).await? else { return Ok(None) };
+        let resource = of(name, Some(&row))?;
+        let hot = Arc::new(Hot { row, resource, versions: Mutex::default() });
+        let mut kept = self.hot.lock();
+        if kept.len() >= KEPT {
+            kept.clear();
+        }
+        kept.insert(name.clone(), (epoch, Arc::clone(&hot)));
+        drop(kept);
+        Ok(Some(hot))
+    }
+
+    /// Names a key as a resource, whether it exists or not.
+    pub(super) async fn resource(&self, view: &View, name: &KeyName) -> Result<Resource> {
+        match self.lookup(view, name).await? {
+            Some(hot) => Ok(hot.resource.clone()),
+            None => of(name, None),
+        }
+    }
+
+    /// The key that was decided on, for one use.
+    pub(super) async fn decided(
+        &self,
+        view: &View,
+        decision: &Decision,
+        name: &KeyName,
+        usage: Option<KeyUsage>,
+    ) -> Result<Arc<Hot>> {
+        let hot = self.lookup(view, name).await?.ok_or_else(unknown)?;
+        // What is used is what was decided on, not what somebody made of it since.
+        if !decision.resource()?.rows.contains(&hot.row.fence()) {
+            return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
+        }
+        let Some(usage) = usage else { return Ok(hot) };
+        let row = &hot.row.row;
+        if row.algorithm.usage() != usage {
+            let what = match usage {
+                KeyUsage::Encrypts => "encrypt",
+                KeyUsage::Macs => "compute MACs",
+                KeyUsage::Signs => "sign",
+            };
+            return Err(Error::invalid(format!("a key of {} does not {what}", row.algorithm)));
+        }
+        hot.require_active()?;
+        Ok(hot)
+    }
+}
+
+impl Hot {
+    /// Refuses a key that is not used.
+    pub(super) fn require_active(&self) -> Result<()> {
+        match self.row.row.state {
+            NamedKeyState::Active => Ok(()),
+            NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
+        }
+    }
+
+    /// A version's row. What the key's row says is the newest is: a row that was put back is behind
+    /// the versions.
+    pub(super) async fn version(
+        &self,
+        view: &View,
+        number: i64,
+    ) -> Result<Option<Arc<NamedKeyVersionRow>>> {
+        let kept = self.versions.lock().get(&number).cloned();
+        if let Some(kept) = kept {
+            return Ok(Some(kept));
+        }
+        let (id, newest) = (self.row.row.id, self.row.row.newest);
+        let read = view.read(move |tx| {
+            async move {
+                if number != newest {
+                    return Ok(named_keys::version_numbered(tx, id, number).await?);
+                }
+                let found = named_keys::newest_version(tx, id, true).await?;
+                let found = found.filter(|found| found.row.version == newest);
+                found.map(Some).ok_or_else(|| gone("named_key_versions", id))
+            }
+            .boxed()
+        });
+        let found = read.await?.map(|found| Arc::new(found.row));
+        let live = found.filter(|row| row.state == KeyVersionState::Live && number <= newest);
+        if let Some(row) = &live {
+            self.versions.lock().insert(number, Arc::clone(row));
+        }
+        Ok(live)
+    }
+
+    /// The newest version's row.
+    pub(super) async fn newest(&self, view: &View) -> Result<Arc<NamedKeyVersionRow>> {
+        let found = self.version(view, self.row.row.newest).await?;
+        found.ok_or_else(|| gone("named_key_versions", self.row.row.id))
+    }
+
+    /// Opens a version that is sealed.
+    pub(super) async fn material(
+        &self,
+        view: &View,
+        version: &NamedKeyVersionRow,
+    ) -> Result<Arc<SecretBytes>> {
+        let wrap_key = version.wrap_key.ok_or_else(|| gone("named_key_versions", version.id))?;
+        let (place, owner) = (place(version.named_key, version.id, version.version), self.owner());
+        view.material(owner, &place, wrap_key, &version.material).await
+    }
+
+    /// Whose key it is under.
+    pub(super) fn owner(&self) -> KeyOwner {
+        KeyOwner::Identity(self.row.row.owner)
+    }
+}
+
+/// Where a version's key belongs: to this row, this key and this number. Its name never enters; the
+/// row that gives the key its name is sealed.
+pub(super) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
+    Place {
+        table: "named_key_versions",
+        column: "material",
+        row: id.0,
+        object: key.0,
+        object_version: version,
+    }
+}
+
+/// Names a version in the HSM.
+pub(super) fn label(vault: VaultId, key: ObjectId, version: i64) -> String {
+    format!("strongroom/{vault}/key/{key}/{version}")
+}
+
+/// Finds a key in the store.
+pub(super) async fn named(view: &View, name: &KeyName) -> Result<Option<Versioned<NamedKeyRow>>> {
+    let name = name.clone();
+    view.read(move |tx| async move { Ok(named_keys::key_named(tx, &name).await?) }.boxed()).await
+}
+
+/// A key that was found or not, as a resource.
+pub(super) fn of(name: &KeyName, found: Option<&Versioned<NamedKeyRow>>) -> Result<Resource> {
+    let resource = Resource::named(ResourceName::join("keys", &[name.as_str()])?);
+    let Some(found) = found else { return Ok(resource) };
+    let resource = resource.with_row(found.row.id.0, found);
+    Ok(Resource {
+        owner: Some(Owner::Identity(found.row.owner)),
+        labels: serde_json::from_str(&found.row.labels).map_err(Error::internal)?,
+        ..resource
+    })
+}
+
+/// Answers an allowed caller that there is no such key.
+pub(super) fn unknown() -> Error {
+    Error::not_found("there is no key of that name")
+}
+
+/// Answers that somebody else rotated first.
+pub(super) fn stale(newest: i64) -> Error {
+    let text = format!("the newest version is {newest}, which is not what was expected");
+    Error::Conflict(text.into())
+}
+
+/// A row that must be there and is not: somebody removed it by hand, which is an alarm.
+pub(super) fn gone(table: &'static str, id: ObjectId) -> Error {
+    StoreError::Tampered { table, id: id.to_string() }.into()
+}

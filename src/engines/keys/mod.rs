@@ -1,0 +1,40 @@
+//! Encryption as a service: named keys with versions, used here and never given away.
+//!
+//! A key's one row holds what decisions read and which versions are used; every change of it moves
+//! the authority epoch, so what is kept of it in memory needs no look at the store on the way of a
+//! request. `docs/keys.md` tells all of it.
+
+mod batch;
+mod cipher;
+mod count;
+mod create;
+mod datakey;
+mod export;
+mod find;
+mod list;
+mod mac;
+mod make;
+mod random;
+mod rotate;
+mod settle;
+mod show;
+mod sign;
+mod stream;
+mod update;
+
+pub use batch::{Answers, Batch, Fault, ITEMS, Job, Used};
+pub use cipher::{Decrypting, Encrypting, OpenItem, Opened, Rewrapping, SealItem};
+pub use count::ROTATE_AT;
+pub use create::{CreateHsmKey, CreateKey, KeySpec};
+pub use datakey::{DataKey, MakeDataKey};
+pub use export::{ExportKey, PublicHalf};
+pub use find::Keys;
+pub use list::{KeyPage, ListKeys};
+pub use mac::{Macing, VerifyItem, VerifyingMac};
+pub use random::{GetRandom, RANDOM_BYTES};
+pub use rotate::RotateKey;
+pub use settle::SettleVersion;
+pub use show::{KeyDetail, ShowKey, ShownKey, ShownKeyVersion};
+pub use sign::{Signing, Verifying};
+pub use stream::{Begun, Coder, Input, Opening, Piece, Sealing, StreamKey, Way};
+pub use update::{Schedule, UpdateKey};

@@ -1,0 +1,274 @@
+//! `KeyService`.
+
+mod streams;
+mod translate;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status, Streaming};
+
+use self::translate::{create, detail, fault, item_count, shown, update, used};
+use super::accept::Gate;
+use crate::engines::keys::{
+    Answers, Batch, CreateHsmKey, CreateKey, Decrypting, Encrypting, ExportKey, Fault, GetRandom,
+    Job, Keys, ListKeys, Macing, MakeDataKey, OpenItem, Opened, Rewrapping, RotateKey, SealItem,
+    ShowKey, Signing, VerifyItem, Verifying, VerifyingMac,
+};
+use crate::engines::pki::public_pem;
+use crate::error::{Error, Result};
+use crate::proto::key_service_server::KeyService;
+use crate::proto::{
+    CreateKeyRequest, CreateKeyResponse, DecryptRequest, DecryptResponse, DecryptStreamRequest,
+    DecryptStreamResponse, Decrypted, EncryptRequest, EncryptResponse, EncryptStreamRequest,
+    EncryptStreamResponse, Encrypted, ExportKeyRequest, ExportKeyResponse, GetKeyRequest,
+    GetKeyResponse, GetRandomRequest, GetRandomResponse, ListKeysRequest, ListKeysResponse,
+    MacRequest, MacResponse, MacResult, MakeDataKeyRequest, MakeDataKeyResponse, RewrapRequest,
+    RewrapResponse, RotateKeyRequest, RotateKeyResponse, SignRequest, SignResponse, SignResult,
+    UpdateKeyRequest, UpdateKeyResponse, Verified, VerifyMacRequest, VerifyMacResponse,
+    VerifyRequest, VerifyResponse,
+};
+use crate::types::{Placement, RequestContext, SecretBytes};
+
+/// Serves named keys.
+#[derive(Debug, Clone)]
+pub(super) struct NamedKeys {
+    pub(super) gate: Gate,
+    pub(super) keys: Keys,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl NamedKeys {
+    pub(super) fn new(gate: Gate) -> Self {
+        Self { gate, keys: Keys::default() }
+    }
+
+    /// Does one verb to items under one key.
+    async fn batch<J: Job>(
+        &self,
+        ctx: &RequestContext,
+        name: &str,
+        items: Vec<J::Item>,
+    ) -> Result<Answers<J::Done>, Status> {
+        let batch = || Batch::<J>::new(self.keys.clone(), name.parse()?, items);
+        let op = self.gate.read(ctx, batch())?;
+        let answers = Gate::answer(ctx, self.gate.vault.run(ctx, op).await)?;
+        Ok(Arc::try_unwrap(answers).unwrap_or_else(|shared| (*shared).clone()))
+    }
+}
+
+#[tonic::async_trait]
+impl KeyService for NamedKeys {
+    async fn create_key(&self, request: Request<CreateKeyRequest>) -> Answer<CreateKeyResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let spec = self.gate.read(&ctx, create(&request))?;
+        let vault = &self.gate.vault;
+        let made = match spec.placement {
+            Placement::Sealed => vault.run(&ctx, CreateKey { spec }).await,
+            Placement::Hsm => vault.run_effect(&ctx, CreateHsmKey { spec }).await,
+        };
+        let key = Some(detail(Gate::answer(&ctx, made)?));
+        Ok(Response::new(CreateKeyResponse { key }))
+    }
+
+    async fn get_key(&self, request: Request<GetKeyRequest>) -> Answer<GetKeyResponse> {
+        let (ctx, GetKeyRequest { name }) = self.gate.accept(request).await?;
+        let op = ShowKey { name: self.gate.read(&ctx, name.parse())? };
+        Ok(Response::new(shown(Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?)))
+    }
+
+    async fn list_keys(&self, request: Request<ListKeysRequest>) -> Answer<ListKeysResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let ListKeysRequest { page_size, page_token, prefix } = request;
+        let op = ListKeys { prefix, page_size, page_token };
+        let page = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let keys = page.keys.into_iter().map(detail).collect();
+        Ok(Response::new(ListKeysResponse { keys, next_page_token: page.next }))
+    }
+
+    async fn rotate_key(&self, request: Request<RotateKeyRequest>) -> Answer<RotateKeyResponse> {
+        let (ctx, RotateKeyRequest { name, expected_version }) = self.gate.accept(request).await?;
+        let op =
+            RotateKey { name: self.gate.read(&ctx, name.parse())?, expected: expected_version };
+        let rotated = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
+        Ok(Response::new(RotateKeyResponse { key: Some(detail(rotated)) }))
+    }
+
+    async fn update_key(&self, request: Request<UpdateKeyRequest>) -> Answer<UpdateKeyResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = self.gate.read(&ctx, update(request))?;
+        let changed = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(UpdateKeyResponse { key: Some(detail(changed)) }))
+    }
+
+    async fn encrypt(&self, request: Request<EncryptRequest>) -> Answer<EncryptResponse> {
+        let (ctx, EncryptRequest { name, items }) = self.gate.accept(request).await?;
+        let items = items.into_iter().map(|mut item| SealItem {
+            plaintext: SecretBytes::new(std::mem::take(&mut item.plaintext)),
+            associated_data: std::mem::take(&mut item.associated_data),
+        });
+        let done = self.batch::<Encrypting>(&ctx, &name, items.collect()).await?;
+        let results = done.results.into_iter().map(encrypted).collect();
+        Ok(Response::new(EncryptResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn decrypt(&self, request: Request<DecryptRequest>) -> Answer<DecryptResponse> {
+        let (ctx, DecryptRequest { name, items }) = self.gate.accept(request).await?;
+        let items = items.into_iter().map(open_item).collect();
+        let done = self.batch::<Decrypting>(&ctx, &name, items).await?;
+        let results = done.results.into_iter().map(decrypted).collect();
+        Ok(Response::new(DecryptResponse { results, used: Some(used(done.used)) }))
+    }
+
+    type EncryptStreamStream = streams::Out<EncryptStreamResponse>;
+
+    async fn encrypt_stream(
+        &self,
+        request: Request<Streaming<EncryptStreamRequest>>,
+    ) -> Answer<Self::EncryptStreamStream> {
+        let (ctx, inbound) = self.gate.accept(request).await?;
+        let pieces = streams::encrypt(self, &ctx, inbound).await?;
+        let answer = |(data, used)| EncryptStreamResponse { data, used };
+        Ok(Response::new(streams::out(ctx, pieces, answer)))
+    }
+
+    type DecryptStreamStream = streams::Out<DecryptStreamResponse>;
+
+    async fn decrypt_stream(
+        &self,
+        request: Request<Streaming<DecryptStreamRequest>>,
+    ) -> Answer<Self::DecryptStreamStream> {
+        let (ctx, inbound) = self.gate.accept(request).await?;
+        let pieces = streams::decrypt(self, &ctx, inbound).await?;
+        let answer = |(data, used)| DecryptStreamResponse { data, used };
+        Ok(Response::new(streams::out(ctx, pieces, answer)))
+    }
+
+    async fn rewrap(&self, request: Request<RewrapRequest>) -> Answer<RewrapResponse> {
+        let (ctx, RewrapRequest { name, items }) = self.gate.accept(request).await?;
+        let items = items.into_iter().map(open_item).collect();
+        let done = self.batch::<Rewrapping>(&ctx, &name, items).await?;
+        let results = done.results.into_iter().map(encrypted).collect();
+        Ok(Response::new(RewrapResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn make_data_key(
+        &self,
+        request: Request<MakeDataKeyRequest>,
+    ) -> Answer<MakeDataKeyResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let MakeDataKeyRequest { name, associated_data, len_bytes, wrapped_only } = request;
+        let op = MakeDataKey {
+            keys: self.keys.clone(),
+            name: self.gate.read(&ctx, name.parse())?,
+            associated_data,
+            len_bytes: self.gate.read(&ctx, item_count("len_bytes", len_bytes))?.unwrap_or(32),
+            wrapped_only,
+        };
+        let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let plaintext = made.plaintext.as_ref().map(|key| key.expose().to_vec());
+        Ok(Response::new(MakeDataKeyResponse {
+            plaintext: plaintext.unwrap_or_default(),
+            ciphertext: made.ciphertext.clone(),
+            used: Some(used(made.used)),
+        }))
+    }
+
+    async fn mac(&self, request: Request<MacRequest>) -> Answer<MacResponse> {
+        let (ctx, MacRequest { name, items }) = self.gate.accept(request).await?;
+        let message = |mut item: crate::proto::MacItem| std::mem::take(&mut item.message);
+        let items = items.into_iter().map(|item| SecretBytes::new(message(item))).collect();
+        let done = self.batch::<Macing>(&ctx, &name, items).await?;
+        let result = |one| match one {
+            Ok(mac) => MacResult { mac, fault: None },
+            Err(why) => MacResult { mac: Vec::new(), fault: Some(fault(why)) },
+        };
+        let results = done.results.into_iter().map(result).collect();
+        Ok(Response::new(MacResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn verify_mac(&self, request: Request<VerifyMacRequest>) -> Answer<VerifyMacResponse> {
+        let (ctx, VerifyMacRequest { name, items }) = self.gate.accept(request).await?;
+        let items = items.into_iter().map(|mut item| VerifyItem {
+            message: SecretBytes::new(std::mem::take(&mut item.message)),
+            proof: std::mem::take(&mut item.mac),
+            version: item.version,
+        });
+        let done = self.batch::<VerifyingMac>(&ctx, &name, items.collect()).await?;
+        let results = done.results.into_iter().map(verified).collect();
+        Ok(Response::new(VerifyMacResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn sign(&self, request: Request<SignRequest>) -> Answer<SignResponse> {
+        let (ctx, SignRequest { name, items }) = self.gate.accept(request).await?;
+        let message = |mut item: crate::proto::SignItem| std::mem::take(&mut item.message);
+        let items = items.into_iter().map(|item| SecretBytes::new(message(item))).collect();
+        let done = self.batch::<Signing>(&ctx, &name, items).await?;
+        let result = |one| match one {
+            Ok(signature) => SignResult { signature, fault: None },
+            Err(why) => SignResult { signature: Vec::new(), fault: Some(fault(why)) },
+        };
+        let results = done.results.into_iter().map(result).collect();
+        Ok(Response::new(SignResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn verify(&self, request: Request<VerifyRequest>) -> Answer<VerifyResponse> {
+        let (ctx, VerifyRequest { name, items }) = self.gate.accept(request).await?;
+        let items = items.into_iter().map(|mut item| VerifyItem {
+            message: SecretBytes::new(std::mem::take(&mut item.message)),
+            proof: std::mem::take(&mut item.signature),
+            version: item.version,
+        });
+        let done = self.batch::<Verifying>(&ctx, &name, items.collect()).await?;
+        let results = done.results.into_iter().map(verified).collect();
+        Ok(Response::new(VerifyResponse { results, used: Some(used(done.used)) }))
+    }
+
+    async fn export_key(&self, request: Request<ExportKeyRequest>) -> Answer<ExportKeyResponse> {
+        let (ctx, ExportKeyRequest { name, version }) = self.gate.accept(request).await?;
+        let name = self.gate.read(&ctx, name.parse())?;
+        let op = ExportKey { keys: self.keys.clone(), name, version };
+        let half = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let public_key_pem = public_pem(&half.spki_der);
+        Ok(Response::new(ExportKeyResponse { public_key_pem, used: Some(used(half.used)) }))
+    }
+
+    async fn get_random(&self, request: Request<GetRandomRequest>) -> Answer<GetRandomResponse> {
+        let (ctx, GetRandomRequest { len_bytes }) = self.gate.accept(request).await?;
+        let len_bytes = self.gate.read(&ctx, item_count("len_bytes", len_bytes))?;
+        let wanted = len_bytes.ok_or_else(|| Error::invalid("say how many bytes"));
+        let op = GetRandom { len_bytes: self.gate.read(&ctx, wanted)? };
+        let bytes = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(GetRandomResponse { data: bytes.expose().to_vec() }))
+    }
+}
+
+fn open_item(item: crate::proto::DecryptItem) -> OpenItem {
+    OpenItem { ciphertext: item.ciphertext, associated_data: item.associated_data }
+}
+
+fn encrypted(one: Result<Arc<Vec<u8>>, Fault>) -> Encrypted {
+    match one {
+        Ok(ciphertext) => {
+            let ciphertext = Arc::try_unwrap(ciphertext).unwrap_or_else(|it| (*it).clone());
+            Encrypted { ciphertext, fault: None }
+        }
+        Err(why) => Encrypted { ciphertext: Vec::new(), fault: Some(fault(why)) },
+    }
+}
+
+fn decrypted(one: Result<Opened, Fault>) -> Decrypted {
+    match one {
+        Ok(Opened { plaintext, version }) => {
+            Decrypted { plaintext: plaintext.expose().to_vec(), version, fault: None }
+        }
+        Err(why) => Decrypted { plaintext: Vec::new(), version: 0, fault: Some(fault(why)) },
+    }
+}
+
+fn verified(one: Result<bool, Fault>) -> Verified {
+    match one {
+        Ok(valid) => Verified { valid, fault: None },
+        Err(why) => Verified { valid: false, fault: Some(fault(why)) },
+    }
+}

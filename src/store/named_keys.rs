@@ -1,0 +1,184 @@
+//! Named keys, their versions, and how many messages were reserved for each.
+//!
+//! Not `keys.rs`, which holds the hierarchy that these hang on.
+
+use crate::params;
+use crate::sealed_row;
+use crate::store::{StoreError, Tx, Versioned};
+use crate::types::{
+    Id, IdentityId, KeyAlgorithm, KeyName, KeyVersionState, NamedKeyState, ObjectId, Placement,
+    UnixMillis,
+};
+
+sealed_row! {
+    /// A named key: what decisions read of it, and which of its versions are used.
+    pub struct NamedKeyRow in "named_keys", seal 1 {
+        /// Its id, for ever.
+        pub id: ObjectId,
+        /// Its name, for ever.
+        pub name: KeyName,
+        /// Whose key it is: under whose key its versions are.
+        pub owner: IdentityId,
+        /// What it does, and how.
+        pub algorithm: KeyAlgorithm,
+        /// Where it is kept.
+        pub placement: Placement,
+        /// Whether it is used.
+        pub state: NamedKeyState,
+        /// The version that what is new uses.
+        pub newest: i64,
+        /// The oldest version that is used for what was made before.
+        pub min_version: i64,
+        /// How often it rotates by itself, in seconds.
+        pub rotate_every_s: Option<i64>,
+        /// When it does next.
+        pub rotate_at: Option<UnixMillis>,
+        /// Labels, as a JSON object of strings.
+        pub labels: String,
+        /// When it was made.
+        pub created_at: UnixMillis,
+        /// By whom.
+        pub created_by: String,
+        /// When it was last changed or rotated.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+        /// Since when it is its owner's.
+        pub owned_since: UnixMillis,
+        /// Who made it so.
+        pub owned_by: String,
+    }
+}
+
+sealed_row! {
+    /// A version of a named key.
+    pub struct NamedKeyVersionRow in "named_key_versions", seal 1 {
+        /// Its id, for ever.
+        pub id: ObjectId,
+        /// The key.
+        pub named_key: ObjectId,
+        /// Its number among the key's, from 1.
+        pub version: i64,
+        /// Where it is in its life.
+        pub state: KeyVersionState,
+        /// The key itself, encrypted under its owner's; empty where it is in the HSM.
+        pub material: Vec<u8>,
+        /// The owner's key that it is under.
+        pub wrap_key: Option<Id>,
+        /// Its public half, DER of the `SubjectPublicKeyInfo`.
+        pub public_key: Option<Vec<u8>>,
+        /// What the key in the HSM is pinned by.
+        pub pinned: Option<Vec<u8>>,
+        /// When it was made.
+        pub created_at: UnixMillis,
+        /// By whom.
+        pub created_by: String,
+        /// When its state last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+sealed_row! {
+    /// How many messages nodes have reserved for a version.
+    pub struct NamedKeyCountRow in "named_key_counts", seal 1 {
+        /// The version's id.
+        pub id: ObjectId,
+        /// How many, used or not.
+        pub reserved: i64,
+    }
+}
+
+/// Finds a key by its name.
+pub async fn key_named(
+    tx: &mut Tx,
+    name: &KeyName,
+) -> Result<Option<Versioned<NamedKeyRow>>, StoreError> {
+    tx.lookup_where("WHERE name = $1", params![*name]).await
+}
+
+/// Walks through keys by name, from one name to another, without those that are not what was sealed.
+pub async fn keys_from(
+    tx: &mut Tx,
+    (after, to): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    let tail = "WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3";
+    tx.select_intact(tail, params![after.to_owned(), to.to_owned(), limit]).await
+}
+
+/// Finds a version by its number.
+pub async fn version_numbered(
+    tx: &mut Tx,
+    key: ObjectId,
+    version: i64,
+) -> Result<Option<Versioned<NamedKeyVersionRow>>, StoreError> {
+    tx.lookup_where("WHERE named_key = $1 AND version = $2", params![key, version]).await
+}
+
+/// Finds the version with the highest number, of those that are there or of all.
+pub async fn newest_version(
+    tx: &mut Tx,
+    key: ObjectId,
+    live: bool,
+) -> Result<Option<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = if live {
+        "WHERE named_key = $1 AND state = 'live' ORDER BY version DESC LIMIT 1"
+    } else {
+        "WHERE named_key = $1 ORDER BY version DESC LIMIT 1"
+    };
+    tx.lookup_where(tail, params![key]).await
+}
+
+/// Lists versions, the newest first.
+pub async fn versions_of(
+    tx: &mut Tx,
+    key: ObjectId,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE named_key = $1 ORDER BY version DESC LIMIT $2";
+    tx.select(tail, params![key, limit]).await
+}
+
+/// Lists keys whose time to rotate has come. One that is not what was sealed holds up itself alone.
+pub async fn keys_due(
+    tx: &mut Tx,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    let tail = "WHERE rotate_at IS NOT NULL AND rotate_at <= $1 ORDER BY rotate_at LIMIT $2";
+    tx.select_intact(tail, params![now, limit]).await
+}
+
+/// Lists keys whose newest version has so many messages reserved.
+pub async fn keys_spent(
+    tx: &mut Tx,
+    reserved: i64,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    let tail = "WHERE id IN (SELECT v.named_key FROM named_key_counts c \
+                JOIN named_key_versions v ON v.id = c.id \
+                JOIN named_keys k ON k.id = v.named_key AND k.newest = v.version \
+                WHERE c.reserved >= $1) ORDER BY id LIMIT $2";
+    tx.select_intact(tail, params![reserved, limit]).await
+}
+
+/// Lists versions that have been in the making in the HSM since before a moment.
+pub async fn versions_pending(
+    tx: &mut Tx,
+    before: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE state = 'pending' AND changed_at <= $1 ORDER BY changed_at LIMIT $2";
+    tx.select_intact(tail, params![before, limit]).await
+}
+
+/// Counts the versions in the HSM of what an identity owns, up to a bound.
+pub async fn count_in_hsm(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM named_keys k \
+               JOIN named_key_versions v ON v.named_key = k.id \
+               WHERE k.owner = $1 AND k.placement = 'hsm' AND v.state <> 'failed' LIMIT $2) AS held";
+    let row = tx.query_one(sql, params![owner, most]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
