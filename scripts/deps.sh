@@ -45,6 +45,7 @@ missing_packages() {
     has_module google.protobuf || echo python3-protobuf
     has_module psycopg2 || echo python3-psycopg2
     has_module aiosmtpd || echo python3-aiosmtpd
+    has_module jwcrypto || echo python3-jwcrypto
 }
 
 as_root() {

@@ -21,6 +21,7 @@ mod insert;
 mod keys;
 mod load;
 mod many;
+mod oidc;
 mod pki;
 mod record;
 mod report;
@@ -69,6 +70,9 @@ fn main() {
         }
         if wants("elevation") {
             rows.extend(elevation::measure(&vault).await);
+        }
+        if wants("oidc_login") {
+            rows.extend(oidc::measure(&vault).await);
         }
         rows.extend(keys::measure(&vault, &wants).await);
         vault.node.stop().await.expect("the node stops");

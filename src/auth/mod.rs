@@ -2,5 +2,6 @@
 //! that type is meant.
 
 pub mod mtls;
+pub mod oidc;
 pub mod statement;
 pub mod token;

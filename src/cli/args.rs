@@ -12,13 +12,17 @@ use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
 use super::identities::IdentityCommand;
+use super::issuers::IssuerCommand;
 use super::keys::KeyCommand;
 use super::leases::LeaseCommand;
+use super::login::LoginArgs;
 use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::run::RunArgs;
 use super::secrets::SecretCommand;
+use super::session::variable;
 use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 
@@ -61,6 +65,27 @@ pub struct Global {
     /// A file that holds a bearer token, or `-` for standard input.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub token_file: Option<PathBuf>,
+    /// Where `strongroom login` keeps its session, which commands use that are given neither a
+    /// certificate nor a token; `.strongroom-session` in `RUNNER_TEMP` or `HOME` where it is
+    /// left out.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "STRONGROOM_SESSION_FILE",
+        help_heading = "Connection"
+    )]
+    pub session_file: Option<PathBuf>,
+}
+
+impl Global {
+    /// Where the session is kept.
+    pub(super) fn session_path(&self) -> PathBuf {
+        self.session_file.clone().unwrap_or_else(|| {
+            let dir = variable("RUNNER_TEMP").or_else(|| variable("HOME")).unwrap_or_default();
+            PathBuf::from(dir).join(".strongroom-session")
+        })
+    }
 }
 
 /// Every command.
@@ -79,6 +104,10 @@ pub enum Command {
 pub enum ClientCommand {
     /// Show who you are, how you proved it, and what you may do
     Whoami,
+    /// Log in with the OIDC token that a CI job, a pod or a workload has
+    Login(LoginArgs),
+    /// Run a command with credentials in its environment, which end with it
+    Run(RunArgs),
     /// List every action with its RPC and its resource
     Actions,
     /// Register and contain identities
@@ -108,6 +137,9 @@ pub enum ClientCommand {
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Believe OIDC tokens of CI, clusters and clouds
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
     /// Renew and revoke what was issued for a time
     #[command(subcommand)]
     Lease(LeaseCommand),

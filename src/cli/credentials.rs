@@ -49,22 +49,7 @@ pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
     if let Some(path) = &args.ca_out {
         check_new(path)?;
     }
-    let request = IssueCredentialsRequest {
-        idempotency_key: idempotency_key()?,
-        connection: args.name.connection.clone(),
-        role: args.name.role.clone(),
-        ttl_s: seconds_or_default(args.ttl),
-        // The key is fresh: only a retry of this very command is a replay.
-        replace: true,
-    };
-    let issued = session
-        .call(request, async |wire, request| Client::new(wire).issue_credentials(request).await)
-        .await?;
-    if issued.password.is_empty() {
-        let message = format!("lease {} was issued, but its answer was lost", issued.lease_id);
-        return Err(Failure::new(Exit::Unavailable, message)
-            .hint("revoke it with `strongroom lease revoke ID` and ask again"));
-    }
+    let issued = lease(session, &args.name, seconds_or_default(args.ttl)).await?;
     let ca_file = match &args.ca_out {
         Some(path) if !issued.ca_pem.is_empty() => {
             write_public(path, issued.ca_pem.as_bytes())?;
@@ -78,6 +63,31 @@ pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
         Format::Json => Some(CredsFormat::Json),
     });
     print(&render(&issued, ca_file.as_deref(), format))
+}
+
+/// Gets a credential.
+pub(super) async fn lease(
+    session: &Session,
+    role: &RoleName,
+    ttl_s: i64,
+) -> Outcome<IssueCredentialsResponse> {
+    let request = IssueCredentialsRequest {
+        idempotency_key: idempotency_key()?,
+        connection: role.connection.clone(),
+        role: role.role.clone(),
+        ttl_s,
+        // The key is fresh: only a retry of this very command is a replay.
+        replace: true,
+    };
+    let issued = session
+        .call(request, async |wire, request| Client::new(wire).issue_credentials(request).await)
+        .await?;
+    if issued.password.is_empty() {
+        let message = format!("lease {} was issued, but its answer was lost", issued.lease_id);
+        return Err(Failure::new(Exit::Unavailable, message)
+            .hint("revoke it with `strongroom lease revoke ID` and ask again"));
+    }
+    Ok(issued)
 }
 
 /// Writes a credential. The caller prints it: that is what it was asked for.
@@ -130,13 +140,24 @@ fn json(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> Value {
 }
 
 fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
+    let mut text = String::new();
+    for (name, value) in variables(issued, ca_file) {
+        text.extend(["export ", name, "=", &shell_quote(&value), "\n"]);
+    }
+    text
+}
+
+/// The variables of libpq, and of the lease.
+pub(super) fn variables(
+    issued: &IssueCredentialsResponse,
+    ca_file: Option<&str>,
+) -> Vec<(&'static str, String)> {
     let mode = if issued.tls == "off" { "disable" } else { &issued.tls };
     let own_ca = !issued.ca_pem.is_empty();
     let root = ssl_root(issued.tls != "off", own_ca, ca_file).unwrap_or_default();
     let port = issued.port.to_string();
     let ends = issued.expires_at_ms.to_string();
-    let mut text = String::new();
-    for (name, value) in [
+    let all = [
         ("PGHOST", issued.host.as_str()),
         ("PGPORT", &port),
         ("PGDATABASE", &issued.database),
@@ -147,12 +168,9 @@ fn env(issued: &IssueCredentialsResponse, ca_file: Option<&str>) -> String {
         ("STRONGROOM_LEASE_ID", &issued.lease_id),
         ("STRONGROOM_LEASE_EXPIRES_AT_MS", &ends),
         ("STRONGROOM_LEASE_HANDLE", &issued.lease_handle),
-    ] {
-        if !value.is_empty() {
-            text.extend(["export ", name, "=", &shell_quote(value), "\n"]);
-        }
-    }
-    text
+    ];
+    let given = all.into_iter().filter(|(_, value)| !value.is_empty());
+    given.map(|(name, value)| (name, value.to_owned())).collect()
 }
 
 /// Quotes a value for a POSIX shell, where nothing is special within single quotes but their end.

@@ -15,12 +15,15 @@ mod files;
 mod grants;
 mod groups;
 mod identities;
+mod issuers;
 mod keys;
 mod leases;
+mod login;
 mod output;
 mod pki;
 mod records;
 mod recovery;
+mod run;
 mod secrets;
 mod session;
 mod span;
@@ -54,9 +57,14 @@ use session::Session;
 #[must_use]
 pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(until_interrupted(dispatch(global, command))),
-        Err(error) => Err(Failure::new(Exit::Unexpected, format!("no runtime: {error}"))),
+    let outcome = match (runtime, command) {
+        // It hears signals itself, and ends as its command does.
+        (Ok(runtime), ClientCommand::Run(args)) => match runtime.block_on(run::run(global, args)) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure),
+        },
+        (Ok(runtime), _) => runtime.block_on(until_interrupted(dispatch(global, command))),
+        (Err(error), _) => Err(Failure::new(Exit::Unexpected, format!("no runtime: {error}"))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,6 +92,8 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
     let session = || Session::open(global);
     match command {
         ClientCommand::Whoami => identities::whoami(&session()?).await,
+        ClientCommand::Login(args) => login::login(global, args).await,
+        ClientCommand::Run(args) => run::run(global, args).await.map(drop),
         ClientCommand::Actions => actions::print_all(global.output),
         ClientCommand::Identity(command) => identities::run(&session()?, command).await,
         ClientCommand::Group(command) => groups::run(&session()?, command).await,
@@ -94,6 +104,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
+        ClientCommand::Issuer(command) => issuers::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,

@@ -1,7 +1,6 @@
 //! The way to a vault: mTLS, deadlines, bounded retries, pages.
 
 use std::io::{IsTerminal as _, stderr, stdin};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -52,8 +51,9 @@ impl Interceptor for Bearer {
 }
 
 /// A connection to a vault, opened by its first call.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Session {
+    channel: Channel,
     wire: Wire,
     /// How answers are printed.
     pub(super) format: Format,
@@ -62,6 +62,20 @@ pub(super) struct Session {
 impl Session {
     /// Prepares a connection from flags and environment.
     pub(super) fn open(global: &Global) -> Outcome<Self> {
+        let session = Self::open_as_nobody(global)?;
+        let wire = InterceptedService::new(session.channel.clone(), Bearer(token(global)?));
+        Ok(Self { wire, ..session })
+    }
+
+    /// The same connection with another bearer.
+    pub(super) fn bearing(&self, token: &str) -> Outcome<Self> {
+        let bearer = Bearer(Some(header(token)?));
+        let wire = InterceptedService::new(self.channel.clone(), bearer);
+        Ok(Self { wire, ..self.clone() })
+    }
+
+    /// Prepares a connection that brings no token.
+    pub(super) fn open_as_nobody(global: &Global) -> Outcome<Self> {
         let uri = parse_address(&global.addr)?;
         let mut tls = ClientTlsConfig::new();
         let authorities = global.cacert.as_ref().ok_or_else(|| {
@@ -85,11 +99,9 @@ impl Session {
             .connect_timeout(CONNECT)
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
-        let wire = InterceptedService::new(
-            endpoint.connect_lazy(),
-            Bearer(token(global.token_file.as_deref())?),
-        );
-        Ok(Self { wire, format: global.output })
+        let channel = endpoint.connect_lazy();
+        let wire = InterceptedService::new(channel.clone(), Bearer(None));
+        Ok(Self { channel, wire, format: global.output })
     }
 
     /// Shows what carries calls, for those that go on as long as they like.
@@ -231,24 +243,40 @@ fn parse_address(text: &str) -> Outcome<Uri> {
     format!("https://{}:{port}", authority.host()).parse().map_err(|_malformed| malformed())
 }
 
+/// Reads a variable that is set to something.
 #[expect(
     clippy::disallowed_methods,
     reason = "the client has no configuration file, and a token must not become a flag"
 )]
-fn token(file: Option<&Path>) -> Outcome<Option<MetadataValue<Ascii>>> {
-    let token = match file {
-        Some(file) => read_secret(file)?,
-        None => match std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty()) {
-            Some(token) => Zeroizing::new(token),
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Finds the bearer token: in the file that is named, in the variable, or, where no certificate is
+/// named either, in the session that `strongroom login` keeps.
+fn token(global: &Global) -> Outcome<Option<MetadataValue<Ascii>>> {
+    let kept = || {
+        let path = global.session_path();
+        (global.cert.is_none() && path.exists()).then(|| read_secret(&path))
+    };
+    let token = match (&global.token_file, variable(TOKEN_VARIABLE)) {
+        (Some(file), _) => read_secret(file)?,
+        (None, Some(token)) => Zeroizing::new(token),
+        (None, None) => match kept().transpose()? {
+            Some(token) => token,
             None => return Ok(None),
         },
     };
-    let header = Zeroizing::new(format!("Bearer {}", token.as_str()));
+    header(&token).map(Some)
+}
+
+fn header(token: &str) -> Outcome<MetadataValue<Ascii>> {
+    let header = Zeroizing::new(format!("Bearer {token}"));
     let mut value: MetadataValue<Ascii> = header
         .parse()
         .map_err(|_malformed| Failure::usage("the token holds characters that no token has"))?;
     value.set_sensitive(true);
-    Ok(Some(value))
+    Ok(value)
 }
 
 /// Tells whether a failure may pass by itself; a seal does not.

@@ -8,6 +8,7 @@ pub mod factors;
 pub mod grants;
 pub mod groups;
 pub mod identities;
+pub mod issuers;
 pub mod keys;
 pub mod leases;
 pub mod notices;

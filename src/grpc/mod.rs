@@ -10,6 +10,7 @@ mod grants;
 mod groups;
 mod health;
 mod identities;
+mod issuers;
 mod keys;
 mod known;
 mod leases;

@@ -15,6 +15,7 @@ use super::grants::Grants;
 use super::groups::Groups;
 use super::health::Health;
 use super::identities::Identities;
+use super::issuers::Issuers;
 use super::keys::NamedKeys;
 use super::known::Known;
 use super::leases::LeaseRpc;
@@ -24,6 +25,7 @@ use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
+use crate::auth::oidc::Federation;
 use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
@@ -35,6 +37,7 @@ use crate::proto::factor_service_server::FactorServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
 use crate::proto::identity_service_server::IdentityServiceServer;
+use crate::proto::issuer_service_server::IssuerServiceServer;
 use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
@@ -117,6 +120,8 @@ pub struct Engines {
     pub databases: Databases,
     /// The newest revocation list.
     pub crls: CrlSlot,
+    /// Logging in by issuers.
+    pub federation: Federation,
 }
 
 /// Serves until the tasks are told to stop, then drains.
@@ -131,15 +136,10 @@ pub async fn serve(
 ) -> Result<()> {
     let Front { tls, vault, standing, metrics, names, engines } = front;
     let door = Door::new(vault.clone(), standing.clone(), Arc::clone(&metrics), &settings);
-    let Engines { authorities, databases, crls } = engines;
+    let Engines { authorities, databases, crls, federation } = engines;
     let gate = Gate::new(vault, authorities, Arc::clone(&tls), &names);
     let incoming = tls::listen(listener, tls, settings.connections, metrics, &tasks);
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
     let v1 = reflection().build_v1().map_err(Error::internal)?;
     let v1 = Known { gate: gate.clone(), inner: v1 };
     let v1alpha = reflection().build_v1alpha().map_err(Error::internal)?;
@@ -160,6 +160,8 @@ pub async fn serve(
     let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
     let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
     let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
+    let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
+    let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
     let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
     let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
@@ -171,6 +173,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
+    let health = health.with(&issuers);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -191,10 +194,18 @@ pub async fn serve(
         .add_service(secrets)
         .add_service(keys)
         .add_service(tokens)
+        .add_service(issuers)
         .add_service(elevations)
         .add_service(factors)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)
+}
+
+/// What reflection tells of: our services and health.
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
 }

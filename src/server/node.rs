@@ -11,6 +11,7 @@ use super::life::{self, Life, Occasion, Organs};
 use super::listener::{self, ListenerTls};
 use super::upkeep;
 use crate::audit::RecordCodec;
+use crate::auth::oidc::Federation;
 use crate::engines::database::Databases;
 use crate::engines::notices::Sink;
 use crate::engines::pki::{AuthoritySlot, CrlSlot, SubjectName};
@@ -24,8 +25,8 @@ use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
-    self, CrlKeeper, ElevationKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper, NoticeCourier,
-    NoticeKeeper, SecretKeeper, TokenReaper,
+    self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
+    NoticeCourier, NoticeKeeper, SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -158,12 +159,13 @@ impl Node {
         };
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
-        let engines = grpc::Engines { authorities, databases, crls };
+        let federation = Federation::new(reader.clone());
+        let engines = grpc::Engines { authorities, databases, crls, federation };
         start_workers((&vault, &reader), &engines, &parts.sinks, &standing, &tasks);
         let names = parts.server_names.clone();
         let front = grpc::Front { tls, vault: vault.clone(), standing, metrics, names, engines };
         let serving = tasks.spawn(grpc::serve(grpc, front, parts.limits, tasks.clone()));
-        let node = Self {
+        Ok(Self {
             vault,
             grpc_addr,
             http_addr,
@@ -173,8 +175,7 @@ impl Node {
             effects,
             tasks,
             serving,
-        };
-        Ok(node)
+        })
     }
 
     /// The tasks that end when the node is told to stop.
@@ -245,7 +246,7 @@ fn start_workers(
     standing: &Standing,
     tasks: &TaskGroup,
 ) {
-    let grpc::Engines { authorities, databases, crls } = engines.clone();
+    let grpc::Engines { authorities, databases, crls, federation: _ } = engines.clone();
     let leases = LeaseReaper::new(vault.clone(), reader.clone(), databases);
     workers::start(leases, vault, standing, tasks);
     let tokens = TokenReaper::new(vault.clone(), reader.clone());
@@ -260,6 +261,8 @@ fn start_workers(
         let courier = NoticeCourier::new(vault.clone(), reader.clone(), sink.clone());
         workers::start(courier, vault, standing, tasks);
     }
+    let issuers = IssuerKeeper::new(vault.clone(), reader.clone());
+    workers::start(issuers, vault, standing, tasks);
     let secrets = SecretKeeper::new(vault.clone(), reader.clone());
     workers::start(secrets, vault, standing, tasks);
     let keys = KeyKeeper::new(vault.clone(), reader.clone());

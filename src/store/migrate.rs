@@ -44,6 +44,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/postgres/0006_secrets.sql"),
     ),
     (
+        7,
+        include_str!("../../migrations/sqlite/0007_issuers.sql"),
+        include_str!("../../migrations/postgres/0007_issuers.sql"),
+    ),
+    (
         8,
         include_str!("../../migrations/sqlite/0008_keys.sql"),
         include_str!("../../migrations/postgres/0008_keys.sql"),

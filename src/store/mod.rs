@@ -14,6 +14,7 @@ mod error;
 pub mod factors;
 pub mod idempotency;
 pub mod identities;
+pub mod issuers;
 pub mod keys;
 pub mod lifecycles;
 pub mod logins;

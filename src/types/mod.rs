@@ -8,6 +8,7 @@ mod clock;
 mod context;
 mod elevation;
 mod entropy;
+mod federation;
 mod id;
 mod key;
 mod kind;
@@ -26,6 +27,7 @@ pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
 pub use elevation::{ElevationEvent, ElevationState, TRANSITIONS};
 pub use entropy::{Entropy, SystemEntropy};
+pub use federation::{Preset, Replay, SignatureAlgorithm};
 pub use id::{
     CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
     VaultId,

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use data_encoding::HEXLOWER;
 
 use super::subject::{self, Subject};
@@ -13,9 +14,10 @@ use crate::crypto::MacKey;
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
 use crate::policy::Reason;
+use crate::store::credentials::CredentialRow;
 use crate::types::{
-    AccessToken, AuthMethod, Authenticated, Bearer, CredentialId, CredentialState, LeaseHandle,
-    SingleUseToken, TokenSecret, TokenType, UnixMillis,
+    AccessToken, AuthMethod, Authenticated, Bearer, CredentialId, CredentialKind, CredentialState,
+    LeaseHandle, SingleUseToken, TokenSecret, TokenType, UnixMillis,
 };
 
 /// What comes with a token.
@@ -61,6 +63,12 @@ fn handle_bits(key: &MacKey, lease: CredentialId) -> [u8; 32] {
     key.tag(&[b"strongroom/lease-handle/v1\0", lease.0.as_bytes()])
 }
 
+/// Tells whether a token is the one that was made, by what is stored of it.
+pub(super) fn proves(row: &CredentialRow, handle: &[u8; 32]) -> bool {
+    let same = |stored: &[u8]| verify_slices_are_equal(stored, handle).is_ok();
+    row.kind == CredentialKind::Token && row.handle.as_deref().is_some_and(same)
+}
+
 impl Vault {
     /// Finds the caller behind a bearer token.
     ///
@@ -92,7 +100,7 @@ impl Vault {
         let handle = handle_of(&key, token, id, secret);
         let method = AuthMethod::Token { certificate: with.certificate };
         let claims = |subject: &Subject| {
-            subject::proves(&subject.credential.row, &handle) && subject.accepts(token, &with)
+            proves(&subject.credential.row, &handle) && subject.accepts(token, &with)
         };
         self.authenticated(Wanted::Token(id, handle), method, now, claims).await
     }

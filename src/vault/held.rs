@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::Terms;
 use crate::error::{Error, Result};
 use crate::policy::{GrantFacts, GrantOrigin, GrantSubject};
-use crate::store::Tx;
-use crate::store::identities::{self, GrantRow};
+use crate::store::identities::{self, GrantRow, GroupRow};
+use crate::store::{Tx, Versioned};
 use crate::types::{GroupId, Id, IdentityId};
 
 /// Grants that one identity or group may hold.
@@ -83,4 +83,20 @@ impl HeldGrant {
             origin: self.origin,
         }
     }
+}
+
+/// The groups that an identity is in: members that are what was sealed, with their groups.
+pub(super) async fn groups_of(
+    tx: &mut Tx,
+    identity: IdentityId,
+) -> Result<Vec<Versioned<GroupRow>>> {
+    let groups = identities::groups_of(tx, identity).await?;
+    let mut named: HashMap<GroupId, _> =
+        groups.into_iter().map(|group| (group.row.id, group)).collect();
+    let mut groups = Vec::with_capacity(named.len());
+    for member in identities::memberships(tx, identity).await? {
+        let group = named.remove(&member.row.group_id);
+        groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
+    }
+    Ok(groups)
 }

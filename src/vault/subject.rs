@@ -1,14 +1,14 @@
 //! Who asks, with everything that a decision reads about it, loaded once and fenced.
 
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-
+use super::bearer;
 use super::elevation::{Elevated, MadeUnder};
-use super::held::{Held, HeldGrant};
+use super::held::{self, Held, HeldGrant};
+use super::session::Session;
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
@@ -16,13 +16,13 @@ use crate::policy::{
     CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
 };
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::identities::{self, GroupRow, IdentityRow};
+use crate::store::identities::{GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialKind, CredentialState, ElevationId, GroupId, IdentityId, IdentityState,
+    AuthMethod, CredentialKind, CredentialState, ElevationId, IdentityId, IdentityState,
     UnixMillis, VaultId,
 };
 
@@ -49,6 +49,8 @@ pub struct Subject {
     under: Vec<MadeUnder>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
+    /// What it, or what it hangs on, was got for, where that is an issuer's token.
+    session: Option<Arc<Session>>,
     /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
     kin: Arc<Kin>,
@@ -105,7 +107,7 @@ impl Kin {
         let identity = tx.lookup::<IdentityRow>(&id).await?.ok_or_else(missing)?;
         let owner = Answerable::of(tx, &identity).await?;
         let lifecycle = lifecycles::of_kind(tx, identity.row.kind).await?;
-        let groups = groups_of(tx, id).await?;
+        let groups = held::groups_of(tx, id).await?;
         let mut held = Vec::with_capacity(groups.len().saturating_add(1));
         let own = std::iter::once((id.0, identity.version));
         for (holder, version) in own.chain(groups.iter().map(|g| (g.row.id.0, g.version))) {
@@ -172,7 +174,7 @@ impl Subject {
             Wanted::Id(id) => tx.lookup::<CredentialRow>(id).await?,
             Wanted::Token(id, handle) => {
                 let found = tx.lookup::<CredentialRow>(id).await?;
-                found.filter(|found| proves(&found.row, handle))
+                found.filter(|found| bearer::proves(&found.row, handle))
             }
         };
         let Some(credential) = credential else { return Ok(None) };
@@ -182,9 +184,18 @@ impl Subject {
             Some(kin) => kin,
             None => Arc::new(Kin::load(tx, vault, identity, kept, now).await?),
         };
-        let Above { token, through, proven, under, ancestors } = above;
-        let rows = Vec::new();
-        let mut subject = Self { credential, token, through, proven, under, ancestors, rows, kin };
+        let Above { token, through, proven, under, ancestors, session } = above;
+        let mut subject = Self {
+            credential,
+            token,
+            through,
+            proven,
+            under,
+            ancestors,
+            session,
+            rows: Vec::new(),
+            kin,
+        };
         subject.rows = subject.fences();
         Ok(Some(subject))
     }
@@ -206,6 +217,7 @@ impl Subject {
             proven: Vec::new(),
             under: Vec::new(),
             ancestors: above.cloned().collect(),
+            session: self.session.clone(),
             rows: Vec::new(),
             kin,
         };
@@ -222,6 +234,7 @@ impl Subject {
         rows.extend(self.token.is_some().then(|| self.vault.fence()));
         rows.extend(self.elevation.as_ref().map(|it| it.row.fence()));
         rows.extend(self.under.iter().map(|under| under.row.fence()));
+        rows.extend(self.session.iter().flat_map(|session| session.fences()));
         rows.extend(self.under.iter().filter_map(|under| Some(under.holder.as_ref()?.fence())));
         rows
     }
@@ -317,6 +330,7 @@ impl Subject {
         let elevated = self.under.iter().all(|under| under.is_in_force(now, self.restore_epoch()));
         let accepted = meant
             && elevated
+            && self.session.as_ref().is_none_or(|session| session.stands())
             && credential.revocation_epoch == identity.revocation_epoch
             && identity.state == IdentityState::Active
             && credential.expires_at > now
@@ -410,19 +424,6 @@ impl Subject {
     }
 }
 
-/// The groups that an identity is in: members that are what was sealed, with their groups.
-async fn groups_of(tx: &mut Tx, identity: IdentityId) -> Result<Vec<Versioned<GroupRow>>> {
-    let groups = identities::groups_of(tx, identity).await?;
-    let mut named: HashMap<GroupId, _> =
-        groups.into_iter().map(|group| (group.row.id, group)).collect();
-    let mut groups = Vec::with_capacity(named.len());
-    for member in identities::memberships(tx, identity).await? {
-        let group = named.remove(&member.row.group_id);
-        groups.push(group.ok_or_else(|| Error::internal("a member without its group"))?);
-    }
-    Ok(groups)
-}
-
 /// What stands above a credential.
 struct Above {
     token: Option<TokenDetail>,
@@ -430,6 +431,7 @@ struct Above {
     proven: Vec<ProvenFactor>,
     under: Vec<MadeUnder>,
     ancestors: Vec<Versioned<CredentialRow>>,
+    session: Option<Arc<Session>>,
 }
 
 impl Above {
@@ -442,7 +444,8 @@ impl Above {
             under.push(MadeUnder::load(tx, id, row.identity).await?);
         }
         let (proven, ancestors) = (Vec::new(), Vec::new());
-        let mut above = Self { token: None, through: None, proven, under, ancestors };
+        let mut above =
+            Self { token: None, through: None, proven, under, ancestors, session: None };
         match row.kind {
             CredentialKind::Token => above.token = Some(TokenDetail::decode(&row.detail)?),
             CredentialKind::Login => {}
@@ -452,6 +455,7 @@ impl Above {
                     let token = parent.row.kind == CredentialKind::Token;
                     let detail = token.then(|| TokenDetail::decode(&parent.row.detail));
                     above.through = detail.transpose()?;
+                    above.session = Session::of(tx, above.through.as_ref()).await?;
                 }
                 return Ok(above);
             }
@@ -468,18 +472,14 @@ impl Above {
                 return Err(Error::internal("a token is deeper than any can be"));
             }
         }
+        let root = above.ancestors.last();
+        above.session = Session::below(tx, above.token.as_ref(), root).await?;
         Ok(above)
     }
 }
 
 fn parentless() -> Error {
     Error::internal("a credential without its parent")
-}
-
-/// Tells whether a token is the one that was made, by what is stored of it.
-pub(super) fn proves(row: &CredentialRow, handle: &[u8; 32]) -> bool {
-    let same = |stored: &[u8]| verify_slices_are_equal(stored, handle).is_ok();
-    row.kind == CredentialKind::Token && row.handle.as_deref().is_some_and(same)
 }
 
 fn is_administrators(group: &Versioned<GroupRow>) -> bool {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::session::Origin;
 use crate::error::{Error, Result};
 use crate::policy::Cidr;
 use crate::types::{ResourcePattern, UnixMillis, Verb};
@@ -49,6 +50,9 @@ pub struct TokenDetail {
     /// How it was revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Revoked>,
+    /// The issuer's token that it was got for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Origin>,
 }
 
 /// How the last use of a token was made.
@@ -268,6 +272,7 @@ mod tests {
             spent: None,
             paid: vec![],
             revoked: None,
+            session: None,
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod crl_keeper;
 mod elevation_keeper;
+mod issuer_keeper;
 mod key_keeper;
 mod lease_reaper;
 mod lifecycle_keeper;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 pub use crl_keeper::CrlKeeper;
 pub use elevation_keeper::ElevationKeeper;
+pub use issuer_keeper::IssuerKeeper;
 pub use key_keeper::KeyKeeper;
 pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;

@@ -32,6 +32,7 @@ mod held;
 mod hsm;
 mod http;
 mod identities;
+mod issuers;
 mod keyring;
 mod keys;
 mod leaks;

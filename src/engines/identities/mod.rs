@@ -38,7 +38,7 @@ pub(super) use administrators::keep_an_administrator;
 pub(super) use facts::subject_facts;
 pub(super) use labels::{check_labels, read_labels, write_labels};
 pub(super) use names::Names;
-pub(super) use owner::{TEAM, orphaned, team_full};
+pub(super) use owner::{TEAM, check_team, orphaned, team_full};
 pub(super) use reinstate::{administrator_once, never_administered, reinstate};
 pub(super) use state::activate;
 pub(super) use text::{LONG, SHORT, check_text};

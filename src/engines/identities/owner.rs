@@ -51,7 +51,7 @@ pub(super) async fn decided_owner(
 ///
 /// # Errors
 /// [`Error::Exhausted`] when it is.
-pub(super) async fn check_team(tx: &mut Tx, owner: Owner) -> Result<()> {
+pub(in crate::engines) async fn check_team(tx: &mut Tx, owner: Owner) -> Result<()> {
     if let Owner::Group(group) = owner
         && identities::count_members(tx, group, TEAM.saturating_add(1)).await? > TEAM
     {

@@ -60,7 +60,7 @@ impl Wire {
     }
 
     /// The host and, unless it is the usual one, the port.
-    pub(super) fn authority(&self, usual: u16) -> String {
+    pub(in crate::engines) fn authority(&self, usual: u16) -> String {
         let host =
             if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         if self.port == usual { host } else { format!("{host}:{}", self.port) }
@@ -70,13 +70,13 @@ impl Wire {
     ///
     /// # Errors
     /// [`Error::Unavailable`] with what a person can do about it.
-    pub(super) async fn connect(&self) -> Result<Bounded<TcpStream>> {
+    pub(in crate::engines) async fn connect(&self) -> Result<Bounded<TcpStream>> {
         let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
         let found: Vec<SocketAddr> = found.map_err(|e| down("cannot be resolved", &e))?.collect();
         let allowed: Vec<_> =
             found.into_iter().filter(|address| may_reach(address.ip(), self.private)).collect();
         if allowed.is_empty() {
-            return Err(Error::unavailable("the sink's name leads to no address that is allowed"));
+            return Err(Error::unavailable("the name leads to no address that is allowed"));
         }
         // One after the other, until one answers.
         let stream = TcpStream::connect(allowed.as_slice()).await;
@@ -88,7 +88,7 @@ impl Wire {
     ///
     /// # Errors
     /// As [`Wire::connect`].
-    pub(super) async fn secure<S>(&self, stream: S) -> Result<TlsStream<S>>
+    pub(in crate::engines) async fn secure<S>(&self, stream: S) -> Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -99,7 +99,7 @@ impl Wire {
 }
 
 fn down(what: &str, error: &io::Error) -> Error {
-    Error::unavailable(format!("the sink {what} ({})", error.kind()))
+    Error::unavailable(format!("the other end {what} ({})", error.kind()))
 }
 
 fn client_config(roots: &Roots) -> Result<ClientConfig> {
@@ -169,7 +169,7 @@ fn may_reach_v6(address: Ipv6Addr, private: bool) -> bool {
 
 /// A connection of which no more than a bound is read.
 #[derive(Debug)]
-pub(super) struct Bounded<S> {
+pub(in crate::engines) struct Bounded<S> {
     inner: S,
     left: usize,
 }

@@ -252,6 +252,7 @@ impl Order {
             spent: None,
             paid: Vec::new(),
             revoked: None,
+            session: None,
         }
     }
 

@@ -66,7 +66,7 @@ impl Operation for EndToken {
 }
 
 /// Ends a token now, with everything below it: what one commit does not end is left to the worker.
-pub(super) async fn revoke(
+pub(in crate::engines) async fn revoke(
     ctx: &RequestContext,
     tx: &mut Tx,
     read: Versioned<CredentialRow>,

@@ -27,7 +27,7 @@ use strongroom::proto::{
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
-use super::{keys, secrets};
+use super::{issuers, keys, secrets};
 use crate::support::logins::registration;
 use crate::support::node::csr;
 use crate::support::target::ask;
@@ -77,6 +77,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "PkiService" => pki(method, of),
         "ElevationService" => elevations(method, of),
         "SecretService" => secrets::request(method, of),
+        "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method),
         "RecordService" => records(method),
         "SystemService" => match method {

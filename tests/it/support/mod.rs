@@ -6,6 +6,7 @@ pub(crate) mod job;
 pub(crate) mod log;
 pub(crate) mod logins;
 pub(crate) mod node;
+pub(crate) mod oidc;
 pub(crate) mod postgres;
 pub(crate) mod program;
 pub(crate) mod receiver;

@@ -24,7 +24,17 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The program, without anything of our own environment.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strongroom"));
-    for variable in ["ADDR", "CACERT", "CERT", "KEY", "TOKEN", "ENVIRONMENT_SET"] {
+    for variable in [
+        "ADDR",
+        "CACERT",
+        "CERT",
+        "KEY",
+        "TOKEN",
+        "SESSION_FILE",
+        "IDENTITY",
+        "AUDIENCE",
+        "ENVIRONMENT_SET",
+    ] {
         command.env_remove(format!("STRONGROOM_{variable}"));
     }
     command.env_remove(softhsm::CONFIGURATION_VARIABLE);

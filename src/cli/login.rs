@@ -1,0 +1,182 @@
+//! `strongroom login`: trades the OIDC token that a job has for a session, which other commands use.
+//!
+//! The session is one file that its owner alone can read. Nothing secret is printed, but to GitHub's
+//! runner, so that it hides it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use zeroize::Zeroizing;
+
+use super::args::Global;
+use super::failure::{Exit, Failure, Outcome};
+use super::files::{read_secret, read_text, write_private};
+use super::output::{Format, fields, json_text, note, print, time};
+use super::session::{Session, variable};
+use super::span::{Span, seconds_or_default};
+use crate::engines::issuers::request_id_token;
+use crate::proto::LoginRequest;
+use crate::proto::issuer_service_client::IssuerServiceClient as Client;
+
+/// Where the runner of GitHub says how a token is had, and whether it is one.
+const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
+const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
+const ON_GITHUB: &str = "GITHUB_ACTIONS";
+/// Where a pod's projected token is mounted where nobody says.
+const POD_TOKEN: &str = "/var/run/secrets/strongroom/token";
+/// How often a call is tried again whose connection failed before it was sent.
+const TRIES: u32 = 3;
+
+/// What `login` takes.
+#[derive(Debug, Clone, Args)]
+#[command(group = ArgGroup::new("way").required(true).args(["github", "gitlab", "kubernetes", "oidc"]))]
+pub struct LoginArgs {
+    /// The identity; of one that a rule names by a template, the name that it makes.
+    #[arg(long, value_name = "NAME", env = "STRONGROOM_IDENTITY")]
+    identity: String,
+    /// In a job of GitHub Actions, which needs `permissions: id-token: write`.
+    #[arg(long)]
+    github: bool,
+    /// In a job of GitLab CI, with the token of `id_tokens` in this variable.
+    #[arg(
+        long,
+        value_name = "VARIABLE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "STRONGROOM_ID_TOKEN"
+    )]
+    gitlab: Option<String>,
+    /// In a pod, with its projected token in this file.
+    #[arg(
+        long,
+        value_name = "TOKEN-FILE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = POD_TOKEN
+    )]
+    kubernetes: Option<PathBuf>,
+    /// With a token in this file, `-` for standard input.
+    #[arg(long, value_name = "TOKEN-FILE")]
+    oidc: Option<PathBuf>,
+    /// Whom GitHub's token is to be for: the audience that the vault knows the issuer by.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "STRONGROOM_AUDIENCE",
+        required_if_eq("github", "true")
+    )]
+    audience: Option<String>,
+    /// The authorities that the certificate of GitHub's server may come from, a PEM file; the public
+    /// ones where it is left out.
+    #[arg(long, value_name = "FILE")]
+    issuer_cacert: Option<PathBuf>,
+    /// How long the session lives; as long as the rule says where it is left out.
+    #[arg(long, value_name = "SPAN")]
+    ttl: Option<Span>,
+}
+
+/// Logs in, and keeps the session.
+pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
+    let token = find_token(args).await?;
+    let session = Session::open_as_nobody(global)?;
+    let request = LoginRequest {
+        identity: args.identity.clone(),
+        token: token.to_string(),
+        ttl_s: seconds_or_default(args.ttl),
+    };
+    let mut tries = 1;
+    let answer = loop {
+        let done = session.call_once(request.clone(), async |wire, request| {
+            Client::new(wire).login(request).await
+        });
+        match done.await {
+            // A token is used once: what may have reached the vault is not sent again.
+            Err(failure) if failure.reason.as_deref() == Some("UNAVAILABLE") && tries < TRIES => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                tries += 1;
+            }
+            done => break done?,
+        }
+    };
+    let bearer = Zeroizing::new(answer.bearer);
+    hide(&bearer)?;
+    let path = global.session_path();
+    keep(&path, &bearer)?;
+    let shown = path.display().to_string();
+    match global.output {
+        Format::Human => note(&format!(
+            "{}{}",
+            if answer.registered { "registered, and " } else { "" },
+            fields(&[
+                ("logged in as", args.identity.clone()),
+                ("session", shown),
+                ("ends", time(answer.expires_at_ms)),
+                ("ends at the latest", time(answer.max_expires_at_ms)),
+            ])
+        )),
+        Format::Json => print(&json_text(&serde_json::json!({
+            "identity": args.identity,
+            "accessor": answer.accessor,
+            "session_file": shown,
+            "registered": answer.registered,
+            "expires_at_ms": answer.expires_at_ms,
+            "max_expires_at_ms": answer.max_expires_at_ms,
+        })))?,
+    }
+    Ok(())
+}
+
+/// Finds the token that the job has.
+async fn find_token(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
+    if args.github {
+        return ask_github(args).await;
+    }
+    if let Some(name) = &args.gitlab {
+        return variable(name).map(Zeroizing::new).ok_or_else(|| {
+            Failure::usage(format!("the variable {name} holds no token")).hint(
+                "the job needs `id_tokens:` with that variable and `aud:` the vault's audience",
+            )
+        });
+    }
+    match args.kubernetes.as_ref().or(args.oidc.as_ref()) {
+        Some(path) => read_secret(path),
+        None => Err(Failure::usage("say where the token is")),
+    }
+}
+
+/// Asks the runner's server for a token (GitHub: "`OpenID` Connect reference").
+async fn ask_github(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
+    let (Some(url), Some(bearer)) = (variable(REQUEST_URL), variable(REQUEST_TOKEN)) else {
+        return Err(Failure::usage("GitHub offers this job no token")
+            .hint("the job needs `permissions:` with `id-token: write`"));
+    };
+    let ca = args.issuer_cacert.as_deref().map(read_text).transpose()?;
+    let ca = ca.map(|pem| pem.to_string()).unwrap_or_default();
+    let audience = args.audience.as_deref().unwrap_or_default();
+    let bearer = Zeroizing::new(bearer);
+    let token = request_id_token(&url, audience, &bearer, &ca).await;
+    token
+        .map(Zeroizing::new)
+        .map_err(|why| Failure::new(Exit::Unavailable, format!("GitHub gave no token: {why}")))
+}
+
+/// Tells GitHub's runner what its log must not show.
+pub(super) fn hide(secret: &str) -> Outcome {
+    if variable(ON_GITHUB).as_deref() != Some("true") {
+        return Ok(());
+    }
+    print(&format!("::add-mask::{secret}\n"))
+}
+
+/// Puts the session where other commands find it; whole, or as it was.
+fn keep(path: &Path, bearer: &str) -> Outcome {
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    let new = PathBuf::from(new);
+    write_private(&new, &format!("{bearer}\n"))?;
+    std::fs::rename(&new, path).map_err(|error| {
+        drop(std::fs::remove_file(&new));
+        Failure::new(Exit::Unexpected, format!("{} cannot be written: {error}", path.display()))
+    })
+}

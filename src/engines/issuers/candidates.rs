@@ -1,0 +1,185 @@
+//! Which of an issuer's rules may yield an identity, and which of them a token matches. Found by the
+//! identity: what other rules the issuer has costs nothing.
+
+use futures_util::FutureExt as _;
+use serde_json::{Map, Value};
+
+use super::refused::{Refused, Why};
+use super::rule::RuleDefinition;
+use super::rules::{OF_IDENTITY, TEMPLATES};
+use super::verify::Believed;
+use crate::error::{Error, Result};
+use crate::store::identities::{self, IdentityRow};
+use crate::store::issuers::{self, RegistrationRow, RuleRow};
+use crate::store::keys::VaultRow;
+use crate::store::lifecycles::{self, LifecycleRow};
+use crate::store::{Reader, Tx, Versioned};
+use crate::types::{CredentialId, IdentityName, ObjectId, OwnerName, UnixMillis, VaultId};
+use crate::vault::{Answerable, is_active};
+
+/// A rule that may yield an identity, and what it says.
+pub(super) type Candidate = (Versioned<RuleRow>, RuleDefinition);
+
+/// What is known of whom a token is to log in, as of one snapshot.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) vault: Versioned<VaultRow>,
+    pub(super) identity: Option<Versioned<IdentityRow>>,
+    pub(super) registration: Option<Versioned<RegistrationRow>>,
+    /// Who answers for it; for one that is not registered yet, filled in by its rule.
+    pub(super) owner: Option<Answerable>,
+    pub(super) lifecycle: Option<Versioned<LifecycleRow>>,
+    pub(super) rules: Vec<Candidate>,
+    /// The session that the token, or its pod, stands for already.
+    pub(super) used: Option<CredentialId>,
+}
+
+impl Known {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(super) async fn read(
+        reader: &Reader,
+        vault: VaultId,
+        issuer: ObjectId,
+        name: &IdentityName,
+        used: String,
+    ) -> Result<Self> {
+        let name = name.clone();
+        let read = reader.view(move |tx| {
+            async move { Self::load(tx, vault, issuer, &name, &used).await }.boxed()
+        });
+        read.await
+    }
+
+    async fn load(
+        tx: &mut Tx,
+        vault: VaultId,
+        issuer: ObjectId,
+        name: &IdentityName,
+        used: &str,
+    ) -> Result<Self> {
+        let vault = tx.lookup::<VaultRow>(&vault).await?;
+        let vault = vault.ok_or_else(|| Error::internal("a vault without its row"))?;
+        let used = issuers::used(tx, used).await?;
+        let identity = identities::identity_named(tx, name).await?;
+        let mut rows = Vec::new();
+        let (mut owner, mut lifecycle, mut registration) = (None, None, None);
+        if let Some(found) = &identity {
+            owner = Some(Answerable::of(tx, found).await?);
+            lifecycle = Some(lifecycles::of_kind(tx, found.row.kind).await?);
+            registration = tx.lookup::<RegistrationRow>(&found.row.id).await?;
+            rows = issuers::rules_of(tx, found.row.id, issuer, OF_IDENTITY).await?;
+        }
+        // Somebody whom no template registered is yielded by none.
+        if identity.is_none() || registration.is_some() {
+            rows.extend(issuers::templates(tx, issuer, TEMPLATES).await?);
+        }
+        let mut rules = Vec::with_capacity(rows.len());
+        for row in rows {
+            let definition = RuleDefinition::read(&row.row.definition)?;
+            rules.push((row, definition));
+        }
+        Ok(Self { vault, identity, registration, owner, lifecycle, rules, used })
+    }
+
+    /// Takes the first rule that a token matches.
+    ///
+    /// # Errors
+    /// [`Refused::Token`] where there is none, or whom it yields does not stand.
+    pub(super) fn choose(
+        &mut self,
+        believed: &Believed,
+        name: &IdentityName,
+        now: UnixMillis,
+    ) -> Result<Candidate, Refused> {
+        let claims = &believed.token.claims;
+        let fits = |rule: &Candidate| self.objection(rule, claims, name).is_none();
+        let Some(place) = self.rules.iter().position(fits) else {
+            return Err(Why::new("NO_RULE", "no rule that can yield the identity matches").into());
+        };
+        self.stands(believed, now)?;
+        Ok(self.rules.swap_remove(place))
+    }
+
+    /// What keeps a token from being used for an identity by a rule; nothing where it matches.
+    pub(super) fn objection(
+        &self,
+        (row, rule): &Candidate,
+        claims: &Map<String, Value>,
+        name: &IdentityName,
+    ) -> Option<String> {
+        if let Some(objection) = rule.objection(claims) {
+            return Some(objection);
+        }
+        let template = rule.template.as_ref()?;
+        let Some((made, values)) = template.name_of(claims) else {
+            return Some(format!("the token's claims make no name of {}", template.name));
+        };
+        if made != *name {
+            return Some(format!("it names {made} for this token"));
+        }
+        let registered = self.registration.as_ref().map(|found| &found.row);
+        match registered {
+            Some(found) if found.rule != row.row.id => {
+                Some("another rule registered the identity".to_owned())
+            }
+            Some(found) if found.bound != values => {
+                Some("the identity was registered for other claims of that name".to_owned())
+            }
+            Some(_) | None => None,
+        }
+    }
+
+    /// Checks that whom it logs in may be given something, and that it was not used before.
+    pub(super) fn stands(&self, believed: &Believed, now: UnixMillis) -> Result<(), Why> {
+        let unfit = |text: &str| Err(Why::new("IDENTITY_UNFIT", text));
+        if self.identity.as_ref().is_some_and(|found| !is_active(&found.row, now)) {
+            return unfit("the identity is suspended or over");
+        }
+        if self.identity.as_ref().is_some_and(|found| !found.row.kind.is_machine()) {
+            return unfit("people do not log in with the tokens of machines");
+        }
+        if self.owner.as_ref().is_some_and(|owner| !owner.is_active(now)) {
+            return unfit("nobody answers for the identity");
+        }
+        // What was used before the restore is not known any more.
+        if believed.issued_at < self.vault.row.restored_at {
+            return Err(Why::time("it was issued before the vault was restored"));
+        }
+        let again = self.used.is_some() && believed.replay != crate::types::Replay::Bound;
+        if again {
+            return Err(Why::new("TOKEN_REPLAYED", "it was used before"));
+        }
+        Ok(())
+    }
+
+    /// Reads who is to answer for what a template registers.
+    ///
+    /// # Errors
+    /// [`Refused::Token`] where nobody does.
+    pub(super) async fn registers(
+        &mut self,
+        reader: &Reader,
+        rule: &RuleDefinition,
+        now: UnixMillis,
+    ) -> Result<(), Refused> {
+        let (Some(template), None) = (&rule.template, &self.identity) else { return Ok(()) };
+        let owner = OwnerName::Group(template.owner_group.parse()?);
+        let kind = template.kind()?;
+        let read = reader.view(move |tx| {
+            async move {
+                let lifecycle = lifecycles::of_kind(tx, kind).await?;
+                Ok((Answerable::named(tx, &owner).await?, lifecycle))
+            }
+            .boxed()
+        });
+        let (owner, lifecycle) = read.await?;
+        let Some(owner) = owner.filter(|owner| owner.may_own(now)) else {
+            return Err(Why::new("IDENTITY_UNFIT", "nobody would answer for the identity").into());
+        };
+        (self.owner, self.lifecycle) = (Some(owner), Some(lifecycle));
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Adds, changes and removes issuers. What was got for their tokens ends with them, and where who is
+//! believed changes, if that is asked for.
+
+use async_trait::async_trait;
+
+use super::definition::IssuerDefinition;
+use super::show::{DescribedIssuer, find, no_such_issuer, resource};
+use super::verify::ALIKE;
+use crate::audit::Field;
+use crate::engines::identities::{LONG, Names, check_text};
+use crate::error::{Error, Result};
+use crate::store::issuers::{self as rows, IssuerRow};
+use crate::store::{Needs, Tx, Versioned};
+use crate::types::{Id, ObjectId, RequestContext, Segment};
+use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
+
+/// Issuers that there may be.
+const ISSUERS: i64 = 1_000;
+
+/// Adds an issuer.
+#[derive(Debug, Clone)]
+pub struct AddIssuer {
+    /// Its name.
+    pub name: Segment,
+    /// What its tokens call it.
+    pub url: String,
+    /// What else is known of it.
+    pub definition: IssuerDefinition,
+}
+
+#[async_trait]
+impl Verb for AddIssuer {
+    const ACTION: &'static str = "issuers.add";
+    type Prepared = IssuerRow;
+    type Output = DescribedIssuer;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<IssuerRow> {
+        let definition = self.definition.clone().checked(&self.url)?;
+        let (now, by) = (view.now(), view.actor());
+        Ok(IssuerRow {
+            id: ObjectId(Id::random(view.entropy())?),
+            name: self.name.clone(),
+            url: self.url.clone(),
+            definition: definition.to_json()?,
+            active: true,
+            revocation_epoch: 1,
+            next_try: None,
+            created_at: now,
+            created_by: by.clone(),
+            changed_at: now,
+            changed_by: by,
+        })
+    }
+}
+
+#[async_trait]
+impl Operation for AddIssuer {
+    const NEEDS: Needs = GOVERNS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        row: &IssuerRow,
+        _: &Decision,
+    ) -> Result<DescribedIssuer> {
+        if rows::named(tx, &row.name).await?.is_some() {
+            return Err(Error::AlreadyExists("an issuer has, or had, that name".into()));
+        }
+        if rows::count_issuers(tx, ISSUERS).await? >= ISSUERS {
+            let full = format!("there are {ISSUERS} issuers, the most that there may be");
+            return Err(Error::Exhausted(full.into()));
+        }
+        let alike = rows::by_url(tx, &row.url, ALIKE).await?.len();
+        if i64::try_from(alike).map_err(Error::internal)? >= ALIKE {
+            let full = format!("{ALIKE} issuers have that URL, the most that may");
+            return Err(Error::Exhausted(full.into()));
+        }
+        let issuer = tx.insert(row).await?;
+        DescribedIssuer::of(tx, &mut Names::default(), issuer).await
+    }
+}
+
+/// Changes what is known of an issuer.
+#[derive(Debug, Clone)]
+pub struct UpdateIssuer {
+    /// Its name.
+    pub name: Segment,
+    /// The version that was read; none where that does not matter.
+    pub version: Option<i64>,
+    /// What is known of it from now on. What its tokens call it, and look like, stays: rules were
+    /// written for that.
+    pub definition: IssuerDefinition,
+    /// Whether what was got for its tokens ends.
+    pub end_sessions: bool,
+}
+
+#[async_trait]
+impl Verb for UpdateIssuer {
+    const ACTION: &'static str = "issuers.update";
+    type Prepared = (i64, IssuerRow);
+    type Output = DescribedIssuer;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<(i64, IssuerRow)> {
+        let Versioned { row, version } =
+            find(view, &self.name).await?.ok_or_else(no_such_issuer)?;
+        if self.version.is_some_and(|read| read != version) {
+            return Err(Error::Conflict("the issuer was changed meanwhile; read it again".into()));
+        }
+        let before = IssuerDefinition::read(&row.definition)?;
+        let definition = self.definition.clone().checked(&row.url)?;
+        if before.preset != definition.preset {
+            return Err(Error::invalid("the preset stays: the rules were written for it"));
+        }
+        let ends = self.end_sessions;
+        let epoch = row.revocation_epoch.saturating_add(i64::from(ends));
+        let row = IssuerRow {
+            definition: definition.to_json()?,
+            revocation_epoch: epoch,
+            next_try: if ends { Some(view.now()) } else { row.next_try },
+            changed_at: view.now(),
+            changed_by: view.actor(),
+            ..row
+        };
+        Ok((version, row))
+    }
+}
+
+#[async_trait]
+impl Operation for UpdateIssuer {
+    const NEEDS: Needs = GOVERNS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        (version, row): &(i64, IssuerRow),
+        _: &Decision,
+    ) -> Result<DescribedIssuer> {
+        let issuer = tx.update(*version, row).await?;
+        DescribedIssuer::of(tx, &mut Names::default(), issuer).await
+    }
+}
+
+/// Removes an issuer: nobody logs in by it any more, and what was got for its tokens is dead.
+#[derive(Debug, Clone)]
+pub struct RemoveIssuer {
+    /// Its name.
+    pub name: Segment,
+    /// Why.
+    pub reason: String,
+}
+
+#[async_trait]
+impl Verb for RemoveIssuer {
+    const ACTION: &'static str = "issuers.remove";
+    type Prepared = Versioned<IssuerRow>;
+    type Output = DescribedIssuer;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        Ok(vec![resource(view, &self.name).await?])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Versioned<IssuerRow>> {
+        check_text("a reason", &self.reason, LONG)?;
+        find(view, &self.name).await?.ok_or_else(no_such_issuer)
+    }
+
+    fn note(&self, _: &Versioned<IssuerRow>, note: &mut Note) {
+        if !self.reason.is_empty() {
+            note.private.push((Field::Reason, self.reason.clone()));
+        }
+    }
+}
+
+#[async_trait]
+impl Operation for RemoveIssuer {
+    const NEEDS: Needs = CONTAINS;
+
+    /// Answers the issuer as it was.
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        found: &Versioned<IssuerRow>,
+        _: &Decision,
+    ) -> Result<DescribedIssuer> {
+        let was = DescribedIssuer::of(tx, &mut Names::default(), found.clone()).await?;
+        let row = IssuerRow {
+            active: false,
+            revocation_epoch: found.row.revocation_epoch.saturating_add(1),
+            next_try: Some(ctx.now),
+            changed_at: ctx.now,
+            changed_by: ctx.actor(),
+            ..found.row.clone()
+        };
+        tx.update(found.version, &row).await?;
+        Ok(was)
+    }
+}

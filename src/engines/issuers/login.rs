@@ -1,0 +1,353 @@
+//! Logs an identity in with a token of an issuer: one session, and the token is used up in the same
+//! transaction.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::candidates::{Candidate, Known};
+use super::keys::IssuerKeys;
+use super::refused::{Refused, refused};
+use super::register;
+use super::verify::{Believed, SKEW, believe};
+use crate::audit::Field;
+use crate::crypto::sha256;
+use crate::engines::identities::activate;
+use crate::engines::tokens;
+use crate::error::{Error, Result};
+use crate::store::credentials::{self, CredentialRow};
+use crate::store::issuers::{self, Use};
+use crate::store::{Needs, Reader, Tx, Versioned};
+use crate::types::{
+    AccessToken, CredentialId, CredentialKind, CredentialState, Id, IdentityId, IdentityName,
+    IdentityState, Replay, RequestContext, ResourceName, SecretBytes, SingleUseToken, TokenSecret,
+    TokenType, UnixMillis, VaultId,
+};
+use crate::vault::{
+    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, TokenDetail, Verb, View,
+    WRITES, handle_of,
+};
+
+/// How long a session lives whose kind uses each token once.
+const SINGLE_S: u64 = 300;
+
+/// Who wants to be logged in, and with what.
+#[derive(Debug)]
+pub struct LoginRequest<'a> {
+    /// The identity.
+    pub name: &'a IdentityName,
+    /// The token.
+    pub token: &'a str,
+    /// How long the session is to live; none for as long as the rule says.
+    pub ttl: Option<Duration>,
+    /// Sessions and other tokens that one identity may have in force.
+    pub live: u32,
+}
+
+/// Logs in whom a token is believed for.
+#[derive(Debug)]
+pub struct Login {
+    name: IdentityName,
+    believed: Believed,
+    known: Known,
+    rule: Candidate,
+    ttl: Option<Duration>,
+    live: u32,
+    once: String,
+}
+
+/// A session that is about to be stored.
+#[derive(Debug)]
+pub struct Prepared {
+    session: CredentialRow,
+    bearer: SecretBytes,
+    used: Use,
+    registers: Option<register::Newcomer>,
+    needs: Needs,
+}
+
+/// A session that was made.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its row.
+    pub row: CredentialRow,
+    /// The token that carries it.
+    pub bearer: SecretBytes,
+    /// Whether it carries one call alone.
+    pub single_use: bool,
+    /// Whether the identity was registered with it.
+    pub registered: bool,
+}
+
+impl Login {
+    /// Looks at a token, and finds the rule that it matches.
+    ///
+    /// # Errors
+    /// [`Refused`] with what is wrong; nothing of it is for whoever asks, but that a token is too
+    /// large.
+    pub async fn verify(
+        reader: &Reader,
+        keys: &IssuerKeys,
+        vault: VaultId,
+        request: &LoginRequest<'_>,
+        now: UnixMillis,
+    ) -> Result<Self, Refused> {
+        let believed = believe(reader, keys, request.token, now).await?;
+        let issuer = believed.issuer.row.id;
+        let once = once(issuer.0, &believed);
+        let mut known = Known::read(reader, vault, issuer, request.name, once.clone()).await?;
+        let rule = known.choose(&believed, request.name, now)?;
+        known.registers(reader, &rule.1, now).await?;
+        let (name, ttl, live) = (request.name.clone(), request.ttl, request.live);
+        Ok(Self { name, believed, known, rule, ttl, live, once })
+    }
+
+    /// How long the session lives, and how long renewals carry it, within what its kind may.
+    fn spans(&self, single: bool) -> Result<(Duration, Duration)> {
+        let lives = self.known.lifecycle.as_ref().map(|found| &found.row);
+        let lives = lives.ok_or_else(|| Error::internal("an identity of no kind"))?;
+        let within = |span_s: u64, most_s: i64| -> Result<u64> {
+            Ok(span_s.min(u64::try_from(most_s).map_err(Error::internal)?))
+        };
+        let rule = &self.rule.1;
+        let most_s = within(rule.max_ttl_s, lives.max_age_s)?;
+        let asked_s = self.ttl.map_or(rule.ttl_s, |ttl| ttl.as_secs().min(rule.ttl_s).max(1));
+        let ttl_s = within(asked_s, lives.max_ttl_s)?.min(most_s);
+        if single {
+            let ttl = Duration::from_secs(ttl_s.min(SINGLE_S));
+            return Ok((ttl, ttl));
+        }
+        Ok((Duration::from_secs(ttl_s), Duration::from_secs(most_s)))
+    }
+
+    fn detail(&self, by: String, single: bool, ttl: Duration) -> TokenDetail {
+        TokenDetail {
+            single_use: single,
+            uses_left: single.then_some(1),
+            refusals: 0,
+            sources: Vec::new(),
+            audience: Vec::new(),
+            scope: Vec::new(),
+            certificate: None,
+            restore_epoch: self.known.vault.row.restore_epoch,
+            ttl_s: ttl.as_secs(),
+            created_by: by,
+            spent: None,
+            paid: Vec::new(),
+            revoked: None,
+            session: Some(Origin {
+                issuer: self.believed.issuer.row.id.to_string(),
+                rule: self.rule.0.row.id.to_string(),
+                epoch: self.believed.issuer.row.revocation_epoch,
+                used: self.once.clone(),
+            }),
+        }
+    }
+
+    /// Makes the session of an identity: its row, and the token that carries it.
+    fn session(&self, view: &View, holder: &Holder) -> Result<(CredentialRow, SecretBytes)> {
+        let now = view.now();
+        let single = self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use);
+        let (ttl, most) = self.spans(single)?;
+        let cap = |at: UnixMillis| holder.expires_at.map_or(at, |end| end.min(at));
+        let max_expires_at = cap(now.plus(most)?);
+        let (id, secret) = (CredentialId(view.new_id()?), TokenSecret::random(view.entropy())?);
+        let kind = if single { TokenType::SingleUse } else { TokenType::Access };
+        let handle = handle_of(&view.keyring().token_key()?, kind, id, &secret);
+        let bearer = if single {
+            SingleUseToken::new(id, secret).text()
+        } else {
+            AccessToken::new(id, secret).text()
+        };
+        let row = CredentialRow {
+            id,
+            kind: CredentialKind::Token,
+            identity: holder.id,
+            parent: None,
+            elevation: None,
+            elevation_too: None,
+            handle: Some(handle.to_vec()),
+            resource: ResourceName::join("tokens", &[self.name.as_str()])?,
+            state: CredentialState::Active,
+            revocation_epoch: holder.epoch,
+            issued_at: now,
+            expires_at: cap(now.plus(ttl)?).min(max_expires_at),
+            max_expires_at,
+            next_try: None,
+            tries: 0,
+            trouble: String::new(),
+            proofs: String::new(),
+            detail: self.detail(view.actor(), single, ttl).encode()?,
+        };
+        Ok((row, bearer))
+    }
+
+    /// Uses the token up, or puts this session into the place of the pod's before.
+    async fn use_up(&self, ctx: &RequestContext, tx: &mut Tx, used: &Use) -> Result<()> {
+        let Some(before) = self.known.used else {
+            return if issuers::take(tx, used).await? { Ok(()) } else { Err(self.raced()) };
+        };
+        if !issuers::replace(tx, used, before).await? {
+            return Err(self.raced());
+        }
+        // The table alone is not believed: whoever can write to it would end what they like.
+        let found = tx.lookup::<CredentialRow>(&before).await?;
+        let Some(found) = found.filter(|found| found.row.state == CredentialState::Active) else {
+            return Ok(());
+        };
+        let detail = TokenDetail::decode(&found.row.detail)?;
+        if detail.session.is_some_and(|session| session.used == self.once) {
+            tokens::revoke(ctx, tx, found).await?;
+        }
+        Ok(())
+    }
+
+    /// Somebody else used it first: a pod's may be used again, another's may not.
+    fn raced(&self) -> Error {
+        match self.believed.replay {
+            Replay::Bound => Error::Conflict("another login of the pod was first; retry".into()),
+            Replay::Once | Replay::Hash => refused(),
+        }
+    }
+}
+
+/// Whose session it is.
+struct Holder {
+    id: IdentityId,
+    epoch: i64,
+    expires_at: Option<UnixMillis>,
+}
+
+/// Names what may be used once, of whichever issuer.
+pub(super) fn once(issuer: Id, believed: &Believed) -> String {
+    let Believed { replay, once, .. } = believed;
+    let parts = format!("strongroom/issuer-use/v1\0{issuer}\0{replay}\0{once}");
+    issuers::use_id(&sha256(parts.as_bytes()))
+}
+
+#[async_trait]
+impl Verb for Login {
+    const ACTION: &'static str = "issuers.login";
+    type Prepared = Prepared;
+    type Output = Session;
+
+    async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
+        let name = ResourceName::join("identities", &[self.name.as_str()])?;
+        let mut resource = Resource::named(name);
+        if let Some(found) = &self.known.identity {
+            resource = resource.with_row(found.row.id.0, found);
+        }
+        let rows = &mut resource.rows;
+        rows.extend([self.believed.issuer.fence(), self.rule.0.fence(), self.known.vault.fence()]);
+        rows.extend(self.known.lifecycle.as_ref().map(Versioned::fence));
+        rows.extend(self.known.owner.as_ref().and_then(Answerable::fence));
+        Ok(vec![resource])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+        let registers = match &self.known.identity {
+            Some(_) => None,
+            None => Some(register::newcomer(view, self.parts_of_newcomer()?)?),
+        };
+        let holder = match (&self.known.identity, &registers) {
+            (Some(found), _) => Holder {
+                id: found.row.id,
+                epoch: found.row.revocation_epoch,
+                expires_at: found.row.expires_at,
+            },
+            (None, Some(new)) => {
+                Holder { id: new.row.id, epoch: 1, expires_at: new.row.expires_at }
+            }
+            (None, None) => return Err(Error::internal("a session of nobody")),
+        };
+        let (session, bearer) = self.session(view, &holder)?;
+        let over = self.believed.expires_at.plus(SKEW)?;
+        let used = Use {
+            id: self.once.clone(),
+            issuer: self.believed.issuer.row.id,
+            rule: self.rule.0.row.id,
+            credential: session.id,
+            epoch: self.believed.issuer.row.revocation_epoch,
+            kept_until: over.max(session.max_expires_at),
+        };
+        let first = |found: &Versioned<_>| {
+            let row: &crate::store::identities::IdentityRow = &found.row;
+            row.state == IdentityState::Registered
+        };
+        let bumps = registers.is_some()
+            || self.known.used.is_some()
+            || self.known.identity.as_ref().is_some_and(first);
+        let needs = if bumps { GOVERNS } else { WRITES };
+        Ok(Prepared { session, bearer, used, registers, needs })
+    }
+
+    fn note(&self, prepared: &Prepared, note: &mut Note) {
+        note.credential = Some(prepared.session.id);
+        let text = |name: &str| {
+            let value = self.believed.token.text(name).unwrap_or_default();
+            value.chars().filter(|c| !c.is_control()).take(256).collect::<String>()
+        };
+        let (issuer, rule) = (&self.believed.issuer.row.name, self.rule.0.row.id);
+        let said =
+            format!("issuer {issuer}, rule {rule}, sub {}, jti {}", text("sub"), text("jti"));
+        note.private.push((Field::Detail, said));
+    }
+}
+
+impl Login {
+    fn parts_of_newcomer(&self) -> Result<register::Parts<'_>> {
+        let missing = || Error::internal("a rule that registers nobody");
+        let template = self.rule.1.template.as_ref().ok_or_else(missing)?;
+        let (_, bound) = template.name_of(&self.believed.token.claims).ok_or_else(missing)?;
+        let owner = self.known.owner.as_ref().ok_or_else(missing)?.owner;
+        Ok(register::Parts { name: &self.name, template, bound, owner, rule: self.rule.0.row.id })
+    }
+}
+
+#[async_trait]
+impl Operation for Login {
+    const NEEDS: Needs = WRITES;
+
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        prepared.needs
+    }
+
+    fn holds(&self, prepared: &Prepared) -> Option<Id> {
+        Some(prepared.session.identity.0)
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        prepared: &Prepared,
+        _: &Decision,
+    ) -> Result<Session> {
+        let session = &prepared.session;
+        self.use_up(ctx, tx, &prepared.used).await?;
+        if let Some(newcomer) = &prepared.registers {
+            newcomer.register(ctx, tx).await?;
+        } else {
+            let of = credentials::Holder {
+                identity: session.identity,
+                epoch: session.revocation_epoch,
+                since: self.known.vault.row.restored_at,
+            };
+            if credentials::has_live_tokens(tx, of, ctx.now, self.live).await? {
+                let full = format!("the identity has {} tokens in force already", self.live);
+                return Err(Error::Exhausted(full.into()));
+            }
+        }
+        tx.insert(session).await?;
+        if prepared.needs.bumps && prepared.registers.is_none() {
+            activate(ctx, tx, session.identity).await?;
+        }
+        let single = TokenDetail::decode(&session.detail)?.single_use;
+        Ok(Session {
+            row: session.clone(),
+            bearer: prepared.bearer.clone(),
+            single_use: single,
+            registered: prepared.registers.is_some(),
+        })
+    }
+}

@@ -1,0 +1,49 @@
+//! Issuers of OIDC tokens that are believed, the rules that bind their claims to identities, and
+//! logging in by them: federation, so that a workload stores no secret.
+//!
+//! Must not know how a request came in. What a token is believed for is decided by its signature and
+//! by rules alone, before policy is asked about anything.
+
+mod candidates;
+mod change;
+mod definition;
+mod fetch;
+mod json;
+mod jwk;
+mod jwt;
+mod keep;
+mod keys;
+mod login;
+mod preset;
+mod refused;
+mod register;
+mod rule;
+mod rules;
+mod show;
+mod template;
+mod test;
+mod verify;
+
+pub use change::{AddIssuer, RemoveIssuer, UpdateIssuer};
+pub use definition::{IssuerDefinition, KeySource};
+pub use fetch::request_id_token;
+pub use jwt::TOKEN_BYTES;
+pub use keep::{EndSessions, Ending, PurgeUses};
+pub use keys::IssuerKeys;
+pub use login::{Login, LoginRequest, Session};
+pub use refused::{Refused, Why};
+pub use rule::{Condition, RuleDefinition, Scalar};
+pub use rules::{AddRule, Binds, DescribedRule, ListRules, RemoveRule};
+pub use show::{DescribedIssuer, ListIssuers, ShowIssuer};
+pub use template::Template;
+pub use test::{TestToken, Tested, Trial};
+
+use refused::refused;
+
+use crate::error::Error;
+
+/// The one sentence that every refused login hears.
+#[must_use]
+pub fn not_accepted() -> Error {
+    refused()
+}

@@ -1,0 +1,80 @@
+//! Sessions: tokens that somebody got for an issuer's token. They are dead from the commit on that
+//! removes the rule or the issuer that gave them, because both are looked at with them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::TokenDetail;
+use crate::error::{Error, Result};
+use crate::store::credentials::CredentialRow;
+use crate::store::issuers::{IssuerRow, RuleRow};
+use crate::store::{RowRef, Tx, Versioned};
+use crate::types::{CredentialKind, Id, ObjectId};
+
+/// What a token was got for, in its detail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// The issuer's id.
+    pub issuer: String,
+    /// The rule's id.
+    pub rule: String,
+    /// The issuer's revocation epoch; a lower one than its is dead.
+    pub epoch: i64,
+    /// What was used up for it: see [`crate::store::issuers::Use`].
+    pub used: String,
+}
+
+/// What a session stands on.
+#[derive(Debug)]
+pub(super) struct Session {
+    issuer: Versioned<IssuerRow>,
+    rule: Versioned<RuleRow>,
+    epoch: i64,
+}
+
+impl Session {
+    /// Reads what a token stands on, where that is an issuer's.
+    pub(super) async fn of(tx: &mut Tx, token: Option<&TokenDetail>) -> Result<Option<Arc<Self>>> {
+        match token.and_then(|token| token.session.as_ref()) {
+            Some(origin) => Ok(Some(Arc::new(Self::load(tx, origin).await?))),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads what a credential stands on, by what stands above it: what was got for an issuer's
+    /// token hangs on nothing.
+    pub(super) async fn below(
+        tx: &mut Tx,
+        token: Option<&TokenDetail>,
+        root: Option<&Versioned<CredentialRow>>,
+    ) -> Result<Option<Arc<Self>>> {
+        match root {
+            None => Self::of(tx, token).await,
+            Some(root) if root.row.kind == CredentialKind::Token => {
+                Self::of(tx, Some(&TokenDetail::decode(&root.row.detail)?)).await
+            }
+            Some(_) => Ok(None),
+        }
+    }
+
+    async fn load(tx: &mut Tx, origin: &Origin) -> Result<Self> {
+        let missing = || Error::internal("a session without what gave it");
+        let id = |text: &str| text.parse::<Id>().map(ObjectId);
+        let issuer = tx.lookup::<IssuerRow>(&id(&origin.issuer)?).await?.ok_or_else(missing)?;
+        let rule = tx.lookup::<RuleRow>(&id(&origin.rule)?).await?.ok_or_else(missing)?;
+        Ok(Self { issuer, rule, epoch: origin.epoch })
+    }
+
+    /// Tells whether what gave it is still believed.
+    pub(super) fn stands(&self) -> bool {
+        let (issuer, rule) = (&self.issuer.row, &self.rule.row);
+        issuer.active && rule.active && self.epoch == issuer.revocation_epoch
+    }
+
+    /// The rows that say so.
+    pub(super) fn fences(&self) -> [RowRef; 2] {
+        [self.issuer.fence(), self.rule.fence()]
+    }
+}

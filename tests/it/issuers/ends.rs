@@ -1,0 +1,122 @@
+//! Sessions end with the rule or the issuer that gave them, and what hangs on them ends with them.
+
+use strongroom::proto::record_service_client::RecordServiceClient;
+use strongroom::proto::token_service_client::TokenServiceClient;
+use strongroom::proto::{
+    CreateTokenRequest, EntryFilter, InspectTokenRequest, ListEntriesRequest, RemoveIssuerRequest,
+    RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest, UpdateIssuerRequest,
+};
+
+use crate::support::target::until;
+
+use super::*;
+
+/// Ways to end what was got for tokens.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Rule,
+    Issuer,
+    Sessions,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_its_rule_with_its_issuer_and_when_told_to() {
+    for (backend, way) in BACKENDS
+        .into_iter()
+        .flat_map(|on| [Way::Rule, Way::Issuer, Way::Sessions].map(|way| (on, way)))
+    {
+        let mut scene = Scene::bare(backend, "github").await;
+        let added = scene.rule(rule(&GITHUB)).await.unwrap();
+        let session = scene.login(&scene.token("1", github())).await.unwrap();
+        assert_eq!(scene.whoami(&session.bearer).await.unwrap(), "etl");
+        let nobody = scene.f.connect_as_nobody().await;
+        let mut own = TokenServiceClient::new(bearing(&nobody, &session.bearer));
+        let child = own.create_token(CreateTokenRequest::default()).await.unwrap().into_inner();
+        assert_eq!(scene.whoami(&child.bearer).await.unwrap(), "etl");
+        let (issuer, name, reason) = ("ci".to_owned(), "ci".to_owned(), "over".to_owned());
+        match way {
+            Way::Rule => {
+                let request = RemoveRuleRequest { issuer, id: added.id, reason };
+                scene.admin.remove_rule(request).await.unwrap();
+            }
+            Way::Issuer => {
+                scene.admin.remove_issuer(RemoveIssuerRequest { name, reason }).await.unwrap();
+            }
+            Way::Sessions => {
+                let settings = Some(settings(&scene.issuer, "github"));
+                let request =
+                    UpdateIssuerRequest { name, version: 0, settings, end_sessions: true };
+                scene.admin.update_issuer(request).await.unwrap();
+            }
+        }
+        for bearer in [&session.bearer, &child.bearer] {
+            let status = scene.whoami(bearer).await.expect_err("dead from the commit on");
+            assert_eq!(status.code(), Code::Unauthenticated, "{way:?}");
+        }
+        // The worker ends the row as well, and all below it.
+        let tokens = TokenServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        for accessor in [session.accessor, child.token.unwrap().accessor] {
+            until("the worker ends it", async || {
+                let request = InspectTokenRequest { accessor: accessor.clone() };
+                let found = tokens.clone().inspect_token(request).await.unwrap().into_inner();
+                found.token.unwrap().state == "revoked"
+            })
+            .await;
+        }
+        let again = scene.login(&scene.token("2", github())).await;
+        assert_eq!(again.is_ok(), matches!(way, Way::Sessions), "{way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_an_ordinary_token_in_all_else() {
+    let scene = Scene::with(Backend::Sqlite, "github", &GITHUB).await;
+    let session = scene.login(&scene.token("1", github())).await.unwrap();
+    let nobody = scene.f.connect_as_nobody().await;
+    let mut own = TokenServiceClient::new(bearing(&nobody, &session.bearer));
+    scene.f.clock.advance(std::time::Duration::from_mins(10));
+    let renewed =
+        own.renew_token(RenewTokenRequest::default()).await.unwrap().into_inner().token.unwrap();
+    assert!(renewed.expires_at_ms > session.expires_at_ms);
+    assert_eq!(renewed.max_expires_at_ms, session.max_expires_at_ms);
+    assert_eq!(renewed.created_by, "federation");
+    own.revoke_token(RevokeTokenRequest::default()).await.unwrap();
+    assert!(scene.whoami(&session.bearer).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kind_whose_tokens_are_used_once_gets_a_session_for_one_call() {
+    let mut scene = Scene::bare(Backend::Sqlite, "github").await;
+    register(&scene.f, "rx", "runner", "admin").await;
+    let yields = Some(add_rule_request::Yields::Identity("rx".to_owned()));
+    scene.rule(AddRuleRequest { yields, ..rule(&GITHUB) }).await.unwrap();
+    let session = login(&scene.stranger, "rx", &scene.token("1", github())).await.unwrap();
+    assert!(session.single_use && session.bearer.starts_with("srs_"));
+    assert_eq!(scene.whoami(&session.bearer).await.unwrap(), "rx");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_has_its_entry_and_what_was_refused_is_counted() {
+    for backend in BACKENDS {
+        let scene = Scene::with(backend, "github", &GITHUB).await;
+        let token = scene.token("the-jti", github());
+        let session = scene.login(&token).await.unwrap();
+        for _ in 0..3 {
+            scene.login(&token).await.unwrap_err();
+        }
+        let admin = scene.f.connect(&scene.f.admin).await;
+        let list = async |filter: EntryFilter| {
+            let request = ListEntriesRequest { filter: Some(filter), ..Default::default() };
+            let mut client = RecordServiceClient::new(admin.clone());
+            client.list_entries(request).await.unwrap().into_inner().entries
+        };
+        let logins = || EntryFilter { action: "issuers.login".into(), ..Default::default() };
+        until("the entry has its place", async || !list(logins()).await.is_empty()).await;
+        let entries = list(logins()).await;
+        assert_eq!(entries.len(), 1, "what a stranger does writes nothing by itself: {entries:?}");
+        let entry = &entries[0];
+        assert_eq!((entry.identity.as_str(), entry.outcome.as_str()), ("system/federation", "ok"));
+        assert_eq!(entry.subject_id, session.accessor);
+        assert!(entry.resource.contains("identities/etl") && entry.detail.contains("jti the-jti"));
+    }
+}

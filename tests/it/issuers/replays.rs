@@ -1,0 +1,113 @@
+//! A token is used as often as its issuer's tokens may be, across nodes and restarts.
+
+use std::collections::HashSet;
+
+use futures_util::future::join_all;
+use strongroom::proto::UpdateIssuerRequest;
+
+use super::*;
+
+async fn replay(scene: &mut Scene, mode: &str) {
+    let known = settings(&scene.issuer, "kubernetes");
+    let settings = Some(IssuerSettings { replay: mode.to_owned(), ..known });
+    let (name, version) = ("ci".to_owned(), 0);
+    let request = UpdateIssuerRequest { name, version, settings, end_sessions: false };
+    scene.admin.update_issuer(request).await.unwrap();
+}
+
+const CLUSTER: [(&str, &str); 2] = [
+    ("kubernetes.io/namespace", "data"),
+    ("kubernetes.io/serviceaccount/uid", "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_logs_in_once_also_after_a_restart_and_written_otherwise() {
+    for backend in BACKENDS {
+        let mut scene = Scene::with(backend, "kubernetes", &CLUSTER).await;
+        for mode in ["once", "hash"] {
+            replay(&mut scene, mode).await;
+            let token = scene.token(mode, kubernetes("p"));
+            scene.login(&token).await.unwrap();
+            for _ in 0..2 {
+                assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
+            }
+            scene.f.restart().await;
+            scene.stranger = Client::new(scene.f.connect_as_nobody().await);
+            scene.admin = Client::new(scene.f.connect(&scene.f.admin).await);
+            assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
+        }
+        // Signed again it is another token to one mode, and the same to the other.
+        replay(&mut scene, "once").await;
+        let claims = scene.issuer.claims(&scene.f, "twice", kubernetes("p"));
+        scene.login(&scene.issuer.mint(&claims)).await.unwrap();
+        let mut again = claims;
+        again["exp"] = json!(again["exp"].as_i64().unwrap() + 1);
+        let again = scene.issuer.mint(&again);
+        assert_eq!(scene.login(&again).await.unwrap_err().code(), Code::Unauthenticated);
+        replay(&mut scene, "hash").await;
+        scene.login(&again).await.unwrap();
+        // Without what would be used once, there is nothing to be believed.
+        replay(&mut scene, "once").await;
+        let mut claims = scene.issuer.claims(&scene.f, "", kubernetes("p"));
+        claims.as_object_mut().unwrap().remove("jti");
+        let status = scene.login(&scene.issuer.mint(&claims)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_logins_that_race_on_two_nodes_one_wins() {
+    for backend in BACKENDS {
+        let mut scene = Scene::with(backend, "kubernetes", &CLUSTER).await;
+        replay(&mut scene, "hash").await;
+        let second = match backend {
+            Backend::Postgres => Some(scene.f.second_node().await),
+            Backend::Sqlite => None,
+        };
+        let mut clients = vec![scene.stranger.clone()];
+        if let Some(node) = &second {
+            clients.push(Client::new(scene.f.connect_to(node, &scene.f.admin).await));
+        }
+        for round in 0..4 {
+            let token = scene.token(&format!("{round}"), kubernetes("p"));
+            let racers = (0..32).map(|n| login(&clients[n % clients.len()], "etl", &token));
+            let done = join_all(racers).await;
+            assert_eq!(done.iter().filter(|one| one.is_ok()).count(), 1, "{backend:?}");
+            for lost in done.into_iter().filter_map(Result::err) {
+                assert_eq!(lost.code(), Code::Unauthenticated, "{lost}");
+            }
+        }
+        if let Some(node) = second {
+            node.stop().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_logs_in_again_and_its_session_before_ends() {
+    for backend in BACKENDS {
+        let scene = Scene::with(backend, "kubernetes", &CLUSTER).await;
+        let token = scene.token("1", kubernetes("p"));
+        let first = scene.login(&token).await.unwrap();
+        let other = scene.login(&scene.token("2", kubernetes("q"))).await.unwrap();
+        let second = scene.login(&token).await.unwrap();
+        assert!(scene.whoami(&first.bearer).await.is_err(), "another took its place");
+        assert_eq!(scene.whoami(&second.bearer).await.unwrap(), "etl");
+        assert_eq!(scene.whoami(&other.bearer).await.unwrap(), "etl", "that is another pod's");
+        let racers = (0..8).map(|_| scene.login(&token));
+        let won: Vec<_> = join_all(racers).await.into_iter().filter_map(Result::ok).collect();
+        let mut alive = HashSet::new();
+        for session in won {
+            if scene.whoami(&session.bearer).await.is_ok() {
+                alive.insert(session.accessor);
+            }
+        }
+        assert_eq!(alive.len(), 1, "one pod has one session");
+        let no_pod = scene.token(
+            "3",
+            json!({"kubernetes.io": {"namespace": "data",
+            "serviceaccount": {"uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"}}}),
+        );
+        assert_eq!(scene.login(&no_pod).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}

@@ -1,0 +1,103 @@
+//! Identities that a template names are registered at their first login, within limits.
+
+use strongroom::proto::group_service_client::GroupServiceClient;
+use strongroom::proto::{AddMemberRequest, CreateGroupRequest, GetIdentityRequest, RuleTemplate};
+
+use super::*;
+
+async fn group(scene: &Scene, name: &str, member: Option<&str>) {
+    let mut groups = GroupServiceClient::new(scene.f.connect(&scene.f.admin).await);
+    let request =
+        CreateGroupRequest { name: name.into(), purpose: "a test".into(), ..Default::default() };
+    groups.create_group(request).await.unwrap();
+    if let Some(member) = member {
+        let (group, identity) = (name.to_owned(), member.to_owned());
+        groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
+    }
+}
+
+fn template(most: i64) -> AddRuleRequest {
+    AddRuleRequest {
+        issuer: "ci".to_owned(),
+        yields: Some(add_rule_request::Yields::Template(RuleTemplate {
+            name: "ci-{repository_id}".to_owned(),
+            owner_group: "platform".to_owned(),
+            group: "jobs".to_owned(),
+            tier: "low".to_owned(),
+            most,
+            ..Default::default()
+        })),
+        claims: texts(&GITHUB[1..]),
+        ..Default::default()
+    }
+}
+
+fn of(repository: &str) -> Value {
+    let mut claims = github();
+    claims["repository_id"] = json!(repository);
+    claims
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_rule_registers_repositories_at_their_first_login_within_its_limits() {
+    for backend in BACKENDS {
+        let mut scene = Scene::bare(backend, "github").await;
+        let refused = scene.rule(template(2)).await.unwrap_err();
+        assert_ne!(refused.code(), Code::Ok, "nobody would answer for them");
+        group(&scene, "platform", Some("admin")).await;
+        group(&scene, "jobs", None).await;
+        let added = scene.rule(template(2)).await.unwrap();
+        assert!(
+            added.sentence.contains("ci-{repository_id}, which is registered"),
+            "{}",
+            added.sentence
+        );
+        let log_in = async |name: &str, repository: &str, jti: &str| {
+            login(&scene.stranger, name, &scene.token(jti, of(repository))).await
+        };
+        let first = log_in("ci-7", "7", "1").await.unwrap();
+        assert!(first.registered);
+        assert_eq!(scene.whoami(&first.bearer).await.unwrap(), "ci-7");
+        let again = log_in("ci-7", "7", "2").await.unwrap();
+        assert!(!again.registered);
+        // Nobody takes another's name, nor one that a person gave.
+        register(&scene.f, "ci-9", "pipeline", "admin").await;
+        for (name, repository) in [("ci-7", "8"), ("ci-8", "7"), ("etl", "7"), ("ci-9", "9")] {
+            let status =
+                log_in(name, repository, &format!("{name}{repository}")).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{name} by {repository}");
+        }
+        log_in("ci-8", "8", "3").await.unwrap();
+        let status = log_in("ci-10", "10", "4").await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        let mut identities = IdentityServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        let request = GetIdentityRequest { name: "ci-7".into() };
+        let found = identities.get_identity(request).await.unwrap().into_inner().identity.unwrap();
+        assert_eq!((found.kind.as_str(), found.tier.as_str()), ("pipeline", "low"));
+        assert_eq!((found.owner_group.as_str(), found.state.as_str()), ("platform", "active"));
+        assert!(found.expires_at_ms > 0 && found.created_by == "federation");
+        let request = GetIdentityRequest { name: "ci-10".into() };
+        assert!(
+            identities.get_identity(request).await.is_err(),
+            "nothing is left of who was one too many"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_logins_that_race_register_one_identity() {
+    for backend in BACKENDS {
+        let mut scene = Scene::bare(backend, "github").await;
+        group(&scene, "platform", Some("admin")).await;
+        group(&scene, "jobs", None).await;
+        scene.rule(template(1)).await.unwrap();
+        let tokens: Vec<_> = (0..8).map(|n| scene.token(&n.to_string(), of("7"))).collect();
+        let racers = tokens.iter().map(|token| login(&scene.stranger, "ci-7", token));
+        let done = futures_util::future::join_all(racers).await;
+        let registered = done.iter().flatten().filter(|one| one.registered).count();
+        assert_eq!(registered, 1, "{backend:?}: {done:?}");
+        for lost in done.into_iter().filter_map(Result::err) {
+            assert_eq!(lost.code(), Code::Aborted, "{lost}");
+        }
+    }
+}
