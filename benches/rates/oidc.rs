@@ -59,7 +59,7 @@ impl Issuer {
 
     fn settings(&self) -> IssuerSettings {
         let point = self.key.public_key().as_ref();
-        let part = |range| URL_SAFE_NO_PAD.encode(&point[range]);
+        let part = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
         let jwk =
             json!({"kty": "EC", "crv": "P-256", "kid": "1", "x": part(1..33), "y": part(33..65)});
         IssuerSettings {
@@ -96,9 +96,10 @@ impl Issuer {
         client.add_issuer(request).await.unwrap();
         for n in 0..rules {
             // The first rules log in who is measured; the others log in others.
-            let (who, sub) = match n {
-                n if n < FEW => (format!("job-{n}"), "job".to_owned()),
-                n => (format!("other-{}", n / OF_ONE), format!("other-{n}")),
+            let (who, sub) = if n < FEW {
+                (format!("job-{n}"), "job".to_owned())
+            } else {
+                (format!("other-{}", n / OF_ONE), format!("other-{n}"))
             };
             let value = Some(claim_value::Value::Text(sub));
             let claim = ClaimRule { claim: "sub".into(), values: vec![ClaimValue { value }] };
