@@ -13,7 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -108,6 +108,17 @@ impl Connection {
         *bytes = Zeroizing::default();
         (*gone, *turn) = (0, Turn::Open);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Connection {
+    /// What was said to leave goes, also where nobody looks at the connection again.
+    fn drop(&mut self) {
+        if !self.gathered.bytes.is_empty() {
+            self.stream.get_mut().0.hurry();
+            // What the socket has no room for is lost, as whatever else was not read by now.
+            let _sent = self.poll_drain(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 
