@@ -123,6 +123,9 @@ mod tests {
                 "strongroom.v1.ConfirmFactorRequest.code",
                 "strongroom.v1.MakeRecoveryCodesResponse.codes",
                 "strongroom.v1.VerifyFactorRequest.code",
+                "strongroom.v1.TestTokenRequest.token",
+                "strongroom.v1.LoginRequest.token",
+                "strongroom.v1.LoginResponse.bearer",
                 "strongroom.v1.EncryptItem.plaintext",
                 "strongroom.v1.Decrypted.plaintext",
                 "strongroom.v1.EncryptStreamRequest.data",
@@ -154,6 +157,8 @@ mod tests {
                     .iter()
                     .any(|word| name.split('_').any(|part| part == *word));
                 let marked = field.options().get_extension(&secret).as_bool().unwrap();
+                // Where an address is, not what it is.
+                let sounds = sounds && name != "private_network";
                 assert!(marked || !sounds, "{}", field.full_name());
             }
         }

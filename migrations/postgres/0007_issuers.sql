@@ -37,7 +37,8 @@ CREATE TABLE issuer_rules (
 );
 -- What can yield an identity is found whatever else the issuer has.
 CREATE INDEX issuer_rules_of_identity ON issuer_rules (identity, issuer) WHERE active = 1 AND identity IS NOT NULL;
-CREATE INDEX issuer_rules_by_template ON issuer_rules (issuer, id) WHERE active = 1 AND identity IS NULL;
+-- The identity stands in it although there is none: SQLite prefers the index below otherwise.
+CREATE INDEX issuer_rules_by_template ON issuer_rules (issuer, identity, id) WHERE active = 1 AND identity IS NULL;
 CREATE INDEX issuer_rules_due ON issuer_rules (next_try) WHERE next_try IS NOT NULL;
 CREATE INDEX issuer_rules_of_issuer ON issuer_rules (issuer, id) WHERE active = 1;
 

@@ -304,7 +304,7 @@ mod tests {
             (IssuerRow::TABLE.select(BY_URL), "issuers_by_url (url=?"),
             (IssuerRow::TABLE.select(LISTED), "issuers_active (name>?"),
             (rule(RULES_OF), "issuer_rules_of_identity (identity=? AND issuer=?"),
-            (rule(TEMPLATES), "issuer_rules_by_template (issuer=?"),
+            (rule(TEMPLATES), "issuer_rules_by_template (issuer=? AND identity=?"),
             (rule(RULES), "issuer_rules_of_issuer (issuer=? AND id>?"),
             (rule(DUE), "issuer_rules_due (next_try"),
         ] {

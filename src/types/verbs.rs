@@ -208,6 +208,12 @@ mod tests {
         "database.remove-role",
         // What it makes hangs on the elevation, and ends with it.
         "tokens.mint",
+        "issuers.show",
+        "issuers.list",
+        "issuers.remove",
+        "issuers.list-rules",
+        "issuers.remove-rule",
+        "issuers.test",
         "pki.show-role",
         "pki.list-roles",
         "pki.remove-role",
