@@ -54,6 +54,8 @@ pub struct Login {
     ttl: Option<Duration>,
     live: u32,
     once: String,
+    /// The authority epoch that was seen before any of that was read.
+    as_of: i64,
 }
 
 /// A session that is about to be stored.
@@ -92,6 +94,7 @@ impl Login {
         request: &LoginRequest<'_>,
         now: UnixMillis,
     ) -> Result<Self, Refused> {
+        let as_of = reader.epoch_seen();
         let believed = believe(reader, keys, request.token, now).await?;
         let issuer = believed.issuer.row.id;
         let once = once(issuer.0, &believed);
@@ -99,7 +102,7 @@ impl Login {
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;
         let (name, ttl, live) = (request.name.clone(), request.ttl, request.live);
-        Ok(Self { name, believed, known, rule, ttl, live, once })
+        Ok(Self { name, believed, known, rule, ttl, live, once, as_of })
     }
 
     /// How long the session lives, and how long renewals carry it, within what its kind may.
@@ -242,6 +245,10 @@ impl Verb for Login {
         rows.extend(self.known.lifecycle.as_ref().map(Versioned::fence));
         rows.extend(self.known.owner.as_ref().and_then(Answerable::fence));
         Ok(vec![resource])
+    }
+
+    fn as_of(&self) -> Option<i64> {
+        Some(self.as_of)
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
