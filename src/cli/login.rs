@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{read_secret, read_text, write_private};
-use super::output::{Format, fields, json_text, note, print, time};
+use super::output::{Format, fields, json_text, note, print, tell, time};
 use super::session::{Session, variable};
 use super::span::{Span, seconds_or_default};
 use crate::engines::issuers::request_id_token;
@@ -166,7 +166,8 @@ pub(super) fn hide(secret: &str) -> Outcome {
     if variable(ON_GITHUB).as_deref() != Some("true") {
         return Ok(());
     }
-    print(&format!("::add-mask::{secret}\n"))
+    // The runner reads it there too, and standard output is somebody else's.
+    tell(&Zeroizing::new(format!("::add-mask::{secret}\n")))
 }
 
 /// Puts the session where other commands find it; whole, or as it was.
