@@ -4,7 +4,6 @@
 //! runner, so that it hides it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
@@ -25,8 +24,6 @@ const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 const ON_GITHUB: &str = "GITHUB_ACTIONS";
 /// Where a pod's projected token is mounted where nobody says.
 const POD_TOKEN: &str = "/var/run/secrets/strongroom/token";
-/// How often a call is tried again whose connection failed before it was sent.
-const TRIES: u32 = 3;
 
 /// What `login` takes.
 #[derive(Debug, Clone, Args)]
@@ -85,20 +82,10 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         token: token.to_string(),
         ttl_s: seconds_or_default(args.ttl),
     };
-    let mut tries = 1;
-    let answer = loop {
-        let done = session.call_once(request.clone(), async |wire, request| {
-            Client::new(wire).login(request).await
-        });
-        match done.await {
-            // A token is used once: what may have reached the vault is not sent again.
-            Err(failure) if failure.reason.as_deref() == Some("UNAVAILABLE") && tries < TRIES => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                tries += 1;
-            }
-            done => break done?,
-        }
-    };
+    // A token is used once: what may have reached the vault is not sent again.
+    let answer = session
+        .call_unsent(request, async |wire, request| Client::new(wire).login(request).await)
+        .await?;
     let bearer = Zeroizing::new(answer.bearer);
     hide(&bearer)?;
     let path = global.session_path();
