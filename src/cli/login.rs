@@ -75,6 +75,11 @@ pub struct LoginArgs {
 
 /// Logs in, and keeps the session.
 pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
+    // Before the token is used up, which is once.
+    let path = global.session_path().ok_or_else(|| {
+        Failure::usage("there is nowhere to keep a session")
+            .hint("say where with --session-file, or set HOME")
+    })?;
     let token = find_token(args).await?;
     let session = Session::open_as_nobody(global)?;
     let request = LoginRequest {
@@ -88,7 +93,6 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         .await?;
     let bearer = Zeroizing::new(answer.bearer);
     hide(&bearer)?;
-    let path = global.session_path();
     keep(&path, &bearer)?;
     let shown = path.display().to_string();
     match global.output {

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome, STEP_UP, error_info};
-use super::files::{prompt_secret, read_secret, read_text};
+use super::files::{prompt_secret, read_own_secret, read_secret, read_text};
 use super::output::{Format, Listed, note};
 use crate::proto::factor_service_client::FactorServiceClient;
 use crate::proto::{ErrorInfo, VerifyFactorRequest};
@@ -275,8 +275,8 @@ pub(super) fn variable(name: &str) -> Option<String> {
 /// named either, in the session that `strongroom login` keeps.
 fn token(global: &Global) -> Outcome<Option<MetadataValue<Ascii>>> {
     let kept = || {
-        let path = global.session_path();
-        (global.cert.is_none() && path.exists()).then(|| read_secret(&path))
+        let path = global.session_path().filter(|path| global.cert.is_none() && path.exists());
+        path.map(|path| read_own_secret(&path))
     };
     let token = match (&global.token_file, variable(TOKEN_VARIABLE)) {
         (Some(file), _) => read_secret(file)?,

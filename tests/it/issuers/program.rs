@@ -77,6 +77,13 @@ fn a_job_on_gitlab_logs_in_with_its_variable_and_other_commands_use_the_session(
     let kept = std::fs::read_to_string(job.session()).unwrap();
     let printed = text(&done.stdout) + &text(&done.stderr);
     assert!(kept.starts_with("srt_") && !printed.contains(kept.trim()));
+    let mut homeless = job.command("login --gitlab --identity etl");
+    for variable in ["STRONGROOM_SESSION_FILE", "RUNNER_TEMP", "HOME"] {
+        homeless.env_remove(variable);
+    }
+    let unkept = homeless.env("STRONGROOM_ID_TOKEN", "any").output().unwrap();
+    assert_eq!(unkept.status.code(), Some(2), "{}", text(&unkept.stderr));
+    assert!(text(&unkept.stderr).contains("nowhere to keep"), "{}", text(&unkept.stderr));
     let who = job.run("whoami", &[]);
     assert!(text(&who.stdout).contains("etl"), "{}", text(&who.stderr));
     let again = job.run("login --gitlab --identity etl", &[("STRONGROOM_ID_TOKEN", &token)]);
