@@ -15,7 +15,7 @@ CREATE TABLE issuers (
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
 );
-CREATE INDEX issuers_by_url ON issuers (url) WHERE active = 1;
+CREATE INDEX issuers_by_url ON issuers (url, id) WHERE active = 1;
 CREATE INDEX issuers_due ON issuers (next_try) WHERE next_try IS NOT NULL;
 CREATE INDEX issuers_active ON issuers (name) WHERE active = 1;
 
@@ -36,7 +36,7 @@ CREATE TABLE issuer_rules (
     mac BYTEA NOT NULL
 );
 -- What can yield an identity is found whatever else the issuer has.
-CREATE INDEX issuer_rules_of_identity ON issuer_rules (identity, issuer) WHERE active = 1 AND identity IS NOT NULL;
+CREATE INDEX issuer_rules_of_identity ON issuer_rules (identity, issuer, id) WHERE active = 1 AND identity IS NOT NULL;
 -- The identity stands in it although there is none: SQLite prefers the index below otherwise.
 CREATE INDEX issuer_rules_by_template ON issuer_rules (issuer, identity, id) WHERE active = 1 AND identity IS NULL;
 CREATE INDEX issuer_rules_due ON issuer_rules (next_try) WHERE next_try IS NOT NULL;

@@ -69,7 +69,7 @@ impl Federation {
         let ctx = vault.context(Caller::System(NAME), source)?;
         let id = vault.installation().id;
         match Login::verify(&self.reader, &self.keys, id, request, ctx.now).await {
-            Ok(login) => vault.run(&ctx, login).await,
+            Ok(login) => vault.run(&ctx, login).await.map_err(told),
             Err(Refused::Token(why)) => {
                 vault.count_stranger(why.word, source);
                 Err(not_accepted())
@@ -86,5 +86,22 @@ impl Federation {
                 Err(not_accepted())
             }
         }
+    }
+}
+
+/// What somebody hears who is believed and gets nothing all the same: neither how much there may be
+/// nor what the rule lacks.
+fn told(error: Error) -> Error {
+    let full = matches!(error, Error::Exhausted(_));
+    if !full && !matches!(error, Error::Precondition(_)) {
+        return error;
+    }
+    tracing::warn!(%error, "a login by a token that is believed came to nothing");
+    // Waiting helps against a limit alone: programs have to know the two apart.
+    if full {
+        let text = "nothing more is given for this token for now; the vault's log says why";
+        Error::Exhausted(text.into())
+    } else {
+        not_accepted()
     }
 }

@@ -79,12 +79,14 @@ pub struct Global {
 }
 
 impl Global {
-    /// Where the session is kept.
-    pub(super) fn session_path(&self) -> PathBuf {
-        self.session_file.clone().unwrap_or_else(|| {
-            let dir = variable("RUNNER_TEMP").or_else(|| variable("HOME")).unwrap_or_default();
-            PathBuf::from(dir).join(".strongroom-session")
-        })
+    /// Where the session is kept; nowhere where nobody says and no directory is known: the one that
+    /// somebody happens to be in may be anybody's.
+    pub(super) fn session_path(&self) -> Option<PathBuf> {
+        let usual = || {
+            let dir = variable("RUNNER_TEMP").or_else(|| variable("HOME"))?;
+            Some(PathBuf::from(dir).join(".strongroom-session"))
+        };
+        self.session_file.clone().or_else(usual)
     }
 }
 

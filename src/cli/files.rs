@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -20,7 +20,10 @@ const MOST_KEYS: usize = 256;
 
 /// Reads a file of text, or standard input for `-`.
 pub(crate) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
-    let mut bytes = read_bytes(path)?;
+    text_of(read_bytes(path)?, path)
+}
+
+fn text_of(mut bytes: Zeroizing<Vec<u8>>, path: &Path) -> Outcome<Zeroizing<String>> {
     match String::from_utf8(std::mem::take(&mut *bytes)) {
         Ok(text) => Ok(Zeroizing::new(text)),
         Err(error) => {
@@ -32,16 +35,20 @@ pub(crate) fn read_text(path: &Path) -> Outcome<Zeroizing<String>> {
 
 /// Reads a file, or standard input for `-`.
 pub(super) fn read_bytes(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
-    let failed =
-        |error: &io::Error| Failure::usage(format!("{} cannot be read: {error}", path.display()));
+    if path.as_os_str() == "-" {
+        return read_bounded(io::stdin().lock(), path);
+    }
+    read_bounded(File::open(path).map_err(|error| unreadable(path, &error))?, path)
+}
+
+fn unreadable(path: &Path, why: &dyn Display) -> Failure {
+    Failure::usage(format!("{} cannot be read: {why}", path.display()))
+}
+
+fn read_bounded(source: impl Read, path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::new());
-    let source: Box<dyn Read> = if path.as_os_str() == "-" {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(File::open(path).map_err(|error| failed(&error))?)
-    };
     let read = source.take(MOST_BYTES + 1).read_to_end(&mut bytes);
-    let read = read.map_err(|error| failed(&error))?;
+    let read = read.map_err(|error| unreadable(path, &error))?;
     if u64::try_from(read).is_ok_and(|read| read <= MOST_BYTES) {
         Ok(bytes)
     } else {
@@ -51,7 +58,22 @@ pub(super) fn read_bytes(path: &Path) -> Outcome<Zeroizing<Vec<u8>>> {
 
 /// Reads a secret: the first line of a file, or of standard input for `-`.
 pub(crate) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
-    let text = read_text(path)?;
+    line_of(&read_text(path)?, path)
+}
+
+/// As [`read_secret`], from a file that is this user's own and that nobody else can read: another's
+/// could hold whatever they like.
+pub(super) fn read_own_secret(path: &Path) -> Outcome<Zeroizing<String>> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    let about = file.metadata().map_err(|error| unreadable(path, &error))?;
+    if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
+        return Err(unreadable(path, &"it is not yours alone")
+            .hint("log in again with `strongroom login`, once it is removed"));
+    }
+    line_of(&text_of(read_bounded(file, path)?, path)?, path)
+}
+
+fn line_of(text: &str, path: &Path) -> Outcome<Zeroizing<String>> {
     let mut lines = text.lines();
     match (lines.next(), lines.next()) {
         (Some(line), None) if !line.is_empty() => Ok(Zeroizing::new(line.to_owned())),
@@ -203,6 +225,18 @@ mod tests {
             assert_eq!(read.as_ref().map(|read| read.as_str()), secret, "{text:?}");
         }
         assert!(read_secret(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_session_is_its_users_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session");
+        write_private(&path, "secret\n").unwrap();
+        assert_eq!(read_own_secret(&path).unwrap().as_str(), "secret");
+        for mode in [0o640, 0o604] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_own_secret(&path).unwrap_err().exit, Exit::Usage, "{mode:o}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use self::rule::{AddRule, add_rule};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{read_secret, read_text};
 use super::identities::by;
-use super::output::{Format, fields, show, show_list, time};
+use super::output::{Format, escape, fields, show, show_list, time};
 use super::session::{Session, collect, must};
 use crate::proto::issuer_service_client::IssuerServiceClient as Client;
 use crate::proto::{
@@ -199,7 +199,9 @@ pub(super) async fn run(session: &Session, command: &IssuerCommand) -> Outcome {
                     Client::new(wire).remove_rule(request).await
                 })
                 .await?;
-            show(session.format, &must(removed.rule)?, |it| format!("removed: {}\n", it.sentence))
+            show(session.format, &must(removed.rule)?, |it| {
+                format!("removed: {}\n", escape(&it.sentence))
+            })
         }
         IssuerCommand::Test { file, identity } => test(session, file, identity).await,
     }
@@ -333,7 +335,8 @@ async fn test(session: &Session, file: &Path, identity: &str) -> Outcome {
 }
 
 fn tested_text(tested: &TestTokenResponse) -> String {
-    let mut text = match (tested.issuer.as_str(), tested.problem.as_str()) {
+    // Claims are whoever made the token's to choose, and a sentence quotes them.
+    let mut text = match (tested.issuer.as_str(), escape(&tested.problem).as_str()) {
         ("", problem) => format!("the token is not believed: {problem}\n"),
         (issuer, "") => format!("the token is one of {issuer}\n"),
         (issuer, problem) => format!("the token is one of {issuer}, but {problem}\n"),
@@ -342,9 +345,9 @@ fn tested_text(tested: &TestTokenResponse) -> String {
         let rule = trial.rule.clone().unwrap_or_default();
         let verdict = match trial.objection.as_str() {
             "" => "matches".to_owned(),
-            objection => format!("does not match: {objection}"),
+            objection => format!("does not match: {}", escape(objection)),
         };
-        text.extend([&rule.id, " ", &verdict, "\n  ", &rule.sentence, "\n"]);
+        text.extend([&rule.id, " ", &verdict, "\n  ", &escape(&rule.sentence), "\n"]);
     }
     if tested.more {
         text.push_str("there are more rules; name the identity with --identity\n");

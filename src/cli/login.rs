@@ -4,7 +4,6 @@
 //! runner, so that it hides it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
@@ -12,7 +11,7 @@ use zeroize::Zeroizing;
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{read_secret, read_text, write_private};
-use super::output::{Format, fields, json_text, note, print, time};
+use super::output::{Format, fields, json_text, note, print, tell, time};
 use super::session::{Session, variable};
 use super::span::{Span, seconds_or_default};
 use crate::engines::issuers::request_id_token;
@@ -25,8 +24,6 @@ const REQUEST_TOKEN: &str = "ACTIONS_ID_TOKEN_REQUEST_TOKEN";
 const ON_GITHUB: &str = "GITHUB_ACTIONS";
 /// Where a pod's projected token is mounted where nobody says.
 const POD_TOKEN: &str = "/var/run/secrets/strongroom/token";
-/// How often a call is tried again whose connection failed before it was sent.
-const TRIES: u32 = 3;
 
 /// What `login` takes.
 #[derive(Debug, Clone, Args)]
@@ -78,6 +75,11 @@ pub struct LoginArgs {
 
 /// Logs in, and keeps the session.
 pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
+    // Before the token is used up, which is once.
+    let path = global.session_path().ok_or_else(|| {
+        Failure::usage("there is nowhere to keep a session")
+            .hint("say where with --session-file, or set HOME")
+    })?;
     let token = find_token(args).await?;
     let session = Session::open_as_nobody(global)?;
     let request = LoginRequest {
@@ -85,23 +87,12 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         token: token.to_string(),
         ttl_s: seconds_or_default(args.ttl),
     };
-    let mut tries = 1;
-    let answer = loop {
-        let done = session.call_once(request.clone(), async |wire, request| {
-            Client::new(wire).login(request).await
-        });
-        match done.await {
-            // A token is used once: what may have reached the vault is not sent again.
-            Err(failure) if failure.reason.as_deref() == Some("UNAVAILABLE") && tries < TRIES => {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                tries += 1;
-            }
-            done => break done?,
-        }
-    };
+    // A token is used once: what may have reached the vault is not sent again.
+    let answer = session
+        .call_unsent(request, async |wire, request| Client::new(wire).login(request).await)
+        .await?;
     let bearer = Zeroizing::new(answer.bearer);
     hide(&bearer)?;
-    let path = global.session_path();
     keep(&path, &bearer)?;
     let shown = path.display().to_string();
     match global.output {
@@ -166,7 +157,8 @@ pub(super) fn hide(secret: &str) -> Outcome {
     if variable(ON_GITHUB).as_deref() != Some("true") {
         return Ok(());
     }
-    print(&format!("::add-mask::{secret}\n"))
+    // The runner reads it there too, and standard output is somebody else's.
+    tell(&Zeroizing::new(format!("::add-mask::{secret}\n")))
 }
 
 /// Puts the session where other commands find it; whole, or as it was.

@@ -72,6 +72,13 @@ pub(crate) fn note(text: &str) {
     drop(writeln!(io::stderr().lock(), "{}", escape(text)));
 }
 
+/// Writes to standard error what no person reads, as it is.
+pub(super) fn tell(text: &str) -> Outcome {
+    io::stderr().lock().write_all(text.as_bytes()).map_err(|error| {
+        Failure::new(Exit::Unexpected, format!("standard error takes nothing: {error}"))
+    })
+}
+
 /// Writes a value as JSON and a newline.
 pub(crate) fn json_text<T: Serialize>(value: &T) -> String {
     let Ok(text) = serde_json::to_string_pretty(value) else {

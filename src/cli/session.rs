@@ -8,12 +8,12 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, ConnectError, Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome, STEP_UP, error_info};
-use super::files::{prompt_secret, read_secret, read_text};
+use super::files::{prompt_secret, read_own_secret, read_secret, read_text};
 use super::output::{Format, Listed, note};
 use crate::proto::factor_service_client::FactorServiceClient;
 use crate::proto::{ErrorInfo, VerifyFactorRequest};
@@ -153,6 +153,25 @@ impl Session {
         }
     }
 
+    /// Makes a call that must not reach the vault twice: tries again only where there was no connection
+    /// to send it on.
+    pub(super) async fn call_unsent<Q: Clone, R>(
+        &self,
+        message: Q,
+        rpc: impl AsyncFn(Wire, Request<Q>) -> Result<Response<R>, Status>,
+    ) -> Outcome<R> {
+        let mut tries = 1;
+        loop {
+            match self.attempt(message.clone(), DEADLINE, &rpc).await {
+                Ok(answer) => return Ok(answer),
+                Err(status) if tries >= TRIES || !is_unsent(&status) => return Err(status.into()),
+                Err(_unsent) => {}
+            }
+            tokio::time::sleep(back_off(tries)).await;
+            tries += 1;
+        }
+    }
+
     /// Asks for the code of a factor and proves it, where that is what a call wants and somebody is
     /// there to be asked; false otherwise.
     async fn step_up(&self, status: &Status) -> Outcome<bool> {
@@ -256,8 +275,8 @@ pub(super) fn variable(name: &str) -> Option<String> {
 /// named either, in the session that `strongroom login` keeps.
 fn token(global: &Global) -> Outcome<Option<MetadataValue<Ascii>>> {
     let kept = || {
-        let path = global.session_path();
-        (global.cert.is_none() && path.exists()).then(|| read_secret(&path))
+        let path = global.session_path().filter(|path| global.cert.is_none() && path.exists());
+        path.map(|path| read_own_secret(&path))
     };
     let token = match (&global.token_file, variable(TOKEN_VARIABLE)) {
         (Some(file), _) => read_secret(file)?,
@@ -283,6 +302,18 @@ fn header(token: &str) -> Outcome<MetadataValue<Ascii>> {
 fn is_passing(status: &Status) -> bool {
     status.code() == Code::Unavailable
         && error_info(status.details()).is_none_or(|info: ErrorInfo| info.reason != "SEALED")
+}
+
+/// Tells whether a call failed because no connection came about.
+fn is_unsent(status: &Status) -> bool {
+    let mut next = std::error::Error::source(status);
+    while let Some(cause) = next {
+        if cause.is::<ConnectError>() {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 fn back_off(tries: u32) -> Duration {
@@ -311,6 +342,13 @@ mod tests {
         ] {
             assert_eq!(parse_address(text).unwrap().to_string(), uri, "{text}");
         }
+    }
+
+    #[test]
+    fn a_call_is_unsent_where_no_connection_came_about() {
+        let refused = ConnectError(Box::new(std::io::Error::other("refused")));
+        assert!(is_unsent(&Status::from_error(Box::new(refused))));
+        assert!(!is_unsent(&Status::unavailable("the store does not answer")));
     }
 
     #[test]

@@ -74,15 +74,17 @@ sealed_row! {
     }
 }
 
-const BY_URL: &str = "WHERE url = $1 AND active = 1 LIMIT $2";
+const BY_URL: &str = "WHERE url = $1 AND active = 1 ORDER BY id LIMIT $2";
 const LISTED: &str = "WHERE name > $1 AND active = 1 ORDER BY name LIMIT $2";
 const RULES_OF: &str = "WHERE identity = $1 AND issuer = $2 AND active = 1 \
-                        AND identity IS NOT NULL LIMIT $3";
+                        AND identity IS NOT NULL ORDER BY id LIMIT $3";
 const TEMPLATES: &str =
     "WHERE issuer = $1 AND active = 1 AND identity IS NULL ORDER BY id LIMIT $2";
 const RULES: &str = "WHERE issuer = $1 AND active = 1 AND id > $2 ORDER BY id LIMIT $3";
-const COUNT_OF_IDENTITY: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM issuer_rules \
-     WHERE identity = $1 AND active = 1 AND identity IS NOT NULL LIMIT $2) AS found";
+// The rules of an issuer that was removed stay as they are, and yield nobody.
+const COUNT_OF_IDENTITY: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM issuer_rules r \
+     JOIN issuers i ON i.id = r.issuer AND i.active = 1 \
+     WHERE r.identity = $1 AND r.active = 1 AND r.identity IS NOT NULL LIMIT $2) AS found";
 const COUNT_TEMPLATES: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM issuer_rules \
      WHERE issuer = $1 AND active = 1 AND identity IS NULL LIMIT $2) AS found";
 const COUNT_OF_ISSUER: &str = "SELECT COUNT(*) FROM (SELECT 1 FROM issuer_rules \
@@ -100,7 +102,7 @@ pub async fn named(
     tx.lookup_where("WHERE name = $1", params![*name]).await
 }
 
-/// Lists the issuers that call themselves so.
+/// Lists the issuers that call themselves so, always in one order.
 pub async fn by_url(
     tx: &mut Tx,
     url: &str,

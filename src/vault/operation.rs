@@ -141,6 +141,13 @@ pub trait Verb: Send + Sync + 'static {
     /// says nothing about what exists.
     async fn resources(&self, view: &View) -> Result<Vec<Resource>>;
 
+    /// The epoch that was seen before anything was read that the verb brought along; none where it
+    /// reads all of that in [`Verb::resources`]. Without it, what moved between that reading and the
+    /// decision would not be noticed.
+    fn as_of(&self) -> Option<i64> {
+        None
+    }
+
     /// Reads, derives keys, encrypts; no transaction.
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared>;
 

@@ -160,7 +160,8 @@ impl Vault {
 
     pub(super) async fn decide<V: Verb>(&self, view: &View, op: &V) -> Result<Arc<Decision>> {
         let core = &self.core;
-        let epoch = core.reader.epoch_seen();
+        let seen = core.reader.epoch_seen();
+        let epoch = op.as_of().map_or(seen, |as_of| as_of.min(seen));
         let resources = op.resources(view).await?;
         let subject = view.subject.clone();
         super::decide::decide(

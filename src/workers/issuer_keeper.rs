@@ -3,6 +3,7 @@
 //!
 //! Each is claimed by a compare-and-set, so that nodes do not fight.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,19 +19,23 @@ use crate::vault::Vault;
 /// Rules and issuers of one step, and steps of one round: what is left is due in the next.
 const STEP: i64 = 64;
 const STEPS: usize = 16;
+/// How often it looks for used tokens that are over, in milliseconds.
+const LOOKS_MS: u64 = 60_000;
 
 /// The worker.
 #[derive(Debug)]
 pub struct IssuerKeeper {
     vault: Vault,
     reader: Reader,
+    /// When it last found no used token that is over, Unix milliseconds.
+    looked: AtomicI64,
 }
 
 impl IssuerKeeper {
     /// Makes the worker.
     #[must_use]
     pub fn new(vault: Vault, reader: Reader) -> Self {
-        Self { vault, reader }
+        Self { vault, reader, looked: AtomicI64::new(0) }
     }
 
     async fn due(&self, now: UnixMillis) -> Result<Vec<EndSessions>> {
@@ -51,6 +56,28 @@ impl IssuerKeeper {
             .boxed()
         });
         read.await
+    }
+
+    /// Forgets used tokens that are over by now, and then none for a minute: where tokens are used all
+    /// the time, one is over all the time.
+    async fn purge(&self, now: UnixMillis) -> Result<()> {
+        // A clock that went back is no reason to wait.
+        if self.looked.load(Ordering::Relaxed).abs_diff(now.0) < LOOKS_MS {
+            return Ok(());
+        }
+        // What is left after these is gone on with in the next round.
+        for _ in 0..STEPS {
+            let over = self
+                .reader
+                .view(move |tx| async move { Ok(issuers::has_over(tx, now).await?) }.boxed());
+            if !over.await? {
+                self.looked.store(now.0, Ordering::Relaxed);
+                break;
+            }
+            let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
+            self.vault.run(&ctx, PurgeUses).await?;
+        }
+        Ok(())
     }
 }
 
@@ -77,13 +104,6 @@ impl Worker for IssuerKeeper {
                 }
             }
         }
-        let over = self
-            .reader
-            .view(move |tx| async move { Ok(issuers::has_over(tx, now).await?) }.boxed());
-        if over.await? {
-            let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
-            self.vault.run(&ctx, PurgeUses).await?;
-        }
-        Ok(())
+        self.purge(now).await
     }
 }

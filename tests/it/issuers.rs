@@ -2,6 +2,7 @@
 
 mod attacks;
 mod ends;
+mod fence;
 mod program;
 mod registry;
 mod replays;

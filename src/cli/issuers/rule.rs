@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::Client;
 use crate::cli::failure::{Exit, Failure, Outcome};
-use crate::cli::output::{fields, note, show};
+use crate::cli::output::{escape, fields, note, show};
 use crate::cli::session::{Session, must};
 use crate::cli::span::{Span, seconds_or_default};
 use crate::proto::{
@@ -137,7 +137,7 @@ pub(super) async fn add_rule(session: &Session, args: &AddRule) -> Outcome {
     if args.dry_run || !args.yes {
         let said = add(true).await?;
         if args.dry_run {
-            return show(session.format, &said, |rule| format!("{}\n", rule.sentence));
+            return show(session.format, &said, |rule| format!("{}\n", escape(&rule.sentence)));
         }
         note(&said.sentence);
         if !agreed()? {

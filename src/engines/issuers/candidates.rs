@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::refused::{Refused, Why};
 use super::rule::RuleDefinition;
 use super::rules::{OF_IDENTITY, TEMPLATES};
-use super::verify::Believed;
+use super::verify::{Believed, SKEW};
 use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::issuers::{self, RegistrationRow, RuleRow};
@@ -144,9 +144,12 @@ impl Known {
         if self.owner.as_ref().is_some_and(|owner| !owner.is_active(now)) {
             return unfit("nobody answers for the identity");
         }
-        // What was used before the restore is not known any more.
-        if believed.issued_at < self.vault.row.restored_at {
-            return Err(Why::time("it was issued before the vault was restored"));
+        // What was used before the restore is not known any more, and the issuer's clock may be ahead.
+        let restored_at = self.vault.row.restored_at;
+        if restored_at.0 > 0 && believed.issued_at.since(restored_at) < SKEW {
+            return Err(Why::time(
+                "it was issued before the vault was restored, or within a minute after",
+            ));
         }
         let again = self.used.is_some() && believed.replay != crate::types::Replay::Bound;
         if again {

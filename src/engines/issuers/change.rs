@@ -17,6 +17,20 @@ use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb,
 /// Issuers that there may be.
 const ISSUERS: i64 = 1_000;
 
+/// Checks that no other issuer has the same URL and audience: whose a token is would be chance, and
+/// each would let it be used once. How many have the URL.
+async fn check_apart(tx: &mut Tx, row: &IssuerRow) -> Result<i64> {
+    let audience = IssuerDefinition::read(&row.definition)?.audience;
+    let alike = rows::by_url(tx, &row.url, ALIKE).await?;
+    for other in alike.iter().filter(|other| other.row.id != row.id) {
+        if IssuerDefinition::read(&other.row.definition)?.audience == audience {
+            let taken = format!("the issuer {} has that URL and audience", other.row.name);
+            return Err(Error::AlreadyExists(taken.into()));
+        }
+    }
+    i64::try_from(alike.len()).map_err(Error::internal)
+}
+
 /// Adds an issuer.
 #[derive(Debug, Clone)]
 pub struct AddIssuer {
@@ -75,8 +89,7 @@ impl Operation for AddIssuer {
             let full = format!("there are {ISSUERS} issuers, the most that there may be");
             return Err(Error::Exhausted(full.into()));
         }
-        let alike = rows::by_url(tx, &row.url, ALIKE).await?.len();
-        if i64::try_from(alike).map_err(Error::internal)? >= ALIKE {
+        if check_apart(tx, row).await? >= ALIKE {
             let full = format!("{ALIKE} issuers have that URL, the most that may");
             return Err(Error::Exhausted(full.into()));
         }
@@ -145,6 +158,7 @@ impl Operation for UpdateIssuer {
         (version, row): &(i64, IssuerRow),
         _: &Decision,
     ) -> Result<DescribedIssuer> {
+        check_apart(tx, row).await?;
         let issuer = tx.update(*version, row).await?;
         DescribedIssuer::of(tx, &mut Names::default(), issuer).await
     }

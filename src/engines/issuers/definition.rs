@@ -93,6 +93,12 @@ impl IssuerDefinition {
             Preset::Generic.as_str().clone_into(&mut self.preset);
         }
         let preset = self.preset()?;
+        let address = check_url("the issuer's URL", url, self.private || !self.fetches())?;
+        if let Some(own) = preset_of(&address).filter(|own| *own != preset) {
+            return Err(Error::invalid(format!(
+                "that is {own}'s own issuer, whose tokens anybody can get: it wants the preset {own}"
+            )));
+        }
         if self.replay.is_empty() {
             usual_replay(preset).as_str().clone_into(&mut self.replay);
         }
@@ -119,7 +125,6 @@ impl IssuerDefinition {
         if self.ca_pem.len() > FILE {
             return Err(Error::invalid("a file of authorities has at most 256 KiB"));
         }
-        check_url("the issuer's URL", url, self.private || !self.fetches())?;
         match &self.keys {
             KeySource::Discovery => {}
             KeySource::Url(url) => check_url("the URL of the keys", url, self.private).map(drop)?,
@@ -136,6 +141,16 @@ impl IssuerDefinition {
     /// Tells whether anything is fetched from it.
     pub(super) fn fetches(&self) -> bool {
         !matches!(self.keys, KeySource::File(_))
+    }
+}
+
+/// What the tokens of an issuer look like that serves everybody: under another preset a rule need not
+/// bind whose job it is.
+fn preset_of(address: &Url) -> Option<Preset> {
+    match address.host_str() {
+        Some("token.actions.githubusercontent.com") => Some(Preset::GitHub),
+        Some("gitlab.com") => Some(Preset::GitLab),
+        Some(_) | None => None,
     }
 }
 
@@ -225,6 +240,24 @@ mod tests {
         assert!(refused(&|one| "bound".clone_into(&mut one.replay)));
         assert!(refused(&|one| one.keys = KeySource::File("{\"keys\":[]}".to_owned())));
         assert!(refused(&|one| one.keys = KeySource::Url("http://a.example.org/k".to_owned())));
+    }
+
+    #[test]
+    fn an_issuer_that_serves_everybody_has_its_own_preset() {
+        let github = "https://token.actions.githubusercontent.com";
+        for (url, preset, fits) in [
+            (github, "github", true),
+            (github, "generic", false),
+            (github, "gitlab", false),
+            (github, "", false),
+            ("https://token.actions.githubusercontent.com/acme", "generic", false),
+            ("https://gitlab.com", "gitlab", true),
+            ("https://gitlab.com", "generic", false),
+            ("https://gitlab.example.org", "generic", true),
+        ] {
+            let one = IssuerDefinition { preset: preset.to_owned(), ..definition() };
+            assert_eq!(one.checked(url).is_ok(), fits, "{url} as {preset:?}");
+        }
     }
 
     #[test]

@@ -53,9 +53,11 @@ impl Known {
     }
 }
 
-/// Tells whether a moment was less than a span ago; a clock that went back says nothing.
+/// Tells whether a moment was less than a span ago. It may be as little ahead: a request that began
+/// before another one fetched is behind what that one did. A clock that went back further says
+/// nothing.
 fn is_within(at: Option<UnixMillis>, now: UnixMillis, span: Duration) -> bool {
-    at.is_some_and(|at| at <= now && now.since(at) < span)
+    at.is_some_and(|at| now.since(at) < span && at.since(now) < span)
 }
 
 impl IssuerKeys {
@@ -162,5 +164,27 @@ impl Slot {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_request_fetched_is_fresh_to_an_earlier_one() {
+        let now = UnixMillis(1_800_000_000_000);
+        for (offset, fresh) in [
+            (0, true),
+            (3_000, true),
+            (-3_000, true),
+            (-5_000, false),
+            (5_000, false),
+            (i64::MAX - now.0, false),
+        ] {
+            let at = UnixMillis(now.0 + offset);
+            assert_eq!(is_within(Some(at), now, PACE), fresh, "{offset}");
+        }
+        assert!(!is_within(None, now, PACE));
     }
 }

@@ -1,6 +1,7 @@
 //! Logs an identity in with a token of an issuer: one session, and the token is used up in the same
 //! transaction.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,8 +32,11 @@ use crate::vault::{
 /// How long a session lives whose kind uses each token once.
 const SINGLE_S: u64 = 300;
 
+/// How long a use is remembered after its token is over by every clock that is believed: the clock of
+/// the node that forgets it may be ahead of that of the one that looks at the token.
+const REMEMBERED: Duration = Duration::from_mins(5);
+
 /// Who wants to be logged in, and with what.
-#[derive(Debug)]
 pub struct LoginRequest<'a> {
     /// The identity.
     pub name: &'a IdentityName,
@@ -42,6 +46,13 @@ pub struct LoginRequest<'a> {
     pub ttl: Option<Duration>,
     /// Sessions and other tokens that one identity may have in force.
     pub live: u32,
+}
+
+impl fmt::Debug for LoginRequest<'_> {
+    /// Shows no token: until it was used, it logs in whoever has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginRequest").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Logs in whom a token is believed for.
@@ -54,6 +65,8 @@ pub struct Login {
     ttl: Option<Duration>,
     live: u32,
     once: String,
+    /// The authority epoch that was seen before any of that was read.
+    as_of: i64,
 }
 
 /// A session that is about to be stored.
@@ -92,6 +105,7 @@ impl Login {
         request: &LoginRequest<'_>,
         now: UnixMillis,
     ) -> Result<Self, Refused> {
+        let as_of = reader.epoch_seen();
         let believed = believe(reader, keys, request.token, now).await?;
         let issuer = believed.issuer.row.id;
         let once = once(issuer.0, &believed);
@@ -99,7 +113,7 @@ impl Login {
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;
         let (name, ttl, live) = (request.name.clone(), request.ttl, request.live);
-        Ok(Self { name, believed, known, rule, ttl, live, once })
+        Ok(Self { name, believed, known, rule, ttl, live, once, as_of })
     }
 
     /// How long the session lives, and how long renewals carry it, within what its kind may.
@@ -244,6 +258,10 @@ impl Verb for Login {
         Ok(vec![resource])
     }
 
+    fn as_of(&self) -> Option<i64> {
+        Some(self.as_of)
+    }
+
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
         let registers = match &self.known.identity {
             Some(_) => None,
@@ -261,7 +279,7 @@ impl Verb for Login {
             (None, None) => return Err(Error::internal("a session of nobody")),
         };
         let (session, bearer) = self.session(view, &holder)?;
-        let over = self.believed.expires_at.plus(SKEW)?;
+        let over = self.believed.expires_at.plus(SKEW)?.plus(REMEMBERED)?;
         let used = Use {
             id: self.once.clone(),
             issuer: self.believed.issuer.row.id,

@@ -64,7 +64,10 @@ impl Verb for RenewToken {
                 holder.kind
             )));
         }
-        let ttl = self.ttl.unwrap_or(Duration::from_secs(found.detail.ttl_s));
+        let made_for = Duration::from_secs(found.detail.ttl_s);
+        let ttl = self.ttl.unwrap_or(made_for);
+        // A session lives as long at a time as the rule says that gave it.
+        let ttl = if found.detail.session.is_some() { ttl.min(made_for) } else { ttl };
         let ttl = Duration::from_secs(decision.cap_ttl_s(ttl.as_secs()));
         let longest = row.max_expires_at.since(row.issued_at).as_secs();
         let last = row.issued_at.plus(Duration::from_secs(decision.cap_age_s(longest)))?;

@@ -78,6 +78,10 @@ async fn a_session_is_an_ordinary_token_in_all_else() {
     let renewed =
         own.renew_token(RenewTokenRequest::default()).await.unwrap().into_inner().token.unwrap();
     assert!(renewed.expires_at_ms > session.expires_at_ms);
+    let request = RenewTokenRequest { ttl_s: 3_000, ..Default::default() };
+    let renewed = own.renew_token(request).await.unwrap().into_inner().token.unwrap();
+    let lives = renewed.expires_at_ms - scene.f.node().vault.now().unwrap().0;
+    assert!(lives <= 900_000, "the rule says how long at a time: {lives}");
     assert_eq!(renewed.max_expires_at_ms, session.max_expires_at_ms);
     assert_eq!(renewed.created_by, "federation");
     own.revoke_token(RevokeTokenRequest::default()).await.unwrap();

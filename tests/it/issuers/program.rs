@@ -77,6 +77,13 @@ fn a_job_on_gitlab_logs_in_with_its_variable_and_other_commands_use_the_session(
     let kept = std::fs::read_to_string(job.session()).unwrap();
     let printed = text(&done.stdout) + &text(&done.stderr);
     assert!(kept.starts_with("srt_") && !printed.contains(kept.trim()));
+    let mut homeless = job.command("login --gitlab --identity etl");
+    for variable in ["STRONGROOM_SESSION_FILE", "RUNNER_TEMP", "HOME"] {
+        homeless.env_remove(variable);
+    }
+    let unkept = homeless.env("STRONGROOM_ID_TOKEN", "any").output().unwrap();
+    assert_eq!(unkept.status.code(), Some(2), "{}", text(&unkept.stderr));
+    assert!(text(&unkept.stderr).contains("nowhere to keep"), "{}", text(&unkept.stderr));
     let who = job.run("whoami", &[]);
     assert!(text(&who.stdout).contains("etl"), "{}", text(&who.stderr));
     let again = job.run("login --gitlab --identity etl", &[("STRONGROOM_ID_TOKEN", &token)]);
@@ -108,7 +115,9 @@ fn a_job_on_github_asks_its_runner_and_hides_the_session_in_the_log() {
     );
     assert!(done.status.success(), "{}", text(&done.stderr));
     let kept = std::fs::read_to_string(job.session()).unwrap();
-    assert_eq!(text(&done.stdout), format!("::add-mask::{}\n", kept.trim()));
+    let (stdout, stderr) = (text(&done.stdout), text(&done.stderr));
+    assert!(stderr.contains(&format!("::add-mask::{}\n", kept.trim())), "{stderr}");
+    assert!(stdout.is_empty(), "that is for scripts: {stdout}");
     let none = job.run(&line, &[("GITHUB_ACTIONS", "true")]);
     assert!(text(&none.stderr).contains("id-token: write"), "{}", text(&none.stderr));
 }

@@ -98,6 +98,28 @@ async fn a_rule_is_said_before_it_is_added_and_binds_what_it_must() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_issuers_of_one_url_differ_by_their_audience() {
+    for backend in BACKENDS {
+        let mut scene = Scene::bare(backend, "github").await;
+        let add = |name: &str, audience: &str| {
+            let known = settings(&scene.issuer, "github");
+            let settings = Some(IssuerSettings { audience: audience.to_owned(), ..known });
+            AddIssuerRequest { name: name.to_owned(), url: scene.issuer.url(), settings }
+        };
+        let (same, other) = (add("twin", AUDIENCE), add("other", "other.vault"));
+        let settings = same.settings.clone();
+        let status = scene.admin.add_issuer(same).await.unwrap_err();
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+        assert!(status.message().contains("the issuer ci has"), "{status}");
+        scene.admin.add_issuer(other).await.unwrap();
+        let name = "other".to_owned();
+        let update = UpdateIssuerRequest { name, version: 0, settings, end_sessions: false };
+        let status = scene.admin.update_issuer(update).await.unwrap_err();
+        assert_eq!(status.code(), Code::AlreadyExists, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_rules_yield_an_identity_and_not_one_more() {
     let mut scene = Scene::bare(Backend::Sqlite, "generic").await;
     for n in 0..100 {
@@ -108,6 +130,14 @@ async fn a_hundred_rules_yield_an_identity_and_not_one_more() {
     assert!(full.message().starts_with("100 rules yield the identity"), "{full}");
     let token = scene.token("1", json!({"sub": "99"}));
     scene.login(&token).await.unwrap();
+    // Those of an issuer that was removed yield nobody.
+    let remove = RemoveIssuerRequest { name: "ci".into(), reason: "over".into() };
+    scene.admin.remove_issuer(remove).await.unwrap();
+    let (url, known) = (scene.issuer.url(), Some(settings(&scene.issuer, "generic")));
+    let add = AddIssuerRequest { name: "ci2".into(), url, settings: known };
+    scene.admin.add_issuer(add).await.unwrap();
+    let issuer = "ci2".to_owned();
+    scene.rule(AddRuleRequest { issuer, ..rule(&[("sub", "x")]) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use strongroom::proto::UpdateIssuerRequest;
 
 use super::*;
+use crate::support::hand::Hand;
 
 async fn replay(scene: &mut Scene, mode: &str) {
     let known = settings(&scene.issuer, "kubernetes");
@@ -52,6 +53,21 @@ async fn a_token_logs_in_once_also_after_a_restart_and_written_otherwise() {
         claims.as_object_mut().unwrap().remove("jti");
         let status = scene.login(&scene.issuer.mint(&claims)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_use_is_remembered_beyond_what_clocks_differ_by() {
+    for backend in BACKENDS {
+        let mut scene = Scene::bare(backend, "kubernetes").await;
+        replay(&mut scene, "hash").await;
+        scene.rule(AddRuleRequest { ttl_s: 60, max_ttl_s: 60, ..rule(&CLUSTER) }).await.unwrap();
+        let claims = scene.issuer.claims(&scene.f, "1", kubernetes("p"));
+        scene.login(&scene.issuer.mint(&claims)).await.unwrap();
+        let hand = Hand::new(&scene.f.parts.location);
+        let kept = hand.ask("SELECT '' || kept_until FROM issuer_logins").await.concat();
+        let expires = claims["exp"].as_i64().unwrap();
+        assert_eq!(kept, ((expires + 60 + 300) * 1_000).to_string(), "{backend:?}");
     }
 }
 

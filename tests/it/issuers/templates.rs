@@ -70,6 +70,7 @@ async fn one_rule_registers_repositories_at_their_first_login_within_its_limits(
         log_in("ci-8", "8", "3").await.unwrap();
         let status = log_in("ci-10", "10", "4").await.unwrap_err();
         assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        assert!(status.message().starts_with("nothing more is given"), "{status}");
         let mut identities = IdentityServiceClient::new(scene.f.connect(&scene.f.admin).await);
         let request = GetIdentityRequest { name: "ci-7".into() };
         let found = identities.get_identity(request).await.unwrap().into_inner().identity.unwrap();
