@@ -186,6 +186,8 @@ impl<O: StreamOperation> Streaming<O> {
     async fn decide_again(&mut self) -> Result<()> {
         let core = &self.vault.core;
         let epoch = core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        // What engines keep is kept under the epoch that the node has seen.
+        core.reader.saw_epoch(epoch);
         if epoch != self.epoch {
             self.vault.forget();
             self.epoch = epoch;
