@@ -107,6 +107,16 @@ pub struct Answers<D> {
     pub used: Used,
 }
 
+/// Keys that were used, with those that were used to open them, each once.
+pub(super) fn all_used(view: &View, mut noted: Vec<KeyUse>) -> Vec<KeyUse> {
+    for used in view.used() {
+        if !noted.contains(&used) {
+            noted.push(used);
+        }
+    }
+    noted
+}
+
 /// What is done to each item.
 #[async_trait]
 pub trait Job: Send + Sync + 'static {
@@ -264,7 +274,7 @@ impl<J: Job> Verb for Batch<J> {
         }
         let version = if J::MAKES { row.newest } else { 0 };
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
-        let noted = work.uses_of(J::PURPOSES);
+        let noted = all_used(view, work.uses_of(J::PURPOSES));
         Ok(Done { answers: Arc::new(Answers { results, used }), reservation, noted })
     }
 

@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::batch::{AAD_BYTES, Fault, Used, Work};
+use super::batch::{AAD_BYTES, Fault, Used, Work, all_used};
 use super::cipher::cipher;
 use super::find::{Hot, Keys, unknown};
 use crate::audit::Field;
@@ -184,6 +184,8 @@ pub struct Flow {
     first: Option<Vec<u8>>,
     /// Bytes that came in, a header aside.
     came: u64,
+    /// Keys that were used.
+    noted: Vec<KeyUse>,
 }
 
 #[async_trait]
@@ -203,12 +205,13 @@ impl<W: Way> Verb for StreamKey<W> {
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
-        Ok(Flow { coder: Some(coder), used, first: Some(first), came: 0 })
+        let key = KeyUse { key: row.id.to_string(), version, purpose: W::PURPOSE };
+        let noted = all_used(view, vec![key]);
+        Ok(Flow { coder: Some(coder), used, first: Some(first), came: 0, noted })
     }
 
     fn note(&self, at: &Flow, note: &mut Note) {
-        let (key, version) = (at.used.id.to_string(), at.used.version);
-        note.keys.push(KeyUse { key, version, purpose: W::PURPOSE });
+        note.keys.extend(at.noted.iter().cloned());
         note.private.push((Field::Detail, format!("{} bytes", at.came)));
     }
 }
