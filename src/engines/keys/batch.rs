@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::count::Reservation;
 use super::find::{Hot, Keys};
+use super::sign::Turns;
 use crate::audit::Field;
 use crate::crypto::{Cipher, MessageKey, NONCE_BYTES};
 use crate::error::{Error, Result};
@@ -128,6 +129,8 @@ pub trait Job: Send + Sync + 'static {
     const PURPOSES: [&'static str; 2];
     /// Whether the newest version does it, and each item counts as a message.
     const MAKES: bool;
+    /// Items of one call, at most, where the key is in the HSM.
+    const ITEMS_IN_HSM: usize = ITEMS;
     /// An item.
     type Item: Send + Sync + 'static;
     /// What becomes of one.
@@ -141,6 +144,7 @@ pub trait Job: Send + Sync + 'static {
 pub struct Work<'a> {
     pub(super) view: &'a View,
     pub(super) hot: &'a Hot,
+    pub(super) turns: &'a Turns,
     pub(super) newest: Arc<NamedKeyVersionRow>,
     pub(super) entropy: Ahead,
     ready: Mutex<BTreeMap<i64, Arc<MessageKey>>>,
@@ -155,8 +159,14 @@ impl std::fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) async fn new(view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
+    pub(super) async fn new(
+        keys: &'a Keys,
+        view: &'a View,
+        hot: &'a Hot,
+        items: usize,
+    ) -> Result<Self> {
         Ok(Self {
+            turns: &keys.turns,
             newest: hot.newest(view).await?,
             entropy: Ahead::new(view, items)?,
             view,
@@ -261,7 +271,11 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        let work = Work::new(view, &hot, self.items.len()).await?;
+        if row.placement == Placement::Hsm && self.items.len() > J::ITEMS_IN_HSM {
+            let text = format!("a call has 1 to {} items for a key in the HSM", J::ITEMS_IN_HSM);
+            return Err(Error::invalid(text));
+        }
+        let work = Work::new(&self.keys, view, &hot, self.items.len()).await?;
         let counts = J::MAKES && row.algorithm.is_counted();
         let reservation = if counts {
             self.keys.counts.take(work.newest.id, self.items.len()).await?

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::count::Counts;
+use super::sign::Turns;
 use crate::error::{Error, Result};
 use crate::keyring::Place;
 use crate::store::keys::KeyOwner;
@@ -21,7 +22,8 @@ use crate::vault::{Decision, Resource, View};
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
-/// What this node remembers of keys: their rows, and the messages that it reserved.
+/// What this node remembers of keys: their rows, the messages that it reserved, and whose turn it
+/// is in the HSM.
 ///
 /// Rows are kept under the authority epoch at which they were read: every change of a key moves the
 /// epoch, and a commit that finds it moved looks at the key's row.
@@ -29,6 +31,7 @@ const KEPT: usize = 10_000;
 pub struct Keys {
     hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
     pub(super) counts: Counts,
+    pub(super) turns: Turns,
 }
 
 /// A key, and the epoch at which it was read.
