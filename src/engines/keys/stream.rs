@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::batch::{AAD_BYTES, Fault, Used, Work, all_used};
 use super::cipher::cipher;
@@ -30,12 +31,17 @@ const PIECES: usize = 8;
 pub type Input = Pin<Box<dyn Stream<Item = Result<SecretBytes>> + Send>>;
 
 /// What goes out.
-#[derive(Debug)]
 pub struct Piece {
     /// Which key does it; with the first piece.
     pub used: Option<Used>,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piece").field("used", &self.used).finish_non_exhaustive()
+    }
 }
 
 /// What is done to a stream.
@@ -77,22 +83,26 @@ pub enum Coder {
 }
 
 impl Coder {
-    fn push(&mut self, data: &[u8]) -> Result<Vec<Vec<u8>>> {
+    fn push(&mut self, data: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>> {
         match self {
-            Self::Seal(sealer) => Ok(sealer.push(data)?),
+            Self::Seal(sealer) => Ok(sealer.push(data)?.into_iter().map(Zeroizing::new).collect()),
             Self::Open(opener) => {
                 let plain = opener.push(data).map_err(refused)?;
-                Ok(plain.iter().map(|segment| segment.expose().to_vec()).collect())
+                Ok(plain.iter().map(copied).collect())
             }
         }
     }
 
-    fn finish(self) -> Result<Vec<u8>> {
+    fn finish(self) -> Result<Zeroizing<Vec<u8>>> {
         match self {
-            Self::Seal(sealer) => Ok(sealer.finish()?),
-            Self::Open(opener) => Ok(opener.finish().map_err(refused)?.expose().to_vec()),
+            Self::Seal(sealer) => Ok(Zeroizing::new(sealer.finish()?)),
+            Self::Open(opener) => Ok(copied(&opener.finish().map_err(refused)?)),
         }
     }
+}
+
+fn copied(segment: &SecretBytes) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(segment.expose().to_vec())
 }
 
 /// The one answer for whatever is wrong inside.
@@ -218,6 +228,8 @@ impl<W: Way> Verb for StreamKey<W> {
 
 #[async_trait]
 impl<W: Way> StreamOperation for StreamKey<W> {
+    const ENDS: bool = true;
+
     async fn next(&self, view: &View, at: &mut Flow) -> Result<Vec<Piece>> {
         // Kept in memory until something moves: a key that may not go on ends its streams.
         let hot = self.keys.lookup(view, &self.name).await?.ok_or_else(unknown)?;
@@ -227,7 +239,7 @@ impl<W: Way> StreamOperation for StreamKey<W> {
         }
         let mut out = Vec::new();
         if let Some(bytes) = at.first.take() {
-            out.push(Piece { used: Some(at.used), bytes });
+            out.push(Piece { used: Some(at.used), bytes: Zeroizing::new(bytes) });
         }
         let mut input = self.input.lock().await;
         let until = Instant::now() + WAIT;
