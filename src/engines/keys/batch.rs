@@ -209,7 +209,7 @@ impl<'a> Work<'a> {
             return Ok(ready);
         }
         let material = self.hot.material(self.view, version).await?;
-        let ready = Arc::new(MessageKey::new(cipher, &material)?);
+        let ready = Arc::new(MessageKey::derive(self.view.vault_id(), cipher, &material)?);
         self.uses(version.version);
         self.ready.lock().insert(version.version, Arc::clone(&ready));
         Ok(ready)
