@@ -159,15 +159,10 @@ impl std::fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) async fn new(
-        keys: &'a Keys,
-        view: &'a View,
-        hot: &'a Hot,
-        items: usize,
-    ) -> Result<Self> {
+    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
         Ok(Self {
             turns: &keys.turns,
-            newest: hot.newest(view).await?,
+            newest: hot.newest()?,
             entropy: Ahead::new(view, items)?,
             view,
             hot,
@@ -275,7 +270,7 @@ impl<J: Job> Verb for Batch<J> {
             let text = format!("a call has 1 to {} items for a key in the HSM", J::ITEMS_IN_HSM);
             return Err(Error::invalid(text));
         }
-        let work = Work::new(&self.keys, view, &hot, self.items.len()).await?;
+        let work = Work::new(&self.keys, view, &hot, self.items.len())?;
         let counts = J::MAKES && row.algorithm.is_counted();
         let reservation = if counts {
             self.keys.counts.take(work.newest.id, self.items.len()).await?

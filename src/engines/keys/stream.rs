@@ -211,7 +211,7 @@ impl<W: Way> Verb for StreamKey<W> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Flow> {
         let usage = Some(KeyUsage::Encrypts);
         let hot: Arc<Hot> = self.keys.decided(view, decision, &self.name, usage).await?;
-        let work = Work::new(&self.keys, view, &hot, 1).await?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
