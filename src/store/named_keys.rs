@@ -101,11 +101,22 @@ pub async fn key_named(
 /// Walks through keys by name, from one name to another, without those that are not what was sealed.
 pub async fn keys_from(
     tx: &mut Tx,
-    (after, to): (&str, &str),
+    (from, to): (&str, &str),
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
     let tail = "WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3";
-    tx.select_intact(tail, params![after.to_owned(), to.to_owned(), limit]).await
+    tx.select_intact(tail, params![from.to_owned(), to.to_owned(), limit]).await
+}
+
+/// As [`keys_from`], those of one owner.
+pub async fn owned_from(
+    tx: &mut Tx,
+    owner: IdentityId,
+    (from, to): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    let tail = "WHERE owner = $1 AND name >= $2 AND name < $3 ORDER BY name LIMIT $4";
+    tx.select_intact(tail, params![owner, from.to_owned(), to.to_owned(), limit]).await
 }
 
 /// Finds a version by its number.
