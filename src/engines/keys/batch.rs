@@ -136,6 +136,11 @@ pub trait Job: Send + Sync + 'static {
     /// What becomes of one.
     type Done: Clone + Send + Sync + 'static;
 
+    /// Tells whether an item is worth a message's number, before any is taken.
+    fn is_sound(_item: &Self::Item) -> bool {
+        true
+    }
+
     /// Does one.
     async fn one(work: &Work<'_>, item: &Self::Item) -> Result<Result<Self::Done, Fault>>;
 }
@@ -271,12 +276,10 @@ impl<J: Job> Verb for Batch<J> {
             return Err(Error::invalid(text));
         }
         let work = Work::new(&self.keys, view, &hot, self.items.len())?;
-        let counts = J::MAKES && row.algorithm.is_counted();
-        let reservation = if counts {
-            self.keys.counts.take(work.newest.id, self.items.len()).await?
-        } else {
-            None
-        };
+        let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
+        let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
+        let reservation =
+            if counts { self.keys.counts.take(work.newest.id, sound).await? } else { None };
         let mut results = Vec::with_capacity(self.items.len());
         for item in &self.items {
             results.push(J::one(&work, item).await?);

@@ -18,6 +18,13 @@ pub struct SealItem {
     pub associated_data: Vec<u8>,
 }
 
+impl SealItem {
+    fn check(&self) -> Result<(), Fault> {
+        check_item("a plaintext", self.plaintext.expose())?;
+        check_aad(&self.associated_data)
+    }
+}
+
 /// An item to decrypt.
 #[derive(Debug)]
 pub struct OpenItem {
@@ -115,10 +122,13 @@ impl Job for Encrypting {
     type Item = SealItem;
     type Done = Arc<Vec<u8>>;
 
+    fn is_sound(item: &SealItem) -> bool {
+        item.check().is_ok()
+    }
+
     async fn one(work: &Work<'_>, item: &SealItem) -> Result<Result<Self::Done, Fault>> {
         let plaintext = item.plaintext.expose();
-        let checked = check_item("a plaintext", plaintext);
-        if let Err(fault) = checked.and_then(|()| check_aad(&item.associated_data)) {
+        if let Err(fault) = item.check() {
             return Ok(Err(fault));
         }
         Ok(Ok(Arc::new(work.seal(plaintext, &item.associated_data).await?)))
