@@ -71,7 +71,7 @@ impl Filter {
         let worker = |worker: &String| entry.identity.is_none() && entry.method == worker.as_str();
         let ended = |ended: &Ended| match ended {
             Ended::As(outcome) => entry.outcome == *outcome,
-            Ended::Refused => !matches!(entry.outcome.as_str(), "OK" | "INTENT" | "BEGUN"),
+            Ended::Refused => !matches!(entry.outcome.as_str(), "OK" | "INTENT" | "BEGUN" | "LEFT"),
         };
         let touched = |pattern: &ResourcePattern| {
             names.of(Field::Resource).any(|name| match name {

@@ -10,14 +10,16 @@ use super::aead::{
     NONCE_BYTES as XAES_NONCE_BYTES, TAG_BYTES, open as xaes_open, seal as xaes_seal,
 };
 use super::encode::Encoder;
-use super::{CryptoError, Result};
+use super::{CryptoError, Result, hkdf_sha256};
 use crate::types::{Entropy, Id, SecretBytes, VaultId};
 
 /// Length of a header, in bytes.
 pub const HEADER_BYTES: usize = 21;
 /// Length of a nonce of AES-256-GCM and of ChaCha20-Poly1305, in bytes.
 const SHORT_NONCE_BYTES: usize = 12;
-/// What a message's associated data begins with.
+/// Length of a version's key, and of what is derived from it, in bytes.
+const KEY_BYTES: usize = 32;
+/// What a message's associated data begins with, and what its key is derived for.
 const DOMAIN: &str = "strongroom/keys/message/v1";
 
 /// How messages are encrypted. The number stands in each.
@@ -111,15 +113,29 @@ enum Ready {
 }
 
 impl MessageKey {
+    /// Derives what encrypts messages from a version's key of 32 bytes, which is used for derivation
+    /// alone: streams are encrypted under others.
+    ///
+    /// # Errors
+    /// [`CryptoError::KeyLength`].
+    pub fn derive(vault: VaultId, cipher: Cipher, key: &SecretBytes) -> Result<Self> {
+        if key.len_bytes() != KEY_BYTES {
+            return Err(CryptoError::KeyLength);
+        }
+        let salt = vault.0.as_bytes();
+        let derived = hkdf_sha256(key.expose(), salt, DOMAIN.as_bytes(), KEY_BYTES)?;
+        Self::new(cipher, &derived)
+    }
+
     /// Prepares a key of 32 bytes.
     ///
     /// # Errors
     /// [`CryptoError::KeyLength`].
-    pub fn new(cipher: Cipher, key: &SecretBytes) -> Result<Self> {
+    pub(super) fn new(cipher: Cipher, key: &SecretBytes) -> Result<Self> {
         let algorithm = match cipher {
             Cipher::Aes256Gcm => &AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-            Cipher::Xaes256Gcm if key.len_bytes() == 32 => {
+            Cipher::Xaes256Gcm if key.len_bytes() == KEY_BYTES => {
                 return Ok(Self(Ready::Xaes(key.clone())));
             }
             Cipher::Xaes256Gcm => return Err(CryptoError::KeyLength),
@@ -235,7 +251,7 @@ mod tests {
         ) {
             for cipher in Cipher::ALL {
                 let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version };
-                let ready = MessageKey::new(cipher, &key(7)).unwrap();
+                let ready = MessageKey::derive(VAULT, cipher, &key(7)).unwrap();
                 let sealed =
                     ready.seal(VAULT, &header, &aad, &plaintext, &SystemEntropy).unwrap();
                 prop_assert_eq!(Header::parse(&sealed), Ok(header));
@@ -246,14 +262,14 @@ mod tests {
                     bad[place] ^= 1 << bit;
                     // Where the header still says something, that is what it is opened by.
                     let Ok(said) = Header::parse(&bad) else { continue };
-                    let by = MessageKey::new(said.cipher, &key(7)).unwrap();
+                    let by = MessageKey::derive(VAULT, said.cipher, &key(7)).unwrap();
                     prop_assert_eq!(by.open(VAULT, &said, &aad, &bad), Err(CryptoError::Open));
                 }
                 let longer = [aad.as_slice(), &[0]].concat();
                 prop_assert!(ready.open(VAULT, &header, &longer, &sealed).is_err());
                 let elsewhere = VaultId(Id::from_bytes([0x12; 16]));
                 prop_assert!(ready.open(elsewhere, &header, &aad, &sealed).is_err());
-                let other = MessageKey::new(cipher, &key(8)).unwrap();
+                let other = MessageKey::derive(VAULT, cipher, &key(8)).unwrap();
                 prop_assert!(other.open(VAULT, &header, &aad, &sealed).is_err());
                 prop_assert!(ready.open(VAULT, &header, &aad, &sealed[..sealed.len() - 1]).is_err());
             }
@@ -264,13 +280,13 @@ mod tests {
     fn what_is_no_message_is_told_apart_and_what_is_too_short_is_none() {
         for cipher in Cipher::ALL {
             let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 1 };
-            let ready = MessageKey::new(cipher, &key(7)).unwrap();
+            let ready = MessageKey::derive(VAULT, cipher, &key(7)).unwrap();
             let sealed = ready.seal(VAULT, &header, b"", b"x", &SystemEntropy).unwrap();
             let least = sealed.len() - 1;
             for len_bytes in 0..least {
                 assert!(Header::parse(&sealed[..len_bytes]).is_err(), "{len_bytes}");
             }
-            assert_eq!(MessageKey::new(cipher, &SecretBytes::new(vec![1; 31])).err(), {
+            assert_eq!(MessageKey::derive(VAULT, cipher, &SecretBytes::new(vec![1; 31])).err(), {
                 Some(CryptoError::KeyLength)
             });
         }

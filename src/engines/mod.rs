@@ -17,3 +17,4 @@ pub mod records;
 pub mod secrets;
 pub mod system;
 pub mod tokens;
+mod walk;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
@@ -74,11 +75,13 @@ pub(super) fn derive(
 pub(super) struct Mixer {
     system: Arc<dyn Entropy>,
     seed: SecretBytes,
+    /// Counts what was made: a generator that says the same twice does not make the same twice.
+    made: AtomicU64,
 }
 
 impl Mixer {
     pub(super) const fn new(system: Arc<dyn Entropy>, seed: SecretBytes) -> Self {
-        Self { system, seed }
+        Self { system, seed, made: AtomicU64::new(0) }
     }
 
     /// Makes a key.
@@ -97,8 +100,9 @@ pub(super) fn fresh_key(entropy: &dyn Entropy) -> error::Result<SecretBytes> {
 impl Entropy for Mixer {
     fn fill(&self, buffer: &mut [u8]) -> error::Result<()> {
         let fresh = fresh_key(self.system.as_ref())?;
-        let mixed =
-            hkdf_sha256(fresh.expose(), self.seed.expose(), INFO_FRESH.as_bytes(), buffer.len())?;
+        let made = self.made.fetch_add(1, Ordering::Relaxed);
+        let info = [INFO_FRESH.as_bytes(), &made.to_be_bytes()].concat();
+        let mixed = hkdf_sha256(fresh.expose(), self.seed.expose(), &info, buffer.len())?;
         buffer.copy_from_slice(mixed.expose());
         Ok(())
     }
@@ -154,6 +158,8 @@ mod tests {
         let a = Mixer::new(Arc::new(Stuck), seed(1)).key().unwrap();
         let b = Mixer::new(Arc::new(Stuck), seed(2)).key().unwrap();
         assert_ne!(a, b, "the HSM's alone");
+        let stuck = Mixer::new(Arc::new(Stuck), seed(1));
+        assert_ne!(stuck.key().unwrap(), stuck.key().unwrap(), "the HSM's alone, twice");
         let mixer = Mixer::new(Arc::new(SystemEntropy), seed(0));
         assert_ne!(mixer.key().unwrap(), mixer.key().unwrap(), "the system's alone");
     }

@@ -248,6 +248,12 @@ impl Reader {
         self.shared.epoch.load(Ordering::Acquire)
     }
 
+    /// Takes notice of an authority epoch that was read: what was kept from before is read anew. One
+    /// that is older than another is no alarm here, because views and commits pass each other.
+    pub fn saw_epoch(&self, epoch: i64) {
+        self.shared.epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
     /// Counts what this process committed.
     #[must_use]
     pub fn activity(&self) -> Activity {

@@ -101,11 +101,22 @@ pub async fn key_named(
 /// Walks through keys by name, from one name to another, without those that are not what was sealed.
 pub async fn keys_from(
     tx: &mut Tx,
-    (after, to): (&str, &str),
+    (from, to): (&str, &str),
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
     let tail = "WHERE name >= $1 AND name < $2 ORDER BY name LIMIT $3";
-    tx.select_intact(tail, params![after.to_owned(), to.to_owned(), limit]).await
+    tx.select_intact(tail, params![from.to_owned(), to.to_owned(), limit]).await
+}
+
+/// As [`keys_from`], those of one owner.
+pub async fn owned_from(
+    tx: &mut Tx,
+    owner: IdentityId,
+    (from, to): (&str, &str),
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    let tail = "WHERE owner = $1 AND name >= $2 AND name < $3 ORDER BY name LIMIT $4";
+    tx.select_intact(tail, params![owner, from.to_owned(), to.to_owned(), limit]).await
 }
 
 /// Finds a version by its number.
@@ -141,37 +152,45 @@ pub async fn versions_of(
     tx.select(tail, params![key, limit]).await
 }
 
-/// Lists keys whose time to rotate has come. One that is not what was sealed holds up itself alone.
+/// Walks through active keys whose time to rotate has come, after one of them. One that is not what
+/// was sealed holds up itself alone.
 pub async fn keys_due(
     tx: &mut Tx,
     now: UnixMillis,
+    after: (UnixMillis, ObjectId),
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
-    let tail = "WHERE rotate_at IS NOT NULL AND rotate_at <= $1 ORDER BY rotate_at LIMIT $2";
-    tx.select_intact(tail, params![now, limit]).await
+    let tail = "WHERE state = 'active' AND rotate_at IS NOT NULL AND rotate_at <= $1 \
+                AND (rotate_at, id) > ($2, $3) ORDER BY rotate_at, id LIMIT $4";
+    tx.select_intact(tail, params![now, after.0, after.1, limit]).await
 }
 
-/// Lists keys whose newest version has so many messages reserved.
+/// Walks through active keys whose newest version has so many messages reserved, after one of them.
 pub async fn keys_spent(
     tx: &mut Tx,
     reserved: i64,
+    after: ObjectId,
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
-    let tail = "WHERE id IN (SELECT v.named_key FROM named_key_counts c \
+    let tail = "WHERE state = 'active' AND id > $1 AND id IN (\
+                SELECT v.named_key FROM named_key_counts c \
                 JOIN named_key_versions v ON v.id = c.id \
                 JOIN named_keys k ON k.id = v.named_key AND k.newest = v.version \
-                WHERE c.reserved >= $1) ORDER BY id LIMIT $2";
-    tx.select_intact(tail, params![reserved, limit]).await
+                WHERE c.reserved >= $2) ORDER BY id LIMIT $3";
+    tx.select_intact(tail, params![after, reserved, limit]).await
 }
 
-/// Lists versions that have been in the making in the HSM since before a moment.
+/// Walks through versions that have been in the making in the HSM since before a moment, after one
+/// of them.
 pub async fn versions_pending(
     tx: &mut Tx,
     before: UnixMillis,
+    after: (UnixMillis, ObjectId),
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
-    let tail = "WHERE state = 'pending' AND changed_at <= $1 ORDER BY changed_at LIMIT $2";
-    tx.select_intact(tail, params![before, limit]).await
+    let tail = "WHERE state = 'pending' AND changed_at <= $1 \
+                AND (changed_at, id) > ($2, $3) ORDER BY changed_at, id LIMIT $4";
+    tx.select_intact(tail, params![before, after.0, after.1, limit]).await
 }
 
 /// Counts the versions in the HSM of what an identity owns, up to a bound.

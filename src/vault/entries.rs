@@ -317,16 +317,23 @@ impl Vault {
         self.append_story(story, Ok(()), Some(decision.fence(ctx.now)), None).await
     }
 
-    /// Records how a stream ended, whatever moved meanwhile.
+    /// Records how a stream ended, and what to call that, whatever moved meanwhile.
     pub(super) async fn record_end(
         &self,
         ctx: &RequestContext,
         action: &'static str,
         decision: &Arc<Decision>,
-        outcome: Result<()>,
+        ended: Result<&'static str>,
         note: Note,
     ) -> Result<()> {
-        let story = Story::new(self, ctx, action, decision, note)?;
+        let mut story = Story::new(self, ctx, action, decision, note)?;
+        let outcome = match ended {
+            Ok(success) => {
+                story.success = success;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         self.append_story(story, outcome, None, None).await.map(drop)
     }
 

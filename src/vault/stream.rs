@@ -23,10 +23,17 @@ const STANDS: Duration = Duration::from_millis(900);
 
 /// What the first entry of a stream says of its outcome.
 const BEGUN: &str = "BEGUN";
+/// What the last entry says where nothing failed.
+const ENDED: &str = "OK";
+/// What it says where the reader went before the end of a stream that has one.
+const LEFT: &str = "LEFT";
 
 /// A verb that answers with a stream. What it prepares is where the stream begins.
 #[async_trait]
 pub trait StreamOperation: Verb {
+    /// Whether it comes to an end by itself: whoever goes before has not had all of it.
+    const ENDS: bool = false;
+
     /// Reads what comes next, a bounded part of it; nothing when there is nothing yet.
     async fn next(&self, view: &View, at: &mut Self::Prepared) -> Result<Vec<Self::Output>>;
 
@@ -141,24 +148,29 @@ impl<O: StreamOperation> Streaming<O> {
         note
     }
 
-    /// Follows until the reader goes away, or nothing is left to read.
-    async fn follow(&mut self) -> Result<()> {
+    /// Follows until the reader goes away, or nothing is left to read: tells which.
+    async fn follow(&mut self) -> Result<&'static str> {
+        let left = if O::ENDS { LEFT } else { ENDED };
         loop {
             self.decide_again().await?;
+            // What nobody takes is not finished either.
+            if self.items.is_closed() {
+                return Ok(left);
+            }
             let items = self.op.next(&self.view, &mut self.at).await?;
             let idle = items.is_empty();
             for item in items {
                 if !self.deliver(item).await? {
-                    return Ok(());
+                    return Ok(left);
                 }
             }
             if self.op.is_over(&self.at) {
-                return Ok(());
+                return Ok(ENDED);
             }
             if idle {
                 let tasks = &self.vault.core.tasks;
                 tokio::select! {
-                    () = self.items.closed() => return Ok(()),
+                    () = self.items.closed() => return Ok(left),
                     () = tasks.stopping() => return Err(stopping()),
                     () = tokio::time::sleep(PERIOD) => {}
                 }
@@ -186,6 +198,8 @@ impl<O: StreamOperation> Streaming<O> {
     async fn decide_again(&mut self) -> Result<()> {
         let core = &self.vault.core;
         let epoch = core.reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        // What engines keep is kept under the epoch that the node has seen.
+        core.reader.saw_epoch(epoch);
         if epoch != self.epoch {
             self.vault.forget();
             self.epoch = epoch;

@@ -150,6 +150,7 @@ impl Vault {
     pub async fn watch_authority(&self) -> Result<()> {
         let epoch =
             self.core.reader.urgent_view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        self.core.reader.saw_epoch(epoch);
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
         }

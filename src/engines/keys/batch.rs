@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::count::Reservation;
 use super::find::{Hot, Keys};
+use super::sign::Turns;
 use crate::audit::Field;
 use crate::crypto::{Cipher, MessageKey, NONCE_BYTES};
 use crate::error::{Error, Result};
@@ -107,6 +108,16 @@ pub struct Answers<D> {
     pub used: Used,
 }
 
+/// Keys that were used, with those that were used to open them, each once.
+pub(super) fn all_used(view: &View, mut noted: Vec<KeyUse>) -> Vec<KeyUse> {
+    for used in view.used() {
+        if !noted.contains(&used) {
+            noted.push(used);
+        }
+    }
+    noted
+}
+
 /// What is done to each item.
 #[async_trait]
 pub trait Job: Send + Sync + 'static {
@@ -118,10 +129,17 @@ pub trait Job: Send + Sync + 'static {
     const PURPOSES: [&'static str; 2];
     /// Whether the newest version does it, and each item counts as a message.
     const MAKES: bool;
+    /// Items of one call, at most, where the key is in the HSM.
+    const ITEMS_IN_HSM: usize = ITEMS;
     /// An item.
     type Item: Send + Sync + 'static;
     /// What becomes of one.
     type Done: Clone + Send + Sync + 'static;
+
+    /// Tells whether an item is worth a message's number, before any is taken.
+    fn is_sound(_item: &Self::Item) -> bool {
+        true
+    }
 
     /// Does one.
     async fn one(work: &Work<'_>, item: &Self::Item) -> Result<Result<Self::Done, Fault>>;
@@ -131,6 +149,7 @@ pub trait Job: Send + Sync + 'static {
 pub struct Work<'a> {
     pub(super) view: &'a View,
     pub(super) hot: &'a Hot,
+    pub(super) turns: &'a Turns,
     pub(super) newest: Arc<NamedKeyVersionRow>,
     pub(super) entropy: Ahead,
     ready: Mutex<BTreeMap<i64, Arc<MessageKey>>>,
@@ -145,9 +164,10 @@ impl std::fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) async fn new(view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
+    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
         Ok(Self {
-            newest: hot.newest(view).await?,
+            turns: &keys.turns,
+            newest: hot.newest()?,
             entropy: Ahead::new(view, items)?,
             view,
             hot,
@@ -189,7 +209,7 @@ impl<'a> Work<'a> {
             return Ok(ready);
         }
         let material = self.hot.material(self.view, version).await?;
-        let ready = Arc::new(MessageKey::new(cipher, &material)?);
+        let ready = Arc::new(MessageKey::derive(self.view.vault_id(), cipher, &material)?);
         self.uses(version.version);
         self.ready.lock().insert(version.version, Arc::clone(&ready));
         Ok(ready)
@@ -251,20 +271,22 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        let work = Work::new(view, &hot, self.items.len()).await?;
-        let counts = J::MAKES && row.algorithm.is_counted();
-        let reservation = if counts {
-            self.keys.counts.take(work.newest.id, self.items.len()).await?
-        } else {
-            None
-        };
+        if row.placement == Placement::Hsm && self.items.len() > J::ITEMS_IN_HSM {
+            let text = format!("a call has 1 to {} items for a key in the HSM", J::ITEMS_IN_HSM);
+            return Err(Error::invalid(text));
+        }
+        let work = Work::new(&self.keys, view, &hot, self.items.len())?;
+        let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
+        let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
+        let reservation =
+            if counts { self.keys.counts.take(work.newest.id, sound).await? } else { None };
         let mut results = Vec::with_capacity(self.items.len());
         for item in &self.items {
             results.push(J::one(&work, item).await?);
         }
         let version = if J::MAKES { row.newest } else { 0 };
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
-        let noted = work.uses_of(J::PURPOSES);
+        let noted = all_used(view, work.uses_of(J::PURPOSES));
         Ok(Done { answers: Arc::new(Answers { results, used }), reservation, noted })
     }
 

@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::batch::{Fault, Job, Work, check_aad, check_item};
+use super::batch::{AAD_BYTES, Fault, ITEM_BYTES, Job, Work, check_aad, check_item};
 use crate::crypto::{Cipher, CryptoError, Header, MessageKey};
 use crate::error::{Error, Result};
 use crate::types::{KeyAlgorithm, KeyUsage, SecretBytes};
+
+/// Bytes of a plaintext and its associated data at most: with the key's name and what encryption
+/// adds, both have to fit into the message that asks for the plaintext again.
+const BOTH_BYTES: usize = ITEM_BYTES + AAD_BYTES - 1_024;
 
 /// An item to encrypt.
 #[derive(Debug)]
@@ -16,6 +20,20 @@ pub struct SealItem {
     pub plaintext: SecretBytes,
     /// What it is bound to.
     pub associated_data: Vec<u8>,
+}
+
+impl SealItem {
+    fn check(&self) -> Result<(), Fault> {
+        check_item("a plaintext", self.plaintext.expose())?;
+        check_aad(&self.associated_data)?;
+        let both = self.plaintext.len_bytes().saturating_add(self.associated_data.len());
+        if both > BOTH_BYTES {
+            return Err(Fault::invalid(format!(
+                "a plaintext and its associated data have at most {BOTH_BYTES} bytes together"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// An item to decrypt.
@@ -115,10 +133,13 @@ impl Job for Encrypting {
     type Item = SealItem;
     type Done = Arc<Vec<u8>>;
 
+    fn is_sound(item: &SealItem) -> bool {
+        item.check().is_ok()
+    }
+
     async fn one(work: &Work<'_>, item: &SealItem) -> Result<Result<Self::Done, Fault>> {
         let plaintext = item.plaintext.expose();
-        let checked = check_item("a plaintext", plaintext);
-        if let Err(fault) = checked.and_then(|()| check_aad(&item.associated_data)) {
+        if let Err(fault) = item.check() {
             return Ok(Err(fault));
         }
         Ok(Ok(Arc::new(work.seal(plaintext, &item.associated_data).await?)))
@@ -155,5 +176,22 @@ impl Job for Rewrapping {
         };
         let sealed = work.seal(opened.plaintext.expose(), &item.associated_data).await?;
         Ok(Ok(Arc::new(sealed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_sent_back_is_not_encrypted() {
+        let item = |plaintext, aad| SealItem {
+            plaintext: SecretBytes::new(vec![0; plaintext]),
+            associated_data: vec![0; aad],
+        };
+        assert!(item(ITEM_BYTES, AAD_BYTES - 1_024).check().is_ok());
+        assert!(item(ITEM_BYTES, AAD_BYTES - 1_023).check().is_err());
+        assert!(item(ITEM_BYTES - 1_024, AAD_BYTES).check().is_ok());
+        assert!(item(0, 0).check().is_err());
     }
 }

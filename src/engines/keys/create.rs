@@ -140,6 +140,15 @@ pub(super) async fn require_room(view: &View, owner: IdentityId) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to fill another's room in the HSM.
+fn require_own(view: &View, owner: IdentityId) -> Result<()> {
+    if owner == view.identity()? || view.subject()?.is_administrator() {
+        return Ok(());
+    }
+    let text = "a key in the HSM is made for oneself; keep it sealed, or ask an administrator";
+    Err(Error::Denied(text.into()))
+}
+
 fn require_free(decision: &Decision) -> Result<()> {
     match decision.resource()?.id {
         Some(_) => Err(taken(StoreError::Taken)),
@@ -161,26 +170,47 @@ pub struct CreateKey {
     pub spec: KeySpec,
 }
 
-/// What becomes of a call that makes a key.
+/// What becomes of a call that makes a key, with its first version.
 #[derive(Debug)]
-pub enum Making {
+pub enum Making<V> {
     /// It makes this one.
-    New(Box<(NamedKeyRow, NewVersion)>),
+    New(Box<(NamedKeyRow, V)>),
     /// An earlier try made this one.
     Before(String),
+}
+
+impl<V> Making<V> {
+    fn made(&self) -> String {
+        match self {
+            Self::New(new) => new.0.id.to_string(),
+            Self::Before(made) => made.clone(),
+        }
+    }
+
+    /// What is new: what an earlier try made is answered before anything is done.
+    fn fresh(&self) -> Result<&(NamedKeyRow, V)> {
+        match self {
+            Self::New(new) => Ok(new.as_ref()),
+            Self::Before(_) => {
+                let text = "what an earlier try made is forgotten; look, and repeat with another \
+                            key";
+                Err(Error::Conflict(text.into()))
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Verb for CreateKey {
     const ACTION: &'static str = "keys.create";
-    type Prepared = Making;
+    type Prepared = Making<NewVersion>;
     type Output = KeyDetail;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![self.spec.resource(view).await?])
     }
 
-    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Making> {
+    async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared> {
         if let Claimed::Made(before) = view.claimed(self).await? {
             return Ok(Making::Before(before));
         }
@@ -190,7 +220,7 @@ impl Verb for CreateKey {
         Ok(Making::New(Box::new((row, version))))
     }
 
-    fn note(&self, it: &Making, note: &mut Note) {
+    fn note(&self, it: &Self::Prepared, note: &mut Note) {
         if let Making::New(new) = it {
             note.keys.extend(new.1.used().iter().cloned());
             self.spec.note(note);
@@ -201,11 +231,8 @@ impl Verb for CreateKey {
         self.spec.retry.as_ref()
     }
 
-    fn made(&self, it: &Making) -> String {
-        match it {
-            Making::New(new) => new.0.id.to_string(),
-            Making::Before(made) => made.clone(),
-        }
+    fn made(&self, it: &Self::Prepared) -> String {
+        it.made()
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<KeyDetail> {
@@ -222,15 +249,12 @@ impl Operation for CreateKey {
         &self,
         _: &RequestContext,
         tx: &mut Tx,
-        it: &Making,
+        it: &Self::Prepared,
         _: &Decision,
     ) -> Result<KeyDetail> {
-        let Making::New(new) = it else {
-            let text = "what an earlier try made is forgotten; look, and repeat with another key";
-            return Err(Error::Conflict(text.into()));
-        };
-        let row = tx.insert(&new.0).await.map_err(taken)?;
-        new.1.store(tx).await?;
+        let (key, version) = it.fresh()?;
+        let row = tx.insert(key).await.map_err(taken)?;
+        version.store(tx).await?;
         KeyDetail::of(tx, row).await
     }
 }
@@ -245,7 +269,7 @@ pub struct CreateHsmKey {
 #[async_trait]
 impl Verb for CreateHsmKey {
     const ACTION: &'static str = "keys.create";
-    type Prepared = (NamedKeyRow, NamedKeyVersionRow);
+    type Prepared = Making<NamedKeyVersionRow>;
     type Output = KeyDetail;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
@@ -253,19 +277,21 @@ impl Verb for CreateHsmKey {
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Self::Prepared> {
-        // Where an earlier try made it, the intent finds that, and none of this is used.
-        let again = matches!(view.claimed(self).await?, Claimed::Made(_));
-        if !again {
-            require_free(decision)?;
+        if let Claimed::Made(before) = view.claimed(self).await? {
+            return Ok(Making::Before(before));
         }
+        require_free(decision)?;
         let row = self.spec.row(view).await?;
+        require_own(view, row.owner)?;
         require_room(view, row.owner).await?;
         let version = blank(view, row.id, 1)?;
-        Ok((row, version))
+        Ok(Making::New(Box::new((row, version))))
     }
 
-    fn note(&self, _: &Self::Prepared, note: &mut Note) {
-        self.spec.note(note);
+    fn note(&self, it: &Self::Prepared, note: &mut Note) {
+        if let Making::New(_) = it {
+            self.spec.note(note);
+        }
     }
 
     fn retry_key(&self) -> Option<&RetryKey> {
@@ -273,7 +299,7 @@ impl Verb for CreateHsmKey {
     }
 
     fn made(&self, it: &Self::Prepared) -> String {
-        it.0.id.to_string()
+        it.made()
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<KeyDetail> {
@@ -294,12 +320,13 @@ impl EffectOperation for CreateHsmKey {
         it: &Self::Prepared,
         _: &Decision,
     ) -> Result<()> {
-        tx.insert(&it.1).await?;
+        tx.insert(&it.fresh()?.1).await?;
         Ok(())
     }
 
     async fn act(&self, view: &View, it: &Self::Prepared) -> Result<MadeInHsm> {
-        make_in_hsm(view, it.0.algorithm, &it.1).await
+        let (key, version) = it.fresh()?;
+        make_in_hsm(view, key.algorithm, version).await
     }
 
     async fn record(
@@ -309,8 +336,9 @@ impl EffectOperation for CreateHsmKey {
         it: &Self::Prepared,
         made: &MadeInHsm,
     ) -> Result<KeyDetail> {
-        let row = tx.insert(&it.0).await.map_err(taken)?;
-        is_made(ctx, tx, &it.1, made).await?;
+        let (key, version) = it.fresh()?;
+        let row = tx.insert(key).await.map_err(taken)?;
+        is_made(ctx, tx, version, made).await?;
         KeyDetail::of(tx, row).await
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::batch::{Used, Work, check_aad};
+use super::batch::{Used, Work, all_used, check_aad};
 use super::count::Reservation;
 use super::find::Keys;
 use crate::audit::Field;
@@ -45,6 +45,7 @@ pub struct DataKey {
 pub struct Made {
     made: Arc<DataKey>,
     reservation: Option<Reservation>,
+    noted: Vec<KeyUse>,
 }
 
 #[async_trait]
@@ -65,7 +66,7 @@ impl Verb for MakeDataKey {
         let usage = Some(KeyUsage::Encrypts);
         let hot = self.keys.decided(view, decision, &self.name, usage).await?;
         let row = &hot.row.row;
-        let work = Work::new(view, &hot, 1).await?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let reservation = if row.algorithm.is_counted() {
             self.keys.counts.take(work.newest.id, 1).await?
         } else {
@@ -78,12 +79,13 @@ impl Verb for MakeDataKey {
         let (id, version) = (row.id, row.newest);
         let used = Used { id, version, placement: row.placement, algorithm: row.algorithm };
         let plaintext = (!self.wrapped_only).then_some(plaintext);
-        Ok(Made { made: Arc::new(DataKey { plaintext, ciphertext, used }), reservation })
+        let key = KeyUse { key: id.to_string(), version, purpose: "datakey/sealed" };
+        let noted = all_used(view, vec![key]);
+        Ok(Made { made: Arc::new(DataKey { plaintext, ciphertext, used }), reservation, noted })
     }
 
     fn note(&self, it: &Made, note: &mut Note) {
-        let Used { id, version, .. } = it.made.used;
-        note.keys.push(KeyUse { key: id.to_string(), version, purpose: "datakey/sealed" });
+        note.keys.extend(it.noted.iter().cloned());
         let given = if self.wrapped_only { "wrapped only" } else { "plaintext and wrapped" };
         note.private.push((Field::Detail, format!("{} bytes, {given}", self.len_bytes)));
     }

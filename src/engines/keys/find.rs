@@ -7,11 +7,12 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::count::Counts;
+use super::sign::Turns;
 use crate::error::{Error, Result};
 use crate::keyring::Place;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{StoreError, Versioned};
+use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{
     KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, SecretBytes,
     VaultId,
@@ -21,7 +22,8 @@ use crate::vault::{Decision, Resource, View};
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
-/// What this node remembers of keys: their rows, and the messages that it reserved.
+/// What this node remembers of keys: their rows, the messages that it reserved, and whose turn it
+/// is in the HSM.
 ///
 /// Rows are kept under the authority epoch at which they were read: every change of a key moves the
 /// epoch, and a commit that finds it moved looks at the key's row.
@@ -29,16 +31,21 @@ const KEPT: usize = 10_000;
 pub struct Keys {
     hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
     pub(super) counts: Counts,
+    pub(super) turns: Turns,
 }
 
 /// A key, and the epoch at which it was read.
 type Kept = (i64, Arc<Hot>);
+
+type Newest = Result<Arc<NamedKeyVersionRow>, StoreError>;
 
 /// A key on the way of a request.
 #[derive(Debug)]
 pub(super) struct Hot {
     pub(super) row: Versioned<NamedKeyRow>,
     pub(super) resource: Resource,
+    /// Its newest version, of the same snapshot, or why there is none: an alarm for whoever uses it.
+    newest: Newest,
     versions: Mutex<HashMap<i64, Arc<NamedKeyVersionRow>>>,
 }
 
@@ -53,9 +60,21 @@ impl Keys {
         {
             return Ok(Some(hot));
         }
-        let Some(row) = named(view, name).await? else { return Ok(None) };
+        let wanted = name.clone();
+        let read = view.read(move |tx| {
+            async move {
+                let Some(row) = named_keys::key_named(tx, &wanted).await? else { return Ok(None) };
+                let newest = newest(tx, &row.row).await?;
+                Ok(Some((row, newest)))
+            }
+            .boxed()
+        });
+        let Some((row, newest)) = read.await? else { return Ok(None) };
         let resource = of(name, Some(&row))?;
-        let hot = Arc::new(Hot { row, resource, versions: Mutex::default() });
+        let hot = Arc::new(Hot { row, resource, newest, versions: Mutex::default() });
+        if hot.newest.is_err() {
+            return Ok(Some(hot));
+        }
         let mut kept = self.hot.lock();
         if kept.len() >= KEPT {
             kept.clear();
@@ -110,28 +129,22 @@ impl Hot {
         }
     }
 
-    /// A version's row. What the key's row says is the newest is: a row that was put back is behind
-    /// the versions.
+    /// A version's row, where it is there to be used.
     pub(super) async fn version(
         &self,
         view: &View,
         number: i64,
     ) -> Result<Option<Arc<NamedKeyVersionRow>>> {
+        let (id, newest) = (self.row.row.id, self.row.row.newest);
+        if number == newest {
+            return self.newest().map(Some);
+        }
         let kept = self.versions.lock().get(&number).cloned();
         if let Some(kept) = kept {
             return Ok(Some(kept));
         }
-        let (id, newest) = (self.row.row.id, self.row.row.newest);
         let read = view.read(move |tx| {
-            async move {
-                if number != newest {
-                    return Ok(named_keys::version_numbered(tx, id, number).await?);
-                }
-                let found = named_keys::newest_version(tx, id, true).await?;
-                let found = found.filter(|found| found.row.version == newest);
-                found.map(Some).ok_or_else(|| gone("named_key_versions", id))
-            }
-            .boxed()
+            async move { Ok(named_keys::version_numbered(tx, id, number).await?) }.boxed()
         });
         let found = read.await?.map(|found| Arc::new(found.row));
         let live = found.filter(|row| row.state == KeyVersionState::Live && number <= newest);
@@ -142,9 +155,8 @@ impl Hot {
     }
 
     /// The newest version's row.
-    pub(super) async fn newest(&self, view: &View) -> Result<Arc<NamedKeyVersionRow>> {
-        let found = self.version(view, self.row.row.newest).await?;
-        found.ok_or_else(|| gone("named_key_versions", self.row.row.id))
+    pub(super) fn newest(&self) -> Result<Arc<NamedKeyVersionRow>> {
+        Ok(self.newest.clone()?)
     }
 
     /// Opens a version that is sealed.
@@ -179,6 +191,20 @@ pub(super) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
 /// Names a version in the HSM.
 pub(super) fn label(vault: VaultId, key: ObjectId, version: i64) -> String {
     format!("strongroom/{vault}/key/{key}/{version}")
+}
+
+/// Finds a key's newest version. What the key's row says is the newest is, in one snapshot: a row
+/// that was put back is behind the versions.
+async fn newest(tx: &mut Tx, key: &NamedKeyRow) -> Result<Newest> {
+    let found = match named_keys::newest_version(tx, key.id, true).await {
+        Ok(found) => found,
+        // Whoever is not allowed to use the key is not told of it.
+        Err(error @ StoreError::Tampered { .. }) => return Ok(Err(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let found = found.filter(|found| found.row.version == key.newest);
+    let missing = || StoreError::Tampered { table: "named_key_versions", id: key.id.to_string() };
+    Ok(found.map(|found| Arc::new(found.row)).ok_or_else(missing))
 }
 
 /// Finds a key in the store.

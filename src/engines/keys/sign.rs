@@ -1,6 +1,11 @@
 //! Signs, in memory or in the HSM, and checks signatures.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use super::batch::{Fault, Job, Work, check_item};
 use super::find::{gone, label};
@@ -14,6 +19,36 @@ use crate::types::{KeyUsage, Placement, SecretBytes};
 
 /// What signing in the HSM is called in the record.
 const IN_HSM: &str = "sign/hsm";
+
+/// Signatures that the HSM makes at once for named keys on this node: its other threads are left to
+/// what the vault itself needs.
+const AT_ONCE: usize = 2;
+/// Messages of one call, at most, where the HSM signs: one after the other.
+const IN_HSM_ITEMS: usize = 64;
+/// How long after it came a call goes on with the HSM.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose turn it is in the HSM.
+#[derive(Debug, Clone)]
+pub(super) struct Turns(Arc<Semaphore>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(AT_ONCE)))
+    }
+}
+
+impl Turns {
+    /// Waits for a turn, for a call that came in at a moment.
+    async fn take(&self, came: Instant) -> Result<SemaphorePermit<'_>> {
+        let left = PATIENCE.saturating_sub(came.elapsed());
+        if left.is_zero() {
+            return Err(Error::Deadline);
+        }
+        let turn = timeout(left, self.0.acquire()).await.map_err(|_elapsed| Error::Deadline)?;
+        turn.map_err(Error::internal)
+    }
+}
 
 /// Signs with the newest version.
 #[derive(Debug)]
@@ -29,7 +64,9 @@ impl Work<'_> {
         let label = label(view.vault_id(), key, version.version);
         self.require_pinned(version, &label).await?;
         let used = KeyUse { key: key.to_string(), version: version.version, purpose: IN_HSM };
+        let turn = self.turns.take(view.ctx().began).await?;
         let signed = view.hsm().sign(&label, message).await.map_err(Error::from);
+        drop(turn);
         view.noted(&used, signed)
     }
 
@@ -56,6 +93,7 @@ impl Job for Signing {
     const USAGE: KeyUsage = KeyUsage::Signs;
     const PURPOSES: [&'static str; 2] = ["sign/sealed", IN_HSM];
     const MAKES: bool = true;
+    const ITEMS_IN_HSM: usize = IN_HSM_ITEMS;
     type Item = SecretBytes;
     type Done = Vec<u8>;
 

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
-use super::batch::{AAD_BYTES, Fault, Used, Work};
+use super::batch::{AAD_BYTES, Fault, Used, Work, all_used};
 use super::cipher::cipher;
 use super::find::{Hot, Keys, unknown};
 use crate::audit::Field;
@@ -30,12 +31,17 @@ const PIECES: usize = 8;
 pub type Input = Pin<Box<dyn Stream<Item = Result<SecretBytes>> + Send>>;
 
 /// What goes out.
-#[derive(Debug)]
 pub struct Piece {
     /// Which key does it; with the first piece.
     pub used: Option<Used>,
     /// The bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piece").field("used", &self.used).finish_non_exhaustive()
+    }
 }
 
 /// What is done to a stream.
@@ -77,22 +83,26 @@ pub enum Coder {
 }
 
 impl Coder {
-    fn push(&mut self, data: &[u8]) -> Result<Vec<Vec<u8>>> {
+    fn push(&mut self, data: &[u8]) -> Result<Vec<Zeroizing<Vec<u8>>>> {
         match self {
-            Self::Seal(sealer) => Ok(sealer.push(data)?),
+            Self::Seal(sealer) => Ok(sealer.push(data)?.into_iter().map(Zeroizing::new).collect()),
             Self::Open(opener) => {
                 let plain = opener.push(data).map_err(refused)?;
-                Ok(plain.iter().map(|segment| segment.expose().to_vec()).collect())
+                Ok(plain.iter().map(copied).collect())
             }
         }
     }
 
-    fn finish(self) -> Result<Vec<u8>> {
+    fn finish(self) -> Result<Zeroizing<Vec<u8>>> {
         match self {
-            Self::Seal(sealer) => Ok(sealer.finish()?),
-            Self::Open(opener) => Ok(opener.finish().map_err(refused)?.expose().to_vec()),
+            Self::Seal(sealer) => Ok(Zeroizing::new(sealer.finish()?)),
+            Self::Open(opener) => Ok(copied(&opener.finish().map_err(refused)?)),
         }
     }
+}
+
+fn copied(segment: &SecretBytes) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(segment.expose().to_vec())
 }
 
 /// The one answer for whatever is wrong inside.
@@ -184,6 +194,8 @@ pub struct Flow {
     first: Option<Vec<u8>>,
     /// Bytes that came in, a header aside.
     came: u64,
+    /// Keys that were used.
+    noted: Vec<KeyUse>,
 }
 
 #[async_trait]
@@ -199,22 +211,25 @@ impl<W: Way> Verb for StreamKey<W> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Flow> {
         let usage = Some(KeyUsage::Encrypts);
         let hot: Arc<Hot> = self.keys.decided(view, decision, &self.name, usage).await?;
-        let work = Work::new(view, &hot, 1).await?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
-        Ok(Flow { coder: Some(coder), used, first: Some(first), came: 0 })
+        let key = KeyUse { key: row.id.to_string(), version, purpose: W::PURPOSE };
+        let noted = all_used(view, vec![key]);
+        Ok(Flow { coder: Some(coder), used, first: Some(first), came: 0, noted })
     }
 
     fn note(&self, at: &Flow, note: &mut Note) {
-        let (key, version) = (at.used.id.to_string(), at.used.version);
-        note.keys.push(KeyUse { key, version, purpose: W::PURPOSE });
+        note.keys.extend(at.noted.iter().cloned());
         note.private.push((Field::Detail, format!("{} bytes", at.came)));
     }
 }
 
 #[async_trait]
 impl<W: Way> StreamOperation for StreamKey<W> {
+    const ENDS: bool = true;
+
     async fn next(&self, view: &View, at: &mut Flow) -> Result<Vec<Piece>> {
         // Kept in memory until something moves: a key that may not go on ends its streams.
         let hot = self.keys.lookup(view, &self.name).await?.ok_or_else(unknown)?;
@@ -224,7 +239,7 @@ impl<W: Way> StreamOperation for StreamKey<W> {
         }
         let mut out = Vec::new();
         if let Some(bytes) = at.first.take() {
-            out.push(Piece { used: Some(at.used), bytes });
+            out.push(Piece { used: Some(at.used), bytes: Zeroizing::new(bytes) });
         }
         let mut input = self.input.lock().await;
         let until = Instant::now() + WAIT;

@@ -33,7 +33,7 @@ pub(super) async fn encrypt(
     let data = SecretBytes::new(std::mem::take(&mut first.data));
     let associated_data = std::mem::take(&mut first.associated_data);
     let rest = inbound.map(|part| match part {
-        Ok(mut part) if part.name.is_empty() => {
+        Ok(mut part) if part.name.is_empty() && part.associated_data.is_empty() => {
             Ok(SecretBytes::new(std::mem::take(&mut part.data)))
         }
         Ok(_) => Err(named_again()),
@@ -58,11 +58,16 @@ pub(super) async fn decrypt(
     let (mut header, associated_data) = (first.data, first.associated_data);
     while header.len() < STREAM_HEADER_BYTES {
         let next = gate.read(ctx, first_rest(inbound.message().await))?;
+        if !(next.name.is_empty() && next.associated_data.is_empty()) {
+            return gate.read(ctx, Err(named_again()));
+        }
         header.extend_from_slice(&next.data);
     }
     let data = header.split_off(STREAM_HEADER_BYTES);
     let rest = inbound.map(|part| match part {
-        Ok(part) if part.name.is_empty() => Ok(SecretBytes::new(part.data)),
+        Ok(part) if part.name.is_empty() && part.associated_data.is_empty() => {
+            Ok(SecretBytes::new(part.data))
+        }
         Ok(_) => Err(named_again()),
         Err(_status) => Err(broken()),
     });
@@ -89,7 +94,10 @@ pub(super) fn out<T: Send + 'static>(
     let pieces = ReceiverStream::new(pieces);
     Box::pin(pieces.filter_map(move |piece| match Gate::answer(&ctx, piece) {
         Ok(Piece { used: None, bytes }) if bytes.is_empty() => None,
-        Ok(piece) => Some(Ok(answer((piece.bytes, piece.used.map(used))))),
+        Ok(mut piece) => {
+            let bytes = std::mem::take(&mut *piece.bytes);
+            Some(Ok(answer((bytes, piece.used.map(used)))))
+        }
         Err(status) => Some(Err(status)),
     }))
 }
@@ -111,7 +119,7 @@ fn first_rest<T>(message: Result<Option<T>, Status>) -> Result<T> {
 }
 
 fn named_again() -> Error {
-    Error::invalid("only the first message of a stream names the key")
+    Error::invalid("only the first message of a stream names the key and what it is bound to")
 }
 
 fn broken() -> Error {

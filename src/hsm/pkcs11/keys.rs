@@ -16,8 +16,10 @@ use super::operations::{mechanism_type, sign};
 use super::token::Active;
 use crate::hsm::{CHECK_BYTES, CHECK_LABEL, HsmError, KeyInfo, KeyKind, der};
 
-/// Most keys that are remembered; the vault has a handful.
-const MAX_CACHED: usize = 1_024;
+/// Half of the keys that are remembered at most: one that falls out is verified again.
+const HALF: usize = 512;
+/// Most keys of which it is remembered what each was: the vault's own handful comes first.
+const MAX_PINS: usize = 65_536;
 
 /// A key that was verified.
 #[derive(Debug)]
@@ -35,9 +37,20 @@ pub(super) struct KeyCache {
 #[derive(Debug, Default)]
 struct CacheState {
     epoch: u64,
-    keys: HashMap<String, Arc<Key>>,
+    /// Two halves, the older of which is dropped when the younger is full: what is used stays.
+    young: HashMap<String, Arc<Key>>,
+    old: HashMap<String, Arc<Key>>,
     /// Check values since the login: a token that comes back with another key is refused.
     pins: HashMap<String, Vec<u8>>,
+}
+
+impl CacheState {
+    fn put(&mut self, label: String, key: Arc<Key>) {
+        if self.young.len() >= HALF && !self.young.contains_key(&label) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(label, key);
+    }
 }
 
 impl KeyCache {
@@ -45,7 +58,8 @@ impl KeyCache {
     pub(super) fn clear(&self, epoch: u64) {
         let mut state = self.state.write();
         state.epoch = state.epoch.max(epoch);
-        state.keys.clear();
+        state.young.clear();
+        state.old.clear();
     }
 
     /// Forgets what each key was: whoever logs in next compares anew.
@@ -56,13 +70,28 @@ impl KeyCache {
     /// Forgets a key that is destroyed.
     pub(super) fn forget(&self, label: &str) {
         let mut state = self.state.write();
-        state.keys.remove(label);
+        state.young.remove(label);
+        state.old.remove(label);
         state.pins.remove(label);
     }
 
     fn lookup(&self, label: &str, epoch: u64) -> Option<Arc<Key>> {
         let state = self.state.read();
-        if state.epoch == epoch { state.keys.get(label).cloned() } else { None }
+        if state.epoch != epoch {
+            return None;
+        }
+        let young = state.young.get(label).cloned();
+        if young.is_some() || !state.old.contains_key(label) {
+            return young;
+        }
+        drop(state);
+        let mut state = self.state.write();
+        if state.epoch != epoch {
+            return None;
+        }
+        let key = state.old.remove(label)?;
+        state.put(label.to_owned(), Arc::clone(&key));
+        Some(key)
     }
 
     /// Remembers a key; refuses one that changed since this process first saw it.
@@ -72,11 +101,11 @@ impl KeyCache {
         if state.pins.get(&label).is_some_and(|check| *check != key.info.check) {
             return Err(untrusted(&label, "it is another key than before the token was lost"));
         }
-        if state.keys.len() < MAX_CACHED {
+        if state.pins.len() < MAX_PINS {
             state.pins.insert(label.clone(), key.info.check.clone());
-            if state.epoch == epoch {
-                state.keys.insert(label, Arc::clone(key));
-            }
+        }
+        if state.epoch == epoch {
+            state.put(label, Arc::clone(key));
         }
         Ok(())
     }

@@ -140,18 +140,26 @@ impl Hsm for Pkcs11Hsm {
                 CALL_TIMEOUT
             }
         };
-        self.workers
-            .run_within(limit, move |link| {
-                let module = link.share_module();
-                let _creating = module.one_at_a_time();
+        // The module itself is not held: who waits here must not be who finalises it.
+        let creating = self.shared.0.module().map(|module| module.creating());
+        let creating =
+            creating.ok_or_else(|| HsmError::Unavailable("the HSM is closed".to_owned()))?;
+        let made = async move {
+            let creating = creating.lock_owned().await;
+            let job = move |link: &mut Link| {
+                // Until the module has answered, whether somebody still waits for that or not.
+                let _creating = creating;
                 link.run(Repeat::Harmless, |active| {
                     create::require_free(active, &label)?;
                     probe::require_kind(active.module, active.slot, kind)
                 })?;
                 let key = link.run(Repeat::Never, |active| create::create(active, &label, kind))?;
                 Ok(key.info.clone())
-            })
-            .await
+            };
+            self.workers.run_within(limit, job).await
+        };
+        let late = |_elapsed| Err(HsmError::Unavailable("a call takes too long".to_owned()));
+        tokio::time::timeout(limit, made).await.unwrap_or_else(late)
     }
 
     async fn lookup_key(&self, label: &str) -> Result<Option<KeyInfo>, HsmError> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use aws_lc_rs::digest;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::error::map;
 use crate::hsm::HsmError;
@@ -34,7 +34,7 @@ pub(in crate::hsm) struct Module {
     /// Whether more than one opened it.
     shared: AtomicBool,
     /// Makes keys be made one at a time in this process, so that one of two wins.
-    creating: Mutex<()>,
+    creating: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Module {
@@ -74,7 +74,7 @@ impl Module {
             sha256,
             owned,
             shared: AtomicBool::new(false),
-            creating: Mutex::new(()),
+            creating: Arc::default(),
         });
         loaded.push((path.to_owned(), Arc::downgrade(&module)));
         Ok(module)
@@ -105,9 +105,10 @@ impl Module {
         context.initialize(arguments()).map_err(|error| map(&error))
     }
 
-    /// Waits until nobody else in this process makes a key.
-    pub(super) fn one_at_a_time(&self) -> MutexGuard<'_, ()> {
-        self.creating.lock()
+    /// Gives what is held while a key is made: before a thread is taken, because making one may
+    /// take long, and all threads would wait for it.
+    pub(super) fn creating(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.creating)
     }
 
     /// Gives the module's path.

@@ -178,10 +178,6 @@ impl Link {
         &self.module
     }
 
-    pub(super) fn share_module(&self) -> Arc<Module> {
-        Arc::clone(&self.module)
-    }
-
     /// Runs an operation on a session that is logged in; comes back from a lost token first.
     pub(super) fn run<T>(
         &mut self,

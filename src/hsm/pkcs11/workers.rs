@@ -31,7 +31,13 @@ pub(super) trait Seat: 'static {
     fn after_job(&mut self);
 }
 
-type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+/// What a thread is to do.
+struct Job<S> {
+    run: Box<dyn FnOnce(&mut S) + Send>,
+    /// How long it may take before its thread counts as stuck.
+    limit: Duration,
+}
+
 type MakeSeat<S> = Box<dyn Fn() -> Option<S> + Send + Sync>;
 
 /// A pool of threads that share one queue.
@@ -52,15 +58,15 @@ struct Queue<S> {
     jobs: VecDeque<Job<S>>,
     /// Threads that wait for a job.
     idle: usize,
-    /// For each thread, when its job began: milliseconds since `origin` plus one, 0 when idle.
-    began: Vec<Arc<AtomicU64>>,
+    /// For each thread, when its job is late: milliseconds since `origin` plus one, 0 when idle.
+    late_at: Vec<Arc<AtomicU64>>,
     closed: bool,
 }
 
 impl<S: Seat> Workers<S> {
     /// Makes a pool; threads start when there is work for them.
     pub(super) fn new(make_seat: MakeSeat<S>) -> Self {
-        let queue = Queue { jobs: VecDeque::new(), idle: 0, began: Vec::new(), closed: false };
+        let queue = Queue { jobs: VecDeque::new(), idle: 0, late_at: Vec::new(), closed: false };
         let pool = Pool {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
@@ -94,12 +100,13 @@ impl<S: Seat> Workers<S> {
         job: impl FnOnce(&mut S) -> Result<T, HsmError> + Send + 'static,
     ) -> Result<T, HsmError> {
         let (answer, answered) = oneshot::channel();
-        self.submit(Box::new(move |seat| {
+        let run = move |seat: &mut S| {
             if !answer.is_closed() {
                 // The caller may have gone meanwhile, which is its right.
                 drop(answer.send(job(seat)));
             }
-        }))?;
+        };
+        self.submit(Job { run: Box::new(run), limit })?;
         match tokio::time::timeout(limit, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_ended)) => Err(HsmError::Unavailable("its worker ended".to_owned())),
@@ -121,7 +128,7 @@ impl<S: Seat> Workers<S> {
         let ended = async {
             loop {
                 let ended = self.pool.ended.notified();
-                if self.pool.queue.lock().began.is_empty() {
+                if self.pool.queue.lock().late_at.is_empty() {
                     return;
                 }
                 ended.await;
@@ -145,10 +152,10 @@ impl<S: Seat> Workers<S> {
             return refuse("too many calls wait for it");
         }
         queue.jobs.push_back(job);
-        if queue.jobs.len() > queue.idle && queue.began.len() < MAX_THREADS {
+        if queue.jobs.len() > queue.idle && queue.late_at.len() < MAX_THREADS {
             self.pool.start_thread(&mut queue);
         }
-        let orphaned = queue.began.is_empty();
+        let orphaned = queue.late_at.is_empty();
         if orphaned {
             queue.jobs.clear();
         }
@@ -162,16 +169,11 @@ impl<S: Seat> Workers<S> {
 }
 
 impl<S: Seat> Pool<S> {
-    /// Counts threads whose job began longer ago than anybody waits.
+    /// Counts threads whose job takes longer than anybody waits for it.
     fn stuck(&self, queue: &Queue<S>) -> usize {
-        let limit_ms = u64::try_from(CALL_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
         let now = self.now();
-        queue
-            .began
-            .iter()
-            .map(|began| began.load(Ordering::Relaxed))
-            .filter(|began| *began != 0 && now.saturating_sub(*began) >= limit_ms)
-            .count()
+        let late_at = queue.late_at.iter().map(|late_at| late_at.load(Ordering::Relaxed));
+        late_at.filter(|late_at| *late_at != 0 && now >= *late_at).count()
     }
 
     /// Milliseconds since the pool was made, plus one.
@@ -180,17 +182,17 @@ impl<S: Seat> Pool<S> {
     }
 
     fn start_thread(self: &Arc<Self>, queue: &mut Queue<S>) {
-        let began = Arc::new(AtomicU64::new(0));
-        queue.began.push(Arc::clone(&began));
+        let late_at = Arc::new(AtomicU64::new(0));
+        queue.late_at.push(Arc::clone(&late_at));
         let pool = Arc::clone(self);
-        let mark = Arc::clone(&began);
+        let mark = Arc::clone(&late_at);
         // The place is made on the thread: dropping one takes the queue's lock, held here.
         let spawned = std::thread::Builder::new()
             .name("hsm".to_owned())
-            .spawn(move || Place { pool, began: mark }.serve());
+            .spawn(move || Place { pool, late_at: mark }.serve());
         if let Err(error) = spawned {
             tracing::error!(%error, "cannot start an HSM worker");
-            queue.began.retain(|other| !Arc::ptr_eq(other, &began));
+            queue.late_at.retain(|other| !Arc::ptr_eq(other, &late_at));
         }
     }
 
@@ -210,7 +212,7 @@ impl<S: Seat> Drop for Workers<S> {
         self.pool.close();
         let deadline = Instant::now() + DROP_WAIT;
         let mut queue = self.pool.queue.lock();
-        while !queue.began.is_empty() {
+        while !queue.late_at.is_empty() {
             if self.pool.gone.wait_until(&mut queue, deadline).timed_out() {
                 return;
             }
@@ -222,7 +224,7 @@ impl<S: Seat> fmt::Debug for Workers<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let queue = self.pool.queue.lock();
         f.debug_struct("Workers")
-            .field("threads", &queue.began.len())
+            .field("threads", &queue.late_at.len())
             .field("queued", &queue.jobs.len())
             .finish_non_exhaustive()
     }
@@ -231,7 +233,7 @@ impl<S: Seat> fmt::Debug for Workers<S> {
 /// A thread's place in the pool, given back even when a job panics.
 struct Place<S: Seat> {
     pool: Arc<Pool<S>>,
-    began: Arc<AtomicU64>,
+    late_at: Arc<AtomicU64>,
 }
 
 impl<S: Seat> Place<S> {
@@ -240,10 +242,11 @@ impl<S: Seat> Place<S> {
             return;
         };
         while let Some(job) = self.next() {
-            self.began.store(self.pool.now(), Ordering::Relaxed);
-            job(&mut seat);
+            let limit_ms = u64::try_from(job.limit.as_millis()).unwrap_or(u64::MAX);
+            self.late_at.store(self.pool.now().saturating_add(limit_ms), Ordering::Relaxed);
+            (job.run)(&mut seat);
             seat.after_job();
-            self.began.store(0, Ordering::Relaxed);
+            self.late_at.store(0, Ordering::Relaxed);
         }
         drop(seat);
     }
@@ -267,7 +270,7 @@ impl<S: Seat> Place<S> {
 impl<S: Seat> Drop for Place<S> {
     fn drop(&mut self) {
         let mut queue = self.pool.queue.lock();
-        queue.began.retain(|began| !Arc::ptr_eq(began, &self.began));
+        queue.late_at.retain(|late_at| !Arc::ptr_eq(late_at, &self.late_at));
         drop(queue);
         self.pool.gone.notify_all();
         self.pool.ended.notify_waiters();

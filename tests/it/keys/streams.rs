@@ -6,8 +6,9 @@ use strongroom::proto::{
 };
 use tonic::{Code, Status};
 
-use super::{CIPHERS, Client, Place, create, rotate, update};
-use crate::support::node::BACKENDS;
+use super::{CIPHERS, Client, Place, client, create, rotate, update};
+use crate::support::logins::login;
+use crate::support::node::{BACKENDS, Backend};
 
 /// A segment with its tag.
 const SEALED: usize = 65_552;
@@ -203,4 +204,29 @@ async fn a_stream_is_cut_when_its_key_is_disabled() {
     let ended = answers.message().await.unwrap_err();
     assert_eq!(ended.code(), Code::FailedPrecondition, "{ended}");
     drop(parts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_on_another_node_is_cut_when_its_key_is_disabled() {
+    let p = Place::new(Backend::Postgres).await;
+    let second = p.f.second_node().await;
+    let there = p.f.connect_to(&second, &login(&p.f, "alice").await).await;
+    create(&mut p.alice(), "team/a", "aes-256-gcm").await;
+    let (parts, sent) = tokio::sync::mpsc::channel(4);
+    let first = EncryptStreamRequest { name: "team/a".into(), ..Default::default() };
+    parts.send(first).await.unwrap();
+    let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+    let mut answers = client(&there).encrypt_stream(sent).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().used.is_some());
+    let disable = |request: strongroom::proto::UpdateKeyRequest| {
+        strongroom::proto::UpdateKeyRequest { state: "disabled".into(), ..request }
+    };
+    // Nothing else is asked of the other node: the stream itself has to hear of it.
+    update(&mut p.alice(), "team/a", disable).await.unwrap();
+    let patience = std::time::Duration::from_secs(5);
+    let ended = tokio::time::timeout(patience, answers.message()).await.unwrap();
+    let ended = ended.unwrap_err();
+    assert_eq!(ended.code(), Code::FailedPrecondition, "{ended}");
+    drop(parts);
+    second.stop().await.unwrap();
 }
