@@ -43,7 +43,7 @@ pub struct DataKey {
 /// What was made, before it is on the record.
 #[derive(Debug)]
 pub struct Made {
-    made: Arc<DataKey>,
+    key: Arc<DataKey>,
     reservation: Option<Reservation>,
     noted: Vec<KeyUse>,
 }
@@ -81,7 +81,7 @@ impl Verb for MakeDataKey {
         let plaintext = (!self.wrapped_only).then_some(plaintext);
         let key = KeyUse { key: id.to_string(), version, purpose: "datakey/sealed" };
         let noted = all_used(view, vec![key]);
-        Ok(Made { made: Arc::new(DataKey { plaintext, ciphertext, used }), reservation, noted })
+        Ok(Made { key: Arc::new(DataKey { plaintext, ciphertext, used }), reservation, noted })
     }
 
     fn note(&self, it: &Made, note: &mut Note) {
@@ -120,6 +120,6 @@ impl Operation for MakeDataKey {
         if let Some(reservation) = &it.reservation {
             reservation.reserve(tx).await?;
         }
-        Ok(Arc::clone(&it.made))
+        Ok(Arc::clone(&it.key))
     }
 }

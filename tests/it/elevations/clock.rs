@@ -22,7 +22,7 @@ async fn no_call_is_elevated_again_where_the_clock_is_set_back_behind_the_end() 
             let s = Scene::new(backend).await;
             let active = s.carol().await;
             issue(&s.carol, credentials()).await.unwrap();
-            s.w.f.clock.advance(Duration::from_secs(600));
+            s.w.f.clock.advance(Duration::from_mins(10));
             refused(&s.carol).await;
             s.w.f.clock.set_back(back);
             for _ in 0..20 {

@@ -64,6 +64,7 @@ struct Begun {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "what a walk remembers, each by itself")]
 struct Everything {
     row: Row,
     nodes: [Option<Begun>; 2],

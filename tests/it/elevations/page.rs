@@ -37,8 +37,7 @@ fn words(line: &str) -> Vec<String> {
                 quote = Some(letter);
                 word.get_or_insert_default();
             }
-            (None, '|' | ';' | ')' | '>' | '&') => break,
-            (None, '#') if word.is_none() => break,
+            (None, end) if "|;)>&".contains(end) || (end == '#' && word.is_none()) => break,
             (None, _) if letter.is_whitespace() => words.extend(word.take()),
             (None, _) => word.get_or_insert_default().push(letter),
         }

@@ -160,7 +160,7 @@ fn policies_tokens_and_certificates_are_managed_by_what_is_typed() {
 /// Whether a list, as PEM with a comment before it, names a serial number.
 fn names(list: &str, serial: &str) -> bool {
     let Some(begin) = list.find("-----BEGIN") else { return false };
-    let (_, pem) = x509_parser::pem::parse_x509_pem(list[begin..].as_bytes()).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&list.as_bytes()[begin..]).unwrap();
     let serial = strongroom::crypto::parse_hex(serial).unwrap();
     pem.contents.windows(serial.len()).any(|window| window == serial)
 }

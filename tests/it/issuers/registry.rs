@@ -19,7 +19,7 @@ async fn an_issuer_is_added_shown_changed_and_removed_and_its_name_is_never_used
         assert_eq!((known.replay.as_str(), known.audience.as_str()), ("hash", AUDIENCE));
         assert_eq!((shown.created_by.as_str(), shown.rules), ("admin", 0));
         let listed = scene.admin.list_issuers(ListIssuersRequest::default()).await.unwrap();
-        assert_eq!(listed.into_inner().issuers, [shown.clone()]);
+        assert_eq!(listed.into_inner().issuers, std::slice::from_ref(&shown));
         let update = |version, change: &dyn Fn(&mut IssuerSettings)| {
             let mut settings = known.clone();
             change(&mut settings);

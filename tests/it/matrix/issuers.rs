@@ -16,13 +16,13 @@ const NO_RULE: &str = "018f0000-0000-7000-8000-000000000000";
 const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a",
     "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
-fn settings() -> Option<IssuerSettings> {
-    Some(IssuerSettings {
+fn settings() -> IssuerSettings {
+    IssuerSettings {
         audience: "vault.test".into(),
         algorithms: vec!["EdDSA".into()],
         keys: Some(issuer_settings::Keys::Jwks(KEYS.into())),
         ..Default::default()
-    })
+    }
 }
 
 pub(super) fn request(method: &str, of: &Things) -> Vec<u8> {
@@ -30,12 +30,13 @@ pub(super) fn request(method: &str, of: &Things) -> Vec<u8> {
     match method {
         "AddIssuer" => {
             let url = "https://issuer.example.org".to_owned();
-            AddIssuerRequest { name, url, settings: settings() }.encode_to_vec()
+            AddIssuerRequest { name, url, settings: Some(settings()) }.encode_to_vec()
         }
         "GetIssuer" => GetIssuerRequest { name }.encode_to_vec(),
         "ListIssuers" => ListIssuersRequest::default().encode_to_vec(),
         "UpdateIssuer" => {
-            UpdateIssuerRequest { name, settings: settings(), ..Default::default() }.encode_to_vec()
+            UpdateIssuerRequest { name, settings: Some(settings()), ..Default::default() }
+                .encode_to_vec()
         }
         "RemoveIssuer" => RemoveIssuerRequest { name, reason: String::new() }.encode_to_vec(),
         "AddRule" => {

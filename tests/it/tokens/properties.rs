@@ -246,27 +246,7 @@ impl World {
                     }
                 }
             }
-            Step::Renew { of, ttl_s } => {
-                let Some(of) = self.pick(of) else { return };
-                let (lives, token) = (self.lives(of), self.by(of));
-                match calm(async || renew(&token, "", ttl_s).await).await {
-                    Ok(token) => {
-                        assert_ne!(lives, Some(false), "a dead token was renewed");
-                        let before = &self.known[of].token;
-                        assert!(token.expires_at_ms >= before.expires_at_ms);
-                        assert_eq!(token.max_expires_at_ms, before.max_expires_at_ms);
-                        let most_ms = self.now_ms() + ttl_s.min(MOST_TTL_S) * 1_000 + BLUR_MS;
-                        assert!(token.expires_at_ms <= most_ms.max(before.expires_at_ms));
-                        self.known[of].token = token;
-                    }
-                    Err(refusal) => {
-                        // A node that still holds it for unspent looks at its row.
-                        let over = [Code::Unauthenticated, Code::FailedPrecondition];
-                        assert!(over.contains(&refusal.code()), "{refusal}");
-                        assert_ne!(lives, Some(true), "{refusal}");
-                    }
-                }
-            }
+            Step::Renew { of, ttl_s } => self.renew(of, ttl_s).await,
             Step::Revoke { of } => {
                 let Some(of) = self.pick(of) else { return };
                 let accessor = self.known[of].accessor.clone();
@@ -290,6 +270,28 @@ impl World {
             }
             Step::Back { s } => self.set_back(s).await,
             Step::Crash { of } => self.crash(of).await,
+        }
+    }
+
+    async fn renew(&mut self, of: usize, ttl_s: i64) {
+        let Some(of) = self.pick(of) else { return };
+        let (lives, token) = (self.lives(of), self.by(of));
+        match calm(async || renew(&token, "", ttl_s).await).await {
+            Ok(token) => {
+                assert_ne!(lives, Some(false), "a dead token was renewed");
+                let before = &self.known[of].token;
+                assert!(token.expires_at_ms >= before.expires_at_ms);
+                assert_eq!(token.max_expires_at_ms, before.max_expires_at_ms);
+                let most_ms = self.now_ms() + ttl_s.min(MOST_TTL_S) * 1_000 + BLUR_MS;
+                assert!(token.expires_at_ms <= most_ms.max(before.expires_at_ms));
+                self.known[of].token = token;
+            }
+            Err(refusal) => {
+                // A node that still holds it for unspent looks at its row.
+                let over = [Code::Unauthenticated, Code::FailedPrecondition];
+                assert!(over.contains(&refusal.code()), "{refusal}");
+                assert_ne!(lives, Some(true), "{refusal}");
+            }
         }
     }
 

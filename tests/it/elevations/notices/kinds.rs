@@ -5,7 +5,7 @@ use strongroom::proto::{ExtendElevationRequest, SuspendIdentityRequest};
 use super::super::glass::{confirm, emergency, glass, seen};
 use super::*;
 
-const DAY: Duration = Duration::from_secs(86_400 + 60);
+const DAY: Duration = Duration::from_mins(24 * 60 + 1);
 
 /// Approves with both, one step after the other.
 async fn both(s: &Stage, asked: &Elevation) -> Elevation {
