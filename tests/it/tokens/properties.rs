@@ -485,8 +485,7 @@ fn listing() -> ListTokensRequest {
     ListTokensRequest::default()
 }
 
-/// Asks again where the answer is that the time cannot be told: where several nodes run, a clock
-/// that was turned is not trusted for some seconds.
+/// Asks again where the time cannot be told: several nodes distrust a turned clock for seconds.
 pub(super) async fn calm<T>(call: impl AsyncFn() -> Result<T, Status>) -> Result<T, Status> {
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     loop {
