@@ -5,8 +5,8 @@ use tonic::{Request, Response, Status};
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
 use crate::engines::secrets::{
-    Chosen, DeleteSecret, DestroySecret, GetSecret, ListSecrets, ListVersions, Metadata, PutSecret,
-    Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
+    Chosen, DeleteSecret, DestroySecret, Early, GetSecret, ListSecrets, ListVersions, Metadata,
+    PutSecret, Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
     ShownVersion, TransferSecret, UndeleteSecret, UpdateSecret,
 };
 use crate::error::{Error, Result};
@@ -51,7 +51,8 @@ impl SecretService for Secrets {
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Answer<GetSecretResponse> {
         let (ctx, GetSecretRequest { path, version }) = self.gate.accept(request).await?;
         let path = self.gate.read(&ctx, path.parse())?;
-        let op = GetSecret { reads: self.reads.clone(), room: self.room.clone(), path, version };
+        let (reads, room) = (self.reads.clone(), self.room.clone());
+        let op = GetSecret { reads, room, path, version, early: Early::default() };
         let given = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(GetSecretResponse {
             value: given.value.expose().to_vec(),

@@ -80,7 +80,12 @@ impl Found {
     /// Reads the secret that was decided on. A row that is gone was removed by hand.
     pub(super) async fn read(tx: &mut Tx, id: ObjectId) -> Result<Self> {
         let secret = tx.lookup::<SecretRow>(&id).await?;
-        let secret = secret.ok_or_else(|| gone("secrets", id))?;
+        Self::of(tx, secret.ok_or_else(|| gone("secrets", id))?).await
+    }
+
+    /// Reads what stands beside a secret's row.
+    pub(super) async fn of(tx: &mut Tx, secret: Versioned<SecretRow>) -> Result<Self> {
+        let id = secret.row.id;
         let head = tx.lookup::<SecretHeadRow>(&id).await?;
         Ok(Self { secret, head: head.ok_or_else(|| gone("secret_heads", id))? })
     }

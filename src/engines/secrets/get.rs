@@ -7,14 +7,14 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::find::{Found, decided, gone, readable, resource};
+use super::find::{Found, decided, gone, of, readable};
 use super::mask::{Hashes, mask};
 use super::room::{Held, Room};
 use super::sealing::open;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
-use crate::store::secrets::{self, LastRead, SecretHeadRow, SecretVersionRow};
+use crate::store::secrets::{self, LastRead, SecretHeadRow, SecretRow, SecretVersionRow};
 use crate::store::{Needs, Tx};
 use crate::types::{IdentityId, ObjectId, RequestContext, SecretBytes, SecretPath, UnixMillis};
 use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View, WRITES, WRITES_ONE};
@@ -23,6 +23,9 @@ use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View, WRITE
 const NOTED_MS: i64 = 60_000;
 /// Secrets of which this node remembers who read them.
 const KEPT: usize = 50_000;
+/// The size up to which a value is read with its secret's row, before the decision: a second look at
+/// the store costs more than that. Nobody has larger ones read who may not have them.
+const EARLY: i64 = 16 * 1_024;
 
 /// Who this node noted last as a reader of each secret, so that a reader who comes again within the
 /// minute costs no statement.
@@ -48,7 +51,7 @@ impl Reads {
 }
 
 /// Reads a version's value.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct GetSecret {
     /// Who this node noted as readers.
     pub reads: Reads,
@@ -58,6 +61,21 @@ pub struct GetSecret {
     pub path: SecretPath,
     /// The version; the newest for 0.
     pub version: i64,
+    /// What was read of it with the secret's row, if anything.
+    pub early: Early,
+}
+
+/// What was read of a version before it was decided on.
+#[derive(Debug, Default)]
+pub struct Early(Mutex<Option<Result<Sealed>>>);
+
+/// A version's value as it is stored.
+#[derive(Debug)]
+struct Sealed {
+    secret: SecretRow,
+    row: SecretVersionRow,
+    message: Vec<u8>,
+    held: Held,
 }
 
 /// A value as it is given.
@@ -90,7 +108,24 @@ impl Verb for GetSecret {
     type Output = Arc<Given>;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        Ok(vec![resource(view, &self.path).await?])
+        let (path, version, now) = (self.path.clone(), self.version, view.now());
+        let room = self.room.clone();
+        let read = view.read(move |tx| {
+            async move {
+                let found = secrets::secret_named(tx, &path).await?;
+                let resource = of(&path, found.as_ref())?;
+                let Some(secret) = found else { return Ok((resource, None)) };
+                let early = async {
+                    let found = Found::of(tx, secret).await?;
+                    Sealed::read(tx, found, version, now, &room, EARLY).await
+                };
+                Ok((resource, early.await.transpose()))
+            }
+            .boxed()
+        });
+        let (resource, early) = read.await?;
+        *self.early.0.lock() = early;
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Opened> {
@@ -98,21 +133,22 @@ impl Verb for GetSecret {
             return Err(Error::invalid("versions are numbered from 1 on; 0 is the newest"));
         }
         let (id, version, now) = (decided(decision)?, self.version, view.now());
-        let room = self.room.clone();
-        let read = view.read(move |tx| {
-            async move {
-                let found = Found::read(tx, id).await?;
-                let version = found.version(tx, version).await?.row;
-                readable(&version, now)?;
-                let held =
-                    room.take(usize::try_from(version.len_bytes).map_err(Error::internal)?)?;
-                let message = secrets::message(tx, version.id).await?;
-                let message = message.ok_or_else(|| gone("secret_values", version.id))?;
-                Ok((found.secret.row, version, message, held))
+        let early = self.early.0.lock().take().transpose()?;
+        let Sealed { secret, row, message, held } = match early {
+            Some(early) => early,
+            None => {
+                let room = self.room.clone();
+                let read = view.read(move |tx| {
+                    async move {
+                        let found = Found::read(tx, id).await?;
+                        let read = Sealed::read(tx, found, version, now, &room, i64::MAX).await?;
+                        read.ok_or_else(|| Error::internal("a value of more than there is"))
+                    }
+                    .boxed()
+                });
+                read.await?
             }
-            .boxed()
-        });
-        let (secret, row, message, held) = read.await?;
+        };
         let masks = decision.verdict.obligations.masks.as_slice();
         if !masks.is_empty() && !row.is_json {
             return Err(Error::precondition(
@@ -141,6 +177,28 @@ impl Verb for GetSecret {
         note.keys.extend(it.used.iter().cloned());
         let masked = if it.given.masked.is_empty() { "" } else { ", masked" };
         note.private.push((Field::Detail, format!("version {}{masked}", it.read.version)));
+    }
+}
+
+impl Sealed {
+    /// Reads a version's value, where it is not larger than that.
+    async fn read(
+        tx: &mut Tx,
+        found: Found,
+        version: i64,
+        now: UnixMillis,
+        room: &Room,
+        most: i64,
+    ) -> Result<Option<Self>> {
+        let row = found.version(tx, version).await?.row;
+        readable(&row, now)?;
+        if row.len_bytes > most {
+            return Ok(None);
+        }
+        let held = room.take(usize::try_from(row.len_bytes).map_err(Error::internal)?)?;
+        let message = secrets::message(tx, row.id).await?;
+        let message = message.ok_or_else(|| gone("secret_values", row.id))?;
+        Ok(Some(Self { secret: found.secret.row, row, message, held }))
     }
 }
 

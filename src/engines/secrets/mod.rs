@@ -22,7 +22,7 @@ pub(super) use find::nameable;
 
 pub use delete::{Changed, Chosen, DeleteSecret, Taking, UndeleteSecret};
 pub use destroy::{DestroySecret, PurgeVersion};
-pub use get::{GetSecret, Given, Opened, Reads};
+pub use get::{Early, GetSecret, Given, Opened, Reads};
 pub use history::{History, ListVersions, ShownVersion};
 pub use list::{ListSecrets, SearchSecrets, SecretPage, ShownSecret};
 pub use metadata::{Metadata, ShowMetadata, UpdateSecret};

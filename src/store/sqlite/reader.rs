@@ -1,8 +1,13 @@
-//! Readers' threads: a whole view in one hop, on a snapshot of its own.
+//! Readers' threads: a whole view in one hop, on a snapshot that is no older than the question.
+//!
+//! Views that waited while a reader was busy share its next snapshot: taking one costs as much as a
+//! short view reads, seven system calls for locks among them.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
@@ -31,13 +36,30 @@ const READERS: usize = 2;
 const YIELDING: i32 = 5;
 /// Views that may wait.
 const QUEUE: usize = 1_024;
+/// How long a snapshot is shared: one that is held keeps the log from being begun anew.
+const SHARED: Duration = Duration::from_millis(2);
 
 /// The readers; they end when this is dropped.
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Readers {
-    many: mpsc::Sender<View>,
-    urgent: mpsc::Sender<View>,
-    yielding: mpsc::Sender<View>,
+    many: Queue,
+    urgent: Queue,
+    yielding: Queue,
+}
+
+/// A way to the readers of one turn.
+#[derive(Debug, Clone)]
+struct Queue {
+    views: mpsc::Sender<Asked>,
+    /// Snapshots that were begun.
+    begun: Arc<AtomicU64>,
+}
+
+/// A view, and how many snapshots had been begun when it was asked for: a later one shows it whatever
+/// was committed before it.
+struct Asked {
+    after: u64,
+    view: View,
 }
 
 impl Readers {
@@ -47,24 +69,39 @@ impl Readers {
         sealer: &Arc<RowSealer>,
     ) -> Result<Self, StoreError> {
         Ok(Self {
-            many: Self::threads(READERS, 0, path, sealer)?,
-            urgent: Self::threads(1, 0, path, sealer)?,
-            yielding: Self::threads(1, YIELDING, path, sealer)?,
+            many: Queue::start(READERS, 0, path, sealer)?,
+            urgent: Queue::start(1, 0, path, sealer)?,
+            yielding: Queue::start(1, YIELDING, path, sealer)?,
         })
     }
 
-    fn threads(
+    /// Hands a view to the next free reader of its turn.
+    pub(in crate::store) async fn send(&self, turn: Turn, view: View) -> Result<(), StoreError> {
+        let queue = match turn {
+            Turn::Ordinary => &self.many,
+            Turn::Urgent => &self.urgent,
+            Turn::Yielding => &self.yielding,
+        };
+        let asked = Asked { after: queue.begun.load(Ordering::SeqCst), view };
+        let sent = queue.views.send(asked).await;
+        sent.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
+    }
+}
+
+impl Queue {
+    fn start(
         count: usize,
         nice: i32,
         path: &Path,
         sealer: &Arc<RowSealer>,
-    ) -> Result<mpsc::Sender<View>, StoreError> {
-        let (sender, receiver) = mpsc::channel::<View>(QUEUE);
-        let receiver = Arc::new(Mutex::new(receiver));
+    ) -> Result<Self, StoreError> {
+        let (views, receiver) = mpsc::channel(QUEUE);
+        let waiting = Arc::new(Mutex::new(Waiting { receiver, first: None }));
+        let begun = Arc::<AtomicU64>::default();
         for _ in 0..count {
             let connection = super::open(path, super::Mode::Read)?;
             let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(sealer), false);
-            let receiver = Arc::clone(&receiver);
+            let (waiting, begun) = (Arc::clone(&waiting), Arc::clone(&begun));
             thread::Builder::new()
                 .name("store-reader".into())
                 .spawn(move || {
@@ -74,30 +111,53 @@ impl Readers {
                         tracing::debug!(%error, "a reader of the store goes before its turn");
                     }
                     // The lock is held while waiting, so that one reader wakes for one view.
-                    while let Some(view) = next(&receiver) {
-                        tx.renew();
-                        if drive(tx.begin_read()).is_ok() {
-                            view(&mut tx);
-                            let _closed = drive(tx.end_read());
-                        }
+                    while let Some(first) = { waiting.lock().next() } {
+                        read(&mut tx, first, &waiting, &begun);
                     }
                 })
                 .map_err(|error| StoreError::Unavailable(error.to_string()))?;
         }
-        Ok(sender)
-    }
-
-    /// Hands a view to the next free reader of its turn.
-    pub(in crate::store) async fn send(&self, turn: Turn, view: View) -> Result<(), StoreError> {
-        let readers = match turn {
-            Turn::Ordinary => &self.many,
-            Turn::Urgent => &self.urgent,
-            Turn::Yielding => &self.yielding,
-        };
-        readers.send(view).await.map_err(|_closed| StoreError::Unavailable("readers ended".into()))
+        Ok(Self { views, begun })
     }
 }
 
-fn next(receiver: &Mutex<mpsc::Receiver<View>>) -> Option<View> {
-    receiver.lock().blocking_recv()
+/// Reads what a view asks for, and on the same snapshot what others asked for before it was begun.
+fn read(tx: &mut Tx, first: Asked, waiting: &Mutex<Waiting>, begun: &AtomicU64) {
+    let before = begun.fetch_add(1, Ordering::SeqCst);
+    let since = Instant::now();
+    tx.renew();
+    if drive(tx.begin_read()).is_err() {
+        return;
+    }
+    (first.view)(tx);
+    while tx.poison().is_none() && since.elapsed() < SHARED {
+        // Another reader waits for views where it is locked: there are none.
+        let next = waiting.try_lock().and_then(|mut waiting| waiting.asked(before));
+        let Some(next) = next else { break };
+        (next.view)(tx);
+    }
+    let _closed = drive(tx.end_read());
+}
+
+/// Views that wait.
+struct Waiting {
+    receiver: mpsc::Receiver<Asked>,
+    /// The first of them, where a reader looked at it and left it.
+    first: Option<Asked>,
+}
+
+impl Waiting {
+    fn next(&mut self) -> Option<Asked> {
+        self.first.take().or_else(|| self.receiver.blocking_recv())
+    }
+
+    /// The next, where it was asked for by then.
+    fn asked(&mut self, by: u64) -> Option<Asked> {
+        let first = self.first.take().or_else(|| self.receiver.try_recv().ok())?;
+        if first.after <= by {
+            return Some(first);
+        }
+        self.first = Some(first);
+        None
+    }
 }
