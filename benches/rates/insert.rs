@@ -1,37 +1,53 @@
-//! The fastest durable store of bytes that was measured here: one blob for each group of what waits.
+//! Durable stores without a server: the fastest of bytes that was measured here, one blob for each group
+//! of what waits, and one of rows.
 
 use bytes::Bytes;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-/// What is stored, and who waits for it.
-pub(crate) type Insert = (Bytes, oneshot::Sender<()>);
+/// What is to be stored, and who waits for it.
+pub(crate) type Asked<S> = (S, oneshot::Sender<()>);
+/// How to ask for it.
+pub(crate) type Asking<S> = mpsc::Sender<Asked<S>>;
 
-/// Starts a thread that stores what it is sent in groups; it ends with the last sender.
-pub(crate) fn start(most: usize) -> (mpsc::Sender<Insert>, std::thread::JoinHandle<()>) {
-    let (sender, mut receiver) = mpsc::channel::<Insert>(4_096);
+/// Starts a thread that stores the bytes that it is sent in groups; it ends with the last sender.
+pub(crate) fn start(most: usize) -> (Asking<Bytes>, std::thread::JoinHandle<()>) {
+    grouped(most, "", |group, waiting: &[Bytes]| {
+        let mut insert = group.prepare_cached("INSERT INTO blobs (body) VALUES (?1)").unwrap();
+        insert.execute([waiting.concat()]).unwrap();
+    })
+}
+
+/// Starts a thread that commits what it is sent in groups, each in one transaction over these tables
+/// and one of blobs; it ends with the last sender.
+pub(crate) fn grouped<S: Send + 'static>(
+    most: usize,
+    schema: &'static str,
+    commit: fn(&Transaction<'_>, &[S]),
+) -> (Asking<S>, std::thread::JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::channel::<Asked<S>>(4_096);
     let writer = std::thread::spawn(move || {
         let dir = tempfile::tempdir().unwrap();
-        let connection = rusqlite::Connection::open(dir.path().join("bare.db")).unwrap();
+        let mut connection = Connection::open(dir.path().join("bare.db")).unwrap();
         connection.pragma_update(None, "journal_mode", "WAL").unwrap();
         connection.pragma_update(None, "synchronous", "FULL").unwrap();
+        connection.execute_batch(schema).unwrap();
         connection
             .execute("CREATE TABLE blobs (id INTEGER PRIMARY KEY, body BLOB NOT NULL)", [])
             .unwrap();
-        while let Some(first) = receiver.blocking_recv() {
-            let mut waiting = vec![first];
+        while let Some((first, reply)) = receiver.blocking_recv() {
+            let (mut waiting, mut replies) = (vec![first], vec![reply]);
             while waiting.len() < most
-                && let Ok(next) = receiver.try_recv()
+                && let Ok((next, reply)) = receiver.try_recv()
             {
                 waiting.push(next);
+                replies.push(reply);
             }
-            let mut body = Vec::new();
-            for (bytes, _) in &waiting {
-                body.extend_from_slice(bytes);
-            }
-            let mut insert =
-                connection.prepare_cached("INSERT INTO blobs (body) VALUES (?1)").unwrap();
-            insert.execute([body]).unwrap();
-            for (_, reply) in waiting {
+            let group = connection.transaction_with_behavior(TransactionBehavior::Immediate);
+            let group = group.unwrap();
+            commit(&group, &waiting);
+            group.commit().unwrap();
+            for reply in replies {
                 reply.send(()).unwrap();
             }
         }
@@ -39,9 +55,9 @@ pub(crate) fn start(most: usize) -> (mpsc::Sender<Insert>, std::thread::JoinHand
     (sender, writer)
 }
 
-/// Stores bytes and waits until they are durable.
-pub(crate) async fn call(sender: &mpsc::Sender<Insert>, bytes: Bytes) {
+/// Asks for something to be stored, and waits until it is durable.
+pub(crate) async fn call<S>(sender: &Asking<S>, what: S) {
     let (reply, done) = oneshot::channel();
-    sender.send((bytes, reply)).await.unwrap();
+    assert!(sender.send((what, reply)).await.is_ok(), "the writer ended");
     done.await.unwrap();
 }

@@ -1,32 +1,28 @@
-//! Named keys and secrets, each beside its ceiling: an echo of the same messages, the HSM's own rate,
-//! or durable grouped inserts of the same bytes.
+//! Named keys, each beside its ceiling: an echo of the same messages, or the HSM's own rate.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use strongroom::hsm::{Hsm as _, KeyKind};
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;
-use strongroom::proto::secret_service_client::SecretServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, CreateKeyRequest, EncryptItem, EncryptRequest, EncryptStreamRequest,
-    GetSecretRequest, PutSecretRequest, SignItem, SignRequest, add_grant_request,
+    AddGrantRequest, CreateKeyRequest, EncryptItem, EncryptRequest, EncryptStreamRequest, SignItem,
+    SignRequest, add_grant_request,
 };
 use tonic::transport::Channel;
 
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
-use crate::{echo, insert};
+use crate::{echo, secrets};
 
 /// Connections that the tasks share, on both sides.
 const CONNECTIONS: usize = 8;
 const KIB: usize = 1_024;
 /// Parts of a stream, of 64 KiB: 1 GiB.
 const PARTS: usize = 16_384;
-/// Bytes of what `secret_put` commits: its entry, the version's row, the head's, the value.
-const PUT_BYTES: usize = 2_600;
 
 async fn create(channel: &Channel, name: &str, algorithm: &str) {
     let (name, algorithm) = (name.to_owned(), algorithm.to_owned());
@@ -73,10 +69,10 @@ pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<
         rows.push(sign(vault, &ours).await);
     }
     if wants("secret_get") {
-        rows.push(secret_get(&ours).await);
+        rows.push(secrets::get(&ours).await);
     }
     if wants("secret_put") {
-        rows.push(secret_put(&ours).await);
+        rows.push(secrets::put(&ours).await);
     }
     rows
 }
@@ -164,72 +160,4 @@ async fn sign(vault: &Vault, ours: &[Channel]) -> Row {
         here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
     }
     row("key_sign", CONCURRENCY, "the HSM's own rate", 0.60, here, there)
-}
-
-async fn put(channel: Channel, path: String, expected_version: i64) {
-    let value = vec![7; KIB];
-    let request = PutSecretRequest { path, value, expected_version, ..Default::default() };
-    SecretServiceClient::new(channel).put_secret(request).await.unwrap();
-}
-
-async fn secret_get(ours: &[Channel]) -> Row {
-    const CONCURRENCY: usize = 64;
-    let theirs = echo::channels(CONNECTIONS).await;
-    put(ours[0].clone(), "bench/read".into(), 0).await;
-    let data = Bytes::from(vec![7; KIB]);
-    let bare = move |channel, _| echo::call(channel, data.clone());
-    let call = |channel, _| async move {
-        let request = GetSecretRequest { path: "bench/read".into(), version: 0 };
-        let answer = SecretServiceClient::new(channel).get_secret(request).await.unwrap();
-        assert_eq!(answer.get_ref().value.len(), KIB);
-    };
-    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
-    drive(CONCURRENCY, WARM, theirs.clone(), bare.clone()).await;
-    let (mut here, mut there) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare.clone()).await);
-        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
-    }
-    row("secret_get", CONCURRENCY, "bare tonic mTLS echo of 1 KiB", 0.50, here, there)
-}
-
-/// Each task writes versions of a secret of its own, so that none waits for another's.
-async fn secret_put(ours: &[Channel]) -> Row {
-    const CONCURRENCY: usize = 64;
-    let versions: Arc<Vec<_>> =
-        Arc::new((0..CONCURRENCY).map(|_| std::sync::atomic::AtomicI64::new(0)).collect());
-    let call = move |channel, task: usize| {
-        let versions = Arc::clone(&versions);
-        async move {
-            let known = versions[task].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            put(channel, format!("bench/put{task}"), known).await;
-        }
-    };
-    drive(CONCURRENCY, WARM, ours.to_vec(), call.clone()).await;
-    let (mut here, mut there) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let mut best: Option<Run> = None;
-        for group in [32, 64] {
-            let run = inserts(group, RUN / 2).await;
-            if best.as_ref().is_none_or(|best| run.rate_per_s > best.rate_per_s) {
-                best = Some(run);
-            }
-        }
-        there.extend(best);
-        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call.clone()).await);
-    }
-    let ceiling = "durable grouped inserts of the same bytes, one blob a group";
-    row("secret_put", CONCURRENCY, ceiling, 0.40, here, there)
-}
-
-async fn inserts(group: usize, span: Duration) -> Run {
-    let (sender, writer) = insert::start(group);
-    let bytes = Bytes::from(vec![7; PUT_BYTES]);
-    let call = move |sender: tokio::sync::mpsc::Sender<_>, _| {
-        let bytes = bytes.clone();
-        async move { insert::call(&sender, bytes).await }
-    };
-    let run = drive(64, span, vec![sender], call).await;
-    writer.join().unwrap();
-    run
 }

@@ -25,6 +25,7 @@ mod oidc;
 mod pki;
 mod record;
 mod report;
+mod secrets;
 mod suspend;
 mod tokens;
 mod vault;

@@ -152,7 +152,7 @@ async fn ceiling(issuer: &Issuer, tokens: Vec<String>) -> Run {
     let (tokens, next) = (Arc::new(tokens), Arc::new(AtomicUsize::new(0)));
     let (sender, writer) = insert::start(CONCURRENCY);
     let body = Bytes::from(vec![7_u8; ROWS]);
-    let call = move |sender: tokio::sync::mpsc::Sender<_>, _| {
+    let call = move |sender: insert::Asking<_>, _| {
         let (tokens, next) = (Arc::clone(&tokens), Arc::clone(&next));
         let (key, body) = (Arc::clone(&key), body.clone());
         async move {

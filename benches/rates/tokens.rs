@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, TransactionBehavior, params};
+use rusqlite::{Transaction, params};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{CreateTokenRequest, GetIdentityRequest, TokenOrder, WhoAmIRequest};
-use tokio::sync::{mpsc, oneshot};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
+use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
@@ -95,39 +95,15 @@ enum Step {
 
 /// The same rows and entries, a group in one durable transaction of one thread.
 async fn ceiling(group: usize) -> Run {
-    let dir = tempfile::tempdir().unwrap();
-    let mut connection = Connection::open(dir.path().join("ceiling.db")).unwrap();
-    connection.pragma_update(None, "journal_mode", "WAL").unwrap();
-    connection.pragma_update(None, "synchronous", "FULL").unwrap();
-    connection.execute_batch(SCHEMA).unwrap();
-    connection
-        .execute("CREATE TABLE blobs (id INTEGER PRIMARY KEY, body BLOB NOT NULL)", [])
-        .unwrap();
-    let (sender, mut receiver) = mpsc::channel::<(Step, oneshot::Sender<()>)>(4_096);
-    let writer = std::thread::spawn(move || {
-        while let Some(first) = receiver.blocking_recv() {
-            let mut waiting = vec![first];
-            while waiting.len() < group
-                && let Ok(next) = receiver.try_recv()
-            {
-                waiting.push(next);
-            }
-            commit(&mut connection, &waiting);
-            for (_, reply) in waiting {
-                reply.send(()).unwrap();
-            }
-        }
-    });
+    let (sender, writer) = insert::grouped(group, SCHEMA, commit);
     let ids = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let call = move |sender: mpsc::Sender<_>, _| {
+    let call = move |sender: insert::Asking<_>, _| {
         let id = ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // As long as an id that sorts by time.
         let id = format!("0198f3a0-0000-7000-8000-{id:012}");
         async move {
             for step in [Step::Create(id.clone()), Step::Spend(id)] {
-                let (reply, done) = oneshot::channel();
-                sender.send((step, reply)).await.unwrap();
-                done.await.unwrap();
+                insert::call(&sender, step).await;
             }
         }
     };
@@ -136,10 +112,9 @@ async fn ceiling(group: usize) -> Run {
     run
 }
 
-fn commit(connection: &mut Connection, steps: &[(Step, oneshot::Sender<()>)]) {
-    let group = connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+fn commit(group: &Transaction<'_>, steps: &[Step]) {
     let (handle, detail, mac) = ([7_u8; 32], vec![7_u8; DETAIL], [7_u8; 32]);
-    for (step, _) in steps {
+    for step in steps {
         match step {
             Step::Create(id) => {
                 let sql = "INSERT INTO credentials (id, kind, identity, parent, handle, resource, \
@@ -162,5 +137,4 @@ fn commit(connection: &mut Connection, steps: &[(Step, oneshot::Sender<()>)]) {
     let body = vec![7_u8; ENTRY * steps.len()];
     let sql = "INSERT INTO blobs (body) VALUES (?1)";
     group.prepare_cached(sql).unwrap().execute([body]).unwrap();
-    group.commit().unwrap();
 }

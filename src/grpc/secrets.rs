@@ -7,7 +7,7 @@ use super::fields::{ms, optional, retry, span};
 use crate::engines::secrets::{
     Chosen, DeleteSecret, DestroySecret, Early, GetSecret, ListSecrets, ListVersions, Metadata,
     PutSecret, Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
-    ShownVersion, TransferSecret, UndeleteSecret, UpdateSecret,
+    ShownVersion, Standing, TransferSecret, UndeleteSecret, UpdateSecret,
 };
 use crate::error::{Error, Result};
 use crate::proto::secret_service_server::SecretService;
@@ -191,6 +191,7 @@ fn put(mut request: PutSecretRequest, room: &Room) -> Result<PutSecret> {
     let retry = retry(&request.idempotency_key, &request);
     let value = SecretBytes::new(std::mem::take(&mut request.value));
     Ok(PutSecret {
+        standing: Standing::default(),
         path: request.path.parse()?,
         owner: optional(&request.owner)?,
         value: SecretValue::parse(value, request.json, room)?,

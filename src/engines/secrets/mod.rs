@@ -26,7 +26,7 @@ pub use get::{Early, GetSecret, Given, Opened, Reads};
 pub use history::{History, ListVersions, ShownVersion};
 pub use list::{ListSecrets, SearchSecrets, SecretPage, ShownSecret};
 pub use metadata::{Metadata, ShowMetadata, UpdateSecret};
-pub use put::{NewVersion, PutSecret, Writing, Written};
+pub use put::{NewVersion, PutSecret, Standing, Writing, Written};
 pub use rollback::RollbackSecret;
 pub use room::{Held, Room};
 pub use transfer::TransferSecret;

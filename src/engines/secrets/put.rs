@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use parking_lot::Mutex;
 
 use super::destroy::destroy;
 use super::find::{Found, nameable, named, of, owner_of, readable, require_active, stale, unknown};
@@ -12,12 +13,11 @@ use super::value::SecretValue;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::keyring::SealedValue;
-use crate::store::identities::identity_named;
+use crate::store::identities::{IdentityRow, identity_named};
 use crate::store::secrets::{self, SecretHeadRow, SecretRow, SecretVersionRow};
 use crate::store::{Needs, StoreError, Tx};
 use crate::types::{
-    ElevationId, Id, IdentityId, IdentityName, ObjectId, RequestContext, SecretPath, SecretState,
-    UnixMillis,
+    ElevationId, Id, IdentityName, ObjectId, RequestContext, SecretPath, SecretState, UnixMillis,
 };
 use crate::vault::{Claimed, Decision, Note, Operation, Resource, RetryKey, Verb, View, WRITES};
 
@@ -27,7 +27,7 @@ const MAX_VERSIONS: i64 = 10;
 const WINDOW_S: i64 = 30 * 86_400;
 
 /// Writes a version.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct PutSecret {
     /// The secret's name.
     pub path: SecretPath,
@@ -41,7 +41,14 @@ pub struct PutSecret {
     pub ttl: Option<Duration>,
     /// Makes a retry find what the first try made.
     pub retry: Option<RetryKey>,
+    /// What was read with the secret's row.
+    pub standing: Standing,
 }
+
+/// A secret as it stood when it was decided on, and its owner: a second look would cost more than the
+/// first.
+#[derive(Debug, Default)]
+pub struct Standing(Mutex<Option<Result<(Found, IdentityRow)>>>);
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,31 +260,18 @@ impl PutSecret {
     }
 
     /// The secret that is there, if this may be its next version.
-    async fn found(&self, view: &View, id: ObjectId) -> Result<Found> {
-        if let Some(name) = &self.owner {
-            let named = nameable(view, name).await?.row.id;
-            self.require_owner(view, id, named).await?;
+    async fn found(&self, view: &View) -> Result<Found> {
+        let standing = self.standing.0.lock().take();
+        let (found, owner) = standing.ok_or_else(unknown)??;
+        if let Some(name) = &self.owner
+            && nameable(view, name).await?.row.id != owner.id
+        {
+            let text = "the secret has another owner; `secret transfer` changes it";
+            return Err(Error::precondition(text));
         }
-        let now = view.now();
-        let read = view.read(move |tx| {
-            async move {
-                let found = Found::read(tx, id).await?;
-                require_active(&owner_of(tx, &found.secret.row).await?.row, now)?;
-                Ok(found)
-            }
-            .boxed()
-        });
-        let found = read.await?;
+        require_active(&owner, view.now())?;
         let newest = found.head.row.newest;
         if newest == self.expected { Ok(found) } else { Err(stale(newest)) }
-    }
-
-    async fn require_owner(&self, view: &View, id: ObjectId, owner: IdentityId) -> Result<()> {
-        let found = view.read(move |tx| Found::read(tx, id).boxed()).await?;
-        if found.secret.row.owner == owner {
-            return Ok(());
-        }
-        Err(Error::precondition("the secret has another owner; `secret transfer` changes it"))
     }
 }
 
@@ -294,26 +288,32 @@ impl Verb for PutSecret {
             async move {
                 let found = secrets::secret_named(tx, &path).await?;
                 let mut resource = of(&path, found.as_ref())?;
-                let owner = match (&found, &owner) {
-                    (Some(found), _) => Some(owner_of(tx, &found.row).await?),
-                    (None, Some(name)) => identity_named(tx, name).await?,
-                    (None, None) => None,
-                };
-                resource.rows.extend(owner.map(|owner| owner.fence()));
-                Ok(resource)
+                if let Some(secret) = found {
+                    let owner = owner_of(tx, &secret.row).await?;
+                    resource.rows.push(owner.fence());
+                    let found = Found::of(tx, secret).await;
+                    return Ok((resource, Some(found.map(|found| (found, owner.row)))));
+                }
+                if let Some(name) = &owner {
+                    let owner = identity_named(tx, name).await?;
+                    resource.rows.extend(owner.map(|owner| owner.fence()));
+                }
+                Ok((resource, None))
             }
             .boxed()
         });
-        Ok(vec![read.await?])
+        let (resource, standing) = read.await?;
+        *self.standing.0.lock() = standing;
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Writing> {
         if let Claimed::Made(before) = view.claimed(self).await? {
             return Ok(Writing::Before(before));
         }
-        let (found, secret) = match decision.resource()?.id.map(ObjectId) {
-            Some(id) => {
-                let found = self.found(view, id).await?;
+        let (found, secret) = match decision.resource()?.id {
+            Some(_) => {
+                let found = self.found(view).await?;
                 let secret = found.secret.row.clone();
                 (Some(found), secret)
             }
