@@ -92,7 +92,8 @@ impl Issuer {
     async fn add(&self, admin: &Channel, rules: usize) {
         let mut client = IssuerServiceClient::new(admin.clone());
         let (name, url) = (self.name.to_owned(), self.url.clone());
-        let request = AddIssuerRequest { name, url, settings: Some(self.settings()) };
+        let settings = Some(self.settings());
+        let request = AddIssuerRequest { name, url, settings, ..Default::default() };
         client.add_issuer(request).await.unwrap();
         for n in 0..rules {
             // The first rules log in who is measured; the others log in others.

@@ -80,6 +80,7 @@ impl Scene {
             name: "ci".to_owned(),
             url: issuer.url(),
             settings: Some(settings(&issuer, preset)),
+            ..Default::default()
         };
         admin.add_issuer(request).await.unwrap();
         register(&f, "etl", "pipeline", "admin").await;

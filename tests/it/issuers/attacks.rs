@@ -165,7 +165,7 @@ async fn keys_are_taken_from_where_they_should_come_from_alone() {
     for (ca_pem, fits) in [(String::new(), false), (scene.issuer.ca.clone(), true)] {
         let settings = Some(IssuerSettings { ca_pem, ..known.clone() });
         let name = "ci".to_owned();
-        let request = UpdateIssuerRequest { name, version: 0, settings, end_sessions: false };
+        let request = UpdateIssuerRequest { name, settings, ..Default::default() };
         scene.admin.update_issuer(request).await.unwrap();
         let token = scene.token(&format!("ca {fits}"), github());
         assert_eq!(scene.login(&token).await.is_ok(), fits);

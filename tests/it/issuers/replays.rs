@@ -11,8 +11,8 @@ use crate::support::hand::Hand;
 async fn replay(scene: &mut Scene, mode: &str) {
     let known = settings(&scene.issuer, "kubernetes");
     let settings = Some(IssuerSettings { replay: mode.to_owned(), ..known });
-    let (name, version) = ("ci".to_owned(), 0);
-    let request = UpdateIssuerRequest { name, version, settings, end_sessions: false };
+    let name = "ci".to_owned();
+    let request = UpdateIssuerRequest { name, settings, ..Default::default() };
     scene.admin.update_issuer(request).await.unwrap();
 }
 
