@@ -7,8 +7,6 @@ use strongroom::proto::{
     RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest, UpdateIssuerRequest,
 };
 
-use crate::support::target::until;
-
 use super::*;
 
 /// Ways to end what was got for tokens.
