@@ -78,6 +78,8 @@ pub struct Prepared {
     bearer: SecretBytes,
     used: Use,
     registers: Option<register::Newcomer>,
+    /// Whether it carries one call alone.
+    single: bool,
     /// The keys that the cluster's reviewer was opened with.
     keys: Vec<KeyUse>,
     needs: Needs,
@@ -138,6 +140,11 @@ impl Login {
         Ok((Duration::from_secs(ttl_s), Duration::from_secs(most_s)))
     }
 
+    /// Tells whether the session carries one call alone.
+    fn is_single(&self) -> bool {
+        self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use)
+    }
+
     fn detail(&self, by: String, single: bool, ttl: Duration) -> TokenDetail {
         TokenDetail {
             single_use: single,
@@ -165,7 +172,7 @@ impl Login {
     /// Makes the session of an identity: its row, and the token that carries it.
     fn session(&self, view: &View, holder: &Holder) -> Result<(CredentialRow, SecretBytes)> {
         let now = view.now();
-        let single = self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use);
+        let single = self.is_single();
         let (ttl, most) = self.spans(single)?;
         let cap = |at: UnixMillis| holder.expires_at.map_or(at, |end| end.min(at));
         let max_expires_at = cap(now.plus(most)?);
@@ -309,7 +316,8 @@ impl Verb for Login {
             || replaces.is_some_and(|before| is_alive(&before.row, view.now()))
             || self.known.identity.as_ref().is_some_and(first);
         let needs = if bumps { GOVERNS } else { WRITES };
-        Ok(Prepared { session, bearer, used, registers, keys: view.used(), needs })
+        let (single, keys) = (self.is_single(), view.used());
+        Ok(Prepared { session, bearer, used, registers, single, keys, needs })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
@@ -388,11 +396,10 @@ impl Operation for Login {
         if prepared.needs.bumps && prepared.registers.is_none() {
             activate(ctx, tx, session.identity).await?;
         }
-        let single = TokenDetail::decode(&session.detail)?.single_use;
         Ok(Session {
             row: session.clone(),
             bearer: prepared.bearer.clone(),
-            single_use: single,
+            single_use: prepared.single,
             registered: prepared.registers.is_some(),
         })
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value, json};
 
-use super::definition::{IssuerDefinition, Review};
+use super::definition::Review;
 use super::fetch;
 use super::json;
 use super::refused::{Refused, Why};
@@ -34,17 +34,16 @@ const CREDENTIAL: usize = 16 * 1_024;
 /// [`Refused::Token`] where the cluster does not answer in time, or anything but that the token is
 /// good, for us, and of the service account that it names.
 pub(super) async fn review(view: &View, believed: &Believed) -> Result<(), Refused> {
-    let issuer = &believed.issuer.row;
-    let definition = IssuerDefinition::read(&issuer.definition)?;
+    let definition = &believed.definition;
     let Some(review) = &definition.review else { return Ok(()) };
-    let opened = open(view, issuer.id).await?;
+    let opened = open(view, believed.issuer.row.id).await?;
     let credential = std::str::from_utf8(opened.plaintext.expose()).map_err(Error::internal)?;
     let asks = json!({
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
         "spec": {"token": whole(believed), "audiences": [definition.audience]},
     });
-    let answer = fetch::review(review, &definition, credential, Bytes::from(asks.to_string()));
+    let answer = fetch::review(review, definition, credential, Bytes::from(asks.to_string()));
     let answer = answer.await.map_err(|why| {
         Why::new("REVIEW_UNREACHABLE", format!("the cluster could not be asked of it: {why}"))
     })?;
