@@ -47,7 +47,7 @@ pub(super) async fn review(view: &View, believed: &Believed) -> Result<(), Refus
     let answer = answer.await.map_err(|why| {
         Why::new("REVIEW_UNREACHABLE", format!("the cluster could not be asked of it: {why}"))
     })?;
-    Ok(judge(&answer, &believed.token.claims, &definition.audience)?)
+    judge(&answer, &believed.token.claims, &definition.audience).map_err(Refused::from)
 }
 
 /// The token as it was presented: of what was decoded there is one text alone.

@@ -1,8 +1,8 @@
 //! `strongroom run`, however it and its command end.
 
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -53,7 +53,7 @@ impl Bench {
 }
 
 /// Starts a command, and waits until it says that it is there.
-fn ready(command: &mut Command) -> (Child, impl BufRead) {
+fn ready(command: &mut Command) -> (Child, BufReader<ChildStdout>) {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut says = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
