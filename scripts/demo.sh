@@ -19,6 +19,9 @@ etl_pid=
 job_pid=
 failed=1
 
+# shellcheck source=scripts/demo-ci.sh
+source scripts/demo-ci.sh
+
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 say() { printf '  %s\n' "$*"; }
 shown() { sed 's/^/  | /'; }
@@ -102,6 +105,7 @@ clean_up() {
     fi
     [[ -z $etl_pid ]] || kill "$etl_pid" 2>/dev/null || true
     [[ -z $job_pid ]] || kill "$job_pid" 2>/dev/null || true
+    [[ -z $issuer_pid ]] || kill "$issuer_pid" 2>/dev/null || true
     if [[ -n $vault_pid ]] && kill -TERM "$vault_pid" 2>/dev/null; then
         ended "$vault_pid" 20 || { kill -KILL "$vault_pid" 2>/dev/null && code=1; } || true
     fi
@@ -267,71 +271,12 @@ end_lease() {
         die "a role of ours is left"
 }
 
-# Acts as the CI job, which has a token, and neither a key nor a certificate.
-job() { env -u STRONGROOM_CERT -u STRONGROOM_KEY "$@"; }
-
-# Runs a client of the database with what the job got.
+# Runs a client of the database with what was issued.
 client() (
     # shellcheck source=/dev/null
     source "$home/ci.env"
     exec psql -X -q -A -t "$@"
 )
-
-# Makes a token that pays for one credential.
-pay() {
-    run strongroom token create --for ci/build --uses 1 --out "$1" \
-        --scope database/analytics/reader:database.credentials
-}
-
-run_job() {
-    step "8. A CI job has a token that can be used once, and no key: it pays for one credential"
-    run strongroom identity create ci/build --kind runner --owner carol \
-        --purpose 'tests every change' --tier low --expires 90d
-    run strongroom grant add ci/build --action database.credentials \
-        --resource database/analytics/reader --reason 'reads visits' --expires 30d
-    pay "$home/ci.token"
-    local spend=(strongroom --token-file "$home/ci.token" db creds analytics/reader)
-    typed job "${spend[@]}" --format env
-    job "${spend[@]}" --format env >"$home/ci.env"
-    role=$(sed -n "s/^export PGUSER='\(.*\)'$/\1/p" "$home/ci.env")
-    [[ $(client -c 'SELECT sum(visits) FROM visits') == 372 ]] || die "it does not read"
-    say "it logs in as $role, and reads"
-    say "the same token, shown again:"
-    must_end_with 3 job "${spend[@]}"
-    local tries
-    for ((tries = 0; tries < 50; tries++)); do
-        strongroom --output json audit list --outcome SPENT >"$home/entries.json"
-        [[ $(<"$home/entries.json") == '[]' ]] || break
-        sleep 0.1
-    done
-    say "the record: refused for $(field "$home/entries.json" 0 reason)," \
-        "shown from $(field "$home/entries.json" 0 source), $(field "$home/entries.json" 0 detail)"
-    [[ $(field "$home/entries.json" 0 source) == 127.0.0.1 ]] ||
-        die "the record does not say where it was shown"
-    grep -q 'spent from 127.0.0.1' "$home/entries.json" ||
-        die "the record does not say where it was spent"
-    run strongroom audit list --outcome SPENT --detail
-
-    say "the job holds a connection and a second token, and is suspended"
-    pay "$home/ci-2.token"
-    client -c 'SELECT pg_sleep(60)' >/dev/null 2>"$home/ci.cut" &
-    job_pid=$!
-    for ((tries = 0; tries < 100; tries++)); do
-        [[ $(ask -c "SELECT count(*) FROM pg_stat_activity WHERE usename = '$role'") == 0 ]] ||
-            break
-        sleep 0.1
-    done
-    [[ $tries -lt 100 ]] || die "its connection is not open"
-    run strongroom identity suspend ci/build --dry-run
-    run strongroom identity suspend ci/build --reason 'its log shows a token' --wait 30s
-    ! wait "$job_pid" || die "its connection was not cut"
-    job_pid=
-    shown <"$home/ci.cut"
-    [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname = '$role'") == 0 ]] ||
-        die "the role $role is left"
-    must_end_with 3 job strongroom --token-file "$home/ci-2.token" whoami
-    say "connection, role and token are dead"
-}
 
 # The code of an authenticator with the second administrator's secret.
 authenticator() {

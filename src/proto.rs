@@ -123,6 +123,8 @@ mod tests {
                 "strongroom.v1.ConfirmFactorRequest.code",
                 "strongroom.v1.MakeRecoveryCodesResponse.codes",
                 "strongroom.v1.VerifyFactorRequest.code",
+                "strongroom.v1.AddIssuerRequest.reviewer_credential",
+                "strongroom.v1.UpdateIssuerRequest.reviewer_credential",
                 "strongroom.v1.TestTokenRequest.token",
                 "strongroom.v1.LoginRequest.token",
                 "strongroom.v1.LoginResponse.bearer",

@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde_json::json;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::issuer_service_client::IssuerServiceClient;
@@ -92,24 +93,34 @@ impl Issuer {
     async fn add(&self, admin: &Channel, rules: usize) {
         let mut client = IssuerServiceClient::new(admin.clone());
         let (name, url) = (self.name.to_owned(), self.url.clone());
-        let request = AddIssuerRequest { name, url, settings: Some(self.settings()) };
+        let settings = Some(self.settings());
+        let request = AddIssuerRequest { name, url, settings, ..Default::default() };
         client.add_issuer(request).await.unwrap();
-        for n in 0..rules {
-            // The first rules log in who is measured; the others log in others.
-            let (who, sub) = if n < FEW {
-                (format!("job-{n}"), "job".to_owned())
-            } else {
-                (format!("other-{}", n / OF_ONE), format!("other-{n}"))
-            };
-            let value = Some(claim_value::Value::Text(sub));
-            let claim = ClaimRule { claim: "sub".into(), values: vec![ClaimValue { value }] };
-            let request = AddRuleRequest {
-                issuer: self.name.to_owned(),
-                yields: Some(add_rule_request::Yields::Identity(who)),
-                claims: vec![claim],
-                ..Default::default()
-            };
-            client.add_rule(request).await.unwrap();
+        // In groups, of which each is durable at once.
+        let rules: Vec<_> = (0..rules).map(|n| self.rule(n)).collect();
+        for group in rules.chunks(CONCURRENCY) {
+            let adding = group.iter().map(|rule| {
+                let (mut client, rule) = (client.clone(), rule.clone());
+                async move { client.add_rule(rule).await.unwrap() }
+            });
+            drop(join_all(adding).await);
+        }
+    }
+
+    /// The first rules log in who is measured; the others log in others.
+    fn rule(&self, n: usize) -> AddRuleRequest {
+        let (who, sub) = if n < FEW {
+            (format!("job-{n}"), "job".to_owned())
+        } else {
+            (format!("other-{}", n / OF_ONE), format!("other-{n}"))
+        };
+        let value = Some(claim_value::Value::Text(sub));
+        let claim = ClaimRule { claim: "sub".into(), values: vec![ClaimValue { value }] };
+        AddRuleRequest {
+            issuer: self.name.to_owned(),
+            yields: Some(add_rule_request::Yields::Identity(who)),
+            claims: vec![claim],
+            ..Default::default()
         }
     }
 }

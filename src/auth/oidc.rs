@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::engines::issuers::{IssuerKeys, Login, LoginRequest, Refused, Session, not_accepted};
 use crate::error::{Error, Result};
 use crate::store::Reader;
-use crate::types::Caller;
+use crate::types::{Caller, TaskGroup};
 use crate::vault::Vault;
 
 /// Who logs identities in, as the record names it.
@@ -24,10 +24,10 @@ pub struct Federation {
 }
 
 impl Federation {
-    /// Makes one that knows no keys yet.
+    /// Makes one that knows no keys yet, and fetches them in these tasks.
     #[must_use]
-    pub fn new(reader: Reader) -> Self {
-        Self { reader, keys: IssuerKeys::default() }
+    pub fn new(reader: Reader, tasks: TaskGroup) -> Self {
+        Self { reader, keys: IssuerKeys::new(tasks) }
     }
 
     /// The keys of issuers.

@@ -61,16 +61,16 @@ pub(crate) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
     line_of(&read_text(path)?, path)
 }
 
-/// As [`read_secret`], from a file that is this user's own and that nobody else can read: another's
+/// As [`read_text`], from a file that is this user's own and that nobody else can read: another's
 /// could hold whatever they like.
-pub(super) fn read_own_secret(path: &Path) -> Outcome<Zeroizing<String>> {
+pub(super) fn read_own_text(path: &Path) -> Outcome<Zeroizing<String>> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let about = file.metadata().map_err(|error| unreadable(path, &error))?;
     if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
         return Err(unreadable(path, &"it is not yours alone")
             .hint("log in again with `strongroom login`, once it is removed"));
     }
-    line_of(&text_of(read_bounded(file, path)?, path)?, path)
+    text_of(read_bounded(file, path)?, path)
 }
 
 fn line_of(text: &str, path: &Path) -> Outcome<Zeroizing<String>> {
@@ -232,10 +232,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("session");
         write_private(&path, "secret\n").unwrap();
-        assert_eq!(read_own_secret(&path).unwrap().as_str(), "secret");
+        assert_eq!(read_own_text(&path).unwrap().as_str(), "secret\n");
         for mode in [0o640, 0o604] {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(read_own_secret(&path).unwrap_err().exit, Exit::Usage, "{mode:o}");
+            assert_eq!(read_own_text(&path).unwrap_err().exit, Exit::Usage, "{mode:o}");
         }
     }
 

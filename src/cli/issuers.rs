@@ -17,7 +17,7 @@ use crate::proto::issuer_service_client::IssuerServiceClient as Client;
 use crate::proto::{
     AddIssuerRequest, GetIssuerRequest, Issuer, IssuerRule, IssuerSettings, ListIssuersRequest,
     ListRulesRequest, RemoveIssuerRequest, RemoveRuleRequest, TestTokenRequest, TestTokenResponse,
-    UpdateIssuerRequest, issuer_settings,
+    TokenReview, UpdateIssuerRequest, issuer_settings,
 };
 
 /// `strongroom issuer …`
@@ -131,6 +131,17 @@ pub(super) struct Known {
     /// It may be at a private address.
     #[arg(long)]
     private: bool,
+    /// Of a Kubernetes issuer, the API server: it is asked whether it still stands behind each token.
+    #[arg(long, value_name = "URL", requires = "token_review_credential")]
+    token_review_url: Option<String>,
+    /// The authorities that the API server's certificate may come from, a PEM file; the public ones
+    /// where it is left out.
+    #[arg(long, value_name = "FILE", requires = "token_review_url")]
+    token_review_ca: Option<PathBuf>,
+    /// A file with the bearer token that it is asked with, of a service account that may review
+    /// tokens; the vault keeps it, and shows it to nobody.
+    #[arg(long, value_name = "FILE")]
+    token_review_credential: Option<PathBuf>,
 }
 
 /// What `issuer add` takes.
@@ -167,6 +178,9 @@ pub struct Update {
     /// Ask its discovery document where its keys are.
     #[arg(long, conflicts_with_all = ["jwks_url", "jwks_file"])]
     discovery: bool,
+    /// Ask no API server any more; the credential for it is forgotten.
+    #[arg(long, conflicts_with_all = ["token_review_url", "token_review_credential"])]
+    no_token_review: bool,
     /// End what was got for its tokens.
     #[arg(long)]
     end_sessions: bool,
@@ -228,6 +242,19 @@ fn authorities(file: Option<&Path>) -> Outcome<Option<String>> {
     file.map(|file| Ok(read_text(file)?.to_string())).transpose()
 }
 
+/// Where a cluster is said to be asked; none where nothing was said.
+fn review(known: &Known) -> Outcome<Option<TokenReview>> {
+    let Some(url) = known.token_review_url.clone() else { return Ok(None) };
+    let ca_pem = authorities(known.token_review_ca.as_deref())?.unwrap_or_default();
+    Ok(Some(TokenReview { url, ca_pem }))
+}
+
+/// What it is asked with; empty where nothing was said.
+fn reviewer(known: &Known) -> Outcome<String> {
+    let read = known.token_review_credential.as_deref().map(read_secret).transpose()?;
+    Ok(read.map(|secret| secret.to_string()).unwrap_or_default())
+}
+
 async fn add(session: &Session, args: &Add) -> Outcome {
     let url = match (&args.url, args.preset) {
         (Some(url), _) => url.clone(),
@@ -246,8 +273,14 @@ async fn add(session: &Session, args: &Add) -> Outcome {
         keys: keys(known)?,
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or_default(),
         private_network: known.private,
+        token_review: review(known)?,
     };
-    let request = AddIssuerRequest { name: args.name.clone(), url, settings: Some(settings) };
+    let request = AddIssuerRequest {
+        name: args.name.clone(),
+        url,
+        settings: Some(settings),
+        reviewer_credential: reviewer(known)?,
+    };
     let added = session
         .call_once(request, async |wire, request| Client::new(wire).add_issuer(request).await)
         .await?;
@@ -270,12 +303,14 @@ async fn update(session: &Session, args: &Update) -> Outcome {
         keys: keys(known)?.or(discovery).or(was.keys),
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or(was.ca_pem),
         private_network: (was.private_network || known.private) && !args.public,
+        token_review: review(known)?.or(was.token_review).filter(|_| !args.no_token_review),
     };
     let request = UpdateIssuerRequest {
         name: args.name.clone(),
         version: before.version,
         settings: Some(settings),
         end_sessions: args.end_sessions,
+        reviewer_credential: reviewer(known)?,
     };
     let changed = session
         .call_once(request, async |wire, request| Client::new(wire).update_issuer(request).await)
@@ -364,6 +399,7 @@ fn text(issuer: &Issuer) -> String {
     };
     let private = if settings.private_network { "yes" } else { "no" };
     let authorities = if settings.ca_pem.is_empty() { "public ones" } else { "its own" };
+    let review = settings.token_review.unwrap_or_default().url;
     fields(&[
         ("name", issuer.name.clone()),
         ("url", issuer.url.clone()),
@@ -374,6 +410,7 @@ fn text(issuer: &Issuer) -> String {
         ("keys from", keys),
         ("authorities", authorities.to_owned()),
         ("private address", private.to_owned()),
+        ("tokens reviewed by", review),
         ("rules", issuer.rules.to_string()),
         ("added", by(issuer.created_at_ms, &issuer.created_by)),
         ("changed", by(issuer.changed_at_ms, &issuer.changed_by)),

@@ -3,16 +3,16 @@
 //! The session is one file that its owner alone can read. Nothing secret is printed, but to GitHub's
 //! runner, so that it hides it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
 
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
-use super::files::{read_secret, read_text, write_private};
+use super::files::{read_secret, read_text};
 use super::output::{Format, fields, json_text, note, print, tell, time};
-use super::session::{Session, variable};
+use super::session::{Session, keep, variable};
 use super::span::{Span, seconds_or_default};
 use crate::engines::issuers::request_id_token;
 use crate::proto::LoginRequest;
@@ -66,7 +66,7 @@ pub struct LoginArgs {
     audience: Option<String>,
     /// The authorities that the certificate of GitHub's server may come from, a PEM file; the public
     /// ones where it is left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "STRONGROOM_ISSUER_CACERT")]
     issuer_cacert: Option<PathBuf>,
     /// How long the session lives; as long as the rule says where it is left out.
     #[arg(long, value_name = "SPAN")]
@@ -93,7 +93,7 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         .await?;
     let bearer = Zeroizing::new(answer.bearer);
     hide(&bearer)?;
-    keep(&path, &bearer)?;
+    keep(&global.addr, &path, &bearer)?;
     let shown = path.display().to_string();
     match global.output {
         Format::Human => note(&format!(
@@ -159,16 +159,4 @@ pub(super) fn hide(secret: &str) -> Outcome {
     }
     // The runner reads it there too, and standard output is somebody else's.
     tell(&Zeroizing::new(format!("::add-mask::{secret}\n")))
-}
-
-/// Puts the session where other commands find it; whole, or as it was.
-fn keep(path: &Path, bearer: &str) -> Outcome {
-    let mut new = path.as_os_str().to_owned();
-    new.push(format!(".{}", std::process::id()));
-    let new = PathBuf::from(new);
-    write_private(&new, &format!("{bearer}\n"))?;
-    std::fs::rename(&new, path).map_err(|error| {
-        drop(std::fs::remove_file(&new));
-        Failure::new(Exit::Unexpected, format!("{} cannot be written: {error}", path.display()))
-    })
 }

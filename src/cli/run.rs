@@ -4,15 +4,18 @@
 //! it, it runs out by itself.
 
 use std::fmt::Display;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Pid, getpgrp, kill_process};
+use rustix::termios::tcgetpgrp;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 
 use super::args::Global;
 use super::credentials::{lease, variables};
@@ -43,44 +46,91 @@ pub struct RunArgs {
 
 /// Runs the command, and ends as it does.
 pub(super) async fn run(global: &Global, args: &RunArgs) -> Outcome<ExitCode> {
+    // Before there is a lease: from here on none of them ends this program and leaves one behind.
+    let mut signals = Signals::listen()?;
     let session = Session::open(global)?;
-    let issued = lease(&session, &args.db, LEASE_S).await?;
+    let issued = tokio::select! {
+        issued = lease(&session, &args.db, LEASE_S) => issued?,
+        // If there is one by now, nobody knows it, and it runs out.
+        signal = signals.next() => return Ok(code_of(signal.as_raw())),
+    };
     // Whatever becomes of the session meanwhile, the lease's own handle renews and revokes it.
     let leases = match issued.lease_handle.as_str() {
         "" => session.clone(),
         handle => session.bearing(handle)?,
     };
-    let outcome = supervise(&leases, &issued, args).await;
+    let outcome = with_credential(&leases, &issued, args, &mut signals).await;
     revoke(&leases, &issued.lease_id).await;
     outcome.map(code)
 }
 
-async fn supervise(
+async fn with_credential(
     leases: &Session,
     issued: &IssueCredentialsResponse,
     args: &RunArgs,
+    signals: &mut Signals,
 ) -> Outcome<ExitStatus> {
     hide(&issued.password)?;
-    let watch = |kind| {
-        signal(kind).map_err(|error| Failure::new(Exit::Unexpected, format!("no signals: {error}")))
-    };
-    let (mut term, mut int) = (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
-    let (mut hup, mut quit) = (watch(SignalKind::hangup())?, watch(SignalKind::quit())?);
     let authorities = Authorities::keep(&issued.ca_pem)?;
     let file = authorities.as_ref().map(|kept| kept.file().display().to_string());
-    let mut child = spawn(issued, file.as_deref(), args)?;
-    let mut renewals = tokio::time::interval(RENEW);
-    renewals.tick().await;
+    let child = spawn(issued, file.as_deref(), args)?;
+    supervise(child, signals, renew_on(leases, &issued.lease_id)).await
+}
+
+/// Waits for the command's end, and passes signals on to it. The lease is renewed beside: a vault that
+/// does not answer keeps nobody from being heard.
+async fn supervise(
+    mut child: Child,
+    signals: &mut Signals,
+    renewals: impl Future<Output = ()>,
+) -> Outcome<ExitStatus> {
+    tokio::pin!(renewals);
     loop {
         tokio::select! {
             ended = child.wait() => {
                 return ended.map_err(|error| Failure::new(Exit::Unexpected, error.to_string()));
             }
-            _ = renewals.tick() => renew(leases, &issued.lease_id).await,
-            () = heard(&mut term) => pass_on(&child, rustix::process::Signal::TERM),
-            () = heard(&mut int) => pass_on(&child, rustix::process::Signal::INT),
-            () = heard(&mut hup) => pass_on(&child, rustix::process::Signal::HUP),
-            () = heard(&mut quit) => pass_on(&child, rustix::process::Signal::QUIT),
+            signal = signals.next() => {
+                if !is_from_terminal(signal) {
+                    pass_on(&child, signal);
+                }
+            }
+            () = &mut renewals => {
+                return Err(Failure::new(Exit::Unexpected, "the lease is renewed no more"));
+            }
+        }
+    }
+}
+
+/// The signals that would end this program.
+#[derive(Debug)]
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
+        let failed = |error| Failure::new(Exit::Unexpected, format!("no signals: {error}"));
+        let watch = |kind| signal(kind).map_err(failed);
+        Ok(Self {
+            term: watch(SignalKind::terminate())?,
+            int: watch(SignalKind::interrupt())?,
+            hup: watch(SignalKind::hangup())?,
+            quit: watch(SignalKind::quit())?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> rustix::process::Signal {
+        use rustix::process::Signal;
+        tokio::select! {
+            () = heard(&mut self.term) => Signal::TERM,
+            () = heard(&mut self.int) => Signal::INT,
+            () = heard(&mut self.hup) => Signal::HUP,
+            () = heard(&mut self.quit) => Signal::QUIT,
         }
     }
 }
@@ -89,6 +139,16 @@ async fn heard(signal: &mut Signal) {
     if signal.recv().await.is_none() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Tells whether a signal is one that the terminal sends: to all that run in its foreground, and so to
+/// the command as well, which would get it twice.
+fn is_from_terminal(signal: rustix::process::Signal) -> bool {
+    if signal == rustix::process::Signal::TERM {
+        return false;
+    }
+    let foreground = File::open("/dev/tty").ok().and_then(|terminal| tcgetpgrp(terminal).ok());
+    foreground == Some(getpgrp())
 }
 
 fn spawn(
@@ -151,9 +211,20 @@ impl Drop for Authorities {
 /// Passes a signal on to the command.
 fn pass_on(child: &Child, signal: rustix::process::Signal) {
     let id = child.id().and_then(|id| i32::try_from(id).ok());
-    if let Some(id) = id.and_then(rustix::process::Pid::from_raw) {
+    if let Some(id) = id.and_then(Pid::from_raw) {
         // One that ended meanwhile needs none.
-        let _gone = rustix::process::kill_process(id, signal);
+        let _gone = kill_process(id, signal);
+    }
+}
+
+/// Renews the lease for as long as anybody waits for this.
+async fn renew_on(leases: &Session, id: &str) {
+    let mut renewals = tokio::time::interval(RENEW);
+    renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    renewals.tick().await;
+    loop {
+        renewals.tick().await;
+        renew(leases, id).await;
     }
 }
 
@@ -182,8 +253,15 @@ async fn revoke(leases: &Session, id: &str) {
 /// Ends as the command did; as a shell says it, where a signal ended it.
 fn code(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt as _;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        (None, signal) => code_of(signal.unwrap_or_default()),
+    }
+}
+
+/// The code that a shell gives what a signal ended.
+fn code_of(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(signal.saturating_add(128)).unwrap_or(1))
 }
 
 #[cfg(test)]
@@ -191,6 +269,16 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_vault_that_does_not_answer_keeps_nobody_from_hearing_the_commands_end() {
+        // One that ends nothing: what ends the test is to go on ending it.
+        let quiet = || signal(SignalKind::user_defined1()).unwrap();
+        let mut signals = Signals { term: quiet(), int: quiet(), hup: quiet(), quit: quiet() };
+        let child = Command::new("sh").args(["-c", "exit 7"]).spawn().unwrap();
+        let ended = supervise(child, &mut signals, std::future::pending()).await.unwrap();
+        assert_eq!(ended.code(), Some(7));
+    }
 
     #[test]
     fn the_authorities_of_a_database_are_in_a_private_file_while_the_command_runs() {

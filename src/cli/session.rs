@@ -1,6 +1,7 @@
 //! The way to a vault: mTLS, deadlines, bounded retries, pages.
 
 use std::io::{IsTerminal as _, stderr, stdin};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use http::Uri;
@@ -13,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome, STEP_UP, error_info};
-use super::files::{prompt_secret, read_own_secret, read_secret, read_text};
-use super::output::{Format, Listed, note};
+use super::files::{prompt_secret, read_own_text, read_secret, read_text, write_private};
+use super::output::{Format, Listed, escape, note};
 use crate::proto::factor_service_client::FactorServiceClient;
 use crate::proto::{ErrorInfo, VerifyFactorRequest};
 use crate::types::{Entropy as _, Id, SystemEntropy};
@@ -271,17 +272,47 @@ pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// Puts a session where other commands find it, with the vault that it is of; whole, or as it was.
+pub(super) fn keep(addr: &str, path: &Path, bearer: &str) -> Outcome {
+    let mut new = path.as_os_str().to_owned();
+    new.push(format!(".{}", std::process::id()));
+    let new = PathBuf::from(new);
+    let text = Zeroizing::new(format!("{bearer}\n{}\n", parse_address(addr)?));
+    write_private(&new, &text)?;
+    std::fs::rename(&new, path).map_err(|error| {
+        drop(std::fs::remove_file(&new));
+        Failure::new(Exit::Unexpected, format!("{} cannot be written: {error}", path.display()))
+    })
+}
+
+/// Reads a session: it is for the vault that gave it, and no other is shown it.
+fn kept(addr: &str, path: &Path) -> Outcome<Zeroizing<String>> {
+    let (text, address) = (read_own_text(path)?, parse_address(addr)?.to_string());
+    let mut lines = text.lines();
+    match (lines.next(), lines.next(), lines.next()) {
+        (Some(bearer), Some(of), None) if of == address => Ok(Zeroizing::new(bearer.to_owned())),
+        (Some(_), Some(of), None) => Err(Failure::usage(format!(
+            "the session in {} is of {}, and not of {address}",
+            path.display(),
+            escape(of)
+        ))
+        .hint("log in there with `strongroom login`, or name another file with --session-file")),
+        (_, _, _) => Err(Failure::usage(format!("{} holds no session", path.display()))
+            .hint("log in again with `strongroom login`")),
+    }
+}
+
 /// Finds the bearer token: in the file that is named, in the variable, or, where no certificate is
 /// named either, in the session that `strongroom login` keeps.
 fn token(global: &Global) -> Outcome<Option<MetadataValue<Ascii>>> {
-    let kept = || {
+    let session = || {
         let path = global.session_path().filter(|path| global.cert.is_none() && path.exists());
-        path.map(|path| read_own_secret(&path))
+        path.map(|path| kept(&global.addr, &path))
     };
     let token = match (&global.token_file, variable(TOKEN_VARIABLE)) {
         (Some(file), _) => read_secret(file)?,
         (None, Some(token)) => Zeroizing::new(token),
-        (None, None) => match kept().transpose()? {
+        (None, None) => match session().transpose()? {
             Some(token) => token,
             None => return Ok(None),
         },
@@ -368,6 +399,22 @@ mod tests {
         ] {
             assert_eq!(parse_address(text).unwrap_err().exit, Exit::Usage, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_session_is_shown_to_the_vault_that_gave_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session");
+        for secret in ["first", "second"] {
+            keep("vault.example", &path, secret).unwrap();
+            let read = kept("https://vault.example:7200", &path).unwrap();
+            assert_eq!(read.as_str(), secret);
+        }
+        for other in ["vault.example.evil", "vault.example:7201"] {
+            assert_eq!(kept(other, &path).unwrap_err().exit, Exit::Usage, "{other}");
+        }
+        std::fs::write(&path, "first\n").unwrap();
+        assert_eq!(kept("vault.example", &path).unwrap_err().exit, Exit::Usage);
     }
 
     #[tokio::test]

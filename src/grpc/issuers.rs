@@ -9,7 +9,7 @@ use super::tls::PeerInfo;
 use crate::auth::oidc::Federation;
 use crate::engines::issuers::{
     AddIssuer, AddRule, Binds, Condition, DescribedIssuer, DescribedRule, IssuerDefinition,
-    KeySource, ListIssuers, ListRules, LoginRequest as Attempt, RemoveIssuer, RemoveRule,
+    KeySource, ListIssuers, ListRules, LoginRequest as Attempt, RemoveIssuer, RemoveRule, Review,
     RuleDefinition, Scalar, Session, ShowIssuer, Template, TestToken, Tested, Trial, UpdateIssuer,
 };
 use crate::error::{Error, Result};
@@ -19,8 +19,8 @@ use crate::proto::{
     GetIssuerRequest, GetIssuerResponse, Issuer, IssuerRule, IssuerSettings, ListIssuersRequest,
     ListIssuersResponse, ListRulesRequest, ListRulesResponse, LoginRequest, LoginResponse,
     RemoveIssuerRequest, RemoveIssuerResponse, RemoveRuleRequest, RemoveRuleResponse, RuleTemplate,
-    RuleTrial, TestTokenRequest, TestTokenResponse, UpdateIssuerRequest, UpdateIssuerResponse,
-    add_rule_request, claim_value, issuer_rule, issuer_settings,
+    RuleTrial, TestTokenRequest, TestTokenResponse, TokenReview, UpdateIssuerRequest,
+    UpdateIssuerResponse, add_rule_request, claim_value, issuer_rule, issuer_settings,
 };
 use crate::types::{ObjectId, SecretBytes};
 
@@ -40,12 +40,11 @@ impl IssuerService for Issuers {
         request: Request<AddIssuerRequest>,
     ) -> Result<Response<AddIssuerResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let AddIssuerRequest { name, url, settings } = request;
-        let op = AddIssuer {
-            name: self.gate.read(&ctx, name.parse())?,
-            url,
-            definition: self.gate.read(&ctx, definition(settings))?,
-        };
+        let AddIssuerRequest { name, url, settings, reviewer_credential } = request;
+        let reviewer = secret(reviewer_credential);
+        let definition = self.gate.read(&ctx, definition(settings))?;
+        let name = self.gate.read(&ctx, name.parse())?;
+        let op = AddIssuer { name, url, definition, reviewer };
         let added = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(AddIssuerResponse { issuer: Some(show(added)) }))
     }
@@ -77,13 +76,13 @@ impl IssuerService for Issuers {
         request: Request<UpdateIssuerRequest>,
     ) -> Result<Response<UpdateIssuerResponse>, Status> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let UpdateIssuerRequest { name, version, settings, end_sessions } = request;
-        let op = UpdateIssuer {
-            name: self.gate.read(&ctx, name.parse())?,
-            version: (version != 0).then_some(version),
-            definition: self.gate.read(&ctx, definition(settings))?,
-            end_sessions,
-        };
+        let UpdateIssuerRequest { name, version, settings, end_sessions, reviewer_credential } =
+            request;
+        let reviewer = secret(reviewer_credential);
+        let definition = self.gate.read(&ctx, definition(settings))?;
+        let name = self.gate.read(&ctx, name.parse())?;
+        let version = (version != 0).then_some(version);
+        let op = UpdateIssuer { name, version, definition, reviewer, end_sessions };
         let changed = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(UpdateIssuerResponse { issuer: Some(show(changed)) }))
     }
@@ -166,6 +165,11 @@ impl IssuerService for Issuers {
     }
 }
 
+/// Takes a credential; none where it is empty.
+fn secret(text: String) -> Option<SecretBytes> {
+    Some(SecretBytes::new(text.into_bytes())).filter(|secret| !secret.expose().is_empty())
+}
+
 fn definition(settings: Option<IssuerSettings>) -> Result<IssuerDefinition> {
     let settings = settings.ok_or_else(|| Error::invalid("say what is known of the issuer"))?;
     let keys = match settings.keys {
@@ -173,6 +177,7 @@ fn definition(settings: Option<IssuerSettings>) -> Result<IssuerDefinition> {
         Some(issuer_settings::Keys::Jwks(keys)) => KeySource::File(keys),
         Some(issuer_settings::Keys::Discovery(_)) | None => KeySource::Discovery,
     };
+    let review = settings.token_review;
     Ok(IssuerDefinition {
         preset: settings.preset,
         audience: settings.audience,
@@ -181,6 +186,7 @@ fn definition(settings: Option<IssuerSettings>) -> Result<IssuerDefinition> {
         keys,
         ca_pem: settings.ca_pem,
         private: settings.private_network,
+        review: review.map(|TokenReview { url, ca_pem }| Review { url, ca_pem }),
     })
 }
 
@@ -249,6 +255,9 @@ fn show(described: DescribedIssuer) -> Issuer {
             }),
             ca_pem: definition.ca_pem,
             private_network: definition.private,
+            token_review: definition
+                .review
+                .map(|it| TokenReview { url: it.url, ca_pem: it.ca_pem }),
         }),
         rules,
         version: issuer.version,

@@ -159,7 +159,7 @@ impl Node {
         };
         let http_addr = serve_http(parts.http_listen, front, &tasks).await?;
         upkeep::start(&life, &metrics, parts.checkpoint, &tasks);
-        let federation = Federation::new(reader.clone());
+        let federation = Federation::new(reader.clone(), tasks.clone());
         let engines = grpc::Engines { authorities, databases, crls, federation };
         start_workers((&vault, &reader), &engines, &parts.sinks, &standing, &tasks);
         let names = parts.server_names.clone();

@@ -3,7 +3,7 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
-use crate::types::{CredentialId, IdentityId, ObjectId, Segment, UnixMillis};
+use crate::types::{CredentialId, Id, IdentityId, ObjectId, Segment, UnixMillis};
 
 sealed_row! {
     /// An issuer of OIDC tokens that is believed.
@@ -71,6 +71,21 @@ sealed_row! {
         pub bound: String,
         /// When.
         pub created_at: UnixMillis,
+    }
+}
+
+sealed_row! {
+    /// What a cluster is asked with whether it still stands behind a token.
+    pub struct ReviewerRow in "issuer_reviewers", seal 1 {
+        /// The issuer.
+        pub id: ObjectId,
+        /// The credential, encrypted and bound to this row and the version that wrote it; empty once
+        /// it was forgotten.
+        pub credential: Vec<u8>,
+        /// The key that it is encrypted under.
+        pub credential_key: Id,
+        /// When it was stored, or forgotten.
+        pub changed_at: UnixMillis,
     }
 }
 

@@ -3,11 +3,16 @@
 mod attacks;
 mod ends;
 mod fence;
+mod limits;
+mod pasted;
 mod program;
 mod registry;
 mod replays;
+mod review;
+mod run;
 mod templates;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::issuer_service_client::IssuerServiceClient;
@@ -21,6 +26,7 @@ use tonic::{Code, Status};
 use crate::support::logins::register;
 use crate::support::node::{BACKENDS, Backend, Fixture};
 use crate::support::oidc::{AUDIENCE, Issuer, github, gitlab, kubernetes};
+use crate::support::target::until;
 use crate::support::tokens::bearing;
 
 type Client = IssuerServiceClient<Channel>;
@@ -80,6 +86,7 @@ impl Scene {
             name: "ci".to_owned(),
             url: issuer.url(),
             settings: Some(settings(&issuer, preset)),
+            ..Default::default()
         };
         admin.add_issuer(request).await.unwrap();
         register(&f, "etl", "pipeline", "admin").await;
@@ -161,4 +168,23 @@ async fn keys_rotate_without_a_restart_and_strangers_do_not_make_the_vault_fetch
         assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
     }
     assert_eq!(scene.issuer.asked(), 2, "no more often than its pace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_takes_its_time_holds_nobody_up_whose_key_is_known() {
+    let scene = Scene::with(Backend::Sqlite, "github", &GITHUB).await;
+    scene.login(&scene.token("1", github())).await.unwrap();
+    let says = json!({"issuer": scene.issuer.url(), "jwks_uri": scene.issuer.url() + "/keys"});
+    scene.issuer.serve_slowly("/.well-known/openid-configuration", &says.to_string(), 3.0);
+    // It is time to look at what it publishes.
+    scene.f.clock.advance(std::time::Duration::from_mins(11));
+    let tokens: Vec<_> = (2..10).map(|n| scene.token(&n.to_string(), github())).collect();
+    let began = std::time::Instant::now();
+    for done in join_all(tokens.iter().map(|token| scene.login(token))).await {
+        done.unwrap();
+    }
+    assert!(began.elapsed() < std::time::Duration::from_millis(2_800), "{:?}", began.elapsed());
+    assert_eq!(scene.issuer.asked(), 1, "it has not answered yet");
+    // Nobody waits for it, and what it answers counts.
+    until("the keys are looked at", async || scene.issuer.asked() == 2).await;
 }

@@ -9,6 +9,7 @@ use super::rule::RuleDefinition;
 use super::rules::{OF_IDENTITY, TEMPLATES};
 use super::verify::{Believed, SKEW};
 use crate::error::{Error, Result};
+use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::issuers::{self, RegistrationRow, RuleRow};
 use crate::store::keys::VaultRow;
@@ -20,18 +21,44 @@ use crate::vault::{Answerable, is_active};
 /// A rule that may yield an identity, and what it says.
 pub(super) type Candidate = (Versioned<RuleRow>, RuleDefinition);
 
+/// How an identity came to be: by which values of a token's claims, in which name of whose template.
+#[derive(Debug)]
+pub(super) struct Registered {
+    issuer: ObjectId,
+    template: String,
+    bound: String,
+}
+
+impl Registered {
+    /// Reads it, of who was registered by a rule. The rule may have been removed: whatever it wanted
+    /// besides, another with the same template goes on with whom it registered.
+    async fn of(tx: &mut Tx, identity: &IdentityRow) -> Result<Option<Self>> {
+        let Some(found) = tx.lookup::<RegistrationRow>(&identity.id).await? else {
+            return Ok(None);
+        };
+        let rule = tx.lookup::<RuleRow>(&found.row.rule).await?;
+        let rule = rule.ok_or_else(|| Error::internal("a registration without its rule"))?.row;
+        let template = RuleDefinition::read(&rule.definition)?.template;
+        let template = template.ok_or_else(|| Error::internal("a rule that registers nobody"))?;
+        let (issuer, bound) = (rule.issuer, found.row.bound);
+        Ok(Some(Self { issuer, template: template.name, bound }))
+    }
+}
+
 /// What is known of whom a token is to log in, as of one snapshot.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) vault: Versioned<VaultRow>,
     pub(super) identity: Option<Versioned<IdentityRow>>,
-    pub(super) registration: Option<Versioned<RegistrationRow>>,
+    pub(super) registration: Option<Registered>,
     /// Who answers for it; for one that is not registered yet, filled in by its rule.
     pub(super) owner: Option<Answerable>,
     pub(super) lifecycle: Option<Versioned<LifecycleRow>>,
     pub(super) rules: Vec<Candidate>,
     /// The session that the token, or its pod, stands for already.
     pub(super) used: Option<CredentialId>,
+    /// The row of that, where there is one.
+    pub(super) before: Option<Versioned<CredentialRow>>,
 }
 
 impl Known {
@@ -63,13 +90,17 @@ impl Known {
         let vault = tx.lookup::<VaultRow>(&vault).await?;
         let vault = vault.ok_or_else(|| Error::internal("a vault without its row"))?;
         let used = issuers::used(tx, used).await?;
+        let before = match &used {
+            Some(before) => tx.lookup::<CredentialRow>(before).await?,
+            None => None,
+        };
         let identity = identities::identity_named(tx, name).await?;
         let mut rows = Vec::new();
         let (mut owner, mut lifecycle, mut registration) = (None, None, None);
         if let Some(found) = &identity {
             owner = Some(Answerable::of(tx, found).await?);
             lifecycle = Some(lifecycles::of_kind(tx, found.row.kind).await?);
-            registration = tx.lookup::<RegistrationRow>(&found.row.id).await?;
+            registration = Registered::of(tx, &found.row).await?;
             rows = issuers::rules_of(tx, found.row.id, issuer, OF_IDENTITY).await?;
         }
         // Somebody whom no template registered is yielded by none.
@@ -81,7 +112,7 @@ impl Known {
             let definition = RuleDefinition::read(&row.row.definition)?;
             rules.push((row, definition));
         }
-        Ok(Self { vault, identity, registration, owner, lifecycle, rules, used })
+        Ok(Self { vault, identity, registration, owner, lifecycle, rules, used, before })
     }
 
     /// Takes the first rule that a token matches.
@@ -120,10 +151,12 @@ impl Known {
         if made != *name {
             return Some(format!("it names {made} for this token"));
         }
-        let registered = self.registration.as_ref().map(|found| &found.row);
-        match registered {
-            Some(found) if found.rule != row.row.id => {
-                Some("another rule registered the identity".to_owned())
+        match &self.registration {
+            Some(found) if found.issuer != row.row.issuer => {
+                Some("another issuer's rule registered the identity".to_owned())
+            }
+            Some(found) if found.template != template.name => {
+                Some(format!("the identity was registered as {}", found.template))
             }
             Some(found) if found.bound != values => {
                 Some("the identity was registered for other claims of that name".to_owned())

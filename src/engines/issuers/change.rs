@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 
 use super::definition::IssuerDefinition;
+use super::review::{self, Reviewer};
 use super::show::{DescribedIssuer, find, no_such_issuer, resource};
 use super::verify::ALIKE;
 use crate::audit::Field;
@@ -11,7 +12,7 @@ use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
 use crate::store::issuers::{self as rows, IssuerRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{Id, ObjectId, RequestContext, Segment};
+use crate::types::{Id, ObjectId, RequestContext, SecretBytes, Segment};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Issuers that there may be.
@@ -32,7 +33,7 @@ async fn check_apart(tx: &mut Tx, row: &IssuerRow) -> Result<i64> {
 }
 
 /// Adds an issuer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AddIssuer {
     /// Its name.
     pub name: Segment,
@@ -40,23 +41,35 @@ pub struct AddIssuer {
     pub url: String,
     /// What else is known of it.
     pub definition: IssuerDefinition,
+    /// What its cluster is asked with, where it is.
+    pub reviewer: Option<SecretBytes>,
+}
+
+/// An issuer that is to be.
+#[derive(Debug)]
+pub struct Added {
+    row: IssuerRow,
+    /// The credential that is stored with it.
+    reviewer: Option<Reviewer>,
 }
 
 #[async_trait]
 impl Verb for AddIssuer {
     const ACTION: &'static str = "issuers.add";
-    type Prepared = IssuerRow;
+    type Prepared = Added;
     type Output = DescribedIssuer;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![resource(view, &self.name).await?])
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<IssuerRow> {
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Added> {
         let definition = self.definition.clone().checked(&self.url)?;
-        let (now, by) = (view.now(), view.actor());
-        Ok(IssuerRow {
-            id: ObjectId(Id::random(view.entropy())?),
+        let (now, by, id) = (view.now(), view.actor(), ObjectId(Id::random(view.entropy())?));
+        let review = (None, definition.review.as_ref());
+        let reviewer = Reviewer::seal(view, id, review, self.reviewer.as_ref()).await?;
+        let row = IssuerRow {
+            id,
             name: self.name.clone(),
             url: self.url.clone(),
             definition: definition.to_json()?,
@@ -67,7 +80,12 @@ impl Verb for AddIssuer {
             created_by: by.clone(),
             changed_at: now,
             changed_by: by,
-        })
+        };
+        Ok(Added { row, reviewer })
+    }
+
+    fn note(&self, added: &Added, note: &mut Note) {
+        note.keys.extend(added.reviewer.iter().flat_map(Reviewer::used).cloned());
     }
 }
 
@@ -77,9 +95,9 @@ impl Operation for AddIssuer {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
-        row: &IssuerRow,
+        Added { row, reviewer }: &Added,
         _: &Decision,
     ) -> Result<DescribedIssuer> {
         if rows::named(tx, &row.name).await?.is_some() {
@@ -94,12 +112,15 @@ impl Operation for AddIssuer {
             return Err(Error::Exhausted(full.into()));
         }
         let issuer = tx.insert(row).await?;
+        if let Some(reviewer) = reviewer {
+            reviewer.store(ctx, tx).await?;
+        }
         DescribedIssuer::of(tx, &mut Names::default(), issuer).await
     }
 }
 
 /// Changes what is known of an issuer.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct UpdateIssuer {
     /// Its name.
     pub name: Segment,
@@ -108,21 +129,35 @@ pub struct UpdateIssuer {
     /// What is known of it from now on. What its tokens call it, and look like, stays: rules were
     /// written for that.
     pub definition: IssuerDefinition,
+    /// What its cluster is asked with, where it is; none keeps the stored one.
+    pub reviewer: Option<SecretBytes>,
     /// Whether what was got for its tokens ends.
     pub end_sessions: bool,
+}
+
+/// What an issuer is to be.
+#[derive(Debug)]
+pub struct Changed {
+    /// The version that is there.
+    version: i64,
+    row: IssuerRow,
+    /// The credential that is stored with it.
+    reviewer: Option<Reviewer>,
+    /// Whether the stored one is forgotten.
+    forgets: bool,
 }
 
 #[async_trait]
 impl Verb for UpdateIssuer {
     const ACTION: &'static str = "issuers.update";
-    type Prepared = (i64, IssuerRow);
+    type Prepared = Changed;
     type Output = DescribedIssuer;
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         Ok(vec![resource(view, &self.name).await?])
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<(i64, IssuerRow)> {
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Changed> {
         let Versioned { row, version } =
             find(view, &self.name).await?.ok_or_else(no_such_issuer)?;
         if self.version.is_some_and(|read| read != version) {
@@ -133,6 +168,9 @@ impl Verb for UpdateIssuer {
         if before.preset != definition.preset {
             return Err(Error::invalid("the preset stays: the rules were written for it"));
         }
+        let review = (before.review.as_ref(), definition.review.as_ref());
+        let reviewer = Reviewer::seal(view, row.id, review, self.reviewer.as_ref()).await?;
+        let forgets = definition.review.is_none();
         let ends = self.end_sessions;
         let epoch = row.revocation_epoch.saturating_add(i64::from(ends));
         let row = IssuerRow {
@@ -143,7 +181,11 @@ impl Verb for UpdateIssuer {
             changed_by: view.actor(),
             ..row
         };
-        Ok((version, row))
+        Ok(Changed { version, row, reviewer, forgets })
+    }
+
+    fn note(&self, changed: &Changed, note: &mut Note) {
+        note.keys.extend(changed.reviewer.iter().flat_map(Reviewer::used).cloned());
     }
 }
 
@@ -153,13 +195,19 @@ impl Operation for UpdateIssuer {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
-        (version, row): &(i64, IssuerRow),
+        changed: &Changed,
         _: &Decision,
     ) -> Result<DescribedIssuer> {
-        check_apart(tx, row).await?;
-        let issuer = tx.update(*version, row).await?;
+        check_apart(tx, &changed.row).await?;
+        let issuer = tx.update(changed.version, &changed.row).await?;
+        if let Some(reviewer) = &changed.reviewer {
+            reviewer.store(ctx, tx).await?;
+        }
+        if changed.forgets {
+            review::forget(ctx, tx, changed.row.id).await?;
+        }
         DescribedIssuer::of(tx, &mut Names::default(), issuer).await
     }
 }
@@ -217,6 +265,7 @@ impl Operation for RemoveIssuer {
             ..found.row.clone()
         };
         tx.update(found.version, &row).await?;
+        review::forget(ctx, tx, row.id).await?;
         Ok(was)
     }
 }

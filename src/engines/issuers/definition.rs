@@ -23,6 +23,16 @@ pub enum KeySource {
     File(String),
 }
 
+/// Where a cluster is asked whether it still stands behind a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Review {
+    /// The address of its API server.
+    pub url: String,
+    /// The authorities that its certificate may come from, PEM; the public ones where empty.
+    pub ca_pem: String,
+}
+
 /// What is known of an issuer besides its name and its address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +51,9 @@ pub struct IssuerDefinition {
     pub ca_pem: String,
     /// Whether it may be at a private address.
     pub private: bool,
+    /// Where its cluster is asked of each token; none where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<Review>,
 }
 
 impl IssuerDefinition {
@@ -135,7 +148,19 @@ impl IssuerDefinition {
                 KeySet::parse(keys.as_bytes(), &algorithms).map_err(Error::invalid)?;
             }
         }
+        self.check_review(preset)?;
         Ok(self)
+    }
+
+    fn check_review(&self, preset: Preset) -> Result<()> {
+        let Some(review) = &self.review else { return Ok(()) };
+        if preset != Preset::Kubernetes {
+            return Err(Error::invalid("only clusters, of the preset kubernetes, review tokens"));
+        }
+        if review.ca_pem.len() > FILE {
+            return Err(Error::invalid("a file of authorities has at most 256 KiB"));
+        }
+        check_url("the URL of the API server", &review.url, self.private).map(drop)
     }
 
     /// Tells whether anything is fetched from it.
@@ -206,6 +231,7 @@ mod tests {
             keys: KeySource::Discovery,
             ca_pem: String::new(),
             private: false,
+            review: None,
         }
     }
 
@@ -240,6 +266,13 @@ mod tests {
         assert!(refused(&|one| "bound".clone_into(&mut one.replay)));
         assert!(refused(&|one| one.keys = KeySource::File("{\"keys\":[]}".to_owned())));
         assert!(refused(&|one| one.keys = KeySource::Url("http://a.example.org/k".to_owned())));
+        let review = |url: &str| Some(Review { url: url.to_owned(), ca_pem: String::new() });
+        assert!(refused(&|one| one.review = review("https://api.example.org")));
+        for (url, fits) in [("https://api.example.org", true), ("https://10.0.0.1:6443", false)] {
+            let preset = "kubernetes".to_owned();
+            let one = IssuerDefinition { preset, review: review(url), ..definition() };
+            assert_eq!(one.checked("https://issuer.example.org").is_ok(), fits, "{url}");
+        }
     }
 
     #[test]

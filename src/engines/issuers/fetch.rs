@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
-use super::definition::{IssuerDefinition, KeySource};
+use super::definition::{IssuerDefinition, KeySource, Review};
 use super::json;
 use crate::engines::notices::{Roots, Wire};
 
@@ -24,6 +24,8 @@ const HEAD_BYTES: usize = 16 * 1_024;
 const HEADERS: usize = 64;
 /// Where a discovery document lies below the issuer (`OpenID` Connect Discovery 1.0, section 4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+/// Where a cluster reviews tokens, below its API server (Kubernetes API, authentication.k8s.io/v1).
+const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 
 /// Fetches the keys of an issuer.
 ///
@@ -74,11 +76,27 @@ pub async fn request_id_token(
     let mut url = parse(url)?;
     url.query_pairs_mut().append_pair("audience", audience);
     let at = Place { ca_pem, private: true };
-    let answer = tokio::time::timeout(TAKES, fetch(&url, at, Some(bearer))).await;
+    let answer = tokio::time::timeout(TAKES, fetch(&url, at, Some(bearer), None)).await;
     let answer = answer.map_err(|_elapsed| "no answer within five seconds".to_owned())??;
     let answer = json::object(&answer).ok_or("the answer is no JSON object")?;
     let token = answer.get("value").and_then(serde_json::Value::as_str);
     token.map(str::to_owned).ok_or_else(|| "the answer holds no token".to_owned())
+}
+
+/// Asks a cluster's API server to review a token.
+///
+/// # Errors
+/// Why there is no answer, for an administrator.
+pub(super) async fn review(
+    review: &Review,
+    definition: &IssuerDefinition,
+    bearer: &str,
+    asks: Bytes,
+) -> Result<Vec<u8>, String> {
+    let url = parse(&format!("{}{REVIEWS}", review.url.trim_end_matches('/')))?;
+    let at = Place { ca_pem: &review.ca_pem, private: definition.private };
+    let answer = tokio::time::timeout(TAKES, fetch(&url, at, Some(bearer), Some(asks))).await;
+    answer.map_err(|_elapsed| "no answer within five seconds".to_owned())?
 }
 
 /// What may be at the other end.
@@ -95,11 +113,16 @@ fn parse(text: &str) -> Result<Url, String> {
 
 async fn get(url: &Url, definition: &IssuerDefinition) -> Result<Vec<u8>, String> {
     let at = Place { ca_pem: &definition.ca_pem, private: definition.private };
-    let fetched = tokio::time::timeout(TAKES, fetch(url, at, None)).await;
+    let fetched = tokio::time::timeout(TAKES, fetch(url, at, None, None)).await;
     fetched.map_err(|_elapsed| "no answer within five seconds".to_owned())?
 }
 
-async fn fetch(url: &Url, at: Place<'_>, bearer: Option<&str>) -> Result<Vec<u8>, String> {
+async fn fetch(
+    url: &Url,
+    at: Place<'_>,
+    bearer: Option<&str>,
+    posts: Option<Bytes>,
+) -> Result<Vec<u8>, String> {
     let roots = match at.ca_pem {
         "" => Roots::Public,
         pem => Roots::Own(pem.as_bytes().to_vec()),
@@ -108,7 +131,10 @@ async fn fetch(url: &Url, at: Place<'_>, bearer: Option<&str>) -> Result<Vec<u8>
     let wire = Wire::new(host, port, at.private, &roots);
     let wire = wire.map_err(|error| error.to_string())?;
     let path = url.query().map_or_else(|| url.path().to_owned(), |q| format!("{}?{q}", url.path()));
-    let mut request = Request::get(path);
+    let mut request = match posts {
+        Some(_) => Request::post(path).header(header::CONTENT_TYPE, "application/json"),
+        None => Request::get(path),
+    };
     if let Some(bearer) = bearer {
         request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
     }
@@ -116,14 +142,14 @@ async fn fetch(url: &Url, at: Place<'_>, bearer: Option<&str>) -> Result<Vec<u8>
         .header(header::HOST, wire.authority(443))
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, "strongroom")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(posts.unwrap_or_default()))
         .map_err(|_malformed| "the URL cannot be asked for".to_owned())?;
     let stream = wire.connect().await.map_err(|error| error.to_string())?;
     let stream = wire.secure(stream).await.map_err(|error| error.to_string())?;
     exchange(stream, request).await
 }
 
-async fn exchange<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<Vec<u8>, String>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Vec<u8>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -141,7 +167,7 @@ where
 
 async fn read(answer: http::Response<Incoming>) -> Result<Vec<u8>, String> {
     match answer.status() {
-        StatusCode::OK => {}
+        StatusCode::OK | StatusCode::CREATED => {}
         status if status.is_redirection() => {
             return Err("it points elsewhere, and nobody is followed".to_owned());
         }

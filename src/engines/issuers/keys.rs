@@ -15,7 +15,7 @@ use super::jwt::Token;
 use super::refused::{Refused, Why};
 use crate::store::Versioned;
 use crate::store::issuers::IssuerRow;
-use crate::types::{ObjectId, UnixMillis};
+use crate::types::{ObjectId, TaskGroup, UnixMillis};
 
 /// How long keys are used without a look at what the issuer publishes.
 const FRESH: Duration = Duration::from_mins(10);
@@ -23,12 +23,17 @@ const FRESH: Duration = Duration::from_mins(10);
 const USABLE: Duration = Duration::from_hours(1);
 /// How long after one fetch another is made, whatever tokens say.
 const PACE: Duration = Duration::from_secs(5);
+/// How long a login waits for newer keys where those that are known may be used.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Issuers kept.
 const KEPT: usize = 1_000;
 
 /// The keys of every issuer.
 #[derive(Debug, Clone, Default)]
-pub struct IssuerKeys(Arc<Mutex<HashMap<ObjectId, Arc<Slot>>>>);
+pub struct IssuerKeys {
+    slots: Arc<Mutex<HashMap<ObjectId, Arc<Slot>>>>,
+    tasks: TaskGroup,
+}
 
 /// What is known of one issuer, as of one version of its row.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ struct Slot {
     version: i64,
     known: Mutex<Known>,
     /// Held while its keys are fetched, so that one fetch serves everybody.
-    fetching: tokio::sync::Mutex<()>,
+    fetching: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -61,6 +66,12 @@ fn is_within(at: Option<UnixMillis>, now: UnixMillis, span: Duration) -> bool {
 }
 
 impl IssuerKeys {
+    /// Knows no keys yet. They are fetched in these tasks.
+    #[must_use]
+    pub fn new(tasks: TaskGroup) -> Self {
+        Self { slots: Arc::default(), tasks }
+    }
+
     /// Checks a token's signature with the key that it names.
     ///
     /// # Errors
@@ -78,10 +89,10 @@ impl IssuerKeys {
                 format!("it is signed with {}, which the issuer may not use", token.algorithm);
             return Err(Why::new("TOKEN_ALGORITHM", text).into());
         }
-        let slot = self.slot(issuer);
-        let mut keys = slot.keys(issuer, definition, now, false).await?;
+        let of = Of { issuer, definition, now };
+        let mut keys = self.keys(of, false).await?;
         if keys.find(token.key.as_deref(), token.algorithm).is_none() {
-            keys = slot.keys(issuer, definition, now, true).await?;
+            keys = self.keys(of, true).await?;
         }
         let Some(key) = keys.find(token.key.as_deref(), token.algorithm) else {
             return Err(Why::new("TOKEN_KEY", "the issuer has no such key").into());
@@ -93,7 +104,7 @@ impl IssuerKeys {
     }
 
     fn slot(&self, issuer: &Versioned<IssuerRow>) -> Arc<Slot> {
-        let mut slots = self.0.lock();
+        let mut slots = self.slots.lock();
         if let Some(slot) = slots.get(&issuer.row.id).filter(|it| it.version == issuer.version) {
             return Arc::clone(slot);
         }
@@ -103,54 +114,74 @@ impl IssuerKeys {
         let slot = Arc::new(Slot {
             version: issuer.version,
             known: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            fetching: Arc::default(),
         });
         slots.insert(issuer.row.id, Arc::clone(&slot));
         slot
     }
-}
 
-impl Slot {
     /// The keys; newer ones than are known where one was not found among them.
-    async fn keys(
-        &self,
-        issuer: &Versioned<IssuerRow>,
-        definition: &IssuerDefinition,
-        now: UnixMillis,
-        missing: bool,
-    ) -> Result<Arc<KeySet>, Refused> {
-        let known = self.known.lock().clone();
+    async fn keys(&self, of: Of<'_>, missing: bool) -> Result<Arc<KeySet>, Refused> {
+        let slot = self.slot(of.issuer);
+        let known = slot.known.lock().clone();
+        let fresh = !missing && known.is_within(of.now, FRESH);
         match &known.keys {
-            Some(keys) if !definition.fetches() => return Ok(Arc::clone(keys)),
-            Some(keys) if !missing && known.is_within(now, FRESH) => return Ok(Arc::clone(keys)),
-            Some(_) | None => {}
+            Some(keys) if fresh || !of.definition.fetches() => return Ok(Arc::clone(keys)),
+            // An issuer that takes its time holds nobody up whose key may still be used.
+            Some(_) if !missing && known.is_within(of.now, USABLE) => {
+                let _late = tokio::time::timeout(PATIENCE, self.refresh(&slot, of)).await;
+            }
+            Some(_) | None => self.refresh(&slot, of).await,
         }
-        let _fetching = self.fetching.lock().await;
-        let before = self.known.lock().clone();
-        // Somebody else may have fetched them meanwhile, and nobody asks again at once.
-        let asked = before.tried != known.tried || is_within(before.tried, now, PACE);
-        if !asked || (before.keys.is_none() && !definition.fetches()) {
-            self.fetch(issuer, definition, now).await?;
-        }
-        let known = self.known.lock().clone();
-        match known.keys.clone().filter(|_| known.is_within(now, USABLE)) {
+        let known = slot.known.lock().clone();
+        match known.keys.clone().filter(|_| known.is_within(of.now, USABLE)) {
             Some(keys) => Ok(keys),
             None => Err(Why::new("ISSUER_UNREACHABLE", known.trouble).into()),
         }
     }
 
-    async fn fetch(
-        &self,
-        issuer: &Versioned<IssuerRow>,
-        definition: &IssuerDefinition,
-        now: UnixMillis,
-    ) -> Result<(), Refused> {
-        self.known.lock().tried = Some(now);
-        let algorithms = definition.algorithms()?;
-        let fetched = fetch::keys(&issuer.row.url, definition).await;
-        let parsed = fetched.and_then(|bytes| {
-            KeySet::parse(&bytes, &algorithms).map_err(|why| format!("its keys are unfit: {why}"))
+    /// Fetches the keys unless that was tried just now, or waits for whoever does. Where whoever asked
+    /// for it goes away, it goes on.
+    async fn refresh(&self, slot: &Arc<Slot>, of: Of<'_>) {
+        let Ok(held) = Arc::clone(&slot.fetching).try_lock_owned() else {
+            drop(slot.fetching.lock().await);
+            return;
+        };
+        if is_within(slot.known.lock().tried, of.now, PACE) {
+            return;
+        }
+        let (slot, tasks, now) = (Arc::clone(slot), self.tasks.clone(), of.now);
+        let (issuer, definition) = (of.issuer.row.clone(), of.definition.clone());
+        let fetched = self.tasks.spawn(async move {
+            tokio::select! {
+                () = tasks.stopping() => {}
+                () = slot.fetch(&issuer, &definition, now) => {}
+            }
+            drop(held);
         });
+        // However it ended, what is known says what came of it.
+        let _ended = fetched.await;
+    }
+}
+
+/// Whose keys are asked for, and when.
+#[derive(Debug, Clone, Copy)]
+struct Of<'a> {
+    issuer: &'a Versioned<IssuerRow>,
+    definition: &'a IssuerDefinition,
+    now: UnixMillis,
+}
+
+impl Slot {
+    async fn fetch(&self, issuer: &IssuerRow, definition: &IssuerDefinition, now: UnixMillis) {
+        self.known.lock().tried = Some(now);
+        let parsed = match definition.algorithms() {
+            Ok(algorithms) => fetch::keys(&issuer.url, definition).await.and_then(|bytes| {
+                let unfit = |why| format!("its keys are unfit: {why}");
+                KeySet::parse(&bytes, &algorithms).map_err(unfit)
+            }),
+            Err(error) => Err(error.to_string()),
+        };
         let mut known = self.known.lock();
         match parsed {
             Ok(keys) => {
@@ -159,11 +190,10 @@ impl Slot {
                 known.trouble.clear();
             }
             Err(trouble) => {
-                tracing::warn!(issuer = %issuer.row.name, %trouble, "an issuer's keys stay as they are");
+                tracing::warn!(issuer = %issuer.name, %trouble, "an issuer's keys stay as they are");
                 known.trouble = trouble;
             }
         }
-        Ok(())
     }
 }
 

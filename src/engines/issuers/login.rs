@@ -10,12 +10,14 @@ use super::candidates::{Candidate, Known};
 use super::keys::IssuerKeys;
 use super::refused::{Refused, refused};
 use super::register;
+use super::review::review;
 use super::verify::{Believed, SKEW, believe};
 use crate::audit::Field;
 use crate::crypto::sha256;
 use crate::engines::identities::activate;
 use crate::engines::tokens;
 use crate::error::{Error, Result};
+use crate::keyring::KeyUse;
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::issuers::{self, Use};
 use crate::store::{Needs, Reader, Tx, Versioned};
@@ -76,6 +78,10 @@ pub struct Prepared {
     bearer: SecretBytes,
     used: Use,
     registers: Option<register::Newcomer>,
+    /// Whether it carries one call alone.
+    single: bool,
+    /// The keys that the cluster's reviewer was opened with.
+    keys: Vec<KeyUse>,
     needs: Needs,
 }
 
@@ -134,6 +140,11 @@ impl Login {
         Ok((Duration::from_secs(ttl_s), Duration::from_secs(most_s)))
     }
 
+    /// Tells whether the session carries one call alone.
+    fn is_single(&self) -> bool {
+        self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use)
+    }
+
     fn detail(&self, by: String, single: bool, ttl: Duration) -> TokenDetail {
         TokenDetail {
             single_use: single,
@@ -161,7 +172,7 @@ impl Login {
     /// Makes the session of an identity: its row, and the token that carries it.
     fn session(&self, view: &View, holder: &Holder) -> Result<(CredentialRow, SecretBytes)> {
         let now = view.now();
-        let single = self.known.lifecycle.as_ref().is_some_and(|found| found.row.single_use);
+        let single = self.is_single();
         let (ttl, most) = self.spans(single)?;
         let cap = |at: UnixMillis| holder.expires_at.map_or(at, |end| end.min(at));
         let max_expires_at = cap(now.plus(most)?);
@@ -204,11 +215,12 @@ impl Login {
         if !issuers::replace(tx, used, before).await? {
             return Err(self.raced());
         }
-        // The table alone is not believed: whoever can write to it would end what they like.
+        // One that is over by itself is dead; what hangs on it goes on to its own end.
         let found = tx.lookup::<CredentialRow>(&before).await?;
-        let Some(found) = found.filter(|found| found.row.state == CredentialState::Active) else {
+        let Some(found) = found.filter(|found| is_alive(&found.row, ctx.now)) else {
             return Ok(());
         };
+        // The table alone is not believed: whoever can write to it would end what they like.
         let detail = TokenDetail::decode(&found.row.detail)?;
         if detail.session.is_some_and(|session| session.used == self.once) {
             tokens::revoke(ctx, tx, found).await?;
@@ -223,6 +235,11 @@ impl Login {
             Replay::Once | Replay::Hash => refused(),
         }
     }
+}
+
+/// Tells whether a session is neither ended nor over.
+fn is_alive(session: &CredentialRow, now: UnixMillis) -> bool {
+    session.state == CredentialState::Active && session.expires_at > now
 }
 
 /// Whose session it is.
@@ -263,6 +280,7 @@ impl Verb for Login {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+        self.review(view).await?;
         let registers = match &self.known.identity {
             Some(_) => None,
             None => Some(register::newcomer(view, self.parts_of_newcomer()?)?),
@@ -292,15 +310,19 @@ impl Verb for Login {
             let row: &crate::store::identities::IdentityRow = &found.row;
             row.state == IdentityState::Registered
         };
+        // A session that is over takes no right away: what others are kept for stays kept.
+        let replaces = self.known.before.as_ref();
         let bumps = registers.is_some()
-            || self.known.used.is_some()
+            || replaces.is_some_and(|before| is_alive(&before.row, view.now()))
             || self.known.identity.as_ref().is_some_and(first);
         let needs = if bumps { GOVERNS } else { WRITES };
-        Ok(Prepared { session, bearer, used, registers, needs })
+        let (single, keys) = (self.is_single(), view.used());
+        Ok(Prepared { session, bearer, used, registers, single, keys, needs })
     }
 
     fn note(&self, prepared: &Prepared, note: &mut Note) {
         note.credential = Some(prepared.session.id);
+        note.keys.extend(prepared.keys.iter().cloned());
         let text = |name: &str| {
             let value = self.believed.token.text(name).unwrap_or_default();
             value.chars().filter(|c| !c.is_control()).take(256).collect::<String>()
@@ -313,6 +335,20 @@ impl Verb for Login {
 }
 
 impl Login {
+    /// Asks the token's cluster, last of all: whoever presents one that nobody believes makes the vault
+    /// ask nobody.
+    async fn review(&self, view: &View) -> Result<()> {
+        match review(view, &self.believed).await {
+            Ok(()) => Ok(()),
+            Err(Refused::Token(why)) => {
+                let (issuer, why) = (&self.believed.issuer.row.name, why.text);
+                tracing::warn!(%issuer, why, "a login by a token that is believed is refused");
+                Err(refused())
+            }
+            Err(Refused::Vault(error)) => Err(error),
+        }
+    }
+
     fn parts_of_newcomer(&self) -> Result<register::Parts<'_>> {
         let missing = || Error::internal("a rule that registers nobody");
         let template = self.rule.1.template.as_ref().ok_or_else(missing)?;
@@ -360,11 +396,10 @@ impl Operation for Login {
         if prepared.needs.bumps && prepared.registers.is_none() {
             activate(ctx, tx, session.identity).await?;
         }
-        let single = TokenDetail::decode(&session.detail)?.single_use;
         Ok(Session {
             row: session.clone(),
             bearer: prepared.bearer.clone(),
-            single_use: single,
+            single_use: prepared.single,
             registered: prepared.registers.is_some(),
         })
     }

@@ -17,6 +17,7 @@ mod login;
 mod preset;
 mod refused;
 mod register;
+mod review;
 mod rule;
 mod rules;
 mod show;
@@ -25,7 +26,7 @@ mod test;
 mod verify;
 
 pub use change::{AddIssuer, RemoveIssuer, UpdateIssuer};
-pub use definition::{IssuerDefinition, KeySource};
+pub use definition::{IssuerDefinition, KeySource, Review};
 pub use fetch::request_id_token;
 pub use jwt::TOKEN_BYTES;
 pub use keep::{EndSessions, Ending, PurgeUses};

@@ -7,15 +7,17 @@ use futures_util::FutureExt as _;
 use super::candidates::Known;
 use super::keys::IssuerKeys;
 use super::refused::Refused;
+use super::review::review;
 use super::rule::RuleDefinition;
 use super::rules::DescribedRule;
 use super::verify::{Believed, believe};
 use crate::engines::identities::Names;
 use crate::error::Result;
+use crate::keyring::KeyUse;
 use crate::store::issuers::{self as rows, RuleRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{IdentityName, RequestContext, SecretBytes, Segment};
-use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
+use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View};
 
 /// Rules that are looked at where no identity is named.
 const LOOKED_AT: i64 = 1_000;
@@ -132,23 +134,33 @@ async fn described(
 #[async_trait]
 impl Verb for TestToken {
     const ACTION: &'static str = "issuers.test";
-    type Prepared = Tested;
+    type Prepared = (Tested, Vec<KeyUse>);
     type Output = Tested;
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         Ok(vec![Resource::named("issuers".parse()?)])
     }
 
-    async fn prepare(&self, view: &View, _: &Decision) -> Result<Tested> {
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
         let text = std::str::from_utf8(self.token.expose()).unwrap_or_default();
         let believed = match believe(view.reader(), &self.keys, text, view.now()).await {
             Ok(believed) => believed,
-            Err(refused) => return Tested::refused(refused),
+            Err(refused) => return Ok((Tested::refused(refused)?, Vec::new())),
         };
-        match &self.name {
+        let doubt = match review(view, &believed).await {
+            Ok(()) => None,
+            Err(Refused::Token(why)) => Some(why.text),
+            Err(Refused::Vault(error)) => return Err(error),
+        };
+        let tested = match &self.name {
             Some(name) => of_identity(view, believed, name).await,
             None => of_anybody(view, believed).await,
-        }
+        }?;
+        Ok((Tested { problem: doubt.or(tested.problem), ..tested }, view.used()))
+    }
+
+    fn note(&self, (_, used): &Self::Prepared, note: &mut Note) {
+        note.keys.extend(used.iter().cloned());
     }
 }
 
@@ -160,7 +172,7 @@ impl Operation for TestToken {
         &self,
         _: &RequestContext,
         _: &mut Tx,
-        tested: &Tested,
+        (tested, _): &Self::Prepared,
         _: &Decision,
     ) -> Result<Tested> {
         Ok(tested.clone())

@@ -32,6 +32,8 @@ const POD: &str = "kubernetes.io/pod/uid";
 pub(super) struct Believed {
     pub(super) token: Token,
     pub(super) issuer: Versioned<IssuerRow>,
+    /// What is known of the issuer.
+    pub(super) definition: IssuerDefinition,
     /// The moment from which on it is no more.
     pub(super) expires_at: UnixMillis,
     /// When it was issued, or became good.
@@ -64,9 +66,16 @@ pub(super) async fn believe(
     for issuer in found {
         match examine(keys, &token, &issuer, now).await {
             Ok(examined) => {
-                let Examined { expires_at, issued_at, replay, once } = examined;
-                let believed = Believed { token, issuer, expires_at, issued_at, replay, once };
-                return Ok(believed);
+                let Examined { definition, expires_at, issued_at, replay, once } = examined;
+                return Ok(Believed {
+                    token,
+                    issuer,
+                    definition,
+                    expires_at,
+                    issued_at,
+                    replay,
+                    once,
+                });
             }
             Err(Refused::Token(other)) => {
                 let named = Why { text: format!("{}: {}", issuer.row.name, other.text), ..other };
@@ -79,6 +88,7 @@ pub(super) async fn believe(
 }
 
 struct Examined {
+    definition: IssuerDefinition,
     expires_at: UnixMillis,
     issued_at: UnixMillis,
     replay: Replay,
@@ -101,7 +111,7 @@ async fn examine(
     keys.verify(issuer, &definition, token, now).await?;
     let replay = definition.replay()?;
     let once = once(token, replay)?;
-    Ok(Examined { expires_at, issued_at, replay, once })
+    Ok(Examined { definition, expires_at, issued_at, replay, once })
 }
 
 /// Checks that it is for us: `aud` is our audience, or a list with it (RFC 7519, section 4.1.3).

@@ -1,7 +1,9 @@
 //! Tokens that have beaten others: each is refused with the one sentence, and leaves nothing.
 
 use strongroom::proto::token_service_client::TokenServiceClient;
-use strongroom::proto::{ListTokensRequest, UpdateIssuerRequest, issuer_settings};
+use strongroom::proto::{
+    ListTokensRequest, TestTokenRequest, UpdateIssuerRequest, issuer_settings,
+};
 
 use super::*;
 
@@ -85,7 +87,20 @@ fn attacks(scene: &Scene) -> Vec<(String, String)> {
 /// What is no signed token, made of one, and of one that names no algorithm.
 fn misshapen(whole: &str, none: &str) -> Vec<(String, String)> {
     let (signed, signature) = whole.rsplit_once('.').unwrap();
+    let (protected, payload) = signed.split_once('.').unwrap();
+    // The other serialization (RFC 7515, section 7.2), whose fields beside the signed ones are not.
+    let parts = json!({"protected": protected, "payload": payload, "signature": signature});
+    let beside = |name: &str, value: Value| {
+        let mut parts = parts.clone();
+        parts[name] = value;
+        parts.to_string()
+    };
     [
+        ("a document of it", parts.to_string()),
+        ("an unsigned claim beside", beside("claims", json!({"repository_id": "70001"}))),
+        ("an unsigned header beside", beside("header", json!({"kid": "mine", "alg": "none"}))),
+        ("an unsigned part between", format!("{protected}.e30.{payload}.{signature}")),
+        ("a payload twice", format!("{protected}.{payload}{payload}.{signature}")),
         ("alg none", none.rsplit_once('.').unwrap().0.to_owned() + "."),
         ("no signature", format!("{signed}.")),
         ("another signature", format!("{signed}.{}", signature.to_lowercase())),
@@ -123,17 +138,55 @@ async fn no_forged_or_foreign_token_logs_anybody_in_or_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_that_is_too_large_is_told_so_and_falls_back_to_nothing() {
+async fn an_empty_credential_is_refused_and_falls_back_to_nothing() {
     let scene = Scene::with(Backend::Sqlite, "github", &GITHUB).await;
-    let token = scene.token("a", json!({"sub": "x".repeat(64 * 1_024)}));
+    let token = scene.token("a", github());
     // Also on a connection that could prove an administrator.
     for client in [&scene.stranger, &scene.admin] {
-        let status = login(client, "etl", &token).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert!(status.message().contains("64 KiB"), "{status}");
-        let status = login(client, "etl", "").await.unwrap_err();
-        assert_eq!(status.code(), Code::Unauthenticated);
+        for nothing in ["", " ", ".", "..", "\0"] {
+            let status = login(client, "etl", nothing).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "{nothing:?}: {status}");
+        }
+        let status = login(client, "", &token).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
+    let admin = scene.f.connect(&scene.f.admin).await;
+    for nothing in ["", " ", "srt_", "srs_"] {
+        let mut client = IdentityServiceClient::new(bearing(&admin, nothing));
+        let status = client.who_am_i(WhoAmIRequest {}).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{nothing:?}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_to_this_machine_is_asked_only_where_that_is_meant() {
+    let mut scene = Scene::bare(Backend::Sqlite, "github").await;
+    // What a rebound name resolves to is what counts, and not what it looks like.
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
+    let names = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
+    let mut names = names.flat_map(|line| line.split_whitespace().skip(1));
+    let plain = |name: &&str| {
+        let known = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        known && *name != "localhost"
+    };
+    let name = names.find(plain).expect("/etc/hosts names this machine besides localhost");
+    let url = format!("https://{name}:{}", scene.issuer.port);
+    for (private, why) in [(false, "leads to no address"), (true, "is not who it should be")] {
+        let known = settings(&scene.issuer, "github");
+        let settings = Some(IssuerSettings { private_network: private, ..known });
+        let (name, audience) = (format!("private-{private}"), format!("{private}.vault"));
+        let settings = settings.map(|it| IssuerSettings { audience: audience.clone(), ..it });
+        let request = AddIssuerRequest { name, url: url.clone(), settings, ..Default::default() };
+        scene.admin.add_issuer(request).await.unwrap();
+        let mut claims = github();
+        (claims["iss"], claims["aud"]) = (json!(url), json!(audience));
+        let token = scene.token(why, claims);
+        assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
+        let request = TestTokenRequest { token, identity: String::new() };
+        let tested = scene.admin.test_token(request).await.unwrap().into_inner();
+        assert!(tested.problem.contains(why), "{}", tested.problem);
+    }
+    assert_eq!(scene.issuer.asked(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,7 +218,7 @@ async fn keys_are_taken_from_where_they_should_come_from_alone() {
     for (ca_pem, fits) in [(String::new(), false), (scene.issuer.ca.clone(), true)] {
         let settings = Some(IssuerSettings { ca_pem, ..known.clone() });
         let name = "ci".to_owned();
-        let request = UpdateIssuerRequest { name, version: 0, settings, end_sessions: false };
+        let request = UpdateIssuerRequest { name, settings, ..Default::default() };
         scene.admin.update_issuer(request).await.unwrap();
         let token = scene.token(&format!("ca {fits}"), github());
         assert_eq!(scene.login(&token).await.is_ok(), fits);

@@ -7,8 +7,6 @@ use strongroom::proto::{
     RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest, UpdateIssuerRequest,
 };
 
-use crate::support::target::until;
-
 use super::*;
 
 /// Ways to end what was got for tokens.
@@ -44,8 +42,12 @@ async fn a_session_ends_with_its_rule_with_its_issuer_and_when_told_to() {
             }
             Way::Sessions => {
                 let settings = Some(settings(&scene.issuer, "github"));
-                let request =
-                    UpdateIssuerRequest { name, version: 0, settings, end_sessions: true };
+                let request = UpdateIssuerRequest {
+                    name,
+                    settings,
+                    end_sessions: true,
+                    ..Default::default()
+                };
                 scene.admin.update_issuer(request).await.unwrap();
             }
         }

@@ -24,7 +24,7 @@ async fn an_issuer_is_added_shown_changed_and_removed_and_its_name_is_never_used
             let mut settings = known.clone();
             change(&mut settings);
             let (name, settings) = ("ci".to_owned(), Some(settings));
-            UpdateIssuerRequest { name, version, settings, end_sessions: false }
+            UpdateIssuerRequest { name, version, settings, ..Default::default() }
         };
         let to = update(shown.version, &|it| it.audience = "other".into());
         scene.admin.update_issuer(to.clone()).await.unwrap();
@@ -51,7 +51,12 @@ async fn an_issuer_is_added_shown_changed_and_removed_and_its_name_is_never_used
         scene.admin.remove_issuer(remove.clone()).await.unwrap();
         assert_eq!(scene.admin.remove_issuer(remove).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(scene.admin.get_issuer(get).await.unwrap_err().code(), Code::NotFound);
-        let again = AddIssuerRequest { name: "ci".into(), url: shown.url, settings: Some(known) };
+        let again = AddIssuerRequest {
+            name: "ci".into(),
+            url: shown.url,
+            settings: Some(known),
+            ..Default::default()
+        };
         let taken = scene.admin.add_issuer(again).await.unwrap_err();
         assert_eq!(taken.code(), Code::AlreadyExists);
     }
@@ -104,7 +109,12 @@ async fn two_issuers_of_one_url_differ_by_their_audience() {
         let add = |name: &str, audience: &str| {
             let known = settings(&scene.issuer, "github");
             let settings = Some(IssuerSettings { audience: audience.to_owned(), ..known });
-            AddIssuerRequest { name: name.to_owned(), url: scene.issuer.url(), settings }
+            AddIssuerRequest {
+                name: name.to_owned(),
+                url: scene.issuer.url(),
+                settings,
+                ..Default::default()
+            }
         };
         let (same, other) = (add("twin", AUDIENCE), add("other", "other.vault"));
         let settings = same.settings.clone();
@@ -113,7 +123,7 @@ async fn two_issuers_of_one_url_differ_by_their_audience() {
         assert!(status.message().contains("the issuer ci has"), "{status}");
         scene.admin.add_issuer(other).await.unwrap();
         let name = "other".to_owned();
-        let update = UpdateIssuerRequest { name, version: 0, settings, end_sessions: false };
+        let update = UpdateIssuerRequest { name, settings, ..Default::default() };
         let status = scene.admin.update_issuer(update).await.unwrap_err();
         assert_eq!(status.code(), Code::AlreadyExists, "{status}");
     }
@@ -134,7 +144,7 @@ async fn a_hundred_rules_yield_an_identity_and_not_one_more() {
     let remove = RemoveIssuerRequest { name: "ci".into(), reason: "over".into() };
     scene.admin.remove_issuer(remove).await.unwrap();
     let (url, known) = (scene.issuer.url(), Some(settings(&scene.issuer, "generic")));
-    let add = AddIssuerRequest { name: "ci2".into(), url, settings: known };
+    let add = AddIssuerRequest { name: "ci2".into(), url, settings: known, ..Default::default() };
     scene.admin.add_issuer(add).await.unwrap();
     let issuer = "ci2".to_owned();
     scene.rule(AddRuleRequest { issuer, ..rule(&[("sub", "x")]) }).await.unwrap();

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::join_all;
 use strongroom::proto::UpdateIssuerRequest;
 
 use super::*;
@@ -11,8 +10,8 @@ use crate::support::hand::Hand;
 async fn replay(scene: &mut Scene, mode: &str) {
     let known = settings(&scene.issuer, "kubernetes");
     let settings = Some(IssuerSettings { replay: mode.to_owned(), ..known });
-    let (name, version) = ("ci".to_owned(), 0);
-    let request = UpdateIssuerRequest { name, version, settings, end_sessions: false };
+    let name = "ci".to_owned();
+    let request = UpdateIssuerRequest { name, settings, ..Default::default() };
     scene.admin.update_issuer(request).await.unwrap();
 }
 
@@ -125,5 +124,23 @@ async fn a_pod_logs_in_again_and_its_session_before_ends() {
             "serviceaccount": {"uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"}}}),
         );
         assert_eq!(scene.login(&no_pod).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_session_is_over_logs_in_without_a_flush() {
+    for backend in BACKENDS {
+        let scene = Scene::with(backend, "kubernetes", &CLUSTER).await;
+        let hand = Hand::new(&scene.f.parts.location);
+        let epoch = async || {
+            hand.ask("SELECT '' || epoch FROM authority").await.concat().parse::<i64>().unwrap()
+        };
+        scene.login(&scene.token("1", kubernetes("p"))).await.unwrap();
+        let before = epoch().await;
+        scene.f.clock.advance(std::time::Duration::from_mins(16));
+        scene.login(&scene.token("2", kubernetes("p"))).await.unwrap();
+        assert_eq!(epoch().await, before, "{backend:?}: it took no right away");
+        scene.login(&scene.token("3", kubernetes("p"))).await.unwrap();
+        assert_eq!(epoch().await, before + 1, "{backend:?}: it ended a session");
     }
 }

@@ -1,7 +1,9 @@
 //! Identities that a template names are registered at their first login, within limits.
 
 use strongroom::proto::group_service_client::GroupServiceClient;
-use strongroom::proto::{AddMemberRequest, CreateGroupRequest, GetIdentityRequest, RuleTemplate};
+use strongroom::proto::{
+    AddMemberRequest, CreateGroupRequest, GetIdentityRequest, RemoveRuleRequest, RuleTemplate,
+};
 
 use super::*;
 
@@ -94,11 +96,51 @@ async fn first_logins_that_race_register_one_identity() {
         scene.rule(template(1)).await.unwrap();
         let tokens: Vec<_> = (0..8).map(|n| scene.token(&n.to_string(), of("7"))).collect();
         let racers = tokens.iter().map(|token| login(&scene.stranger, "ci-7", token));
-        let done = futures_util::future::join_all(racers).await;
+        let done = join_all(racers).await;
         let registered = done.iter().flatten().filter(|one| one.registered).count();
         assert_eq!(registered, 1, "{backend:?}: {done:?}");
         for lost in done.into_iter().filter_map(Result::err) {
             assert_eq!(lost.code(), Code::Aborted, "{lost}");
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_takes_the_place_of_another_goes_on_with_whom_that_registered() {
+    for backend in BACKENDS {
+        let mut scene = Scene::bare(backend, "github").await;
+        group(&scene, "platform", Some("admin")).await;
+        group(&scene, "jobs", None).await;
+        let first = scene.rule(template(1)).await.unwrap();
+        let log_in = async |scene: &Scene, name: &str, repository: &str, jti: &str| {
+            login(&scene.stranger, name, &scene.token(jti, of(repository))).await
+        };
+        let session = log_in(&scene, "ci-7", "7", "1").await.unwrap();
+        // It names whom it yields in another way: what was registered is none of its business.
+        let mut other = template(5);
+        if let Some(add_rule_request::Yields::Template(it)) = &mut other.yields {
+            it.name = "ci-{repository_id}-{repository_owner_id}".to_owned();
+        }
+        scene.rule(other).await.unwrap();
+        let (issuer, reason) = ("ci".to_owned(), "another takes its place".to_owned());
+        let request = RemoveRuleRequest { issuer, id: first.id, reason };
+        scene.admin.remove_rule(request).await.unwrap();
+        assert!(scene.whoami(&session.bearer).await.is_err(), "what it gave ended with it");
+        assert!(log_in(&scene, "ci-7", "7", "2").await.is_err(), "no rule is left");
+        // Another branch, and more of them.
+        let mut wider = template(2);
+        wider.claims = texts(&[GITHUB[1], ("event_name", "push"), ("environment", "production")]);
+        scene.rule(wider).await.unwrap();
+        assert!(log_in(&scene, "ci-7", "7", "3").await.is_err(), "it binds other claims");
+        let mut claims = of("7");
+        claims["environment"] = json!("production");
+        let token = scene.token("4", claims.clone());
+        let again = login(&scene.stranger, "ci-7", &token).await.unwrap();
+        assert!(!again.registered);
+        assert_eq!(scene.whoami(&again.bearer).await.unwrap(), "ci-7");
+        // Another repository does not become it.
+        claims["repository_id"] = json!("8");
+        let token = scene.token("5", claims);
+        assert!(login(&scene.stranger, "ci-7", &token).await.is_err());
     }
 }

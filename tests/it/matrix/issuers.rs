@@ -30,7 +30,8 @@ pub(super) fn request(method: &str, of: &Things) -> Vec<u8> {
     match method {
         "AddIssuer" => {
             let url = "https://issuer.example.org".to_owned();
-            AddIssuerRequest { name, url, settings: Some(settings()) }.encode_to_vec()
+            AddIssuerRequest { name, url, settings: Some(settings()), ..Default::default() }
+                .encode_to_vec()
         }
         "GetIssuer" => GetIssuerRequest { name }.encode_to_vec(),
         "ListIssuers" => ListIssuersRequest::default().encode_to_vec(),

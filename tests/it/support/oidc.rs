@@ -87,6 +87,32 @@ impl Issuer {
         }));
     }
 
+    /// Answers something else from now on, after a while.
+    pub(crate) fn serve_slowly(&self, path: &str, body: &str, delay_s: f64) {
+        self.ask(&json!({
+            "do": "serve", "path": path, "status": 200, "body": body, "headers": {},
+            "delay": delay_s
+        }));
+    }
+
+    /// Is the server from now on that a job of GitHub asks for its token.
+    pub(crate) fn serve_job(&self, bearer: &str, claims: &Value) {
+        self.ask(&json!({"do": "job", "bearer": bearer, "claims": claims}));
+    }
+
+    /// Is the API server of a cluster from now on, without these pods; `says` changes what it answers.
+    pub(crate) fn serve_cluster(&self, bearer: &str, gone: &[&str], says: &Value) {
+        self.ask(&json!({"do": "cluster", "bearer": bearer, "gone": gone, "says": says}));
+    }
+
+    /// Makes a token as it should be, as of now, for an audience.
+    pub(crate) fn issue(&self, audience: &str, claims: Value) -> String {
+        let Value::Object(mut claims) = claims else { panic!("claims are an object") };
+        claims.insert("iss".to_owned(), json!(self.url()));
+        claims.insert("aud".to_owned(), json!(audience));
+        self.ask(&json!({"do": "issue", "claims": claims}))
+    }
+
     /// Signs what it is told to.
     pub(crate) fn sign(&self, key: &str, alg: &str, header: &str, payload: &str) -> String {
         self.ask(&json!({

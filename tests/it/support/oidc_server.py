@@ -1,21 +1,31 @@
-"""An OIDC issuer for tests, over HTTPS, by jwcrypto: says its port, then answers a line of JSON with
-one.
+"""An OIDC issuer, over HTTPS, by jwcrypto: says its port, then answers a line of JSON with one.
 
 Usage: oidc_server.py CERTIFICATE KEY
 
 {"do": "mint", "header": TEXT, "payload": TEXT, "key": NAME, "alg": ALG} signs whatever it is told to;
-{"do": "rotate"} replaces its keys; {"do": "serve", "path": PATH, "status": N, "body": TEXT} answers
-something else; {"do": "asked"} tells how often its keys were asked for.
+{"do": "issue", "claims": {…}} makes a token as it should be, as of now;
+{"do": "rotate"} replaces its keys; {"do": "serve", "path": PATH, "status": N, "body": TEXT, "delay": S}
+answers something else, after a while; {"do": "asked"} tells how often its keys were asked for.
+
+It is what stands beside an issuer, too: {"do": "job", "bearer": TEXT, "claims": {…}} makes it the
+server that a job of GitHub asks for its token, at /token; {"do": "cluster", "bearer": TEXT, "gone":
+[UID…], "says": {…}} makes it the API server of a cluster without these pods, which reviews tokens,
+and where `says` is there, changes what it answers by that.
 """
 import http.server
 import json
+import secrets
 import ssl
 import sys
 import threading
+import time
+import urllib.parse
 
 from jwcrypto import jwk, jws
 
 keys, served, asked, generation = {}, {}, [0], [0]
+job, cluster = {}, {}
+REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 
 
 def rotate():
@@ -36,14 +46,31 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         origin = f"https://127.0.0.1:{self.server.server_port}"
         status, body, headers = 404, "", {}
+        path, _, query = self.path.partition("?")
         if self.path in served:
-            status, body, headers = served[self.path]
-        elif self.path == "/.well-known/openid-configuration":
+            status, body, headers, delay = served[self.path]
+            time.sleep(delay)
+        elif path == "/.well-known/openid-configuration":
             status, body = 200, json.dumps({"issuer": origin, "jwks_uri": f"{origin}/keys"})
-        elif self.path == "/keys":
+        elif path == "/keys":
             status, body = 200, json.dumps(published())
-        if self.path == "/keys":
+        elif path == "/token" and job:
+            status, body = self.token(origin, dict(urllib.parse.parse_qsl(query)))
+        if path == "/keys":
             asked[0] += 1
+        self.answer(status, body, headers)
+
+    def do_POST(self):
+        asks = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        status, body, headers = 404, "", {}
+        if self.path in served:
+            status, body, headers, delay = served[self.path]
+            time.sleep(delay)
+        elif self.path == REVIEWS and cluster:
+            status, body = self.review(json.loads(asks))
+        self.answer(status, body, headers)
+
+    def answer(self, status, body, headers):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -51,8 +78,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
 
+    def is_bearing(self, bearer):
+        return self.headers.get("Authorization") == f"Bearer {bearer}"
+
+    def token(self, origin, asks):
+        """What GitHub's server answers a job (its "OpenID Connect reference")."""
+        if not self.is_bearing(job["bearer"]) or asks.get("api-version") != "2.0":
+            return 401, ""
+        claims = {**job["claims"], "iss": origin}
+        return 200, json.dumps({"value": issue({**claims, "aud": asks.get("audience", origin)})})
+
+    def review(self, asks):
+        """What an API server answers who may review tokens."""
+        if not self.is_bearing(cluster["bearer"]):
+            return 401, json.dumps({"kind": "Status", "status": "Failure"})
+        answer = {"apiVersion": asks["apiVersion"], "kind": "TokenReview", "spec": asks["spec"]}
+        answer["status"] = {**stands(asks["spec"]), **(cluster.get("says") or {})}
+        return 201, json.dumps(answer)
+
     def log_message(self, *_):
         pass
+
+
+def stands(spec):
+    token = jws.JWS()
+    try:
+        token.deserialize(spec["token"], keys["rsa"])
+    except jws.InvalidJWSSignature:
+        return {"authenticated": False, "error": "invalid bearer token"}
+    claims = json.loads(token.payload)
+    pod, account = (claims["kubernetes.io"][name] for name in ("pod", "serviceaccount"))
+    if pod["uid"] in cluster.get("gone", []) or claims["aud"] not in spec["audiences"]:
+        return {"authenticated": False, "error": "the pod is gone, or the token is not for that"}
+    user = {"username": claims["sub"], "uid": account["uid"], "groups": ["system:serviceaccounts"]}
+    return {"authenticated": True, "user": user, "audiences": [claims["aud"]]}
 
 
 def mint(wish):
@@ -64,14 +123,26 @@ def mint(wish):
     return ".".join([signed["protected"], payload, signed["signature"]])
 
 
+def issue(claims):
+    now = int(time.time())
+    usual = {"jti": secrets.token_hex(16), "iat": now, "nbf": now - 5, "exp": now + 300}
+    header = json.dumps({"alg": "RS256", "kid": keys["rsa"].key_id, "typ": "JWT"})
+    payload = json.dumps({**usual, **claims})
+    return mint({"key": "rsa", "alg": "RS256", "header": header, "payload": payload})
+
+
 def answer(wish):
     if wish["do"] == "mint":
         return mint(wish)
+    if wish["do"] == "issue":
+        return issue(wish["claims"])
     if wish["do"] == "rotate":
         rotate()
         return keys["rsa"].key_id
     if wish["do"] == "serve":
-        served[wish["path"]] = (wish["status"], wish["body"], wish["headers"])
+        served[wish["path"]] = (wish["status"], wish["body"], wish["headers"], wish.get("delay", 0))
+    if wish["do"] in ("job", "cluster"):
+        {"job": job, "cluster": cluster}[wish["do"]].update(wish)
     if wish["do"] == "published":
         return json.dumps(published())
     return str(asked[0])
