@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subject, TokenDetail};
+use super::{SignIn, Subject, TokenDetail};
 use crate::error::{Error, Result, StepUp};
 use crate::policy::FactorFacts;
 use crate::store::credentials::CredentialRow;
@@ -147,11 +147,43 @@ impl Subject {
     }
 
     /// When whoever holds the credential was last seen to be who it names: the newest proof of a
-    /// factor, or where there is none the credential's issue.
+    /// factor; where there is none, when a provider says that it was, or where none was asked the
+    /// issue of the first of the identity's credentials that this one hangs on: what somebody makes
+    /// for themselves shows nobody anew.
     #[must_use]
     pub fn auth_time(&self) -> UnixMillis {
         let proven = self.proven.iter().map(|factor| factor.proven_at).max();
-        proven.unwrap_or(self.credential.row.issued_at)
+        proven.unwrap_or_else(|| {
+            let issued_at = self.first().issued_at;
+            self.of_provider().map_or(issued_at, |said| said.auth_time().min(issued_at))
+        })
+    }
+
+    /// What a provider said of who holds the credential, where it is a session that was got by
+    /// signing in, or a login that was asked for with one. A token that is made with either is not
+    /// who was seen.
+    #[must_use]
+    pub fn signed_in(&self) -> Option<&SignIn> {
+        let own = match self.credential.row.kind {
+            CredentialKind::Token => self.above().is_empty(),
+            CredentialKind::Login => self.above().len() == 1,
+            CredentialKind::Lease | CredentialKind::Certificate => false,
+        };
+        self.of_provider().filter(|_| own)
+    }
+
+    /// The same of whatever else the person made with it.
+    fn of_provider(&self) -> Option<&SignIn> {
+        let root = self.above().last().map_or(&self.credential.row, |root| &root.row);
+        let own = root.identity == self.credential.row.identity;
+        self.session().filter(|_| own)
+    }
+
+    /// The first credential that it hangs on and that is of the same identity.
+    fn first(&self) -> &CredentialRow {
+        let row = &self.credential.row;
+        let same = self.above().iter().rfind(|above| above.row.identity == row.identity);
+        same.map_or(row, |above| &above.row)
     }
 
     /// Finds the factor of one of these kinds that the calling credential proved last, where that is

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use super::bearer;
 use super::elevation::{Elevated, MadeUnder};
 use super::held::{self, Held, HeldGrant};
-use super::session::Session;
+use super::session::{Session, SignIn};
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
@@ -278,6 +278,16 @@ impl Subject {
         bonds.then_some(&self.credential.row)
     }
 
+    /// What a token or a login hangs on, nearest first.
+    pub(super) fn above(&self) -> &[Versioned<CredentialRow>] {
+        &self.ancestors
+    }
+
+    /// What a provider said of the person whose session stands above all of it, or is it.
+    pub(super) fn session(&self) -> Option<&SignIn> {
+        self.session.as_ref()?.sign_in.as_ref()
+    }
+
     /// The elevations that the credential was made under, and when each ends.
     pub(super) fn under(&self) -> impl Iterator<Item = (ElevationId, UnixMillis)> {
         let rows = self.under.iter().map(|under| &under.row.row);
@@ -396,7 +406,8 @@ impl Subject {
         factors: &'a [FactorFacts],
     ) -> CredentialFacts<'a> {
         let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
-        CredentialFacts { method, expires_at, auth_time, factors }
+        let sign_in = self.signed_in().map(SignIn::facts);
+        CredentialFacts { method, expires_at, auth_time, factors, sign_in }
     }
 
     /// The grants for one action, as facts.

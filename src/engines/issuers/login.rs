@@ -10,6 +10,7 @@ use super::candidates::{Candidate, Known};
 use super::keys::IssuerKeys;
 use super::refused::{Refused, refused};
 use super::register;
+use super::sign_in;
 use super::verify::{Believed, SKEW, believe};
 use crate::audit::Field;
 use crate::crypto::sha256;
@@ -25,8 +26,8 @@ use crate::types::{
     TokenType, UnixMillis, VaultId,
 };
 use crate::vault::{
-    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, TokenDetail, Verb, View,
-    WRITES, handle_of,
+    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, SignIn, TokenDetail, Verb,
+    View, WRITES, handle_of,
 };
 
 /// How long a session lives whose kind uses each token once.
@@ -42,6 +43,8 @@ pub struct LoginRequest<'a> {
     pub name: &'a IdentityName,
     /// The token.
     pub token: &'a str,
+    /// Of what the `nonce` of a person's token is the hash; empty where there is none.
+    pub proof: &'a str,
     /// How long the session is to live; none for as long as the rule says.
     pub ttl: Option<Duration>,
     /// Sessions and other tokens that one identity may have in force.
@@ -107,6 +110,7 @@ impl Login {
     ) -> Result<Self, Refused> {
         let as_of = reader.epoch_seen();
         let believed = believe(reader, keys, request.token, now).await?;
+        sign_in::check_proof(&believed, request.proof)?;
         let issuer = believed.issuer.row.id;
         let once = once(issuer.0, &believed);
         let mut known = Known::read(reader, vault, issuer, request.name, once.clone()).await?;
@@ -154,6 +158,7 @@ impl Login {
                 rule: self.rule.0.row.id.to_string(),
                 epoch: self.believed.issuer.row.revocation_epoch,
                 used: self.once.clone(),
+                sign_in: self.believed.sign_in.clone(),
             }),
         }
     }
@@ -309,6 +314,8 @@ impl Verb for Login {
         let said =
             format!("issuer {issuer}, rule {rule}, sub {}, jti {}", text("sub"), text("jti"));
         note.private.push((Field::Detail, said));
+        let signed_in = self.believed.sign_in.as_ref().map(SignIn::told);
+        note.private.extend(signed_in.map(|told| (Field::Detail, told)));
     }
 }
 
