@@ -125,6 +125,7 @@ mod tests {
                 "strongroom.v1.VerifyFactorRequest.code",
                 "strongroom.v1.TestTokenRequest.token",
                 "strongroom.v1.LoginRequest.token",
+                "strongroom.v1.LoginRequest.proof",
                 "strongroom.v1.LoginResponse.bearer",
                 "strongroom.v1.EncryptItem.plaintext",
                 "strongroom.v1.Decrypted.plaintext",

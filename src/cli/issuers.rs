@@ -94,6 +94,8 @@ pub(super) enum Preset {
     Gitlab,
     /// Projected tokens of a Kubernetes cluster
     Kubernetes,
+    /// The provider by which people sign in
+    People,
     /// Any other OIDC issuer
     Generic,
 }
@@ -104,6 +106,7 @@ impl Preset {
             Self::Github => "github",
             Self::Gitlab => "gitlab",
             Self::Kubernetes => "kubernetes",
+            Self::People => "people",
             Self::Generic => "generic",
         }
     }
@@ -131,6 +134,19 @@ pub(super) struct Known {
     /// It may be at a private address.
     #[arg(long)]
     private: bool,
+    /// Where people sign in, what it is asked for besides openid, like email; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Where people sign in, they may with a code on another device as well; `--device=false` for no
+    /// more.
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    device: Option<bool>,
 }
 
 /// What `issuer add` takes.
@@ -144,8 +160,9 @@ pub struct Add {
     /// What its tokens look like.
     #[arg(long, value_enum, default_value_t = Preset::Generic)]
     preset: Preset,
-    /// Whom its tokens have to be for: a name that stands for this vault alone.
-    #[arg(long, value_name = "NAME")]
+    /// Whom its tokens have to be for: a name that stands for this vault alone; where people sign in,
+    /// the id of its client there.
+    #[arg(long, visible_alias = "client-id", value_name = "NAME")]
     audience: String,
     #[command(flatten)]
     known: Known,
@@ -233,7 +250,7 @@ async fn add(session: &Session, args: &Add) -> Outcome {
         (Some(url), _) => url.clone(),
         (None, Preset::Github) => "https://token.actions.githubusercontent.com".to_owned(),
         (None, Preset::Gitlab) => "https://gitlab.com".to_owned(),
-        (None, Preset::Kubernetes | Preset::Generic) => {
+        (None, Preset::Kubernetes | Preset::People | Preset::Generic) => {
             return Err(Failure::usage("say with --url what the issuer's tokens call it"));
         }
     };
@@ -246,6 +263,8 @@ async fn add(session: &Session, args: &Add) -> Outcome {
         keys: keys(known)?,
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or_default(),
         private_network: known.private,
+        scopes: known.scopes.clone(),
+        device_codes: known.device.unwrap_or_default(),
     };
     let request = AddIssuerRequest { name: args.name.clone(), url, settings: Some(settings) };
     let added = session
@@ -270,6 +289,8 @@ async fn update(session: &Session, args: &Update) -> Outcome {
         keys: keys(known)?.or(discovery).or(was.keys),
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or(was.ca_pem),
         private_network: (was.private_network || known.private) && !args.public,
+        scopes: if known.scopes.is_empty() { was.scopes } else { known.scopes.clone() },
+        device_codes: known.device.unwrap_or(was.device_codes),
     };
     let request = UpdateIssuerRequest {
         name: args.name.clone(),
@@ -363,6 +384,7 @@ fn text(issuer: &Issuer) -> String {
         Some(issuer_settings::Keys::Discovery(_)) | None => "its discovery document".to_owned(),
     };
     let private = if settings.private_network { "yes" } else { "no" };
+    let devices = if settings.device_codes { "yes" } else { "" };
     let authorities = if settings.ca_pem.is_empty() { "public ones" } else { "its own" };
     fields(&[
         ("name", issuer.name.clone()),
@@ -374,6 +396,8 @@ fn text(issuer: &Issuer) -> String {
         ("keys from", keys),
         ("authorities", authorities.to_owned()),
         ("private address", private.to_owned()),
+        ("scopes", settings.scopes.join(" ")),
+        ("device codes", devices.to_owned()),
         ("rules", issuer.rules.to_string()),
         ("added", by(issuer.created_at_ms, &issuer.created_by)),
         ("changed", by(issuer.changed_at_ms, &issuer.changed_by)),

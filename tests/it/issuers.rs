@@ -3,9 +3,11 @@
 mod attacks;
 mod ends;
 mod fence;
+mod people;
 mod program;
 mod registry;
 mod replays;
+mod sign_in;
 mod templates;
 
 use serde_json::{Value, json};
@@ -114,7 +116,7 @@ impl Scene {
 
 async fn login(client: &Client, identity: &str, token: &str) -> Result<LoginResponse, Status> {
     let (identity, token) = (identity.to_owned(), token.to_owned());
-    let request = LoginRequest { identity, token, ttl_s: 0 };
+    let request = LoginRequest { identity, token, ..Default::default() };
     Ok(client.clone().login(request).await?.into_inner())
 }
 

@@ -144,7 +144,9 @@ impl Known {
             None => kind.is_machine(),
         };
         if kind.is_some_and(|kind| !fits(kind)) {
-            return unfit("people do not log in with the tokens of machines, nor those with theirs");
+            return unfit(
+                "people do not log in with the tokens of machines, nor those with theirs",
+            );
         }
         if self.owner.as_ref().is_some_and(|owner| !owner.is_active(now)) {
             return unfit("nobody answers for the identity");

@@ -172,9 +172,7 @@ impl IssuerDefinition {
         }
         // RFC 6749, section 3.3.
         let letter = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
-        let plain = |scope: &String| {
-            (1..=TEXT).contains(&scope.len()) && scope.bytes().all(letter)
-        };
+        let plain = |scope: &String| (1..=TEXT).contains(&scope.len()) && scope.bytes().all(letter);
         if self.scopes.len() > SCOPES || !self.scopes.iter().all(plain) {
             return Err(Error::invalid(format!(
                 "a scope is one word of visible ASCII characters, and there are at most {SCOPES}"
@@ -279,22 +277,19 @@ mod tests {
         let device = IssuerDefinition { device: true, ..definition() };
         assert!(device.checked("https://login.example.org").is_err());
         let large = "A".repeat(SENT + 1);
-        let large =
-            IssuerDefinition { preset: "people".to_owned(), ca_pem: large, ..definition() };
+        let large = IssuerDefinition { preset: "people".to_owned(), ca_pem: large, ..definition() };
         assert!(large.checked("https://login.example.org").is_err());
     }
 
     #[test]
     fn what_is_left_out_is_filled_in_by_the_preset() {
-        for (preset, replay) in
-            [
-                ("github", "hash"),
-                ("gitlab", "hash"),
-                ("people", "hash"),
-                ("kubernetes", "bound"),
-                ("", "once"),
-            ]
-        {
+        for (preset, replay) in [
+            ("github", "hash"),
+            ("gitlab", "hash"),
+            ("people", "hash"),
+            ("kubernetes", "bound"),
+            ("", "once"),
+        ] {
             let one = IssuerDefinition { preset: preset.to_owned(), ..definition() };
             let one = one.checked("https://issuer.example.org").unwrap();
             assert_eq!(

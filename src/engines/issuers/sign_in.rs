@@ -56,12 +56,17 @@ pub(super) fn read(
 
 /// Checks that a token for several was asked for by us.
 fn check_party(token: &Token, client: &str) -> Result<(), Why> {
-    let several = token.claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+    let several =
+        token.claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
     let ours = match token.claims.get("azp") {
         None => !several,
         Some(party) => party.as_str() == Some(client),
     };
-    if ours { Ok(()) } else { Err(Why::new("TOKEN_AUDIENCE", format!("its `azp` is not {client}"))) }
+    if ours {
+        Ok(())
+    } else {
+        Err(Why::new("TOKEN_AUDIENCE", format!("its `azp` is not {client}")))
+    }
 }
 
 fn is_plain(text: &str) -> bool {
@@ -103,13 +108,14 @@ pub(super) fn check_proof(believed: &Believed, proof: &str) -> Result<(), Refuse
     let device = IssuerDefinition::read(&believed.issuer.row.definition)?.device;
     let is_known = |nonce: &String| {
         let ours = nonce_of(proof);
-        !proof.is_empty()
-            && verify_slices_are_equal(nonce.as_bytes(), ours.as_bytes()).is_ok()
+        !proof.is_empty() && verify_slices_are_equal(nonce.as_bytes(), ours.as_bytes()).is_ok()
     };
     match believed.token.claims.get("nonce") {
         None if device => Ok(()),
         Some(Value::String(nonce)) if is_known(nonce) => Ok(()),
-        None => Err(Why::new("TOKEN_NONCE", "it has no `nonce`, and no device codes are let in").into()),
+        None => {
+            Err(Why::new("TOKEN_NONCE", "it has no `nonce`, and no device codes are let in").into())
+        }
         Some(_) => Err(Why::new("TOKEN_NONCE", "its `nonce` is not of who shows it").into()),
     }
 }
@@ -166,17 +172,24 @@ mod tests {
 
     #[test]
     fn what_a_token_says_of_a_person_is_read_to_its_bounds() {
-        let all = format!(r#","groups":["a","b c"],"amr":["pwd","otp"],"auth_time":{}"#, 1_799_999_000);
+        let all =
+            format!(r#","groups":["a","b c"],"amr":["pwd","otp"],"auth_time":{}"#, 1_799_999_000);
         let read = signed_in(&all).unwrap();
         assert_eq!((read.issuer.as_str(), read.sub.as_str()), ("corp", "s"));
-        assert_eq!((read.groups, read.amr), (vec!["a".into(), "b c".into()], vec!["pwd".into(), "otp".into()]));
+        assert_eq!(
+            (read.groups, read.amr),
+            (vec!["a".into(), "b c".into()], vec!["pwd".into(), "otp".into()])
+        );
         assert_eq!(read.auth_time_ms, Some(1_799_999_000_000));
         let bare = signed_in("").unwrap();
         assert!(bare.groups.is_empty() && bare.amr.is_empty() && bare.auth_time_ms.is_none());
         // Their clock may be ahead, and nobody was seen later than now.
         assert_eq!(signed_in(r#","auth_time":1800000030"#).unwrap().auth_time_ms, Some(NOW.0));
         let list = |n: usize, text: &str| format!("[{}]", vec![format!("\"{text}\""); n].join(","));
-        assert_eq!(signed_in(&format!(r#","groups":{}"#, list(100, "g"))).unwrap().groups.len(), 100);
+        assert_eq!(
+            signed_in(&format!(r#","groups":{}"#, list(100, "g"))).unwrap().groups.len(),
+            100
+        );
         for bad in [
             format!(r#","groups":{}"#, list(101, "g")),
             format!(r#","groups":{}"#, list(1, &"g".repeat(257))),

@@ -76,10 +76,12 @@ fn whoever_signed_in_gets_a_login_certificate_for_themselves_alone() {
     let action = "identities.issue-cert";
     let own = thing("identities/ci/nightly-etl").is(|subject| subject.id = Some(CALLER));
     let other = thing("identities/other").is(|subject| subject.id = Some(OTHER));
-    let ask = |thing: &Thing| signed_in(&[], &[]).with(|scene| {
-        scene.action = action;
-        scene.things = vec![thing.clone()];
-    });
+    let ask = |thing: &Thing| {
+        signed_in(&[], &[]).with(|scene| {
+            scene.action = action;
+            scene.things = vec![thing.clone()];
+        })
+    };
     allowed_by(&ask(&own), "self");
     refused(&ask(&other), Reason::MintForbidden);
     refused(&ask(&own).with(|scene| scene.sign_in = None), Reason::MintForbidden);
