@@ -173,10 +173,7 @@ impl Reason {
                      a grant of {action} on what you asked for"
                 ));
             }
-            Self::LoginUnfit => {
-                "what allows this wants you to have logged in more recently, by other means or in \
-                 another group of your provider; `strongroom login` signs in anew"
-            }
+            Self::LoginUnfit => "sign in anew, and by the means that the grant for this wants",
             Self::NoGrant => {
                 return Cow::Owned(format!(
                     "ask an administrator or the owner of the resource for a grant of {action} on \

@@ -165,8 +165,8 @@ impl Subject {
     #[must_use]
     pub fn signed_in(&self) -> Option<&SignIn> {
         let own = match self.credential.row.kind {
-            CredentialKind::Token => self.above().is_empty(),
-            CredentialKind::Login => self.above().len() == 1,
+            CredentialKind::Token => self.ancestors.is_empty(),
+            CredentialKind::Login => self.ancestors.len() == 1,
             CredentialKind::Lease | CredentialKind::Certificate => false,
         };
         self.of_provider().filter(|_| own)
@@ -174,15 +174,15 @@ impl Subject {
 
     /// The same of whatever else the person made with it.
     fn of_provider(&self) -> Option<&SignIn> {
-        let root = self.above().last().map_or(&self.credential.row, |root| &root.row);
+        let root = self.ancestors.last().map_or(&self.credential.row, |root| &root.row);
         let own = root.identity == self.credential.row.identity;
-        self.session().filter(|_| own)
+        self.session.as_ref().filter(|_| own)?.sign_in.as_ref()
     }
 
     /// The first credential that it hangs on and that is of the same identity.
     fn first(&self) -> &CredentialRow {
         let row = &self.credential.row;
-        let same = self.above().iter().rfind(|above| above.row.identity == row.identity);
+        let same = self.ancestors.iter().rfind(|above| above.row.identity == row.identity);
         same.map_or(row, |above| &above.row)
     }
 

@@ -48,9 +48,9 @@ pub struct Subject {
     /// The elevations that the credential was made under.
     under: Vec<MadeUnder>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
-    ancestors: Vec<Versioned<CredentialRow>>,
+    pub(super) ancestors: Vec<Versioned<CredentialRow>>,
     /// What it, or what it hangs on, was got for, where that is an issuer's token.
-    session: Option<Arc<Session>>,
+    pub(super) session: Option<Arc<Session>>,
     /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
     kin: Arc<Kin>,
@@ -276,16 +276,6 @@ impl Subject {
     pub fn bond(&self) -> Option<&CredentialRow> {
         let bonds = self.token.is_some() || !self.ancestors.is_empty();
         bonds.then_some(&self.credential.row)
-    }
-
-    /// What a token or a login hangs on, nearest first.
-    pub(super) fn above(&self) -> &[Versioned<CredentialRow>] {
-        &self.ancestors
-    }
-
-    /// What a provider said of the person whose session stands above all of it, or is it.
-    pub(super) fn session(&self) -> Option<&SignIn> {
-        self.session.as_ref()?.sign_in.as_ref()
     }
 
     /// The elevations that the credential was made under, and when each ends.
