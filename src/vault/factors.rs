@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{SignIn, Subject, TokenDetail};
 use crate::error::{Error, Result, StepUp};
-use crate::policy::FactorFacts;
+use crate::policy::{CredentialFacts, FactorFacts};
 use crate::store::credentials::CredentialRow;
 use crate::store::factors::{FACTORS, FactorRow};
 use crate::store::{Tx, Versioned};
-use crate::types::{CredentialId, CredentialKind, FactorId, FactorKind, FactorState, UnixMillis};
+use crate::types::{
+    AuthMethod, CredentialId, CredentialKind, FactorId, FactorKind, FactorState, UnixMillis,
+};
 
 /// How long ago a factor may have been proven where somebody changes their own factors, or an
 /// administrator another's.
@@ -184,6 +186,18 @@ impl Subject {
         let row = &self.credential.row;
         let same = self.ancestors.iter().rfind(|above| above.row.identity == row.identity);
         same.map_or(row, |above| &above.row)
+    }
+
+    /// The credential, as facts.
+    #[must_use]
+    pub fn credential_facts<'a>(
+        &'a self,
+        method: AuthMethod,
+        factors: &'a [FactorFacts],
+    ) -> CredentialFacts<'a> {
+        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
+        let sign_in = self.signed_in().map(SignIn::facts);
+        CredentialFacts { method, expires_at, auth_time, factors, sign_in }
     }
 
     /// Finds the factor of one of these kinds that the calling credential proved last, where that is

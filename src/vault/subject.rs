@@ -8,13 +8,11 @@ use std::sync::{Arc, OnceLock};
 use super::bearer;
 use super::elevation::{Elevated, MadeUnder};
 use super::held::{self, Held, HeldGrant};
-use super::session::{Session, SignIn};
+use super::session::Session;
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
-use crate::policy::{
-    CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
-};
+use crate::policy::{GrantFacts, GroupFacts, IdentityFacts, SubjectFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
@@ -386,18 +384,6 @@ impl Subject {
             owner_active: self.owner.is_active(now),
             owner_expires_at: self.owner.expires_at(),
         }
-    }
-
-    /// The credential, as facts.
-    #[must_use]
-    pub fn credential_facts<'a>(
-        &self,
-        method: AuthMethod,
-        factors: &'a [FactorFacts],
-    ) -> CredentialFacts<'a> {
-        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
-        let sign_in = self.signed_in().map(SignIn::facts);
-        CredentialFacts { method, expires_at, auth_time, factors, sign_in }
     }
 
     /// The grants for one action, as facts.
