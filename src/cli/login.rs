@@ -90,7 +90,7 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
     args.person.check()?;
     let token = find_token(args).await?;
     let session = Session::open_as_nobody(global)?;
-    let answer = match token {
+    let mut answer = match token {
         Some(token) => trade(&session, args, &token, "").await?,
         None => {
             let signed_in = sign_in(&session, &args.person, args.issuer_cacert.as_deref()).await?;
@@ -99,7 +99,7 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
             answer.map_err(|failure| signed_in.explain(failure, &args.identity))?
         }
     };
-    let bearer = Zeroizing::new(answer.bearer.clone());
+    let bearer = Zeroizing::new(std::mem::take(&mut answer.bearer));
     hide(&bearer)?;
     keep(&path, &bearer)?;
     let certificate = match args.person.files() {

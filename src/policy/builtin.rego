@@ -2,8 +2,8 @@
 #
 # `input` is described in docs/authorization.md; src/policy/input.rs builds it. Every comparison
 # that guards is written so that an undefined value refuses. What a grant covers (its subject,
-# action and resource pattern) and whether the caller's address and login satisfy it were matched before:
-# `resource.grants` holds the candidates in order of preference.
+# action and resource pattern) and whether the caller's address and login satisfy it were matched
+# before: `resource.grants` holds the candidates in order of preference.
 #
 # `decision` is one of {"refuse": reason}, {"rule": name} and {"grants": [index for each resource]}.
 

@@ -40,7 +40,8 @@ keys! {
 
 /// Finds for each resource the grants that cover it, best first: those that hide nothing, before
 /// those that mask; those that were given, before those of an elevation; the one that lets things live
-/// longest, then one that holds from anywhere, then one for any login, then the one that holds longest, then the oldest.
+/// longest, then one that holds from anywhere, then one for any login, then the one that holds
+/// longest, then the oldest.
 ///
 /// An expired grant never comes back, so it is no candidate.
 pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<Candidates> {

@@ -223,7 +223,7 @@ fn private<'a>(
     let mut values = Vec::with_capacity(4);
     if let Some(subject) = subject {
         values.push((Field::Identity, subject.identity.row.name.as_str().into()));
-        let signed_in = subject.signed_in().map(|said| (Field::Detail, said.told().into()));
+        let signed_in = subject.signed_in().map(|said| (Field::Detail, Cow::from(said.told())));
         values.extend(signed_in);
     }
     for resource in resources {

@@ -13,7 +13,8 @@ use super::refused::{Refused, Why};
 use super::verify::{Believed, SKEW, moment};
 use crate::crypto::sha256;
 use crate::error::Result;
-use crate::store::{Reader, issuers};
+use crate::store::issuers::{self, IssuerRow};
+use crate::store::{Reader, Versioned};
 use crate::types::{Segment, UnixMillis};
 use crate::vault::SignIn;
 
@@ -145,7 +146,7 @@ pub async fn providers(reader: &Reader) -> Result<Vec<Provider>> {
     let read = reader
         .view(|tx| async move { Ok(issuers::of_people(tx, PROVIDERS).await?) }.boxed())
         .await?;
-    let provider = |found: crate::store::Versioned<issuers::IssuerRow>| {
+    let provider = |found: Versioned<IssuerRow>| {
         let IssuerDefinition { audience, scopes, device, ca_pem, .. } =
             IssuerDefinition::read(&found.row.definition)?;
         let (name, url) = (found.row.name, found.row.url);

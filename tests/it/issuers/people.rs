@@ -84,6 +84,13 @@ impl People {
         bearing(&self.f.connect_as_nobody().await, bearer)
     }
 
+    /// A token that somebody makes for themselves with another.
+    async fn child(&self, own: &Bearing) -> Bearing {
+        let mut client = TokenServiceClient::new(own.clone());
+        let made = client.create_token(CreateTokenRequest::default()).await.unwrap();
+        self.bearing(&made.into_inner().bearer).await
+    }
+
     /// Seconds ago, as the provider says it.
     fn ago(&self, seconds: i64) -> i64 {
         self.f.node().vault.now().unwrap().seconds() - seconds
@@ -247,9 +254,7 @@ async fn groups_methods_and_the_age_of_a_login_reach_the_decision() {
         assert_eq!((said.groups, said.amr), (vec!["dba".to_owned()], vec!["otp".to_owned()]));
         assert!(me.groups.is_empty(), "a provider's groups are none of the vault's");
         // What she makes with it is not her, and a login of an administrator's signing saw nobody.
-        let child =
-            TokenServiceClient::new(own.clone()).create_token(CreateTokenRequest::default());
-        let child = people.bearing(&child.await.unwrap().into_inner().bearer).await;
+        let child = people.child(&own).await;
         assert!(!may_read(&child).await);
         let as_child = whoami(&child).await.unwrap();
         assert_eq!((as_child.sign_in, as_child.auth_time_ms), (None, me.auth_time_ms));
@@ -284,9 +289,7 @@ async fn a_certificate_is_for_oneself_and_ends_with_its_session() {
             assert_eq!(status.code(), Code::PermissionDenied, "{name}: {status:?}");
         };
         denied(&own, "admin").await;
-        let child =
-            TokenServiceClient::new(own.clone()).create_token(CreateTokenRequest::default());
-        denied(&people.bearing(&child.await.unwrap().into_inner().bearer).await, "alice").await;
+        denied(&people.child(&own).await, "alice").await;
         let signed = crate::support::logins::login(&people.f, "alice").await;
         denied(&plain(&people.f.connect(&signed).await), "alice").await;
 
@@ -315,9 +318,7 @@ async fn an_administrator_who_signed_in_administers_and_the_record_says_how() {
         let mut certified = GroupServiceClient::new(plain(&people.f.connect(&login).await));
         certified.create_group(create("by-certificate")).await.unwrap();
         // What the session makes is handed on, and administers as little as any token.
-        let child =
-            TokenServiceClient::new(own.clone()).create_token(CreateTokenRequest::default());
-        let child = people.bearing(&child.await.unwrap().into_inner().bearer).await;
+        let child = people.child(&own).await;
         let denied = GroupServiceClient::new(child).create_group(create("by-child")).await;
         assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
 
