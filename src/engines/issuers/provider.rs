@@ -214,8 +214,11 @@ impl Doors {
         let none = || NoToken::Trouble("it gives no codes for other devices".to_owned());
         let door = self.device.as_ref().ok_or_else(none)?;
         let scope = asked.scopes.join(" ");
-        let form =
-            form(&[("client_id", asked.client_id), ("scope", &scope), ("nonce", asked.nonce)]);
+        let form = form(&[
+            ("client_id", asked.client_id),
+            ("scope", scope.as_str()),
+            ("nonce", asked.nonce),
+        ]);
         let answer = self.post(door, &form).await?;
         device_code(&object(&answer)?).map_err(NoToken::Trouble)
     }
@@ -235,7 +238,7 @@ impl Doors {
         let form = form(&[
             ("grant_type", DEVICE_GRANT),
             ("client_id", asked.client_id),
-            ("device_code", &code.code),
+            ("device_code", code.code.as_str()),
         ]);
         match self.post(&self.token, &form).await.and_then(|answer| id_token(&answer)) {
             Ok(token) => Ok(Polled::Token(token)),

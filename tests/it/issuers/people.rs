@@ -231,7 +231,10 @@ async fn groups_methods_and_the_age_of_a_login_reach_the_decision() {
         ] {
             assert_eq!(grant(&people, bad).await.unwrap_err().code(), Code::InvalidArgument);
         }
-        let said = |auth_time: Option<i64>, amr: &[&str], groups: &[&str]| json!({"auth_time": auth_time, "amr": amr, "groups": groups});
+        let said = |auth_time: Option<i64>, amr: &[&str], groups: &[&str]| {
+            let auth_time = json!(auth_time);
+            json!({"auth_time": auth_time, "amr": amr, "groups": groups})
+        };
         let recent = Some(people.ago(60));
         for (n, more, fits) in [
             ("right", said(recent, &["pwd", "hwk"], &["x", "dba"]), true),
