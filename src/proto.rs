@@ -127,6 +127,7 @@ mod tests {
                 "strongroom.v1.UpdateIssuerRequest.reviewer_credential",
                 "strongroom.v1.TestTokenRequest.token",
                 "strongroom.v1.LoginRequest.token",
+                "strongroom.v1.LoginRequest.proof",
                 "strongroom.v1.LoginResponse.bearer",
                 "strongroom.v1.EncryptItem.plaintext",
                 "strongroom.v1.Decrypted.plaintext",

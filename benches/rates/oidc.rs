@@ -149,7 +149,8 @@ async fn logins(channels: &[Channel], tokens: Vec<String>, span: std::time::Dura
         async move {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let identity = format!("job-{}", n % FEW);
-            let request = LoginRequest { identity, token: tokens[n].clone(), ttl_s: 1 };
+            let request =
+                LoginRequest { identity, token: tokens[n].clone(), ttl_s: 1, ..Default::default() };
             drop(IssuerServiceClient::new(channel).login(request).await.unwrap());
         }
     };

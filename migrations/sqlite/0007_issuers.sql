@@ -4,6 +4,7 @@ CREATE TABLE issuers (
     name TEXT NOT NULL UNIQUE,
     url TEXT NOT NULL,
     definition TEXT NOT NULL,
+    people BIGINT NOT NULL,
     active BIGINT NOT NULL,
     revocation_epoch BIGINT NOT NULL,
     next_try BIGINT,
@@ -18,6 +19,8 @@ CREATE TABLE issuers (
 CREATE INDEX issuers_by_url ON issuers (url, id) WHERE active = 1;
 CREATE INDEX issuers_due ON issuers (next_try) WHERE next_try IS NOT NULL;
 CREATE INDEX issuers_active ON issuers (name) WHERE active = 1;
+-- Whoever asks where people sign in reads no other issuer.
+CREATE INDEX issuers_of_people ON issuers (people, name) WHERE active = 1 AND people = 1;
 
 -- Rules that bind claims of an issuer's tokens to an identity, or to those that a template names.
 CREATE TABLE issuer_rules (

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use crate::engines::issuers::{IssuerKeys, Login, LoginRequest, Refused, Session, not_accepted};
+use crate::engines::issuers::{
+    IssuerKeys, Login, LoginRequest, Provider, Refused, Session, not_accepted, providers,
+};
 use crate::error::{Error, Result};
 use crate::store::Reader;
 use crate::types::{Caller, TaskGroup};
@@ -34,6 +36,20 @@ impl Federation {
     #[must_use]
     pub const fn keys(&self) -> &IssuerKeys {
         &self.keys
+    }
+
+    /// Lists where people sign in. That is for whoever asks, and stands on no record.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; what the store answers, without what is wrong with it.
+    pub async fn providers(&self, vault: &Vault) -> Result<Vec<Provider>> {
+        if vault.is_sealed() {
+            return Err(Error::Sealed);
+        }
+        providers(&self.reader).await.map_err(|error| {
+            tracing::error!(%error, "where people sign in could not be read");
+            Error::unavailable("where people sign in is not known for now")
+        })
     }
 
     /// Trades a token for a session.

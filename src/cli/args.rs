@@ -106,7 +106,8 @@ pub enum Command {
 pub enum ClientCommand {
     /// Show who you are, how you proved it, and what you may do
     Whoami,
-    /// Log in with the OIDC token that a CI job, a pod or a workload has
+    /// Sign in by your company's provider; or log in with the OIDC token that a CI job, a pod or a
+    /// workload has
     Login(LoginArgs),
     /// Run a command with credentials in its environment, which end with it
     Run(RunArgs),

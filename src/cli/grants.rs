@@ -67,6 +67,17 @@ pub struct Add {
     /// Fields of JSON secrets that are hidden, like 'card=last4,email=hash,ssn=drop'; also redact.
     #[arg(long, value_name = "FIELD=HOW", value_delimiter = ',', value_parser = mask)]
     mask: Vec<Mask>,
+    /// How long ago whoever uses it may have been seen to be who they are at the most, like 10m:
+    /// when they signed in by their provider, or proved a factor.
+    #[arg(long, value_name = "SPAN")]
+    max_auth_age: Option<Span>,
+    /// A method that whoever uses it has to have signed in with by their provider, like otp; one of
+    /// them where it is repeated.
+    #[arg(long, value_name = "METHOD")]
+    amr: Vec<String>,
+    /// A group that their provider has to say they are in; one of them where it is repeated.
+    #[arg(long, value_name = "GROUP")]
+    provider_group: Vec<String>,
 }
 
 /// Reads `FIELD=HOW`.
@@ -135,6 +146,9 @@ async fn add(session: &Session, args: &Add) -> Outcome {
             max_ttl_s: seconds_or_default(args.max_ttl),
             not_before_ms: 0,
             masks: args.mask.clone(),
+            max_auth_age_s: seconds_or_default(args.max_auth_age),
+            amr: args.amr.clone(),
+            provider_groups: args.provider_group.clone(),
         }),
         reason: args.reason.clone(),
         ticket: args.ticket.clone(),
@@ -188,10 +202,7 @@ fn subject_of(grant: &Grant) -> String {
 fn text(grant: &Grant) -> String {
     let conditions = grant.conditions.clone().unwrap_or_default();
     let masks = conditions.masks.iter().map(|mask| format!("{}={}", mask.field, mask.how));
-    let max_ttl = match conditions.max_ttl_s {
-        0 => String::new(),
-        seconds => show_seconds(seconds),
-    };
+    let span = |seconds| if seconds == 0 { String::new() } else { show_seconds(seconds) };
     fields(&[
         ("id", grant.id.clone()),
         ("for", subject_of(grant)),
@@ -199,7 +210,10 @@ fn text(grant: &Grant) -> String {
         ("resource", grant.resource.clone()),
         ("from networks", conditions.networks.join(", ")),
         ("not before", time(conditions.not_before_ms)),
-        ("longest life", max_ttl),
+        ("longest life", span(conditions.max_ttl_s)),
+        ("logged in within", span(conditions.max_auth_age_s)),
+        ("logged in by", conditions.amr.join(" or ")),
+        ("provider's group", conditions.provider_groups.join(" or ")),
         ("masked", masks.collect::<Vec<_>>().join(", ")),
         ("reason", grant.reason.clone()),
         ("ticket", grant.ticket.clone()),

@@ -94,6 +94,8 @@ pub(super) enum Preset {
     Gitlab,
     /// Projected tokens of a Kubernetes cluster
     Kubernetes,
+    /// The provider by which people sign in
+    People,
     /// Any other OIDC issuer
     Generic,
 }
@@ -104,6 +106,7 @@ impl Preset {
             Self::Github => "github",
             Self::Gitlab => "gitlab",
             Self::Kubernetes => "kubernetes",
+            Self::People => "people",
             Self::Generic => "generic",
         }
     }
@@ -142,6 +145,19 @@ pub(super) struct Known {
     /// tokens; the vault keeps it, and shows it to nobody.
     #[arg(long, value_name = "FILE")]
     token_review_credential: Option<PathBuf>,
+    /// Where people sign in, what it is asked for besides openid, like email; may be repeated.
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<String>,
+    /// Where people sign in, they may with a code on another device as well; `--device=false` for no
+    /// more.
+    #[arg(
+        long,
+        value_name = "true|false",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    device: Option<bool>,
 }
 
 /// What `issuer add` takes.
@@ -155,8 +171,9 @@ pub struct Add {
     /// What its tokens look like.
     #[arg(long, value_enum, default_value_t = Preset::Generic)]
     preset: Preset,
-    /// Whom its tokens have to be for: a name that stands for this vault alone.
-    #[arg(long, value_name = "NAME")]
+    /// Whom its tokens have to be for: a name that stands for this vault alone; where people sign in,
+    /// the id of its client there.
+    #[arg(long, visible_alias = "client-id", value_name = "NAME")]
     audience: String,
     #[command(flatten)]
     known: Known,
@@ -260,7 +277,7 @@ async fn add(session: &Session, args: &Add) -> Outcome {
         (Some(url), _) => url.clone(),
         (None, Preset::Github) => "https://token.actions.githubusercontent.com".to_owned(),
         (None, Preset::Gitlab) => "https://gitlab.com".to_owned(),
-        (None, Preset::Kubernetes | Preset::Generic) => {
+        (None, Preset::Kubernetes | Preset::People | Preset::Generic) => {
             return Err(Failure::usage("say with --url what the issuer's tokens call it"));
         }
     };
@@ -274,6 +291,8 @@ async fn add(session: &Session, args: &Add) -> Outcome {
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or_default(),
         private_network: known.private,
         token_review: review(known)?,
+        scopes: known.scopes.clone(),
+        device_codes: known.device.unwrap_or_default(),
     };
     let request = AddIssuerRequest {
         name: args.name.clone(),
@@ -304,6 +323,8 @@ async fn update(session: &Session, args: &Update) -> Outcome {
         ca_pem: authorities(known.ca_file.as_deref())?.unwrap_or(was.ca_pem),
         private_network: (was.private_network || known.private) && !args.public,
         token_review: review(known)?.or(was.token_review).filter(|_| !args.no_token_review),
+        scopes: if known.scopes.is_empty() { was.scopes } else { known.scopes.clone() },
+        device_codes: known.device.unwrap_or(was.device_codes),
     };
     let request = UpdateIssuerRequest {
         name: args.name.clone(),
@@ -398,6 +419,7 @@ fn text(issuer: &Issuer) -> String {
         Some(issuer_settings::Keys::Discovery(_)) | None => "its discovery document".to_owned(),
     };
     let private = if settings.private_network { "yes" } else { "no" };
+    let devices = if settings.device_codes { "yes" } else { "" };
     let authorities = if settings.ca_pem.is_empty() { "public ones" } else { "its own" };
     let review = settings.token_review.unwrap_or_default().url;
     fields(&[
@@ -411,6 +433,8 @@ fn text(issuer: &Issuer) -> String {
         ("authorities", authorities.to_owned()),
         ("private address", private.to_owned()),
         ("tokens reviewed by", review),
+        ("scopes", settings.scopes.join(" ")),
+        ("device codes", devices.to_owned()),
         ("rules", issuer.rules.to_string()),
         ("added", by(issuer.created_at_ms, &issuer.created_by)),
         ("changed", by(issuer.changed_at_ms, &issuer.changed_by)),

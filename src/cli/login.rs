@@ -1,22 +1,27 @@
-//! `strongroom login`: trades the OIDC token that a job has for a session, which other commands use.
+//! `strongroom login`: trades the OIDC token that a job has, or that a person gets by signing in, for a
+//! session, which other commands use.
 //!
 //! The session is one file that its owner alone can read. Nothing secret is printed, but to GitHub's
 //! runner, so that it hides it.
 
-use std::path::PathBuf;
+mod browser;
+mod people;
+
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use zeroize::Zeroizing;
 
+use self::people::{PersonArgs, SignedIn, certify, sign_in};
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
-use super::files::{read_secret, read_text};
+use super::files::{read_secret, read_text, write_private};
 use super::output::{Format, fields, json_text, note, print, tell, time};
 use super::session::{Session, keep, variable};
 use super::span::{Span, seconds_or_default};
 use crate::engines::issuers::request_id_token;
-use crate::proto::LoginRequest;
 use crate::proto::issuer_service_client::IssuerServiceClient as Client;
+use crate::proto::{LoginRequest, LoginResponse};
 
 /// Where the runner of GitHub says how a token is had, and whether it is one.
 const REQUEST_URL: &str = "ACTIONS_ID_TOKEN_REQUEST_URL";
@@ -27,10 +32,10 @@ const POD_TOKEN: &str = "/var/run/secrets/strongroom/token";
 
 /// What `login` takes.
 #[derive(Debug, Clone, Args)]
-#[command(group = ArgGroup::new("way").required(true).args(["github", "gitlab", "kubernetes", "oidc"]))]
+#[command(group = ArgGroup::new("way").args(["github", "gitlab", "kubernetes", "oidc"]))]
 pub struct LoginArgs {
     /// The identity; of one that a rule names by a template, the name that it makes.
-    #[arg(long, value_name = "NAME", env = "STRONGROOM_IDENTITY")]
+    #[arg(long, visible_alias = "as", value_name = "NAME", env = "STRONGROOM_IDENTITY")]
     identity: String,
     /// In a job of GitHub Actions, which needs `permissions: id-token: write`.
     #[arg(long)]
@@ -64,13 +69,15 @@ pub struct LoginArgs {
         required_if_eq("github", "true")
     )]
     audience: Option<String>,
-    /// The authorities that the certificate of GitHub's server may come from, a PEM file; the public
-    /// ones where it is left out.
+    /// The authorities that the certificate of GitHub's server, or of a person's provider, may come
+    /// from, a PEM file; the public ones, or what the vault says, where it is left out.
     #[arg(long, value_name = "FILE", env = "STRONGROOM_ISSUER_CACERT")]
     issuer_cacert: Option<PathBuf>,
     /// How long the session lives; as long as the rule says where it is left out.
     #[arg(long, value_name = "SPAN")]
     ttl: Option<Span>,
+    #[command(flatten, next_help_heading = "People, who say nothing of a token")]
+    person: PersonArgs,
 }
 
 /// Logs in, and keeps the session.
@@ -80,23 +87,54 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         Failure::usage("there is nowhere to keep a session")
             .hint("say where with --session-file, or set HOME")
     })?;
+    args.person.check()?;
     let token = find_token(args).await?;
     let session = Session::open_as_nobody(global)?;
-    let request = LoginRequest {
-        identity: args.identity.clone(),
-        token: token.to_string(),
-        ttl_s: seconds_or_default(args.ttl),
+    let mut answer = match token {
+        Some(token) => trade(&session, args, &token, "").await?,
+        None => {
+            let signed_in = sign_in(&session, &args.person, args.issuer_cacert.as_deref()).await?;
+            let SignedIn { token, proof, .. } = &signed_in;
+            let answer = trade(&session, args, token, proof).await;
+            answer.map_err(|failure| signed_in.explain(failure, &args.identity))?
+        }
     };
-    // A token is used once: what may have reached the vault is not sent again.
-    let answer = session
-        .call_unsent(request, async |wire, request| Client::new(wire).login(request).await)
-        .await?;
-    let bearer = Zeroizing::new(answer.bearer);
+    let bearer = Zeroizing::new(std::mem::take(&mut answer.bearer));
     hide(&bearer)?;
     keep(&global.addr, &path, &bearer)?;
+    let certificate = match args.person.files() {
+        Some(files) => Some(certify(&session.bearing(&bearer)?, &args.identity, files).await?),
+        None => None,
+    };
+    tell_session(global, args, &answer, (&path, certificate))
+}
+
+/// Trades a token for a session. It is used once: what may have reached the vault is not sent again.
+async fn trade(
+    session: &Session,
+    args: &LoginArgs,
+    token: &str,
+    proof: &str,
+) -> Outcome<LoginResponse> {
+    let request = LoginRequest {
+        identity: args.identity.clone(),
+        token: token.to_owned(),
+        ttl_s: seconds_or_default(args.ttl),
+        proof: proof.to_owned(),
+    };
+    session.call_unsent(request, async |wire, request| Client::new(wire).login(request).await).await
+}
+
+/// Says what there is now, and where; nothing secret of it.
+fn tell_session(
+    global: &Global,
+    args: &LoginArgs,
+    answer: &LoginResponse,
+    (path, certificate): (&Path, Option<i64>),
+) -> Outcome {
     let shown = path.display().to_string();
     match global.output {
-        Format::Human => note(&format!(
+        Format::Human => tell(&format!(
             "{}{}",
             if answer.registered { "registered, and " } else { "" },
             fields(&[
@@ -104,8 +142,9 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
                 ("session", shown),
                 ("ends", time(answer.expires_at_ms)),
                 ("ends at the latest", time(answer.max_expires_at_ms)),
+                ("certificate ends", certificate.map(time).unwrap_or_default()),
             ])
-        )),
+        ))?,
         Format::Json => print(&json_text(&serde_json::json!({
             "identity": args.identity,
             "accessor": answer.accessor,
@@ -113,27 +152,25 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
             "registered": answer.registered,
             "expires_at_ms": answer.expires_at_ms,
             "max_expires_at_ms": answer.max_expires_at_ms,
+            "certificate_expires_at_ms": certificate.unwrap_or_default(),
         })))?,
     }
     Ok(())
 }
 
-/// Finds the token that the job has.
-async fn find_token(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
+/// Finds the token that the job has; none where it is no job that asks.
+async fn find_token(args: &LoginArgs) -> Outcome<Option<Zeroizing<String>>> {
     if args.github {
-        return ask_github(args).await;
+        return ask_github(args).await.map(Some);
     }
     if let Some(name) = &args.gitlab {
-        return variable(name).map(Zeroizing::new).ok_or_else(|| {
+        return variable(name).map(Zeroizing::new).map(Some).ok_or_else(|| {
             Failure::usage(format!("the variable {name} holds no token")).hint(
                 "the job needs `id_tokens:` with that variable and `aud:` the vault's audience",
             )
         });
     }
-    match args.kubernetes.as_ref().or(args.oidc.as_ref()) {
-        Some(path) => read_secret(path),
-        None => Err(Failure::usage("say where the token is")),
-    }
+    args.kubernetes.as_ref().or(args.oidc.as_ref()).map(|path| read_secret(path)).transpose()
 }
 
 /// Asks the runner's server for a token (GitHub: "`OpenID` Connect reference").

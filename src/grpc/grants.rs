@@ -96,7 +96,12 @@ fn terms(given: &Conditions) -> Result<Terms, Error> {
     };
     let mask = |one: &Mask| policy::Mask::parse(&one.field, &one.how);
     let masks = given.masks.iter().map(mask).collect::<Result<_, _>>()?;
-    Ok(Terms { not_before, conditions: policy::Conditions { sources, max_ttl_s, masks } })
+    let login = policy::LoginTerms {
+        max_auth_age_s: span("max_auth_age_s", given.max_auth_age_s)?.map(|most| most.as_secs()),
+        amr: given.amr.clone(),
+        groups: given.provider_groups.clone(),
+    };
+    Ok(Terms { not_before, conditions: policy::Conditions { sources, max_ttl_s, masks, login } })
 }
 
 fn list(request: ListGrantsRequest) -> Result<ListGrants, Error> {
@@ -117,7 +122,9 @@ fn list(request: ListGrantsRequest) -> Result<ListGrants, Error> {
 
 fn shown(described: DescribedGrant) -> Grant {
     let DescribedGrant { grant: row, to, terms, created_by, ended_by, last_used_at } = described;
-    let policy::Conditions { sources, max_ttl_s, masks } = terms.conditions;
+    let policy::Conditions { sources, max_ttl_s, masks, login } = terms.conditions;
+    let seconds =
+        |most: Option<u64>| most.map_or(0, |most| i64::try_from(most).unwrap_or(i64::MAX));
     Grant {
         id: row.id.to_string(),
         subject: Some(match to {
@@ -128,12 +135,15 @@ fn shown(described: DescribedGrant) -> Grant {
         resource: row.resource.to_string(),
         conditions: Some(Conditions {
             networks: sources.iter().map(ToString::to_string).collect(),
-            max_ttl_s: max_ttl_s.map_or(0, |most| i64::try_from(most).unwrap_or(i64::MAX)),
+            max_ttl_s: seconds(max_ttl_s),
             not_before_ms: ms(terms.not_before),
             masks: masks
                 .into_iter()
                 .map(|mask| Mask { field: mask.field, how: mask.how.as_str().to_owned() })
                 .collect(),
+            max_auth_age_s: seconds(login.max_auth_age_s),
+            amr: login.amr,
+            provider_groups: login.groups,
         }),
         reason: row.reason,
         ticket: row.ticket,

@@ -360,6 +360,12 @@ fn whoami(ctx: &RequestContext, answer: &WhoAmI) -> WhoAmIResponse {
         notices: notices(answer),
         auth_time_ms: subject.auth_time().0,
         factors: subject.factors().iter().map(proven).collect(),
+        sign_in: subject.signed_in().map(|said| proto::SignIn {
+            issuer: said.issuer.clone(),
+            sub: said.sub.clone(),
+            groups: said.groups.clone(),
+            amr: said.amr.clone(),
+        }),
     }
 }
 

@@ -9,18 +9,20 @@ use super::tls::PeerInfo;
 use crate::auth::oidc::Federation;
 use crate::engines::issuers::{
     AddIssuer, AddRule, Binds, Condition, DescribedIssuer, DescribedRule, IssuerDefinition,
-    KeySource, ListIssuers, ListRules, LoginRequest as Attempt, RemoveIssuer, RemoveRule, Review,
-    RuleDefinition, Scalar, Session, ShowIssuer, Template, TestToken, Tested, Trial, UpdateIssuer,
+    KeySource, ListIssuers, ListRules, LoginRequest as Attempt, Provider, RemoveIssuer, RemoveRule,
+    Review, RuleDefinition, Scalar, Session, ShowIssuer, Template, TestToken, Tested, Trial,
+    UpdateIssuer,
 };
 use crate::error::{Error, Result};
 use crate::proto::issuer_service_server::IssuerService;
 use crate::proto::{
-    AddIssuerRequest, AddIssuerResponse, AddRuleRequest, AddRuleResponse, ClaimRule, ClaimValue,
-    GetIssuerRequest, GetIssuerResponse, Issuer, IssuerRule, IssuerSettings, ListIssuersRequest,
-    ListIssuersResponse, ListRulesRequest, ListRulesResponse, LoginRequest, LoginResponse,
-    RemoveIssuerRequest, RemoveIssuerResponse, RemoveRuleRequest, RemoveRuleResponse, RuleTemplate,
-    RuleTrial, TestTokenRequest, TestTokenResponse, TokenReview, UpdateIssuerRequest,
-    UpdateIssuerResponse, add_rule_request, claim_value, issuer_rule, issuer_settings,
+    self, AddIssuerRequest, AddIssuerResponse, AddRuleRequest, AddRuleResponse, ClaimRule,
+    ClaimValue, GetIssuerRequest, GetIssuerResponse, Issuer, IssuerRule, IssuerSettings,
+    ListIssuersRequest, ListIssuersResponse, ListProvidersRequest, ListProvidersResponse,
+    ListRulesRequest, ListRulesResponse, LoginRequest, LoginResponse, RemoveIssuerRequest,
+    RemoveIssuerResponse, RemoveRuleRequest, RemoveRuleResponse, RuleTemplate, RuleTrial,
+    TestTokenRequest, TestTokenResponse, TokenReview, UpdateIssuerRequest, UpdateIssuerResponse,
+    add_rule_request, claim_value, issuer_rule, issuer_settings,
 };
 use crate::types::{ObjectId, SecretBytes};
 
@@ -152,17 +154,34 @@ impl IssuerService for Issuers {
     ) -> Result<Response<LoginResponse>, Status> {
         let source = request.extensions().get::<PeerInfo>();
         let source = source.map(|peer| peer.address.ip().to_canonical());
-        let LoginRequest { identity, token, ttl_s } = request.into_inner();
-        let token = SecretBytes::new(token.into_bytes());
+        let LoginRequest { identity, token, ttl_s, proof } = request.into_inner();
+        let [token, proof] = [token, proof].map(|secret| SecretBytes::new(secret.into_bytes()));
         let attempt = async {
-            let text = std::str::from_utf8(token.expose()).map_err(Error::internal)?;
+            let text = |secret| std::str::from_utf8(secret).map_err(Error::internal);
+            let (token, proof) = (text(token.expose())?, text(proof.expose())?);
             let (name, ttl) = (identity.parse()?, span("ttl_s", ttl_s)?);
-            let attempt = Attempt { name: &name, token: text, ttl, live: self.live };
+            let attempt = Attempt { name: &name, token, proof, ttl, live: self.live };
             self.federation.login(&self.gate.vault, source, &attempt).await
         };
         let session = attempt.await.and_then(show_session);
         session.map(Response::new).map_err(|error| status(&error, None))
     }
+
+    async fn list_providers(
+        &self,
+        _: Request<ListProvidersRequest>,
+    ) -> Result<Response<ListProvidersResponse>, Status> {
+        let listed = self.federation.providers(&self.gate.vault).await;
+        let listed = listed.map_err(|error| status(&error, None))?;
+        let providers = listed.into_iter().map(show_provider).collect();
+        Ok(Response::new(ListProvidersResponse { providers }))
+    }
+}
+
+fn show_provider(provider: Provider) -> proto::Provider {
+    let Provider { name, url, client_id, scopes, device, ca_pem } = provider;
+    let (name, device_codes) = (name.to_string(), device);
+    proto::Provider { name, url, client_id, scopes, device_codes, ca_pem }
 }
 
 /// Takes a credential; none where it is empty.
@@ -187,6 +206,8 @@ fn definition(settings: Option<IssuerSettings>) -> Result<IssuerDefinition> {
         ca_pem: settings.ca_pem,
         private: settings.private_network,
         review: review.map(|TokenReview { url, ca_pem }| Review { url, ca_pem }),
+        scopes: settings.scopes,
+        device: settings.device_codes,
     })
 }
 
@@ -258,6 +279,8 @@ fn show(described: DescribedIssuer) -> Issuer {
             token_review: definition
                 .review
                 .map(|it| TokenReview { url: it.url, ca_pem: it.ca_pem }),
+            scopes: definition.scopes,
+            device_codes: definition.device,
         }),
         rules,
         version: issuer.version,

@@ -2,8 +2,8 @@
 #
 # `input` is described in docs/authorization.md; src/policy/input.rs builds it. Every comparison
 # that guards is written so that an undefined value refuses. What a grant covers (its subject,
-# action and resource pattern) and whether the caller's address satisfies it were matched before:
-# `resource.grants` holds the candidates in order of preference.
+# action and resource pattern) and whether the caller's address and login satisfy it were matched
+# before: `resource.grants` holds the candidates in order of preference.
 #
 # `decision` is one of {"refuse": reason}, {"rule": name} and {"grants": [index for each resource]}.
 
@@ -95,6 +95,10 @@ decision := {"refuse": "identity_suspended"} if {
 } else := {"rule": "self"} if {
 	input.action in for_self
 	every resource in input.resources { resource.identity.id == input.caller.id }
+} else := {"rule": "self"} if {
+	input.action == "identities.issue-cert"
+	input.credential.signed_in
+	every resource in input.resources { resource.identity.id == input.caller.id }
 } else := {"rule": "everybody"} if {
 	input.action in for_all
 } else := {"rule": "holder"} if {
@@ -137,6 +141,8 @@ decision := {"refuse": "identity_suspended"} if {
 	input.action in mints
 } else := {"grants": chosen} if {
 	count(chosen) == count(input.resources)
+} else := {"refuse": "login_unfit"} if {
+	unfit
 } else := {"refuse": "not_administrator"} if {
 	input.administrative
 } else := {"refuse": "not_holder"} if {
@@ -157,6 +163,14 @@ orphaned if {
 for_human if {
 	some resource in input.resources
 	resource.identity.machine == false
+}
+
+# Somebody who had logged in otherwise would be let through by a grant.
+unfit if {
+	some resource in input.resources
+	some grant in resource.grants
+	grant.login_fits == false
+	stands(grant)
 }
 
 # The bootstrap certificate registers human administrators and signs the first request of a human
@@ -189,6 +203,11 @@ chosen := [first |
 ]
 
 in_force(grant) if {
+	grant.login_fits
+	stands(grant)
+}
+
+stands(grant) if {
 	grant.source_fits
 	grant.not_before <= input.now
 	grant.expires_at > input.now

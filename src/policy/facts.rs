@@ -94,10 +94,25 @@ pub struct CredentialFacts<'a> {
     /// The first moment at which the credential is dead.
     pub expires_at: Option<UnixMillis>,
     /// When whoever holds it was last seen to be who it names: the newest factor that was proven
-    /// with it; its issue, where none was.
+    /// with it; where none was, when a provider says so, or its issue, where none was asked.
     pub auth_time: UnixMillis,
     /// The factors that were proven with it.
     pub factors: &'a [FactorFacts],
+    /// What a provider said of the person who signed in for it.
+    pub sign_in: Option<SignInFacts<'a>>,
+}
+
+/// What a provider said of a person who signed in by it.
+#[derive(Debug, Clone, Copy)]
+pub struct SignInFacts<'a> {
+    /// The issuer's name.
+    pub issuer: &'a str,
+    /// What it calls the person.
+    pub sub: &'a str,
+    /// The groups that it says the person is in.
+    pub groups: &'a [String],
+    /// How the person proved who they are.
+    pub amr: &'a [String],
 }
 
 /// A factor that was proven with the calling credential.
@@ -204,6 +219,68 @@ pub struct Conditions {
     /// Which fields of a JSON secret are hidden, and how.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<Mask>,
+    /// How whoever uses it has to have logged in.
+    #[serde(default, skip_serializing_if = "LoginTerms::is_none")]
+    pub login: LoginTerms,
+}
+
+/// How whoever uses a grant has to have logged in; what is left out holds. Only what a provider said
+/// of a person who signed in by it satisfies methods and groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoginTerms {
+    /// How long ago, in seconds, they may have been seen to be who they are at the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_auth_age_s: Option<u64>,
+    /// The methods of which they have to have used one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// The provider's groups of which they have to be in one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
+impl LoginTerms {
+    /// Tells whether anybody satisfies them.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Tells whether a credential satisfies them at a moment. The handle of a lease shows nobody.
+    #[must_use]
+    pub fn fit(&self, credential: &CredentialFacts<'_>, now: UnixMillis) -> bool {
+        const NOBODY: &[String] = &[];
+        let one_of = |wanted: &[String], said: &[String]| {
+            wanted.is_empty() || wanted.iter().any(|one| said.contains(one))
+        };
+        let said = credential.sign_in;
+        let (amr, groups) = said.map_or((NOBODY, NOBODY), |said| (said.amr, said.groups));
+        self.is_none()
+            || credential.method != AuthMethod::Handle
+                && self.ends(credential.auth_time).is_none_or(|end| end > now)
+                && one_of(&self.amr, amr)
+                && one_of(&self.groups, groups)
+    }
+
+    /// The first moment at which somebody who was seen at one was seen too long ago.
+    pub(super) fn ends(&self, auth_time: UnixMillis) -> Option<UnixMillis> {
+        let age_ms = i64::try_from(self.max_auth_age_s?.saturating_mul(1_000)).unwrap_or(i64::MAX);
+        Some(UnixMillis(auth_time.0.saturating_add(age_ms)))
+    }
+
+    /// Tells whether whoever satisfies these satisfies others.
+    pub(super) fn is_within(&self, wide: &Self) -> bool {
+        let age = match (self.max_auth_age_s, wide.max_auth_age_s) {
+            (_, None) => true,
+            (Some(age_s), Some(most_s)) => age_s <= most_s,
+            (None, Some(_)) => false,
+        };
+        let among = |narrow: &[String], wide: &[String]| {
+            wide.is_empty() || !narrow.is_empty() && narrow.iter().all(|one| wide.contains(one))
+        };
+        age && among(&self.amr, &wide.amr) && among(&self.groups, &wide.groups)
+    }
 }
 
 impl IdentityFacts<'_> {

@@ -96,6 +96,9 @@ impl Proposal<'_> {
         if self.conditions.max_ttl_s == Some(0) {
             return Err(Error::invalid("the maximum time to live must be at least one second"));
         }
+        if self.conditions.login.max_auth_age_s == Some(0) {
+            return Err(Error::invalid("the maximum age of a login must be at least one second"));
+        }
         Ok(verb)
     }
 
@@ -172,6 +175,7 @@ impl Proposal<'_> {
             && ends_in_time
             && lives_no_longer
             && sources_within(self.conditions, held.conditions)
+            && self.conditions.login.is_within(&held.conditions.login)
             && hides_as_much(&self.conditions.masks, &held.conditions.masks)
     }
 }
@@ -203,7 +207,7 @@ mod tests {
 
     fn conditions(sources: &[&str], max_ttl_s: Option<u64>) -> Conditions {
         let sources = sources.iter().map(|text| text.parse::<Cidr>().unwrap()).collect();
-        Conditions { sources, max_ttl_s, masks: Vec::new() }
+        Conditions { sources, max_ttl_s, ..Conditions::default() }
     }
 
     /// Checks a grant of an action on a pattern to an identity of a kind.

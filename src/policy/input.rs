@@ -14,7 +14,7 @@ use regorus::Value;
 
 use super::facts::{
     CredentialFacts, FactorFacts, Facts, GrantFacts, GrantOrigin, GrantSubject, IdentityFacts,
-    ResourceFacts,
+    ResourceFacts, SignInFacts,
 };
 use super::facts::{SubjectFacts, is_ahead};
 use crate::types::UnixMillis;
@@ -32,15 +32,16 @@ macro_rules! keys {
 }
 
 keys! {
-    action, administrative, administrator, auth_time, caller, credential, enrolled_at, expires_at,
-    factors, grants, granted_by, groups, has_certificate, holder, id, identity, index, kind, labels, machine, method, name,
-    not_before, now, owned, owner, owner_active, proven_at, registered_by, resource, resources, source, source_fits,
-    state, tier, vouched_by, wildcard,
+    action, administrative, administrator, amr, auth_time, caller, credential, enrolled_at, expires_at,
+    factors, grants, granted_by, groups, has_certificate, holder, id, identity, index, issuer, kind, labels, login_fits,
+    machine, method, name, not_before, now, owned, owner, owner_active, proven_at, registered_by, resource, resources,
+    sign_in, signed_in, source, source_fits, state, sub, tier, vouched_by, wildcard,
 }
 
 /// Finds for each resource the grants that cover it, best first: those that hide nothing, before
 /// those that mask; those that were given, before those of an elevation; the one that lets things live
-/// longest, then one that holds from anywhere, then the one that holds longest, then the oldest.
+/// longest, then one that holds from anywhere, then one for any login, then the one that holds
+/// longest, then the oldest.
 ///
 /// An expired grant never comes back, so it is no candidate.
 pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<Candidates> {
@@ -58,6 +59,7 @@ pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<C
     usable.sort_by_key(|(_, grant)| {
         let longest = grant.conditions.max_ttl_s.unwrap_or(u64::MAX);
         let anywhere = grant.conditions.sources.is_empty();
+        let anyhow = grant.conditions.login.is_none();
         let masked = !grant.conditions.masks.is_empty();
         // Whoever may do something anyway does it without an elevation.
         let elevated = grant.origin != GrantOrigin::Given;
@@ -66,6 +68,7 @@ pub(super) fn candidates(facts: &Facts<'_>, caller: &IdentityFacts<'_>) -> Vec<C
             elevated,
             Reverse(longest),
             Reverse(anywhere),
+            Reverse(anyhow),
             Reverse(end(grant.expires_at)),
             grant.id,
         )
@@ -87,8 +90,9 @@ pub(super) fn build(
     candidates: &[Candidates],
 ) -> Value {
     let k = &*KEYS;
+    let grants = facts.grants.iter().enumerate();
     let grants: Vec<Value> =
-        facts.grants.iter().enumerate().map(|(index, one)| grant(index, one, facts)).collect();
+        grants.map(|(index, one)| grant(index, one, facts, credential)).collect();
     let resources: Vec<Value> = facts
         .resources
         .iter()
@@ -102,15 +106,7 @@ pub(super) fn build(
         (&k.action, facts.action.into()),
         (&k.administrative, administrative.into()),
         (&k.caller, caller(identity, facts.now)),
-        (
-            &k.credential,
-            object(vec![
-                (&k.method, credential.method.as_str().into()),
-                (&k.expires_at, end(credential.expires_at).into()),
-                (&k.auth_time, credential.auth_time.0.into()),
-                (&k.factors, credential.factors.iter().map(factor).collect::<Vec<_>>().into()),
-            ]),
-        ),
+        (&k.credential, of_credential(credential)),
         (&k.resources, resources.into()),
         (&k.now, facts.now.0.into()),
     ];
@@ -118,6 +114,32 @@ pub(super) fn build(
         top.push((&k.source, source.to_canonical().to_string().into()));
     }
     object(top)
+}
+
+fn of_credential(facts: CredentialFacts<'_>) -> Value {
+    let k = &*KEYS;
+    let mut fields = vec![
+        (&k.method, facts.method.as_str().into()),
+        (&k.expires_at, end(facts.expires_at).into()),
+        (&k.auth_time, facts.auth_time.0.into()),
+        (&k.factors, facts.factors.iter().map(factor).collect::<Vec<_>>().into()),
+        (&k.signed_in, facts.sign_in.is_some().into()),
+    ];
+    fields.extend(facts.sign_in.map(|said| (&k.sign_in, sign_in(said))));
+    object(fields)
+}
+
+fn sign_in(facts: SignInFacts<'_>) -> Value {
+    let k = &*KEYS;
+    let list = |texts: &[String]| -> Value {
+        texts.iter().map(|text| text.as_str().into()).collect::<Vec<Value>>().into()
+    };
+    object(vec![
+        (&k.issuer, facts.issuer.into()),
+        (&k.sub, facts.sub.into()),
+        (&k.groups, list(facts.groups)),
+        (&k.amr, list(facts.amr)),
+    ])
 }
 
 fn caller(identity: &IdentityFacts<'_>, now: UnixMillis) -> Value {
@@ -175,7 +197,12 @@ fn subject(facts: &SubjectFacts, now: UnixMillis) -> Value {
     object(fields)
 }
 
-fn grant(index: usize, facts: &GrantFacts<'_>, all: &Facts<'_>) -> Value {
+fn grant(
+    index: usize,
+    facts: &GrantFacts<'_>,
+    all: &Facts<'_>,
+    credential: CredentialFacts<'_>,
+) -> Value {
     let k = &*KEYS;
     object(vec![
         (&k.index, index.into()),
@@ -185,6 +212,7 @@ fn grant(index: usize, facts: &GrantFacts<'_>, all: &Facts<'_>) -> Value {
         (&k.not_before, facts.not_before.map_or(i64::MIN, |from| from.0).into()),
         (&k.expires_at, end(facts.expires_at).into()),
         (&k.source_fits, facts.conditions.source_fits(all.source).into()),
+        (&k.login_fits, facts.conditions.login.fit(&credential, all.now).into()),
         (&k.granted_by, text(facts.granted_by)),
     ])
 }

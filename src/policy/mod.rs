@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use cidr::Cidr;
 pub use facts::{
     CallerFacts, Conditions, CredentialFacts, FactorFacts, Facts, GrantFacts, GrantOrigin,
-    GrantSubject, GroupFacts, IdentityFacts, ResourceFacts, SubjectFacts,
+    GrantSubject, GroupFacts, IdentityFacts, LoginTerms, ResourceFacts, SignInFacts, SubjectFacts,
 };
 pub use grant::{Granter, Proposal, Receiver};
 pub use guard::{RULES, SYSTEM_RIGHTS};
@@ -101,8 +101,11 @@ impl Policy {
                 valid_until: earliest(facts.now, ends.iter().copied()),
                 obligations: Obligations::default(),
                 depends_on_source: false,
+                depends_on_login: false,
             }),
-            Answer::Grants(chosen) => granted(facts, administrative, &chosen, &candidates, ends),
+            Answer::Grants(chosen) => {
+                granted(facts, credential, administrative, &chosen, &candidates, ends)
+            }
         };
         let Some(verdict) = verdict else {
             tracing::error!(action = facts.action, "the policy's answer means nothing");
@@ -144,6 +147,7 @@ fn of_system(worker: &str, facts: &Facts<'_>) -> Verdict {
         valid_until: None,
         obligations: Obligations::default(),
         depends_on_source: false,
+        depends_on_login: false,
     }
 }
 
@@ -158,6 +162,7 @@ fn refused(
     let mut verdict = Verdict::refuse(reason, valid_until);
     for grant in of {
         verdict.depends_on_source |= !grant.conditions.sources.is_empty();
+        verdict.depends_on_login |= !grant.conditions.login.is_none();
         verdict.valid_until =
             earliest(facts.now, verdict.valid_until.into_iter().chain(grant.not_before));
     }
@@ -168,6 +173,7 @@ fn refused(
 /// force or is not exact enough, because then the policy is wrong.
 fn granted(
     facts: &Facts<'_>,
+    credential: CredentialFacts<'_>,
     administrative: bool,
     chosen: &[usize],
     candidates: &[Candidates],
@@ -177,21 +183,28 @@ fn granted(
         return None;
     }
     let (mut ids, mut depends_on_source, mut max_ttl_s) = (Vec::new(), false, None::<u64>);
-    let (mut limited, mut masks) = (false, Vec::new());
+    let (mut limited, mut masks, mut depends_on_login) = (false, Vec::new(), false);
     for (index, of) in chosen.iter().zip(candidates) {
         let rank = of.iter().position(|candidate| candidate == index)?;
         let grant = facts.grants.get(*index)?;
         let exact = !administrative || !grant.resource.has_wildcard();
-        if !exact || !grant.in_force(facts.now) || !grant.conditions.source_fits(facts.source) {
+        let login = &grant.conditions.login;
+        if !exact
+            || !grant.in_force(facts.now)
+            || !grant.conditions.source_fits(facts.source)
+            || !login.fit(&credential, facts.now)
+        {
             return None;
         }
         // A better grant that does not hold yet, or not from here, would change the verdict.
         for better in of.iter().take(rank).filter_map(|index| facts.grants.get(*index)) {
             depends_on_source |= !better.conditions.sources.is_empty();
+            depends_on_login |= !better.conditions.login.is_none();
             bounds.extend(better.not_before);
         }
         depends_on_source |= !grant.conditions.sources.is_empty();
-        bounds.extend(grant.expires_at);
+        depends_on_login |= !login.is_none();
+        bounds.extend(grant.expires_at.into_iter().chain(login.ends(credential.auth_time)));
         limited |= guard::is_limited(grant, facts.action);
         max_ttl_s = max_ttl_s.into_iter().chain(grant.conditions.max_ttl_s).min();
         if !ids.contains(&grant.id) {
@@ -209,6 +222,7 @@ fn granted(
         valid_until: earliest(facts.now, bounds),
         obligations: Obligations { max_ttl_s, masks },
         depends_on_source,
+        depends_on_login,
     })
 }
 

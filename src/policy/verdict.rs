@@ -26,6 +26,8 @@ pub struct Verdict {
     pub obligations: Obligations,
     /// Whether a request from elsewhere may be decided differently.
     pub depends_on_source: bool,
+    /// Whether a request by somebody of the same identity who logged in otherwise may be.
+    pub depends_on_login: bool,
 }
 
 /// What made a decision.
@@ -96,6 +98,8 @@ reasons! {
     NotAdministrator = "not_administrator",
     /// A lease or certificate of somebody else.
     NotHolder = "not_holder",
+    /// A grant covers it, and wants a newer login, or one by other means.
+    LoginUnfit = "login_unfit",
     /// No grant covers all of it.
     NoGrant = "no_grant",
     /// A token asks for what is beyond its scope.
@@ -169,6 +173,7 @@ impl Reason {
                      a grant of {action} on what you asked for"
                 ));
             }
+            Self::LoginUnfit => "sign in anew, and by the means that the grant for this wants",
             Self::NoGrant => {
                 return Cow::Owned(format!(
                     "ask an administrator or the owner of the resource for a grant of {action} on \
@@ -217,6 +222,7 @@ impl Verdict {
             valid_until,
             obligations: Obligations { max_ttl_s: None, masks: Vec::new() },
             depends_on_source: false,
+            depends_on_login: false,
         }
     }
 
@@ -242,6 +248,9 @@ impl fmt::Display for Verdict {
         }
         if self.depends_on_source {
             f.write_str(", for this source address")?;
+        }
+        if self.depends_on_login {
+            f.write_str(", for this login")?;
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ sealed_row! {
         pub url: String,
         /// What else is known of it, as JSON.
         pub definition: String,
+        /// Whether people sign in by it.
+        pub people: bool,
         /// False once it was removed.
         pub active: bool,
         /// A session from before it was raised is dead.
@@ -90,6 +92,7 @@ sealed_row! {
 }
 
 const BY_URL: &str = "WHERE url = $1 AND active = 1 ORDER BY id LIMIT $2";
+const OF_PEOPLE: &str = "WHERE active = 1 AND people = 1 ORDER BY name LIMIT $1";
 const LISTED: &str = "WHERE name > $1 AND active = 1 ORDER BY name LIMIT $2";
 const RULES_OF: &str = "WHERE identity = $1 AND issuer = $2 AND active = 1 \
                         AND identity IS NOT NULL ORDER BY id LIMIT $3";
@@ -133,6 +136,11 @@ pub async fn after(
     limit: i64,
 ) -> Result<Vec<Versioned<IssuerRow>>, StoreError> {
     tx.select(LISTED, params![after.to_owned(), limit]).await
+}
+
+/// Lists the issuers by which people sign in, by name.
+pub async fn of_people(tx: &mut Tx, limit: i64) -> Result<Vec<Versioned<IssuerRow>>, StoreError> {
+    tx.select(OF_PEOPLE, params![limit]).await
 }
 
 /// Lists the rules of an issuer that yield an identity.
@@ -320,6 +328,7 @@ mod tests {
         for (sql, index) in [
             (IssuerRow::TABLE.select(BY_URL), "issuers_by_url (url=?"),
             (IssuerRow::TABLE.select(LISTED), "issuers_active (name>?"),
+            (IssuerRow::TABLE.select(OF_PEOPLE), "issuers_of_people (people=?"),
             (rule(RULES_OF), "issuer_rules_of_identity (identity=? AND issuer=?"),
             (rule(TEMPLATES), "issuer_rules_by_template (issuer=? AND identity=?"),
             (rule(RULES), "issuer_rules_of_issuer (issuer=? AND id>?"),

@@ -16,6 +16,8 @@ words! {
         GitLab = "gitlab",
         /// The projected tokens of one Kubernetes cluster.
         Kubernetes = "kubernetes",
+        /// The provider by which people sign in.
+        People = "people",
         /// Any other OIDC issuer.
         Generic = "generic",
     }

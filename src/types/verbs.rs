@@ -120,6 +120,7 @@ pub const VERBS: &[Verb] = &[
     verb("issuers.remove-rule", "IssuerService/RemoveRule", "issuers/<issuer>", true),
     verb("issuers.test", "IssuerService/TestToken", "issuers", true),
     verb("issuers.login", "IssuerService/Login", "identities/<identity>", false),
+    verb("issuers.list-providers", "IssuerService/ListProviders", "issuers", false),
     verb("pki.put-role", "PkiService/PutRole", "pki/<role>", true).standing(),
     verb("pki.show-role", "PkiService/GetRole", "pki/<role>", true),
     verb("pki.list-roles", "PkiService/ListRoles", "pki/<role>", true),

@@ -284,10 +284,11 @@ type OfKin = (Arc<Kin>, Resource, Verdict);
 pub(super) struct Decisions {
     by_credential: Mutex<HashMap<Key, Arc<Decision>>>,
     /// What policy said to one token of an identity holds for its others, which differ in nothing
-    /// that policy reads but their end, where no factor was proven with them: whoever shows a new
-    /// token with each call is not evaluated anew each time. When each was issued, its `auth_time`,
-    /// is told to policy and read by none: there is the built-in one alone, and its tests hold it
-    /// to that. A policy that reads it needs it in the key.
+    /// that policy reads but their end, where no factor was proven with them and nobody signed in
+    /// for them: whoever shows a new token with each call is not evaluated anew each time. When each
+    /// was issued, its `auth_time`, is told to policy and read by none but the conditions of a grant,
+    /// of which the verdict says that it depends on the login: there is the built-in policy alone,
+    /// and its tests hold it to that. A policy that reads it needs it in the key.
     by_kin: Mutex<HashMap<KinKey, OfKin>>,
 }
 
@@ -320,7 +321,7 @@ impl Decisions {
         let (subject, .., resource) = asked;
         let kept = self.by_kin.lock();
         let (kin, on, verdict) = kept.get(&kin_key(asked))?;
-        let plain = subject.token.is_some() && subject.proven.is_empty();
+        let plain = is_plain(subject);
         let same = plain && Arc::ptr_eq(kin, subject.kin()) && on == resource;
         let stands = verdict.valid_until.is_none_or(|until| until > now);
         // Its own end is not later than what it may be kept for.
@@ -331,7 +332,7 @@ impl Decisions {
 
     fn keep_for_kin(&self, asked: Asked<'_>, verdict: &Verdict) {
         let (subject, .., resource) = asked;
-        let plain = subject.token.is_some() && subject.proven.is_empty();
+        let plain = is_plain(subject);
         if plain && is_lasting(verdict) && !subject.is_large() {
             let kept = (Arc::clone(subject.kin()), resource.clone(), verdict.clone());
             put(&mut self.by_kin.lock(), kin_key(asked), kept);
@@ -344,13 +345,18 @@ impl Decisions {
     }
 }
 
+/// Tells whether policy reads nothing of a credential that another token of its identity has not.
+fn is_plain(subject: &Subject) -> bool {
+    subject.token.is_some() && subject.proven.is_empty() && subject.signed_in().is_none()
+}
+
 fn kin_key((subject, method, action, resource): Asked<'_>) -> KinKey {
     (subject.identity.row.id, method.as_str(), action, resource.name.clone())
 }
 
 /// A refusal is decided anew each time, so that a new grant is seen at once.
 const fn is_lasting(verdict: &Verdict) -> bool {
-    verdict.allow && !verdict.depends_on_source
+    verdict.allow && !verdict.depends_on_source && !verdict.depends_on_login
 }
 
 fn put<K: Eq + Hash, V>(kept: &mut HashMap<K, V>, key: K, value: V) {

@@ -223,6 +223,8 @@ fn private<'a>(
     let mut values = Vec::with_capacity(4);
     if let Some(subject) = subject {
         values.push((Field::Identity, subject.identity.row.name.as_str().into()));
+        let signed_in = subject.signed_in().map(|said| (Field::Detail, Cow::from(said.told())));
+        values.extend(signed_in);
     }
     for resource in resources {
         values.push((Field::Resource, resource.name.as_str().into()));

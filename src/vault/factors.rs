@@ -11,13 +11,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Subject, TokenDetail};
+use super::{SignIn, Subject, TokenDetail};
 use crate::error::{Error, Result, StepUp};
-use crate::policy::FactorFacts;
+use crate::policy::{CredentialFacts, FactorFacts};
 use crate::store::credentials::CredentialRow;
 use crate::store::factors::{FACTORS, FactorRow};
 use crate::store::{Tx, Versioned};
-use crate::types::{CredentialId, CredentialKind, FactorId, FactorKind, FactorState, UnixMillis};
+use crate::types::{
+    AuthMethod, CredentialId, CredentialKind, FactorId, FactorKind, FactorState, UnixMillis,
+};
 
 /// How long ago a factor may have been proven where somebody changes their own factors, or an
 /// administrator another's.
@@ -147,11 +149,55 @@ impl Subject {
     }
 
     /// When whoever holds the credential was last seen to be who it names: the newest proof of a
-    /// factor, or where there is none the credential's issue.
+    /// factor; where there is none, when a provider says that it was, or where none was asked the
+    /// issue of the first of the identity's credentials that this one hangs on: what somebody makes
+    /// for themselves shows nobody anew.
     #[must_use]
     pub fn auth_time(&self) -> UnixMillis {
         let proven = self.proven.iter().map(|factor| factor.proven_at).max();
-        proven.unwrap_or(self.credential.row.issued_at)
+        proven.unwrap_or_else(|| {
+            let issued_at = self.first().issued_at;
+            self.of_provider().map_or(issued_at, |said| said.auth_time().min(issued_at))
+        })
+    }
+
+    /// What a provider said of who holds the credential, where it is a session that was got by
+    /// signing in, or a login that was asked for with one. A token that is made with either is not
+    /// who was seen.
+    #[must_use]
+    pub fn signed_in(&self) -> Option<&SignIn> {
+        let own = match self.credential.row.kind {
+            CredentialKind::Token => self.ancestors.is_empty(),
+            CredentialKind::Login => self.ancestors.len() == 1,
+            CredentialKind::Lease | CredentialKind::Certificate => false,
+        };
+        self.of_provider().filter(|_| own)
+    }
+
+    /// The same of whatever else the person made with it.
+    fn of_provider(&self) -> Option<&SignIn> {
+        let root = self.ancestors.last().map_or(&self.credential.row, |root| &root.row);
+        let own = root.identity == self.credential.row.identity;
+        self.session.as_ref().filter(|_| own)?.sign_in.as_ref()
+    }
+
+    /// The first credential that it hangs on and that is of the same identity.
+    fn first(&self) -> &CredentialRow {
+        let row = &self.credential.row;
+        let same = self.ancestors.iter().rfind(|above| above.row.identity == row.identity);
+        same.map_or(row, |above| &above.row)
+    }
+
+    /// The credential, as facts.
+    #[must_use]
+    pub fn credential_facts<'a>(
+        &'a self,
+        method: AuthMethod,
+        factors: &'a [FactorFacts],
+    ) -> CredentialFacts<'a> {
+        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
+        let sign_in = self.signed_in().map(SignIn::facts);
+        CredentialFacts { method, expires_at, auth_time, factors, sign_in }
     }
 
     /// Finds the factor of one of these kinds that the calling credential proved last, where that is

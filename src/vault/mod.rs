@@ -67,7 +67,7 @@ pub use owner::Answerable;
 pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
-pub use session::Origin;
+pub use session::{Origin, SignIn};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;

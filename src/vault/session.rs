@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use super::TokenDetail;
 use crate::error::{Error, Result};
+use crate::policy::SignInFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::issuers::{IssuerRow, RuleRow};
 use crate::store::{RowRef, Tx, Versioned};
-use crate::types::{CredentialKind, Id, ObjectId};
+use crate::types::{CredentialKind, Id, ObjectId, UnixMillis};
 
 /// What a token was got for, in its detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,51 @@ pub struct Origin {
     pub epoch: i64,
     /// What was used up for it: see [`crate::store::issuers::Use`].
     pub used: String,
+    /// What the issuer said of a person's signing in; none where a machine logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_in: Option<SignIn>,
+}
+
+/// What a provider said of a person's signing in, verified when it was believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// The issuer's name.
+    pub issuer: String,
+    /// What the provider calls the person.
+    pub sub: String,
+    /// The groups that it says the person is in: its own, and none of the vault's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// How the person proved who they are (RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// When the person did, in Unix milliseconds; none where the provider does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_time_ms: Option<i64>,
+}
+
+impl SignIn {
+    /// When the person proved who they are; the beginning of time where nobody said.
+    #[must_use]
+    pub fn auth_time(&self) -> UnixMillis {
+        UnixMillis(self.auth_time_ms.unwrap_or(0))
+    }
+
+    /// Says it on the record.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { issuer, sub, groups: _, amr, auth_time_ms } = self;
+        let at = auth_time_ms.map_or_else(|| "unknown".to_owned(), |at| at.to_string());
+        format!("signed in by {issuer} as {sub}, auth_time {at}, amr {}", amr.join(" "))
+    }
+
+    /// The same, as facts.
+    #[must_use]
+    pub fn facts(&self) -> SignInFacts<'_> {
+        let Self { issuer, sub, groups, amr, auth_time_ms: _ } = self;
+        SignInFacts { issuer, sub, groups, amr }
+    }
 }
 
 /// What a session stands on.
@@ -32,6 +78,7 @@ pub(super) struct Session {
     issuer: Versioned<IssuerRow>,
     rule: Versioned<RuleRow>,
     epoch: i64,
+    pub(super) sign_in: Option<SignIn>,
 }
 
 impl Session {
@@ -64,7 +111,7 @@ impl Session {
         let id = |text: &str| text.parse::<Id>().map(ObjectId);
         let issuer = tx.lookup::<IssuerRow>(&id(&origin.issuer)?).await?.ok_or_else(missing)?;
         let rule = tx.lookup::<RuleRow>(&id(&origin.rule)?).await?.ok_or_else(missing)?;
-        Ok(Self { issuer, rule, epoch: origin.epoch })
+        Ok(Self { issuer, rule, epoch: origin.epoch, sign_in: origin.sign_in.clone() })
     }
 
     /// Tells whether what gave it is still believed.

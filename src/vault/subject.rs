@@ -12,9 +12,7 @@ use super::session::Session;
 use super::subjects::{Subjects, WEIGHT, Wanted, weight};
 use super::{Answerable, ProvenFactor, TokenDetail, factors};
 use crate::error::{Error, Result};
-use crate::policy::{
-    CredentialFacts, FactorFacts, GrantFacts, GroupFacts, IdentityFacts, SubjectFacts,
-};
+use crate::policy::{GrantFacts, GroupFacts, IdentityFacts, SubjectFacts};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{GroupRow, IdentityRow};
 use crate::store::keys::VaultRow;
@@ -48,9 +46,9 @@ pub struct Subject {
     /// The elevations that the credential was made under.
     under: Vec<MadeUnder>,
     /// What a token or a login hangs on: tokens and logins, nearest first.
-    ancestors: Vec<Versioned<CredentialRow>>,
+    pub(super) ancestors: Vec<Versioned<CredentialRow>>,
     /// What it, or what it hangs on, was got for, where that is an issuer's token.
-    session: Option<Arc<Session>>,
+    pub(super) session: Option<Arc<Session>>,
     /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
     pub rows: Vec<RowRef>,
     kin: Arc<Kin>,
@@ -386,17 +384,6 @@ impl Subject {
             owner_active: self.owner.is_active(now),
             owner_expires_at: self.owner.expires_at(),
         }
-    }
-
-    /// The credential, as facts.
-    #[must_use]
-    pub fn credential_facts<'a>(
-        &self,
-        method: AuthMethod,
-        factors: &'a [FactorFacts],
-    ) -> CredentialFacts<'a> {
-        let (expires_at, auth_time) = (Some(self.credential.row.expires_at), self.auth_time());
-        CredentialFacts { method, expires_at, auth_time, factors }
     }
 
     /// The grants for one action, as facts.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::policy::{Cidr, Conditions, Mask};
+use crate::policy::{Cidr, Conditions, LoginTerms, Mask};
 use crate::types::UnixMillis;
 
 /// When a grant begins, and what else must be true.
@@ -26,6 +26,8 @@ struct Stored {
     not_before_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     masks: Vec<Mask>,
+    #[serde(default, skip_serializing_if = "LoginTerms::is_none")]
+    login: LoginTerms,
 }
 
 impl Terms {
@@ -41,6 +43,7 @@ impl Terms {
                 sources: stored.sources,
                 max_ttl_s: stored.max_ttl_s,
                 masks: stored.masks,
+                login: stored.login,
             },
         })
     }
@@ -55,6 +58,7 @@ impl Terms {
             max_ttl_s: self.conditions.max_ttl_s,
             not_before_ms: self.not_before.map(|from| from.0),
             masks: self.conditions.masks.clone(),
+            login: self.conditions.login.clone(),
         };
         serde_json::to_string(&stored).map_err(Error::internal)
     }
@@ -75,6 +79,11 @@ mod tests {
                     sources,
                     max_ttl_s: Some(3_600),
                     masks: vec![Mask::parse("card.number", "last4").unwrap()],
+                    login: LoginTerms {
+                        max_auth_age_s: Some(600),
+                        amr: vec!["otp".to_owned()],
+                        groups: vec!["ops".to_owned()],
+                    },
                 },
             },
         ] {

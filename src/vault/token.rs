@@ -176,10 +176,12 @@ impl TokenDetail {
         serde_json::to_vec(self).map_err(Error::internal)
     }
 
-    /// Tells whether it lets its bearer do something.
+    /// Tells whether it lets its bearer do something. What a person got by signing in is a login as a
+    /// certificate is, and not something that was handed on: it administers.
     #[must_use]
     pub fn allows(&self, action: &str, administrative: bool, resource: &str) -> bool {
-        (self.scope.is_empty() && !administrative)
+        let login = self.session.as_ref().is_some_and(|session| session.sign_in.is_some());
+        (self.scope.is_empty() && (!administrative || login))
             || self.scope.iter().any(|one| one.allows(action, administrative, resource))
     }
 
@@ -253,6 +255,7 @@ impl TokenDetail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::SignIn;
 
     fn detail() -> TokenDetail {
         TokenDetail {
@@ -373,5 +376,40 @@ mod tests {
         let all = TokenDetail { scope: vec![], ..detail() };
         assert!(all.allows("pki.sign", false, "pki/web"));
         assert!(!all.allows("identities.suspend", true, "identities/a"));
+    }
+
+    #[test]
+    fn what_somebody_signed_in_for_administers_and_what_is_made_with_it_does_not() {
+        let origin = |sign_in| Origin {
+            issuer: "i".to_owned(),
+            rule: "r".to_owned(),
+            epoch: 1,
+            used: "u".to_owned(),
+            sign_in,
+        };
+        let said = SignIn {
+            issuer: "corp".to_owned(),
+            sub: "s".to_owned(),
+            groups: vec![],
+            amr: vec![],
+            auth_time_ms: None,
+        };
+        let may = |one: &TokenDetail| one.allows("identities.suspend", true, "identities/a");
+        let bare = TokenDetail { scope: vec![], sources: vec![], audience: vec![], ..detail() };
+        let session = TokenDetail { session: Some(origin(Some(said))), ..bare.clone() };
+        assert!(may(&session));
+        assert!(!may(&TokenDetail { session: Some(origin(None)), ..bare.clone() }));
+        assert!(!may(&bare.under(&session).unwrap()));
+        let scoped = scope_of("identities/a:identities.suspend");
+        assert!(scoped.under(&session).is_err(), "it passes on nothing that administers");
+    }
+
+    fn scope_of(text: &str) -> TokenDetail {
+        TokenDetail {
+            scope: vec![text.parse().unwrap()],
+            sources: vec![],
+            audience: vec![],
+            ..detail()
+        }
     }
 }

@@ -5,11 +5,13 @@ mod ends;
 mod fence;
 mod limits;
 mod pasted;
+mod people;
 mod program;
 mod registry;
 mod replays;
 mod review;
 mod run;
+mod sign_in;
 mod templates;
 
 use futures_util::future::join_all;
@@ -121,7 +123,7 @@ impl Scene {
 
 async fn login(client: &Client, identity: &str, token: &str) -> Result<LoginResponse, Status> {
     let (identity, token) = (identity.to_owned(), token.to_owned());
-    let request = LoginRequest { identity, token, ttl_s: 0 };
+    let request = LoginRequest { identity, token, ..Default::default() };
     Ok(client.clone().login(request).await?.into_inner())
 }
 

@@ -45,6 +45,11 @@ fn the_page_lets_no_machine_administer_and_no_stranger_in() {
     let rows: BTreeMap<_, _> = page().into_iter().collect();
     for verb in VERBS {
         let row = &rows[verb.rpc];
+        // Whoever wants to sign in asks where, before they are anybody.
+        if verb.action == "issuers.list-providers" {
+            assert!(row.iter().all(|cell| cell == "ok"), "{}", verb.rpc);
+            continue;
+        }
         let of = |role: &str| row[ROLES.iter().position(|known| *known == role).unwrap()].as_str();
         for role in ["nobody", "suspended"] {
             assert_eq!(of(role), "stranger", "{} by {role}", verb.rpc);

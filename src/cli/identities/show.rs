@@ -4,7 +4,7 @@ use crate::cli::failure::Outcome;
 use crate::cli::output::{fields, show, table, time};
 use crate::cli::session::Session;
 use crate::proto::identity_service_client::IdentityServiceClient as Client;
-use crate::proto::{Identity, ProvenFactor, WhoAmIRequest, WhoAmIResponse};
+use crate::proto::{Identity, ProvenFactor, SignIn, WhoAmIRequest, WhoAmIResponse};
 
 /// Shows who the caller is.
 pub(in crate::cli) async fn whoami(session: &Session) -> Outcome {
@@ -18,6 +18,7 @@ fn whoami_text(me: &WhoAmIResponse) -> String {
     let administrator = if me.administrator { "yes: every administrative action" } else { "" };
     let factor = |one: &ProvenFactor| format!("{} proven {}", one.kind, time(one.proven_at_ms));
     let factors = me.factors.iter().map(factor).collect::<Vec<_>>().join(", ");
+    let signed_in = me.sign_in.as_ref().map(signed_in).unwrap_or_default();
     let mut text = fields(&[
         ("identity", me.identity.clone()),
         ("kind", me.kind.clone()),
@@ -27,6 +28,8 @@ fn whoami_text(me: &WhoAmIResponse) -> String {
         ("credential", me.credential_id.clone()),
         ("credential ends", time(me.credential_expires_at_ms)),
         ("factors", factors),
+        ("last seen to be you", time(me.auth_time_ms)),
+        ("signed in by", signed_in),
         ("identity ends", time(me.expires_at_ms)),
         ("groups", me.groups.join(", ")),
         ("administrator", administrator.into()),
@@ -44,6 +47,17 @@ fn whoami_text(me: &WhoAmIResponse) -> String {
     for notice in &me.notices {
         text.push('\n');
         text.push_str(&fields(&[("notice", notice.message.clone())]));
+    }
+    text
+}
+
+/// Writes what a provider said of the caller.
+fn signed_in(said: &SignIn) -> String {
+    let mut text = format!("{} as {}", said.issuer, said.sub);
+    for (what, all) in [("by", &said.amr), ("in", &said.groups)] {
+        if !all.is_empty() {
+            text.extend([", ", what, " ", &all.join(", ")]);
+        }
     }
     text
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::policy::GrantOrigin;
+use crate::policy::{CredentialFacts, GrantOrigin};
 use crate::store::credentials::CredentialRow;
 use crate::types::{ElevationId, ResourceName, UnixMillis};
 use crate::vault::{Decision, HeldGrant, View};
@@ -65,9 +65,11 @@ impl Limits {
 
 /// When each of the grants ends that cover a lease, those of an elevation or the others.
 fn ends_by(view: &View, lease: &CredentialRow, elevated: bool) -> Result<Vec<Option<UnixMillis>>> {
+    let caller = view.ctx().authenticated().ok_or_else(|| Error::internal("nobody asks"))?;
+    let asks = view.subject()?.credential_facts(caller.method, &[]);
     let grants = view.subject()?.grants(ACTION).filter(|grant| {
         (grant.facts().origin != GrantOrigin::Given) == elevated
-            && covers(grant, view, &lease.resource)
+            && covers(grant, view, &asks, &lease.resource)
     });
     let mut ends = Vec::new();
     for grant in grants {
@@ -79,9 +81,15 @@ fn ends_by(view: &View, lease: &CredentialRow, elevated: bool) -> Result<Vec<Opt
     Ok(ends)
 }
 
-fn covers(grant: &HeldGrant, view: &View, resource: &ResourceName) -> bool {
+fn covers(
+    grant: &HeldGrant,
+    view: &View,
+    asks: &CredentialFacts<'_>,
+    resource: &ResourceName,
+) -> bool {
     let facts = grant.facts();
     facts.in_force(view.now())
         && facts.resource.matches(resource.as_str())
         && facts.conditions.source_fits(view.ctx().source)
+        && facts.conditions.login.fit(asks, view.now())
 }

@@ -10,7 +10,7 @@ use super::{DescribedGrant, GrantTo};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, SHORT, check_text, orphaned};
 use crate::error::{Error, Result};
-use crate::policy::{GrantOrigin, Granter, Mask, Proposal, Receiver};
+use crate::policy::{GrantOrigin, Granter, LoginTerms, Mask, Proposal, Receiver};
 use crate::store::identities::{self, GrantRow};
 use crate::store::{Needs, Tx};
 use crate::types::{
@@ -24,6 +24,8 @@ use crate::vault::{
 const NETWORKS: usize = 64;
 /// Fields that one grant may mask.
 const MASKS: usize = 64;
+/// Methods, and groups of a provider, of which one grant may want one.
+const WORDS: usize = 16;
 
 /// Gives a grant.
 #[derive(Debug, Clone)]
@@ -114,6 +116,22 @@ fn check_masks(masks: &[Mask]) -> Result<()> {
     Err(Error::invalid("a grant masks a field in one way"))
 }
 
+/// Checks that what a grant wants of a login can be what a provider says.
+fn check_login(login: &LoginTerms) -> Result<()> {
+    for (what, wanted) in [("a method", &login.amr), ("a group of a provider", &login.groups)] {
+        if wanted.len() > WORDS {
+            return Err(Error::invalid(format!("a grant names {what} of at most {WORDS}")));
+        }
+        if wanted.iter().any(String::is_empty) {
+            return Err(Error::invalid(format!("{what} has a name")));
+        }
+        for one in wanted {
+            check_text(what, one, SHORT)?;
+        }
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Verb for AddGrant {
     const ACTION: &'static str = "grants.add";
@@ -140,6 +158,7 @@ impl Verb for AddGrant {
             return Err(Error::invalid(format!("a grant names at most {NETWORKS} networks")));
         }
         check_masks(&self.terms.conditions.masks)?;
+        check_login(&self.terms.conditions.login)?;
         let (holder, owner) = self.find(view).await?.ok_or_else(|| match self.to {
             GrantTo::Identity(_) => Error::not_found("there is no identity of that name"),
             GrantTo::Group(_) => Error::not_found("there is no group of that name"),

@@ -15,7 +15,7 @@ use crate::store::issuers::{self, RegistrationRow, RuleRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Reader, Tx, Versioned};
-use crate::types::{CredentialId, IdentityName, ObjectId, OwnerName, UnixMillis, VaultId};
+use crate::types::{CredentialId, IdentityName, Kind, ObjectId, OwnerName, UnixMillis, VaultId};
 use crate::vault::{Answerable, is_active};
 
 /// A rule that may yield an identity, and what it says.
@@ -171,8 +171,15 @@ impl Known {
         if self.identity.as_ref().is_some_and(|found| !is_active(&found.row, now)) {
             return unfit("the identity is suspended or over");
         }
-        if self.identity.as_ref().is_some_and(|found| !found.row.kind.is_machine()) {
-            return unfit("people do not log in with the tokens of machines");
+        let kind = self.identity.as_ref().map(|found| found.row.kind);
+        let fits = |kind: Kind| match believed.sign_in {
+            Some(_) => kind == Kind::Human,
+            None => kind.is_machine(),
+        };
+        if kind.is_some_and(|kind| !fits(kind)) {
+            return unfit(
+                "people do not log in with the tokens of machines, nor those with theirs",
+            );
         }
         if self.owner.as_ref().is_some_and(|owner| !owner.is_active(now)) {
             return unfit("nobody answers for the identity");

@@ -10,13 +10,15 @@ use super::verify::ALIKE;
 use crate::audit::Field;
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
+use crate::policy::Reason;
 use crate::store::issuers::{self as rows, IssuerRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{Id, ObjectId, RequestContext, SecretBytes, Segment};
+use crate::types::{Id, ObjectId, Preset, RequestContext, SecretBytes, Segment};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
-/// Issuers that there may be.
+/// Issuers that there may be, and among them such that people sign in by.
 const ISSUERS: i64 = 1_000;
+const OF_PEOPLE: i64 = super::sign_in::PROVIDERS;
 
 /// Checks that no other issuer has the same URL and audience: whose a token is would be chance, and
 /// each would let it be used once. How many have the URL.
@@ -30,6 +32,15 @@ async fn check_apart(tx: &mut Tx, row: &IssuerRow) -> Result<i64> {
         }
     }
     i64::try_from(alike.len()).map_err(Error::internal)
+}
+
+/// Checks that who asks may say by what humans are known: whoever decides whose tokens are believed
+/// for one has a credential of theirs, and that is for administrators alone (rule 16 of the house).
+pub(super) fn check_may_vouch(view: &View, issuer: &IssuerRow, action: &str) -> Result<()> {
+    if issuer.people && !view.subject()?.is_administrator() {
+        return Err(Reason::MintForbidden.refusal(action));
+    }
+    Ok(())
 }
 
 /// Adds an issuer.
@@ -72,6 +83,7 @@ impl Verb for AddIssuer {
             id,
             name: self.name.clone(),
             url: self.url.clone(),
+            people: definition.preset()? == Preset::People,
             definition: definition.to_json()?,
             active: true,
             revocation_epoch: 1,
@@ -105,6 +117,11 @@ impl Operation for AddIssuer {
         }
         if rows::count_issuers(tx, ISSUERS).await? >= ISSUERS {
             let full = format!("there are {ISSUERS} issuers, the most that there may be");
+            return Err(Error::Exhausted(full.into()));
+        }
+        let most = usize::try_from(OF_PEOPLE).map_err(Error::internal)?;
+        if row.people && rows::of_people(tx, OF_PEOPLE).await?.len() >= most {
+            let full = format!("people sign in by {OF_PEOPLE} issuers, the most that there may be");
             return Err(Error::Exhausted(full.into()));
         }
         if check_apart(tx, row).await? >= ALIKE {
@@ -163,6 +180,7 @@ impl Verb for UpdateIssuer {
         if self.version.is_some_and(|read| read != version) {
             return Err(Error::Conflict("the issuer was changed meanwhile; read it again".into()));
         }
+        check_may_vouch(view, &row, Self::ACTION)?;
         let before = IssuerDefinition::read(&row.definition)?;
         let definition = self.definition.clone().checked(&row.url)?;
         if before.preset != definition.preset {

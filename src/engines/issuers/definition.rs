@@ -10,6 +10,13 @@ use crate::types::{Preset, Replay, SignatureAlgorithm};
 /// Bytes of a URL, an audience, a file of authorities, a file of keys.
 const TEXT: usize = 512;
 const FILE: usize = 256 * 1_024;
+/// Bytes of the authorities of a provider by which people sign in: everybody who signs in is sent
+/// them.
+const SENT: usize = 16 * 1_024;
+/// Scopes that are asked for.
+const SCOPES: usize = 20;
+/// The scope without which there is no ID token (`OpenID` Connect Core 1.0, section 3.1.2.1).
+const OPENID: &str = "openid";
 
 /// Where an issuer's keys come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +61,13 @@ pub struct IssuerDefinition {
     /// Where its cluster is asked of each token; none where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub review: Option<Review>,
+    /// Of a provider by which people sign in: what their programs ask it for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// Of such a one: whether somebody may sign in with a code on another device, whose tokens
+    /// nothing has to bind to who asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub device: bool,
 }
 
 impl IssuerDefinition {
@@ -107,7 +121,9 @@ impl IssuerDefinition {
         }
         let preset = self.preset()?;
         let address = check_url("the issuer's URL", url, self.private || !self.fetches())?;
-        if let Some(own) = preset_of(&address).filter(|own| *own != preset) {
+        // Whoever signs in is bound by `sub`, which no job has.
+        let of_jobs = preset_of(&address).filter(|_| preset != Preset::People);
+        if let Some(own) = of_jobs.filter(|own| *own != preset) {
             return Err(Error::invalid(format!(
                 "that is {own}'s own issuer, whose tokens anybody can get: it wants the preset {own}"
             )));
@@ -138,6 +154,7 @@ impl IssuerDefinition {
         if self.ca_pem.len() > FILE {
             return Err(Error::invalid("a file of authorities has at most 256 KiB"));
         }
+        self.check_people(preset)?;
         match &self.keys {
             KeySource::Discovery => {}
             KeySource::Url(url) => check_url("the URL of the keys", url, self.private).map(drop)?,
@@ -163,6 +180,32 @@ impl IssuerDefinition {
         check_url("the URL of the API server", &review.url, self.private).map(drop)
     }
 
+    /// Fills in and checks what is said of a provider by which people sign in, and of no other.
+    fn check_people(&mut self, preset: Preset) -> Result<()> {
+        if preset != Preset::People {
+            return if self.scopes.is_empty() && !self.device {
+                Ok(())
+            } else {
+                Err(Error::invalid("scopes and device codes are for people, whom no job asks"))
+            };
+        }
+        if self.ca_pem.len() > SENT {
+            return Err(Error::invalid("the authorities of a provider have at most 16 KiB"));
+        }
+        if !self.scopes.iter().any(|scope| scope == OPENID) {
+            self.scopes.insert(0, OPENID.to_owned());
+        }
+        // RFC 6749, section 3.3.
+        let letter = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+        let plain = |scope: &String| (1..=TEXT).contains(&scope.len()) && scope.bytes().all(letter);
+        if self.scopes.len() > SCOPES || !self.scopes.iter().all(plain) {
+            return Err(Error::invalid(format!(
+                "a scope is one word of visible ASCII characters, and there are at most {SCOPES}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Tells whether anything is fetched from it.
     pub(super) fn fetches(&self) -> bool {
         !matches!(self.keys, KeySource::File(_))
@@ -182,7 +225,8 @@ fn preset_of(address: &Url) -> Option<Preset> {
 /// What keeps the tokens of a preset from being used again where nobody says.
 const fn usual_replay(preset: Preset) -> Replay {
     match preset {
-        Preset::GitHub | Preset::GitLab => Replay::Hash,
+        // Of the providers of people some say no `jti`.
+        Preset::GitHub | Preset::GitLab | Preset::People => Replay::Hash,
         Preset::Kubernetes => Replay::Bound,
         Preset::Generic => Replay::Once,
     }
@@ -232,14 +276,46 @@ mod tests {
             ca_pem: String::new(),
             private: false,
             review: None,
+            scopes: vec![],
+            device: false,
         }
     }
 
     #[test]
+    fn what_people_are_asked_for_is_said_of_their_providers_alone() {
+        let scopes = |preset: &str, scopes: &[&str]| {
+            let scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
+            let one = IssuerDefinition { preset: preset.to_owned(), scopes, ..definition() };
+            one.checked("https://login.example.org").map(|one| one.scopes)
+        };
+        assert_eq!(scopes("people", &[]).unwrap(), ["openid"]);
+        assert_eq!(scopes("people", &["email"]).unwrap(), ["openid", "email"]);
+        assert_eq!(scopes("people", &["email", "openid"]).unwrap(), ["email", "openid"]);
+        for (preset, asked) in [
+            ("generic", &["email"][..]),
+            ("people", &["a b"]),
+            ("people", &[""]),
+            ("people", &["a\"b"]),
+            ("people", &["x"; 21]),
+        ] {
+            assert!(scopes(preset, asked).is_err(), "{preset} {asked:?}");
+        }
+        let device = IssuerDefinition { device: true, ..definition() };
+        assert!(device.checked("https://login.example.org").is_err());
+        let large = "A".repeat(SENT + 1);
+        let large = IssuerDefinition { preset: "people".to_owned(), ca_pem: large, ..definition() };
+        assert!(large.checked("https://login.example.org").is_err());
+    }
+
+    #[test]
     fn what_is_left_out_is_filled_in_by_the_preset() {
-        for (preset, replay) in
-            [("github", "hash"), ("gitlab", "hash"), ("kubernetes", "bound"), ("", "once")]
-        {
+        for (preset, replay) in [
+            ("github", "hash"),
+            ("gitlab", "hash"),
+            ("people", "hash"),
+            ("kubernetes", "bound"),
+            ("", "once"),
+        ] {
             let one = IssuerDefinition { preset: preset.to_owned(), ..definition() };
             let one = one.checked("https://issuer.example.org").unwrap();
             assert_eq!(
@@ -285,6 +361,7 @@ mod tests {
             (github, "", false),
             ("https://token.actions.githubusercontent.com/acme", "generic", false),
             ("https://gitlab.com", "gitlab", true),
+            ("https://gitlab.com", "people", true),
             ("https://gitlab.com", "generic", false),
             ("https://gitlab.example.org", "generic", true),
         ] {

@@ -9,8 +9,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde_json::Map;
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::definition::{IssuerDefinition, KeySource, Review};
 use super::json;
@@ -26,6 +28,8 @@ const HEADERS: usize = 64;
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 /// Where a cluster reviews tokens, below its API server (Kubernetes API, authentication.k8s.io/v1).
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+/// How a form is sent (RFC 6749, appendix B).
+const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Fetches the keys of an issuer.
 ///
@@ -42,15 +46,9 @@ pub(super) async fn keys(issuer: &str, definition: &IssuerDefinition) -> Result<
 
 /// Finds out where the keys are.
 async fn discover(issuer: &str, definition: &IssuerDefinition) -> Result<Url, String> {
-    let found = parse(&format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')))?;
-    let answer = get(&found, definition).await;
-    let answer = answer.map_err(|why| format!("its discovery document cannot be had: {why}"))?;
-    let document = json::object(&answer).ok_or("its discovery document is no JSON object")?;
-    let text = |name: &str| document.get(name).and_then(serde_json::Value::as_str);
-    if text("issuer") != Some(issuer) {
-        return Err("its discovery document is another issuer's".to_owned());
-    }
-    let keys = parse(text("jwks_uri").ok_or("its discovery document has no `jwks_uri`")?)?;
+    let (found, document) = document(issuer, place(definition)).await?;
+    let uri = document.get("jwks_uri").and_then(serde_json::Value::as_str);
+    let keys = parse(uri.ok_or("its discovery document has no `jwks_uri`")?)?;
     if keys.origin() != found.origin() {
         return Err(format!(
             "its keys are said to be at {}, which is another origin; where that is right, name the \
@@ -59,6 +57,21 @@ async fn discover(issuer: &str, definition: &IssuerDefinition) -> Result<Url, St
         ));
     }
     Ok(keys)
+}
+
+/// Fetches the discovery document of an issuer, and tells where it lies.
+pub(super) async fn document(
+    issuer: &str,
+    at: Place<'_>,
+) -> Result<(Url, Map<String, serde_json::Value>), String> {
+    let found = parse(&format!("{}{WELL_KNOWN}", issuer.trim_end_matches('/')))?;
+    let answer = ask(&found, at, Ask::Get).await.and_then(Answer::ok);
+    let answer = answer.map_err(|why| format!("its discovery document cannot be had: {why}"))?;
+    let document = json::object(&answer).ok_or("its discovery document is no JSON object")?;
+    if document.get("issuer").and_then(serde_json::Value::as_str) != Some(issuer) {
+        return Err("its discovery document is another issuer's".to_owned());
+    }
+    Ok((found, document))
 }
 
 /// Asks the server of a job's runner for the job's token, as the job.
@@ -76,8 +89,7 @@ pub async fn request_id_token(
     let mut url = parse(url)?;
     url.query_pairs_mut().append_pair("audience", audience);
     let at = Place { ca_pem, private: true };
-    let answer = tokio::time::timeout(TAKES, fetch(&url, at, Some(bearer), None)).await;
-    let answer = answer.map_err(|_elapsed| "no answer within five seconds".to_owned())??;
+    let answer = ask(&url, at, Ask::GetAs(bearer)).await?.ok()?;
     let answer = json::object(&answer).ok_or("the answer is no JSON object")?;
     let token = answer.get("value").and_then(serde_json::Value::as_str);
     token.map(str::to_owned).ok_or_else(|| "the answer holds no token".to_owned())
@@ -95,34 +107,69 @@ pub(super) async fn review(
 ) -> Result<Vec<u8>, String> {
     let url = parse(&format!("{}{REVIEWS}", review.url.trim_end_matches('/')))?;
     let at = Place { ca_pem: &review.ca_pem, private: definition.private };
-    let answer = tokio::time::timeout(TAKES, fetch(&url, at, Some(bearer), Some(asks))).await;
-    answer.map_err(|_elapsed| "no answer within five seconds".to_owned())?
+    ask(&url, at, Ask::PostAs(bearer, asks)).await?.ok()
 }
 
 /// What may be at the other end.
 #[derive(Debug, Clone, Copy)]
-struct Place<'a> {
-    ca_pem: &'a str,
-    private: bool,
+pub(super) struct Place<'a> {
+    pub(super) ca_pem: &'a str,
+    pub(super) private: bool,
 }
 
-fn parse(text: &str) -> Result<Url, String> {
+fn place(definition: &IssuerDefinition) -> Place<'_> {
+    Place { ca_pem: &definition.ca_pem, private: definition.private }
+}
+
+/// What is asked of it.
+#[derive(Clone)]
+pub(super) enum Ask<'a> {
+    /// What anybody may read.
+    Get,
+    /// What whoever has this bearer may.
+    GetAs(&'a str),
+    /// What follows from a form.
+    Post(&'a str),
+    /// What follows from a JSON document, for whoever has this bearer.
+    PostAs(&'a str, Bytes),
+}
+
+/// What it answered.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Answer {
+    /// Takes the body of one that went well.
+    fn ok(self) -> Result<Vec<u8>, String> {
+        match self.status {
+            StatusCode::OK | StatusCode::CREATED => Ok(self.body.to_vec()),
+            status => Err(format!("it answered {}", status.as_u16())),
+        }
+    }
+}
+
+pub(super) fn parse(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host());
     url.ok_or_else(|| "what is to be fetched has no https URL".to_owned())
 }
 
 async fn get(url: &Url, definition: &IssuerDefinition) -> Result<Vec<u8>, String> {
-    let at = Place { ca_pem: &definition.ca_pem, private: definition.private };
-    let fetched = tokio::time::timeout(TAKES, fetch(url, at, None, None)).await;
+    ask(url, place(definition), Ask::Get).await?.ok()
+}
+
+/// Asks, and waits for an answer no longer than a bound.
+pub(super) async fn ask(url: &Url, at: Place<'_>, what: Ask<'_>) -> Result<Answer, String> {
+    let fetched = tokio::time::timeout(TAKES, fetch(url, at, what)).await;
     fetched.map_err(|_elapsed| "no answer within five seconds".to_owned())?
 }
 
-async fn fetch(
-    url: &Url,
-    at: Place<'_>,
-    bearer: Option<&str>,
-    posts: Option<Bytes>,
-) -> Result<Vec<u8>, String> {
+fn bearing(bearer: &str) -> String {
+    format!("Bearer {bearer}")
+}
+
+async fn fetch(url: &Url, at: Place<'_>, what: Ask<'_>) -> Result<Answer, String> {
     let roots = match at.ca_pem {
         "" => Roots::Public,
         pem => Roots::Own(pem.as_bytes().to_vec()),
@@ -131,25 +178,32 @@ async fn fetch(
     let wire = Wire::new(host, port, at.private, &roots);
     let wire = wire.map_err(|error| error.to_string())?;
     let path = url.query().map_or_else(|| url.path().to_owned(), |q| format!("{}?{q}", url.path()));
-    let mut request = match posts {
-        Some(_) => Request::post(path).header(header::CONTENT_TYPE, "application/json"),
-        None => Request::get(path),
+    let (request, body) = match what {
+        Ask::Get => (Request::get(path), Bytes::new()),
+        Ask::GetAs(bearer) => {
+            (Request::get(path).header(header::AUTHORIZATION, bearing(bearer)), Bytes::new())
+        }
+        Ask::Post(form) => {
+            let request = Request::post(path).header(header::CONTENT_TYPE, FORM);
+            (request, Bytes::copy_from_slice(form.as_bytes()))
+        }
+        Ask::PostAs(bearer, json) => {
+            let request = Request::post(path).header(header::CONTENT_TYPE, "application/json");
+            (request.header(header::AUTHORIZATION, bearing(bearer)), json)
+        }
     };
-    if let Some(bearer) = bearer {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {bearer}"));
-    }
     let request = request
         .header(header::HOST, wire.authority(443))
         .header(header::ACCEPT, "application/json")
         .header(header::USER_AGENT, "strongroom")
-        .body(Full::new(posts.unwrap_or_default()))
+        .body(Full::new(body))
         .map_err(|_malformed| "the URL cannot be asked for".to_owned())?;
     let stream = wire.connect().await.map_err(|error| error.to_string())?;
     let stream = wire.secure(stream).await.map_err(|error| error.to_string())?;
     exchange(stream, request).await
 }
 
-async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Vec<u8>, String>
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Answer, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -165,15 +219,12 @@ where
     }
 }
 
-async fn read(answer: http::Response<Incoming>) -> Result<Vec<u8>, String> {
-    match answer.status() {
-        StatusCode::OK | StatusCode::CREATED => {}
-        status if status.is_redirection() => {
-            return Err("it points elsewhere, and nobody is followed".to_owned());
-        }
-        status => return Err(format!("it answered {}", status.as_u16())),
+async fn read(answer: http::Response<Incoming>) -> Result<Answer, String> {
+    let status = answer.status();
+    if status.is_redirection() {
+        return Err("it points elsewhere, and nobody is followed".to_owned());
     }
     let body = Limited::new(answer.into_body(), BODY_BYTES).collect().await;
     let body = body.map_err(|_cut| "it broke off, or is larger than 128 KiB".to_owned())?;
-    Ok(body.to_bytes().to_vec())
+    Ok(Answer { status, body: Zeroizing::new(body.to_bytes().to_vec()) })
 }

@@ -11,6 +11,7 @@ use super::keys::IssuerKeys;
 use super::refused::{Refused, refused};
 use super::register;
 use super::review::review;
+use super::sign_in;
 use super::verify::{Believed, SKEW, believe};
 use crate::audit::Field;
 use crate::crypto::sha256;
@@ -27,8 +28,8 @@ use crate::types::{
     TokenType, UnixMillis, VaultId,
 };
 use crate::vault::{
-    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, TokenDetail, Verb, View,
-    WRITES, handle_of,
+    Answerable, Decision, GOVERNS, Note, Operation, Origin, Resource, SignIn, TokenDetail, Verb,
+    View, WRITES, handle_of,
 };
 
 /// How long a session lives whose kind uses each token once.
@@ -44,6 +45,8 @@ pub struct LoginRequest<'a> {
     pub name: &'a IdentityName,
     /// The token.
     pub token: &'a str,
+    /// Of what the `nonce` of a person's token is the hash; empty where there is none.
+    pub proof: &'a str,
     /// How long the session is to live; none for as long as the rule says.
     pub ttl: Option<Duration>,
     /// Sessions and other tokens that one identity may have in force.
@@ -113,6 +116,7 @@ impl Login {
     ) -> Result<Self, Refused> {
         let as_of = reader.epoch_seen();
         let believed = believe(reader, keys, request.token, now).await?;
+        sign_in::check_proof(&believed, request.proof)?;
         let issuer = believed.issuer.row.id;
         let once = once(issuer.0, &believed);
         let mut known = Known::read(reader, vault, issuer, request.name, once.clone()).await?;
@@ -165,6 +169,7 @@ impl Login {
                 rule: self.rule.0.row.id.to_string(),
                 epoch: self.believed.issuer.row.revocation_epoch,
                 used: self.once.clone(),
+                sign_in: self.believed.sign_in.clone(),
             }),
         }
     }
@@ -331,6 +336,8 @@ impl Verb for Login {
         let said =
             format!("issuer {issuer}, rule {rule}, sub {}, jti {}", text("sub"), text("jti"));
         note.private.push((Field::Detail, said));
+        let signed_in = self.believed.sign_in.as_ref().map(SignIn::told);
+        note.private.extend(signed_in.map(|told| (Field::Detail, told)));
     }
 }
 

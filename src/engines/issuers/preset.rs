@@ -15,6 +15,10 @@ const PROJECT: &str = "project_id";
 const NAMESPACE: &str = "namespace_id";
 /// Both: whether who may push to the branch is limited.
 const PROTECTED: &str = "ref_protected";
+/// People: by what their provider knows one for ever, and whether an address was looked at.
+const SUB: &str = "sub";
+const EMAIL: &str = "email";
+const EMAIL_VERIFIED: &str = "email_verified";
 /// Kubernetes.
 const K8S_NAMESPACE: &str = "kubernetes.io/namespace";
 const K8S_ACCOUNT: &str = "kubernetes.io/serviceaccount/uid";
@@ -31,6 +35,7 @@ pub(super) fn complete(preset: Preset, mut rule: RuleDefinition) -> Result<RuleD
             protect(&mut rule)?;
         }
         Preset::Kubernetes => require(&rule, "kubernetes", &[K8S_NAMESPACE], &[K8S_ACCOUNT])?,
+        Preset::People => people(&mut rule)?,
         Preset::Generic => {
             // A template says whom a token yields, and not whose tokens are believed.
             if rule.claims.is_empty() {
@@ -66,6 +71,36 @@ fn github(rule: &mut RuleDefinition) -> Result<()> {
             return Err(Error::invalid(
                 "job_workflow_ref is bound whole: OWNER/REPO/.github/workflows/FILE@REF",
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Wants one person bound, by what is never another's: addresses and names are given anew
+/// (`OpenID` Connect Core 1.0, section 5.7).
+fn people(rule: &mut RuleDefinition) -> Result<()> {
+    if rule.template.is_some() {
+        return Err(Error::invalid(
+            "people are registered by an administrator, and no template names them",
+        ));
+    }
+    let sub = rule.claims.iter().find(|one| one.claim == SUB);
+    let one = sub.is_some_and(|one| matches!(one.any.as_slice(), [Scalar::Text(_)]));
+    if !one {
+        return Err(Error::invalid(
+            "a rule for people binds `sub` to one text: what the provider calls this person, and \
+             nobody else ever; an `email` can be given to another",
+        ));
+    }
+    if !rule.binds(EMAIL) {
+        return Ok(());
+    }
+    let wanted = Condition { claim: EMAIL_VERIFIED.to_owned(), any: vec![Scalar::Flag(true)] };
+    match rule.claims.iter().find(|one| one.claim == EMAIL_VERIFIED) {
+        None => rule.claims.push(wanted),
+        Some(found) if *found == wanted => {}
+        Some(_) => {
+            return Err(Error::invalid("`email_verified` is bound to true, or left out"));
         }
     }
     Ok(())
@@ -185,6 +220,17 @@ mod tests {
             (Preset::Kubernetes, cluster.to_vec(), "", true),
             (Preset::Kubernetes, cluster[..1].to_vec(), "", false),
             (Preset::Kubernetes, cluster[1..].to_vec(), "", false),
+            (Preset::People, vec![("sub", "a")], "", true),
+            (Preset::People, vec![("email", "a@example.org")], "", false),
+            (Preset::People, vec![], "", false),
+            (Preset::People, vec![("sub", "a"), ("email_verified", "true")], "", true),
+            (
+                Preset::People,
+                vec![("sub", "a"), ("email", "a@example.org"), ("email_verified", "true")],
+                "",
+                false,
+            ),
+            (Preset::People, vec![("org", "a")], "p-{sub}", false),
             (Preset::Generic, vec![("sub", "a")], "", true),
             (Preset::Generic, vec![], "", false),
             (Preset::Generic, vec![], "ci-{sub}", false),
@@ -202,6 +248,20 @@ mod tests {
         assert!(complete(Preset::GitHub, rule(&github, "")).unwrap().claims.contains(&wanted));
         let gitlab = rule(&[("project_id", "1"), ("namespace_id", "2")], "");
         assert!(complete(Preset::GitLab, gitlab).unwrap().claims.contains(&wanted));
+    }
+
+    #[test]
+    fn one_rule_is_for_one_person_whose_address_was_looked_at() {
+        let mut two = rule(&[("sub", "a")], "");
+        two.claims[0].any.push(Scalar::Text("b".to_owned()));
+        assert!(complete(Preset::People, two).is_err());
+        let mut number = rule(&[("sub", "a")], "");
+        number.claims[0].any = vec![Scalar::Number(1)];
+        assert!(complete(Preset::People, number).is_err());
+        let addressed = rule(&[("sub", "a"), ("email", "a@example.org")], "");
+        let verified =
+            Condition { claim: "email_verified".to_owned(), any: vec![Scalar::Flag(true)] };
+        assert!(complete(Preset::People, addressed).unwrap().claims.contains(&verified));
     }
 
     #[test]

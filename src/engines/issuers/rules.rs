@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
+use super::change::check_may_vouch;
 use super::definition::IssuerDefinition;
 use super::preset;
 use super::rule::RuleDefinition;
@@ -13,7 +14,9 @@ use crate::error::{Error, Result};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::issuers::{self as rows, IssuerRow, RuleRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, IdentityState, ObjectId, OwnerName, RequestContext, Segment};
+use crate::types::{
+    IdentityName, IdentityState, Kind, ObjectId, OwnerName, RequestContext, Segment,
+};
 use crate::vault::{
     ADMINISTRATORS, Answerable, CONTAINS, Decision, GOVERNS, Note, Operation, Page, PageToken,
     READS, Resource, Verb, View,
@@ -136,6 +139,19 @@ impl AddRule {
     }
 }
 
+/// Checks that an issuer's tokens may be whom a rule yields.
+fn check_kind(issuer: &IssuerRow, kind: Kind) -> Result<()> {
+    if issuer.people && kind != Kind::Human {
+        return Err(Error::invalid("people sign in by this issuer: name a human"));
+    }
+    if !issuer.people && !kind.is_machine() {
+        return Err(Error::invalid(
+            "a rule of this issuer logs machines in: people sign in by one of the preset people",
+        ));
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Verb for AddRule {
     const ACTION: &'static str = "issuers.add-rule";
@@ -152,6 +168,7 @@ impl Verb for AddRule {
         let issuer = find(view, &self.issuer).await?.ok_or_else(no_such_issuer)?;
         let mut definition = self.definition.clone();
         definition.template = definition.template.map(super::template::Template::filled);
+        check_may_vouch(view, &issuer.row, Self::ACTION)?;
         let of = IssuerDefinition::read(&issuer.row.definition)?;
         let definition = preset::complete(of.preset()?, definition.checked()?)?;
         Self::check_template(view, &definition).await?;
@@ -160,11 +177,7 @@ impl Verb for AddRule {
             (Binds::Identity(_), None) => {
                 let unknown = || Error::not_found("there is no identity of that name");
                 let found = self.identity(view).await?.ok_or_else(unknown)?.row;
-                if !found.kind.is_machine() {
-                    return Err(Error::invalid(
-                        "a rule logs machines in: people prove who they are themselves",
-                    ));
-                }
+                check_kind(&issuer.row, found.kind)?;
                 if found.state == IdentityState::Retired {
                     return Err(Error::precondition("the identity is retired"));
                 }

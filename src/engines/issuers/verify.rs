@@ -11,10 +11,12 @@ use super::jwt::{TOKEN_BYTES, Token};
 use super::keys::IssuerKeys;
 use super::refused::{Refused, Why};
 use super::rule::claim;
+use super::sign_in;
 use crate::error::Error;
 use crate::store::issuers::{self, IssuerRow};
 use crate::store::{Reader, Versioned};
 use crate::types::{Preset, Replay, UnixMillis};
+use crate::vault::SignIn;
 
 /// Issuers that may call themselves alike, as clusters do.
 pub(super) const ALIKE: i64 = 16;
@@ -42,6 +44,8 @@ pub(super) struct Believed {
     pub(super) replay: Replay,
     /// What of it may be used once.
     pub(super) once: String,
+    /// What it says of a person's signing in; none where it is a machine's.
+    pub(super) sign_in: Option<SignIn>,
 }
 
 /// Looks at a token.
@@ -66,7 +70,8 @@ pub(super) async fn believe(
     for issuer in found {
         match examine(keys, &token, &issuer, now).await {
             Ok(examined) => {
-                let Examined { definition, expires_at, issued_at, replay, once } = examined;
+                let Examined { definition, expires_at, issued_at, replay, once, sign_in } =
+                    examined;
                 return Ok(Believed {
                     token,
                     issuer,
@@ -75,6 +80,7 @@ pub(super) async fn believe(
                     issued_at,
                     replay,
                     once,
+                    sign_in,
                 });
             }
             Err(Refused::Token(other)) => {
@@ -93,6 +99,7 @@ struct Examined {
     issued_at: UnixMillis,
     replay: Replay,
     once: String,
+    sign_in: Option<SignIn>,
 }
 
 /// Looks at a token as one that an issuer made. What costs most comes last.
@@ -111,7 +118,10 @@ async fn examine(
     keys.verify(issuer, &definition, token, now).await?;
     let replay = definition.replay()?;
     let once = once(token, replay)?;
-    Ok(Examined { definition, expires_at, issued_at, replay, once })
+    let people = issuer.row.people.then_some(&definition.audience);
+    let sign_in = people.map(|client| sign_in::read(token, &issuer.row.name, client, now));
+    let sign_in = sign_in.transpose()?;
+    Ok(Examined { definition, expires_at, issued_at, replay, once, sign_in })
 }
 
 /// Checks that it is for us: `aud` is our audience, or a list with it (RFC 7519, section 4.1.3).
@@ -143,7 +153,7 @@ fn check_times(
     let known = match preset {
         // They all say it; one that does not is of somebody else's making.
         Preset::GitHub | Preset::GitLab | Preset::Kubernetes => from,
-        Preset::Generic => from.or(issued),
+        Preset::People | Preset::Generic => from.or(issued),
     };
     let began = known.ok_or_else(|| Why::time("there is no `nbf`"))?;
     if expires.0.saturating_add(skew) <= now.0 {
@@ -160,7 +170,7 @@ fn check_times(
 }
 
 /// Reads a `NumericDate`; a fraction is cut off.
-fn moment(token: &Token, name: &str) -> Result<Option<UnixMillis>, Why> {
+pub(super) fn moment(token: &Token, name: &str) -> Result<Option<UnixMillis>, Why> {
     let Some(value) = token.claims.get(name) else { return Ok(None) };
     let malformed = || Why::time(format!("its `{name}` is no time"));
     let seconds = match value.as_i64() {

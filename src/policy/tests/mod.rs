@@ -3,6 +3,7 @@
 mod documented;
 mod grants;
 mod limits;
+mod logins;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -159,6 +160,8 @@ struct Scene {
     source: Option<IpAddr>,
     auth_time: UnixMillis,
     factors: Vec<FactorFacts>,
+    /// The methods and groups of who signed in.
+    sign_in: Option<(Vec<String>, Vec<String>)>,
 }
 
 fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
@@ -177,6 +180,7 @@ fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
         source: Some("10.1.2.3".parse().unwrap()),
         auth_time: NOW,
         factors: Vec::new(),
+        sign_in: None,
     }
 }
 
@@ -230,6 +234,12 @@ impl Scene {
             expires_at: self.credential_expires_at,
             auth_time: self.auth_time,
             factors: &self.factors,
+            sign_in: self.sign_in.as_ref().map(|(amr, groups)| SignInFacts {
+                issuer: "corp",
+                sub: "248289761001",
+                groups,
+                amr,
+            }),
         };
         self.decide_as(policy, CallerFacts::Identity { identity: &identity, credential })
     }

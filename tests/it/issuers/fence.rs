@@ -63,7 +63,7 @@ async fn a_rule_that_is_removed_while_a_token_is_looked_at_logs_nobody_in() {
         let (keys, id) = (IssuerKeys::default(), vault.installation().id);
         let look = async |token: &str| {
             let ctx = vault.context(Caller::System("federation"), None).unwrap();
-            let request = LoginRequest { name: &name, token, ttl: None, live: 100 };
+            let request = LoginRequest { name: &name, token, proof: "", ttl: None, live: 100 };
             let looked = Login::verify(&reader, &keys, id, &request, ctx.now).await.unwrap();
             (ctx, looked)
         };

@@ -3,8 +3,9 @@
 use prost::Message as _;
 use strongroom::proto::{
     AddIssuerRequest, AddRuleRequest, ClaimRule, ClaimValue, GetIssuerRequest, IssuerSettings,
-    ListIssuersRequest, ListRulesRequest, LoginRequest, RemoveIssuerRequest, RemoveRuleRequest,
-    TestTokenRequest, UpdateIssuerRequest, add_rule_request, claim_value, issuer_settings,
+    ListIssuersRequest, ListProvidersRequest, ListRulesRequest, LoginRequest, RemoveIssuerRequest,
+    RemoveRuleRequest, TestTokenRequest, UpdateIssuerRequest, add_rule_request, claim_value,
+    issuer_settings,
 };
 
 use super::requests::{Things, unknown};
@@ -61,8 +62,9 @@ pub(super) fn request(method: &str, of: &Things) -> Vec<u8> {
         }
         "Login" => {
             let (identity, token) = (of.machine.clone(), "none".to_owned());
-            LoginRequest { identity, token, ttl_s: 0 }.encode_to_vec()
+            LoginRequest { identity, token, ..Default::default() }.encode_to_vec()
         }
+        "ListProviders" => ListProvidersRequest {}.encode_to_vec(),
         _ => unknown(method),
     }
 }

@@ -113,6 +113,22 @@ impl Issuer {
         self.ask(&json!({"do": "issue", "claims": claims}))
     }
 
+    /// Says who signs in from now on: what their ID token claims, what goes wrong on the way, and
+    /// what devices hear before their token.
+    pub(crate) fn person(&self, claims: &Value, twist: &Value, polls: &[&str]) {
+        self.ask(&json!({"do": "person", "claims": claims, "twist": twist, "polls": polls}));
+    }
+
+    /// Plays somebody's browser: the page that it ends at.
+    pub(crate) fn browse(&self, url: &str) -> String {
+        self.ask(&json!({"do": "browse", "url": url}))
+    }
+
+    /// What the last program that somebody signs in with told it.
+    pub(crate) fn told(&self) -> Value {
+        serde_json::from_str(&self.ask(&json!({"do": "told"}))).unwrap()
+    }
+
     /// Signs what it is told to.
     pub(crate) fn sign(&self, key: &str, alg: &str, header: &str, payload: &str) -> String {
         self.ask(&json!({

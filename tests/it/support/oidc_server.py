@@ -11,7 +11,15 @@ It is what stands beside an issuer, too: {"do": "job", "bearer": TEXT, "claims":
 server that a job of GitHub asks for its token, at /token; {"do": "cluster", "bearer": TEXT, "gone":
 [UID…], "says": {…}} makes it the API server of a cluster without these pods, which reviews tokens,
 and where `says` is there, changes what it answers by that.
+
+People sign in by it: with a code and PKCE (RFC 7636), and with a code for another device (RFC 8628).
+{"do": "person", ...} says who they are: "claims" of their ID token; "twist", what it gives back in
+place of what it should (code, state, iss, error, nonce, aud, code_challenge); "polls", the words that devices hear one after
+the other before their token. {"do": "browse", "url": URL} is the browser of somebody who signs in, and
+{"do": "told"} tells what the last program told it.
 """
+import base64
+import hashlib
 import http.server
 import json
 import secrets
@@ -19,13 +27,17 @@ import ssl
 import sys
 import threading
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 
 from jwcrypto import jwk, jws
 
 keys, served, asked, generation = {}, {}, [0], [0]
 job, cluster = {}, {}
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+person, codes, devices, told = {"claims": {}, "twist": {}, "polls": []}, {}, {}, {}
+DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
 def rotate():
@@ -42,32 +54,117 @@ def published():
     return {"keys": [keys[name].export_public(as_dict=True) for name in ("rsa", "ec")]}
 
 
+def discovery(origin):
+    return {
+        "issuer": origin,
+        "jwks_uri": f"{origin}/keys",
+        "authorization_endpoint": f"{origin}/authorize",
+        "token_endpoint": f"{origin}/token",
+        "device_authorization_endpoint": f"{origin}/device",
+        "code_challenge_methods_supported": ["S256"],
+        "authorization_response_iss_parameter_supported": True,
+    }
+
+
+def id_token(origin, client, nonce):
+    now, twist = int(time.time()), person["twist"]
+    claims = {"iss": origin, "aud": twist.get("aud", client), "iat": now, "exp": now + 300,
+              "jti": secrets.token_hex(8)}
+    if nonce:
+        claims["nonce"] = twist.get("nonce", nonce)
+    payload = json.dumps(claims | person["claims"])
+    header = json.dumps({"alg": "RS256", "kid": keys["rsa"].key_id, "typ": "JWT"})
+    return mint({"key": "rsa", "alg": "RS256", "header": header, "payload": payload})
+
+
+def authorize(origin, query):
+    """Lets in whoever comes: where they go from here."""
+    told.clear()
+    told.update(query)
+    right = query["response_type"] == "code" and query["code_challenge_method"] == "S256"
+    loopback = query["redirect_uri"].startswith("http://127.0.0.1:")
+    if not (right and loopback and "openid" in query["scope"].split(" ")):
+        return None
+    code = secrets.token_urlsafe(16)
+    codes[code] = query | person["twist"]
+    back = {"code": code, "state": query["state"], "iss": origin} | person["twist"]
+    back = {name: back[name] for name in ("code", "state", "iss", "error") if back.get(name)}
+    return query["redirect_uri"] + "?" + urllib.parse.urlencode(back)
+
+
+def redeem(origin, form):
+    if form["grant_type"] == DEVICE_GRANT:
+        return poll(origin, form)
+    query = codes.pop(form["code"], None)
+    digest = hashlib.sha256(form["code_verifier"].encode()).digest()
+    challenge = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    same = query and all(query[name] == form[name] for name in ("client_id", "redirect_uri"))
+    if not same or query["code_challenge"] != challenge:
+        return 400, {"error": "invalid_grant"}
+    token = id_token(origin, form["client_id"], query["nonce"])
+    return 200, {"access_token": "unused", "token_type": "Bearer", "id_token": token}
+
+
+def device(origin, form):
+    told.clear()
+    told.update(form)
+    code = secrets.token_urlsafe(16)
+    devices[code] = {"asked": time.monotonic(), "interval": 1, "polls": list(person["polls"])}
+    return 200, {
+        "device_code": code, "user_code": "WDJB-MJHT", "verification_uri": f"{origin}/activate",
+        "expires_in": 60, "interval": 1,
+    }
+
+
+def poll(origin, form):
+    waits = devices[form["device_code"]]
+    since, waits["asked"] = time.monotonic() - waits["asked"], time.monotonic()
+    if since < waits["interval"] - 0.1:
+        return 400, {"error": "asked_too_soon"}
+    if not waits["polls"]:
+        return 200, {"id_token": id_token(origin, form["client_id"], None)}
+    word = waits["polls"].pop(0)
+    if word == "slow_down":
+        waits["interval"] += 5
+    return 400, {"error": word}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
+    def origin(self):
+        return f"https://127.0.0.1:{self.server.server_port}"
+
     def do_GET(self):
-        origin = f"https://127.0.0.1:{self.server.server_port}"
         status, body, headers = 404, "", {}
         path, _, query = self.path.partition("?")
         if self.path in served:
             status, body, headers, delay = served[self.path]
             time.sleep(delay)
         elif path == "/.well-known/openid-configuration":
-            status, body = 200, json.dumps({"issuer": origin, "jwks_uri": f"{origin}/keys"})
+            status, body = 200, json.dumps(discovery(self.origin()))
         elif path == "/keys":
             status, body = 200, json.dumps(published())
+        elif path == "/authorize":
+            to = authorize(self.origin(), dict(urllib.parse.parse_qsl(query)))
+            status, headers = (302, {"Location": to}) if to else (400, {})
         elif path == "/token" and job:
-            status, body = self.token(origin, dict(urllib.parse.parse_qsl(query)))
+            status, body = self.token(self.origin(), dict(urllib.parse.parse_qsl(query)))
         if path == "/keys":
             asked[0] += 1
         self.answer(status, body, headers)
 
     def do_POST(self):
         asks = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        ways = {"/token": redeem, "/device": device}
         status, body, headers = 404, "", {}
         if self.path in served:
             status, body, headers, delay = served[self.path]
             time.sleep(delay)
         elif self.path == REVIEWS and cluster:
             status, body = self.review(json.loads(asks))
+        elif self.path in ways:
+            form = dict(urllib.parse.parse_qsl(asks.decode()))
+            status, body = ways[self.path](self.origin(), form)
+            body, headers = json.dumps(body), {"Content-Type": "application/json"}
         self.answer(status, body, headers)
 
     def answer(self, status, body, headers):
@@ -114,6 +211,17 @@ def stands(spec):
     return {"authenticated": True, "user": user, "audiences": [claims["aud"]]}
 
 
+def browse(url):
+    """Goes where it is sent, as a browser: the last page."""
+    # It is this very server that is gone to.
+    anybody = ssl._create_unverified_context()
+    try:
+        with urllib.request.urlopen(url, context=anybody, timeout=10) as page:
+            return page.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
 def mint(wish):
     key = keys[wish["key"]]
     core = jws.JWSCore(wish["alg"], key, wish["header"], wish["payload"].encode(),
@@ -145,6 +253,13 @@ def answer(wish):
         {"job": job, "cluster": cluster}[wish["do"]].update(wish)
     if wish["do"] == "published":
         return json.dumps(published())
+    if wish["do"] == "person":
+        person.update({name: wish.get(name, kind()) for name, kind in
+                       (("claims", dict), ("twist", dict), ("polls", list))})
+    if wish["do"] == "browse":
+        return browse(wish["url"])
+    if wish["do"] == "told":
+        return json.dumps(told)
     return str(asked[0])
 
 
