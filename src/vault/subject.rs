@@ -22,8 +22,8 @@ use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialKind, CredentialState, ElevationId, IdentityId, IdentityState,
-    UnixMillis, VaultId,
+    AuthMethod, CredentialId, CredentialKind, CredentialState, ElevationId, IdentityId,
+    IdentityState, UnixMillis, VaultId,
 };
 
 /// The built-in group whose active humans administer.
@@ -47,7 +47,7 @@ pub struct Subject {
     pub(super) proven: Vec<ProvenFactor>,
     /// The elevations that the credential was made under.
     under: Vec<MadeUnder>,
-    /// What a token or a login hangs on: tokens and logins, nearest first.
+    /// What a token or a login hangs on: tokens, logins and enrolments, nearest first.
     ancestors: Vec<Versioned<CredentialRow>>,
     /// What it, or what it hangs on, was got for, where that is an issuer's token.
     session: Option<Arc<Session>>,
@@ -271,11 +271,21 @@ impl Subject {
         token.restore_epoch == self.restore_epoch()
     }
 
-    /// The credential, where what it makes is to end with it: a token, or a login that hangs on one.
+    /// The credential, where what it makes, for whomever, is to end with it and to last no longer: a
+    /// token, or a login that hangs on one.
     #[must_use]
     pub fn bond(&self) -> Option<&CredentialRow> {
-        let bonds = self.token.is_some() || !self.ancestors.is_empty();
+        let token = |above: &Versioned<CredentialRow>| above.row.kind == CredentialKind::Token;
+        let bonds = self.token.is_some() || self.ancestors.iter().any(token);
         bonds.then_some(&self.credential.row)
+    }
+
+    /// The credential, where what it makes for its own identity is to end when it is revoked: also a
+    /// login that hangs on an enrolment, which its renewals outlive.
+    #[must_use]
+    pub fn hook(&self) -> Option<CredentialId> {
+        let hangs = self.token.is_some() || !self.ancestors.is_empty();
+        hangs.then_some(self.credential.row.id)
     }
 
     /// The elevations that the credential was made under, and when each ends.
@@ -459,7 +469,7 @@ impl Above {
                 }
                 return Ok(above);
             }
-            CredentialKind::Certificate => return Ok(above),
+            CredentialKind::Certificate | CredentialKind::Enrolment => return Ok(above),
         }
         above.proven = factors::load(tx, row).await?;
         let mut next = row.parent;
@@ -467,7 +477,7 @@ impl Above {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
             next = parent.row.parent;
             above.ancestors.push(parent);
-            // A login is above the first token.
+            // A login is above the first token, and an enrolment may be above that.
             if above.ancestors.len() > DEPTH.saturating_add(1) {
                 return Err(Error::internal("a token is deeper than any can be"));
             }
