@@ -64,13 +64,20 @@ pub(crate) fn read_secret(path: &Path) -> Outcome<Zeroizing<String>> {
 /// As [`read_secret`], from a file that is this user's own and that nobody else can read: another's
 /// could hold whatever they like.
 pub(super) fn read_own_secret(path: &Path) -> Outcome<Zeroizing<String>> {
+    let text = read_own_secret_text(path).map_err(|failure| {
+        failure.hint("log in again with `strongroom login`, once it is removed")
+    })?;
+    line_of(&text, path)
+}
+
+/// Reads all of such a file.
+pub(super) fn read_own_secret_text(path: &Path) -> Outcome<Zeroizing<String>> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let about = file.metadata().map_err(|error| unreadable(path, &error))?;
     if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
-        return Err(unreadable(path, &"it is not yours alone")
-            .hint("log in again with `strongroom login`, once it is removed"));
+        return Err(unreadable(path, &"it is not yours alone"));
     }
-    line_of(&text_of(read_bounded(file, path)?, path)?, path)
+    text_of(read_bounded(file, path)?, path)
 }
 
 fn line_of(text: &str, path: &Path) -> Outcome<Zeroizing<String>> {
