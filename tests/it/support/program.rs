@@ -31,6 +31,7 @@ pub(crate) fn program() -> Command {
         "KEY",
         "TOKEN",
         "SESSION_FILE",
+        "JOIN_DIR",
         "IDENTITY",
         "AUDIENCE",
         "ENVIRONMENT_SET",
