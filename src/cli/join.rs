@@ -16,7 +16,7 @@ use super::args::Global;
 use super::credentials::shell_quote;
 use super::failure::{Failure, Outcome};
 use super::files::read_secret;
-use super::output::{Format, fields, json_text, note, print, time};
+use super::output::{Format, json_text, note, print, time};
 use super::session::{Session, must, variable};
 use crate::proto::enrolment_service_client::EnrolmentServiceClient as Client;
 use crate::proto::{EnrolledLogin, JoinRequest, RenewLoginRequest};
@@ -55,7 +55,7 @@ enum Done {
 impl Done {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Nothing => "nothing",
+            Self::Nothing => "nothing to do",
             Self::Joined => "joined",
             Self::Renewed => "renewed",
         }
@@ -125,12 +125,8 @@ fn tell(global: &Global, place: &Place, done: Done, login: &Login) -> Outcome {
             "renew_at_ms": login.due_at(),
         })));
     }
-    note(&fields(&[
-        ("done", done.as_str().to_owned()),
-        ("login", login.name.clone()),
-        ("ends", time(login.ends_at)),
-        ("to be renewed", time(login.due_at())),
-    ]));
+    let (ends, due) = (time(login.ends_at), time(login.due_at()));
+    note(&format!("{}: {}, ends {ends}, to be renewed {due}", done.as_str(), login.name));
     let mut exports = vec![("STRONGROOM_ADDR", global.addr.clone())];
     let ca = global.cacert.as_ref().map(|ca| ca.canonicalize().unwrap_or_else(|_| ca.clone()));
     exports.extend(ca.map(|ca| ("STRONGROOM_CACERT", ca.display().to_string())));

@@ -132,7 +132,7 @@ fn a_machine_joins_once_does_nothing_until_it_is_due_and_renews_when_told() {
     assert!(machine.done("whoami").contains("etl"));
     let said: serde_json::Value =
         serde_json::from_str(&machine.done("join --output json")).unwrap();
-    assert_eq!((said["done"].as_str(), machine.kept()), (Some("nothing"), first.clone()));
+    assert_eq!((said["done"].as_str(), machine.kept()), (Some("nothing to do"), first.clone()));
     let said: serde_json::Value =
         serde_json::from_str(&machine.done("join --renew --output json")).unwrap();
     assert_eq!(said["done"], "renewed");

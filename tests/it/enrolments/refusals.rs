@@ -1,6 +1,6 @@
 //! What joins nobody: each is refused with one sentence, uses nothing up and leaves nothing.
 
-use strongroom::proto::{ResumeIdentityRequest, SuspendIdentityRequest};
+use strongroom::proto::{GetHoldingsRequest, ResumeIdentityRequest, SuspendIdentityRequest};
 
 use super::*;
 use crate::support::logins::human;
@@ -98,9 +98,18 @@ async fn a_token_joins_from_its_networks_and_in_its_time_alone() {
         scene.advance(60);
         let refusal = scene.join(&later, &csr().1).await.unwrap_err();
         assert!(refusal.message().starts_with(REFUSED), "{refusal}");
-        assert_eq!(scene.states().await, ["pending", "joined", "expired"]);
+        assert_eq!(scene.states().await, ["expired", "joined", "pending"]);
         assert_eq!(scene.outcomes("enrolments.join").await, ["OK"]);
     }
+}
+
+/// Join tokens of the machine that are in force, and that are dead before their time.
+async fn held(scene: &Scene) -> (i64, i64) {
+    let mut client = IdentityServiceClient::new(scene.f.connect(&scene.f.admin).await);
+    let request = GetHoldingsRequest { name: "etl".to_owned() };
+    let held = client.get_holdings(request).await.unwrap().into_inner();
+    let found = held.credentials.into_iter().find(|of| of.kind == "enrolment").unwrap();
+    (found.in_force, found.contained)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +124,11 @@ async fn what_contains_the_identity_or_restores_the_vault_makes_tokens_void() {
         let mut identities = IdentityServiceClient::new(scene.f.connect(&scene.f.admin).await);
         let (before, login) = (scene.token().await, scene.joined().await);
         let (name, reason) = ("etl".to_owned(), String::new());
+        assert_eq!(held(&scene).await, (1, 0), "what a suspension would end");
         let suspend = SuspendIdentityRequest { name: name.clone(), reason: reason.clone() };
         identities.suspend_identity(suspend).await.unwrap();
         refused(&before, "suspended").await;
+        assert_eq!(held(&scene).await, (0, 1));
         assert!(scene.renew(&login, &csr().1).await.is_err());
         assert_eq!(enroll(&scene.admin, "etl").await.unwrap_err().code(), Code::FailedPrecondition);
         identities.resume_identity(ResumeIdentityRequest { name, reason }).await.unwrap();
@@ -130,7 +141,7 @@ async fn what_contains_the_identity_or_restores_the_vault_makes_tokens_void() {
         let (token, made) = enroll(&scene.admin, "etl").await.unwrap();
         revoke(&scene.admin, &made.id).await.unwrap();
         refused(&token, "revoked").await;
-        assert_eq!(scene.states().await, ["void", "void", "void", "joined", "revoked"]);
+        assert_eq!(scene.states().await, ["joined", "revoked", "void", "void", "void"]);
     }
 }
 
