@@ -22,8 +22,8 @@ use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::recovery::{RECOVERY_ID, RecoveryRow};
 use crate::store::{RowRef, Tx, Versioned};
 use crate::types::{
-    AuthMethod, CredentialId, CredentialKind, CredentialState, ElevationId, IdentityId,
-    IdentityState, UnixMillis, VaultId,
+    AuthMethod, CredentialKind, CredentialState, ElevationId, IdentityId, IdentityState,
+    UnixMillis, VaultId,
 };
 
 /// The built-in group whose active humans administer.
@@ -48,7 +48,7 @@ pub struct Subject {
     /// The elevations that the credential was made under.
     under: Vec<MadeUnder>,
     /// What a token or a login hangs on: tokens, logins and enrolments, nearest first.
-    ancestors: Vec<Versioned<CredentialRow>>,
+    pub(super) ancestors: Vec<Versioned<CredentialRow>>,
     /// What it, or what it hangs on, was got for, where that is an issuer's token.
     session: Option<Arc<Session>>,
     /// Every sealed row above and of its kin that decisions stand on, but the credential's own.
@@ -269,23 +269,6 @@ impl Subject {
     /// Tells whether a token was made since the vault was last restored.
     fn is_restored(&self, token: &TokenDetail) -> bool {
         token.restore_epoch == self.restore_epoch()
-    }
-
-    /// The credential, where what it makes, for whomever, is to end with it and to last no longer: a
-    /// token, or a login that hangs on one.
-    #[must_use]
-    pub fn bond(&self) -> Option<&CredentialRow> {
-        let token = |above: &Versioned<CredentialRow>| above.row.kind == CredentialKind::Token;
-        let bonds = self.token.is_some() || self.ancestors.iter().any(token);
-        bonds.then_some(&self.credential.row)
-    }
-
-    /// The credential, where what it makes for its own identity is to end when it is revoked: also a
-    /// login that hangs on an enrolment, which its renewals outlive.
-    #[must_use]
-    pub fn hook(&self) -> Option<CredentialId> {
-        let hangs = self.token.is_some() || !self.ancestors.is_empty();
-        hangs.then_some(self.credential.row.id)
     }
 
     /// The elevations that the credential was made under, and when each ends.
