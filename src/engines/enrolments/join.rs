@@ -8,7 +8,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use futures_util::FutureExt as _;
 
 use super::detail::{EnrolmentDetail, Step};
-use super::lineage::{Asks, Came, Does, Lineage, again, end, key_of, moved, used};
+use super::lineage::{Asks, Came, Does, Lineage, again, key_of, lock, moved, used};
 use super::resource_name;
 use crate::crypto::hex;
 use crate::engines::identities::activate;
@@ -193,8 +193,7 @@ impl Operation for Join {
                 again(tx, &self.asks, id, login).await
             }
             (Does::Step(Step::Locks(_)), Step::Locks(why)) => {
-                end(ctx, tx, read, detail, why).await?;
-                Ok(Came::Locked { enrolment: id, why })
+                lock(ctx, tx, read, detail, why).await
             }
             (Does::Step(Step::Late), Step::Late) => {
                 detail.shown_late = Some(ctx.now.0);

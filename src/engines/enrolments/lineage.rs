@@ -5,6 +5,8 @@ use std::time::Duration;
 use super::detail::{EnrolmentDetail, Made, Over, Step, Why};
 use crate::audit::Field;
 use crate::crypto::{hex, sha256};
+use crate::engines::elevations::tell_of_identity;
+use crate::engines::identities::Names;
 use crate::engines::pki::{
     AuthoritySlot, Holder, LoginIssued, LoginTtl, MIN_TTL, Request, Said, Signed, SpiffeId,
     Template,
@@ -17,9 +19,9 @@ use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Tx, Versioned, logins};
 use crate::types::{
-    CredentialId, CredentialKind, RequestContext, ResourceName, UnixMillis, VaultId,
+    CredentialId, CredentialKind, NoticeKind, RequestContext, ResourceName, UnixMillis, VaultId,
 };
-use crate::vault::{Answerable, Note, View};
+use crate::vault::{Answerable, Note, NoticeFacts, View};
 
 /// What is asked for with a join token or with a certificate.
 #[derive(Debug, Clone)]
@@ -247,6 +249,35 @@ pub(super) async fn again(
     let chain_pem = asks.authorities.current()?.login.pem();
     let issued = Box::new(LoginIssued { said: Said::of_der(&row.detail)?, row, chain_pem });
     Ok(Came::Certificate { issued, again: true })
+}
+
+/// Locks an enrolment: ends it with everything below it, and tells who answers for its identity.
+pub(super) async fn lock(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    read: Versioned<CredentialRow>,
+    detail: EnrolmentDetail,
+    why: Why,
+) -> Result<Came> {
+    let (enrolment, identity) = (read.row.id, read.row.identity);
+    end(ctx, tx, read, detail, why).await?;
+    let missing = || Error::internal("an enrolment of nobody");
+    let who = tx.lookup::<IdentityRow>(&identity).await?.ok_or_else(missing)?.row;
+    let what = match why {
+        Why::Revoked => "it was revoked",
+        Why::JoinedTwice => "its join token was used with two keys",
+        Why::RenewedTwice => "a certificate of it was renewed with two keys",
+    };
+    let facts = NoticeFacts {
+        requester: who.name.to_string(),
+        by: Names::default().actor(tx, &ctx.actor()).await?,
+        state: "locked".to_owned(),
+        why: what.to_owned(),
+        detail: enrolment.to_string(),
+        ..NoticeFacts::default()
+    };
+    tell_of_identity(ctx, tx, &who, NoticeKind::EnrolmentLocked, &facts).await?;
+    Ok(Came::Locked { enrolment, why })
 }
 
 /// Ends an enrolment with everything below it.

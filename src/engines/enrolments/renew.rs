@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::detail::{EnrolmentDetail, RENEWALS, Renewal, Step};
-use super::lineage::{Asks, Came, Does, Lineage, again, end, key_of, moved};
+use super::lineage::{Asks, Came, Does, Lineage, again, key_of, lock, moved};
 use super::resource_name;
 use crate::crypto::hex;
 use crate::error::{Error, Result};
@@ -165,8 +165,7 @@ impl Operation for RenewLogin {
                 again(tx, &self.asks, id, next).await
             }
             (Does::Step(Step::Locks(_)), Step::Locks(why)) => {
-                end(ctx, tx, read, detail, why).await?;
-                Ok(Came::Locked { enrolment: id, why })
+                lock(ctx, tx, read, detail, why).await
             }
             (Does::Gives(_) | Does::Step(_), _) => Err(moved()),
         }

@@ -3,6 +3,8 @@
 use std::time::Instant;
 
 use super::*;
+use crate::elevations::notices::{posts_to, told};
+use crate::support::receiver::Receiver;
 use crate::support::tokens::bearing;
 
 /// How long a lock may take to be in force on another node.
@@ -121,6 +123,30 @@ async fn a_certificate_renewed_by_two_keys_locks_the_lineage_on_every_node() {
     assert_eq!(scene.outcomes("enrolments.renew").await, ["LOCKED", "OK"]);
     drop(there);
     other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_answers_for_a_machine_is_told_that_its_enrolment_is_locked() {
+    let receiver = Receiver::new().await;
+    let f = told(Fixture::new().await, vec![posts_to(&receiver)]).await;
+    register(&f, "carol", "human", "").await;
+    register(&f, "etl", "pipeline", "carol").await;
+    let admin = Client::new(f.connect(&f.admin).await);
+    let stranger = Client::new(f.connect_as_nobody().await);
+    let (token, made) = enroll(&admin, "etl").await.unwrap();
+    join(&stranger, &token, &csr().1).await.unwrap();
+    join(&stranger, &token, &csr().1).await.unwrap_err();
+    let notice = receiver.waits_for("enrolment.locked").await.json();
+    assert_eq!(notice["data"]["requester"], "etl");
+    assert_eq!(notice["data"]["detail"], made.id);
+    assert_eq!(notice["recipients"][0]["people"][0], "carol");
+    assert_eq!(notice["recipients"][1]["group"], "administrators");
+    assert!(
+        notice["subject"]
+            .as_str()
+            .unwrap()
+            .ends_with("is locked: its join token was used with two keys")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
