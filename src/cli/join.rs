@@ -92,7 +92,7 @@ async fn begin(global: &Global, place: &Place) -> Outcome<Login> {
     let session = Session::open_as_nobody(&nobody)?;
     let answer =
         session.call(request, async |wire, request| Client::new(wire).join(request).await).await?;
-    keep(place, &key, must(answer.login)?)
+    keep(place, &key, &must(answer.login)?)
 }
 
 /// Trades the certificate for the next.
@@ -105,10 +105,10 @@ async fn renew(global: &Global, place: &Place) -> Outcome<Login> {
     let answer = session
         .call(request, async |wire, request| Client::new(wire).renew_login(request).await)
         .await?;
-    keep(place, &key, must(answer.login)?)
+    keep(place, &key, &must(answer.login)?)
 }
 
-fn keep(place: &Place, key: &Key, given: EnrolledLogin) -> Outcome<Login> {
+fn keep(place: &Place, key: &Key, given: &EnrolledLogin) -> Outcome<Login> {
     place.keep(key, &given.certificate_pem, &given.chain_pem)
 }
 
@@ -132,5 +132,5 @@ fn tell(global: &Global, place: &Place, done: Done, login: &Login) -> Outcome {
     exports.extend(ca.map(|ca| ("STRONGROOM_CACERT", ca.display().to_string())));
     exports.extend([("STRONGROOM_CERT", file.clone()), ("STRONGROOM_KEY", file)]);
     let line = |(name, value): &(&str, String)| format!("export {name}={}\n", shell_quote(value));
-    print(&exports.iter().map(line).collect::<String>())
+    print(&exports.iter().map(line).collect::<Vec<_>>().concat())
 }
