@@ -56,7 +56,7 @@ async fn of_many_calls_with_one_key_each_hears_the_same_certificate() {
         let (token, (key_pem, csr_pem)) = (scene.token().await, csr());
         let calls = (0..16).map(|_| scene.join(&token, &csr_pem));
         let answers = futures_util::future::join_all(calls).await;
-        let serials: Vec<_> = answers.into_iter().map(|it| it.unwrap()).collect();
+        let serials: Vec<_> = answers.into_iter().map(Result::unwrap).collect();
         assert!(serials.windows(2).all(|two| two[0] == two[1]));
         let certificate_pem = serials[0].certificate_pem.clone();
         let login = Login { key_pem, certificate_pem };
