@@ -460,8 +460,8 @@ impl Above {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
             next = parent.row.parent;
             above.ancestors.push(parent);
-            // A login is above the first token, and an enrolment may be above that.
-            if above.ancestors.len() > DEPTH.saturating_add(1) {
+            // A login is above the first token or below the last, and an enrolment above a login.
+            if above.ancestors.len() > DEPTH.saturating_add(2) {
                 return Err(Error::internal("a token is deeper than any can be"));
             }
         }
