@@ -116,6 +116,8 @@ mod tests {
                 "strongroom.v1.IssueCredentialsResponse.password",
                 "strongroom.v1.IssueCredentialsResponse.dsn",
                 "strongroom.v1.IssueCredentialsResponse.lease_handle",
+                "strongroom.v1.CreateEnrolmentResponse.join_token",
+                "strongroom.v1.JoinRequest.token",
                 "strongroom.v1.InviteFactorResponse.invitation",
                 "strongroom.v1.EnrolFactorRequest.invitation",
                 "strongroom.v1.EnrolFactorResponse.secret",

@@ -7,12 +7,14 @@ use clap_complete::Shell;
 
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
+use super::enrolments::EnrolmentCommand;
 use super::factors::FactorCommand;
 use super::failure::EXIT_CODES;
 use super::grants::GrantCommand;
 use super::groups::GroupCommand;
 use super::identities::IdentityCommand;
 use super::issuers::IssuerCommand;
+use super::join::JoinArgs;
 use super::keys::KeyCommand;
 use super::leases::LeaseCommand;
 use super::login::LoginArgs;
@@ -109,6 +111,12 @@ pub enum ClientCommand {
     /// Sign in by your company's provider; or log in with the OIDC token that a CI job, a pod or a
     /// workload has
     Login(LoginArgs),
+    /// Make this machine's login from a join token, and renew it when it is due
+    ///
+    /// The token is read from --token-file. The key is made here and stays here. Run it again, by a
+    /// timer, as often as you like: it does nothing until two thirds of the certificate's life are
+    /// over.
+    Join(JoinArgs),
     /// Run a command with credentials in its environment, which end with it
     Run(RunArgs),
     /// List every action with its RPC and its resource
@@ -116,6 +124,9 @@ pub enum ClientCommand {
     /// Register and contain identities
     #[command(subcommand)]
     Identity(IdentityCommand),
+    /// Show and end the enrolments that `identity enroll` made
+    #[command(subcommand)]
+    Enrolment(EnrolmentCommand),
     /// Put identities into groups
     #[command(subcommand)]
     Group(GroupCommand),

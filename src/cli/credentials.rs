@@ -174,7 +174,7 @@ pub(super) fn variables(
 }
 
 /// Quotes a value for a POSIX shell, where nothing is special within single quotes but their end.
-fn shell_quote(value: &str) -> String {
+pub(super) fn shell_quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 

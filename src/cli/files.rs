@@ -67,8 +67,7 @@ pub(super) fn read_own_text(path: &Path) -> Outcome<Zeroizing<String>> {
     let file = File::open(path).map_err(|error| unreadable(path, &error))?;
     let about = file.metadata().map_err(|error| unreadable(path, &error))?;
     if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
-        return Err(unreadable(path, &"it is not yours alone")
-            .hint("log in again with `strongroom login`, once it is removed"));
+        return Err(unreadable(path, &"it is not yours alone"));
     }
     text_of(read_bounded(file, path)?, path)
 }

@@ -16,6 +16,7 @@ use self::contain::{Contain, holdings, retire, suspend};
 use self::list::{List, list};
 use self::policy::{PolicyCommand, policy};
 use self::show::text;
+use super::enrolments::{Enroll, enroll};
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
 use super::output::{Format, escape_lines, fields, note, print, show, time};
@@ -62,6 +63,8 @@ pub enum IdentityCommand {
     Policy(PolicyCommand),
     /// Sign a login certificate from a CSR
     IssueCert(IssueCert),
+    /// Make a token with which a machine joins as an identity, once
+    Enroll(Enroll),
 }
 
 /// What `identity create` takes.
@@ -136,6 +139,7 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
     let identity = match command {
         IdentityCommand::List(args) => return list(session, args).await,
         IdentityCommand::IssueCert(args) => return issue_cert(session, args).await,
+        IdentityCommand::Enroll(args) => return enroll(session, args).await,
         IdentityCommand::Policy(command) => return policy(session, command).await,
         IdentityCommand::Suspend(args) => return suspend(session, args).await,
         IdentityCommand::Retire(args) => return retire(session, args).await,

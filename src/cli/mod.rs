@@ -8,6 +8,7 @@ pub mod control;
 mod credentials;
 mod database;
 mod elevations;
+mod enrolments;
 mod export;
 mod factors;
 mod failure;
@@ -16,6 +17,7 @@ mod grants;
 mod groups;
 mod identities;
 mod issuers;
+mod join;
 mod keys;
 mod leases;
 mod login;
@@ -93,9 +95,11 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
     match command {
         ClientCommand::Whoami => identities::whoami(&session()?).await,
         ClientCommand::Login(args) => login::login(global, args).await,
+        ClientCommand::Join(args) => join::join(global, args).await,
         ClientCommand::Run(args) => run::run(global, args).await.map(drop),
         ClientCommand::Actions => actions::print_all(global.output),
         ClientCommand::Identity(command) => identities::run(&session()?, command).await,
+        ClientCommand::Enrolment(command) => enrolments::run(&session()?, command).await,
         ClientCommand::Group(command) => groups::run(&session()?, command).await,
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,

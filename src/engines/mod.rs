@@ -4,6 +4,7 @@
 
 pub mod database;
 pub mod elevations;
+pub mod enrolments;
 pub mod factors;
 pub mod grants;
 pub mod groups;

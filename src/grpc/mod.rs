@@ -4,6 +4,7 @@ mod accept;
 mod database;
 mod door;
 mod elevations;
+mod enrolments;
 mod factors;
 mod fields;
 mod grants;

@@ -10,6 +10,7 @@ use super::accept::Gate;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
+use super::enrolments::Enrolments;
 use super::factors::Factors;
 use super::grants::Grants;
 use super::groups::Groups;
@@ -33,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
+use crate::proto::enrolment_service_server::EnrolmentServiceServer;
 use crate::proto::factor_service_server::FactorServiceServer;
 use crate::proto::grant_service_server::GrantServiceServer;
 use crate::proto::group_service_server::GroupServiceServer;
@@ -162,6 +164,8 @@ pub async fn serve(
     let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
     let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
     let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
+    let enrolments = Enrolments { gate: gate.clone(), login: settings.login };
+    let enrolments = EnrolmentServiceServer::new(enrolments).max_decoding_message_size(most);
     let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
     let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
@@ -173,7 +177,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers);
+    let health = health.with(&issuers).with(&enrolments);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -195,6 +199,7 @@ pub async fn serve(
         .add_service(keys)
         .add_service(tokens)
         .add_service(issuers)
+        .add_service(enrolments)
         .add_service(elevations)
         .add_service(factors)
         .add_service(system)

@@ -15,7 +15,7 @@ import rego.v1
 receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
 	"tokens.renew", "secrets.get", "keys.decrypt", "keys.decrypt-stream", "keys.datakey",
-	"keys.sign", "keys.mac", "elevations.activate", "elevations.extend",
+	"keys.sign", "keys.mac", "elevations.activate", "elevations.extend", "enrolments.renew",
 }
 
 # What belongs to whoever holds the lease, the certificate or the token.
@@ -29,6 +29,7 @@ for_owner := {
 	"leases.list", "leases.revoke", "pki.list", "pki.revoke", "identities.show",
 	"identities.holdings",
 	"tokens.inspect", "tokens.list", "tokens.revoke", "elevations.revoke",
+	"enrolments.list", "enrolments.revoke",
 }
 
 # What the owner of a secret may do with what is its own data.
@@ -45,15 +46,17 @@ for_keys_owner := {
 }
 
 # What makes a credential by which somebody else is known.
-mints := {"identities.issue-cert", "tokens.mint", "factors.invite"}
+mints := {"identities.issue-cert", "tokens.mint", "factors.invite", "enrolments.create"}
 
 # What the owner of a machine may do for it: a human of the group, where a group owns it.
-for_machines_owner := {"identities.issue-cert", "identities.transfer", "tokens.mint"}
+for_machines_owner := {
+	"identities.issue-cert", "identities.transfer", "tokens.mint", "enrolments.create",
+}
 
 # What every identity does for itself.
 for_self := {
 	"identities.whoami", "identities.show", "tokens.create", "factors.enrol", "factors.confirm",
-	"factors.recovery-codes", "factors.verify", "factors.remove",
+	"factors.recovery-codes", "factors.verify", "factors.remove", "enrolments.renew",
 }
 
 # What every active identity may do: read what is public, list the secrets and keys that it may do

@@ -9,11 +9,12 @@ use crate::error::{Error, Result};
 use crate::types::{IdentityName, Kind, ResourcePattern, Segment, UnixMillis, Verb};
 
 /// What cannot be granted: every identity asks who it is, and has its own factors; by a login
-/// certificate or an invitation somebody is known, so they are for administrators, and the first for
-/// a machine's owner, alone.
+/// certificate, an enrolment or an invitation somebody is known, so they are for administrators, and
+/// the first two for a machine's owner, alone.
 const NEVER_GRANTED: &[&str] = &[
     "identities.whoami",
     "identities.issue-cert",
+    "enrolments.create",
     "factors.invite",
     "factors.enrol",
     "factors.confirm",
@@ -254,6 +255,8 @@ mod tests {
             ("identities.show", "identities", Human, false),
             ("identities.whoami", "identities/data/etl", Pipeline, false),
             ("identities.issue-cert", "identities/data/etl", Human, false),
+            ("enrolments.create", "enrolments/data/etl", Human, false),
+            ("enrolments.list", "enrolments/data/etl", Human, true),
         ] {
             assert_eq!(validate(action, pattern, kind).is_ok(), good, "{action} {pattern} {kind}");
         }

@@ -20,6 +20,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("notice_keeper", "notices.tell-overdue"),
     ("secret_keeper", "secrets.purge"),
     ("federation", "issuers.login"),
+    ("enrolment", "enrolments.join"),
     ("issuer_keeper", "issuers.end-sessions"),
     ("issuer_keeper", "issuers.purge"),
     ("key_keeper", "keys.rotate"),
@@ -69,8 +70,10 @@ pub(super) fn objection(
     if facts.action == "tokens.mint" && facts.resources.iter().any(human) {
         return Some(Reason::MintForbidden);
     }
-    // Nor does anybody but an administrator invite one to enrol a factor.
-    if facts.action == "factors.invite" && !identity.administrator {
+    // Nor does anybody but an administrator invite one to enrol a factor, or enrol one.
+    let invites = facts.action == "factors.invite"
+        || (facts.action == "enrolments.create" && facts.resources.iter().any(human));
+    if invites && !identity.administrator {
         return Some(Reason::MintForbidden);
     }
     match identity.kind {

@@ -1,4 +1,4 @@
-//! The one tree of authority: certificates, leases and tokens; later sessions and wraps.
+//! The one tree of authority: certificates, leases, tokens and enrolments; later sessions and wraps.
 
 use crate::params;
 use crate::sealed_row;

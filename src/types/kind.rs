@@ -104,6 +104,8 @@ words! {
         Lease = "lease",
         /// A bearer token.
         Token = "token",
+        /// A join token, and from its use on what its login certificates hang on.
+        Enrolment = "enrolment",
     }
 }
 

@@ -45,6 +45,6 @@ pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
 pub use token::{
-    AccessToken, Bearer, Invitation, LeaseHandle, SingleUseToken, TokenSecret, TokenType,
+    AccessToken, Bearer, Invitation, JoinToken, LeaseHandle, SingleUseToken, TokenSecret, TokenType,
 };
 pub use verbs::{VERBS, Verb};

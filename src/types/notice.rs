@@ -53,6 +53,8 @@ words! {
         RoleChanged = "elevation-role.changed",
         /// What a role was to say came to nothing: what it stood on does not stand any more.
         RoleDropped = "elevation-role.dropped",
+        /// Two keys were shown where an enrolment has one: all that came of it is over.
+        EnrolmentLocked = "enrolment.locked",
     }
 }
 
@@ -98,6 +100,7 @@ pub const NOTICES: &[(NoticeKind, &[Audience])] = {
         (Of::RoleConfirmed, &[Approvers, Reviewers, Administrators]),
         (Of::RoleChanged, &[Approvers, Reviewers, Administrators]),
         (Of::RoleDropped, &[Approvers, Reviewers, Administrators]),
+        (Of::EnrolmentLocked, &[Requester, Administrators]),
     ]
 };
 

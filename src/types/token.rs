@@ -32,13 +32,15 @@ pub enum TokenType {
     Handle,
     /// Enrols one factor for one human; the bearer of no call.
     Invitation,
+    /// Gets one machine its first login certificate; the bearer of no call.
+    Join,
     /// Reserved for wrapped secrets; accepted nowhere.
     Wrapped,
 }
 
 impl TokenType {
-    const ALL: [Self; 5] =
-        [Self::Access, Self::SingleUse, Self::Handle, Self::Invitation, Self::Wrapped];
+    const ALL: [Self; 6] =
+        [Self::Access, Self::SingleUse, Self::Handle, Self::Invitation, Self::Join, Self::Wrapped];
 
     /// Shows the prefix.
     #[must_use]
@@ -48,6 +50,7 @@ impl TokenType {
             Self::SingleUse => "srs_",
             Self::Handle => "srh_",
             Self::Invitation => "sri_",
+            Self::Join => "srj_",
             Self::Wrapped => "srw_",
         }
     }
@@ -99,6 +102,8 @@ tokens! {
     LeaseHandle = Handle,
     /// An invitation to enrol a factor, `sri_…`.
     Invitation = Invitation,
+    /// A join token, `srj_…`.
+    JoinToken = Join,
 }
 
 /// The 256 bits of a token.
@@ -165,7 +170,7 @@ impl Bearer {
             TokenType::Access => Ok(Self::Access(AccessToken(parts))),
             TokenType::SingleUse => Ok(Self::SingleUse(SingleUseToken(parts))),
             TokenType::Handle => Ok(Self::Handle(LeaseHandle(parts))),
-            TokenType::Invitation | TokenType::Wrapped => Err(malformed()),
+            TokenType::Invitation | TokenType::Join | TokenType::Wrapped => Err(malformed()),
         }
     }
 }
@@ -179,6 +184,21 @@ impl Invitation {
         match Parts::parse(text) {
             Some((TokenType::Invitation, parts)) => Ok(Self(parts)),
             Some(_) | None => Err(Error::invalid("that is no invitation of this vault")),
+        }
+    }
+}
+
+impl JoinToken {
+    /// Reads a join token's text: the canonical form only, with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`], which quotes nothing of it.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        match Parts::parse(text) {
+            Some((TokenType::Join, parts)) => Ok(Self(parts)),
+            Some(_) | None => {
+                Err(Error::Unauthenticated("that is no join token of this vault".into()))
+            }
         }
     }
 }
@@ -323,9 +343,12 @@ mod tests {
         let parsed = Bearer::parse(&text(TokenType::Handle)).unwrap();
         assert!(matches!(parsed, Bearer::Handle(_)));
         assert!(Bearer::parse(&text(TokenType::Invitation)).is_err());
+        assert!(Bearer::parse(&text(TokenType::Join)).is_err());
         for token in TokenType::ALL {
             let invites = token == TokenType::Invitation;
             assert_eq!(Invitation::parse(&text(token)).is_ok(), invites, "{token:?}");
+            let joins = token == TokenType::Join;
+            assert_eq!(JoinToken::parse(&text(token)).is_ok(), joins, "{token:?}");
         }
     }
 

@@ -14,6 +14,7 @@ use crate::crypto::MacKey;
 use crate::error::{Error, Result};
 use crate::keyring::Keyring;
 use crate::policy::Reason;
+use crate::store::Versioned;
 use crate::store::credentials::CredentialRow;
 use crate::types::{
     AccessToken, AuthMethod, Authenticated, Bearer, CredentialId, CredentialKind, CredentialState,
@@ -168,6 +169,23 @@ impl Subject {
     fn accepts(&self, token: TokenType, with: &Presented<'_>) -> bool {
         let typed = |detail: &TokenDetail| detail.single_use == (token == TokenType::SingleUse);
         self.token.as_ref().is_some_and(|detail| typed(detail) && detail.admits(with))
+    }
+
+    /// The credential, where what it makes, for whomever, is to end with it and to last no longer: a
+    /// token, or a login that hangs on one.
+    #[must_use]
+    pub fn bond(&self) -> Option<&CredentialRow> {
+        let token = |above: &Versioned<CredentialRow>| above.row.kind == CredentialKind::Token;
+        let bonds = self.token.is_some() || self.ancestors.iter().any(token);
+        bonds.then_some(&self.credential.row)
+    }
+
+    /// The credential, where what it makes for its own identity is to end when it is revoked: also a
+    /// login that hangs on an enrolment, which its renewals outlive.
+    #[must_use]
+    pub fn hook(&self) -> Option<CredentialId> {
+        let hangs = self.token.is_some() || !self.ancestors.is_empty();
+        hangs.then_some(self.credential.row.id)
     }
 
     /// Whether the caller's uses are counted.

@@ -114,7 +114,7 @@ pub async fn note_proof(
     let proves = match found.row.kind {
         CredentialKind::Login => true,
         CredentialKind::Token => TokenDetail::decode(&found.row.detail)?.uses_left.is_none(),
-        CredentialKind::Lease | CredentialKind::Certificate => false,
+        CredentialKind::Lease | CredentialKind::Certificate | CredentialKind::Enrolment => false,
     };
     if !proves {
         return Err(proves_nothing());

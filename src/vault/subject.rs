@@ -45,7 +45,7 @@ pub struct Subject {
     pub(super) proven: Vec<ProvenFactor>,
     /// The elevations that the credential was made under.
     under: Vec<MadeUnder>,
-    /// What a token or a login hangs on: tokens and logins, nearest first.
+    /// What a token or a login hangs on: tokens, logins and enrolments, nearest first.
     pub(super) ancestors: Vec<Versioned<CredentialRow>>,
     /// What it, or what it hangs on, was got for, where that is an issuer's token.
     pub(super) session: Option<Arc<Session>>,
@@ -269,13 +269,6 @@ impl Subject {
         token.restore_epoch == self.restore_epoch()
     }
 
-    /// The credential, where what it makes is to end with it: a token, or a login that hangs on one.
-    #[must_use]
-    pub fn bond(&self) -> Option<&CredentialRow> {
-        let bonds = self.token.is_some() || !self.ancestors.is_empty();
-        bonds.then_some(&self.credential.row)
-    }
-
     /// The elevations that the credential was made under, and when each ends.
     pub(super) fn under(&self) -> impl Iterator<Item = (ElevationId, UnixMillis)> {
         let rows = self.under.iter().map(|under| &under.row.row);
@@ -446,7 +439,7 @@ impl Above {
                 }
                 return Ok(above);
             }
-            CredentialKind::Certificate => return Ok(above),
+            CredentialKind::Certificate | CredentialKind::Enrolment => return Ok(above),
         }
         above.proven = factors::load(tx, row).await?;
         let mut next = row.parent;
@@ -454,8 +447,8 @@ impl Above {
             let parent = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
             next = parent.row.parent;
             above.ancestors.push(parent);
-            // A login is above the first token.
-            if above.ancestors.len() > DEPTH.saturating_add(1) {
+            // A login is above the first token or below the last, and an enrolment above a login.
+            if above.ancestors.len() > DEPTH.saturating_add(2) {
                 return Err(Error::internal("a token is deeper than any can be"));
             }
         }

@@ -1,4 +1,4 @@
-//! Ends what hangs below tokens that were revoked, where one commit was not enough.
+//! Ends what hangs below tokens and enrolments that were revoked, where one commit was not enough.
 
 use std::time::Duration;
 
@@ -31,12 +31,13 @@ impl TokenReaper {
         Self { vault, reader }
     }
 
-    /// Finds what is due: tokens, and logins that hung on one.
+    /// Finds what is due: tokens and enrolments, and logins that hung on one.
     async fn due(&self, now: UnixMillis) -> Result<Vec<Versioned<CredentialRow>>> {
         let read = self.reader.view(move |tx| {
             async move {
                 let mut due = credentials::due(tx, CredentialKind::Token, now, STEP).await?;
                 due.extend(credentials::due(tx, CredentialKind::Login, now, STEP).await?);
+                due.extend(credentials::due(tx, CredentialKind::Enrolment, now, STEP).await?);
                 Ok(due)
             }
             .boxed()

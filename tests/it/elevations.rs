@@ -10,7 +10,7 @@ mod forged;
 mod glass;
 mod life;
 mod model;
-mod notices;
+pub(crate) mod notices;
 pub(crate) mod page;
 mod processes;
 mod program;

@@ -19,6 +19,7 @@ mod database;
 mod dev;
 mod elevations;
 mod endings;
+mod enrolments;
 mod factors;
 mod forged;
 mod founding;

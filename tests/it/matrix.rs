@@ -2,6 +2,7 @@
 //! `docs/authorization-matrix.md`. An RPC without its row, or whose row says something else than
 //! what the vault answers, fails here.
 
+mod enrolments;
 mod issuers;
 mod keys;
 mod requests;

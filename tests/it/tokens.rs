@@ -143,14 +143,14 @@ async fn what_is_no_token_never_falls_back_to_the_certificate() {
         guess(&good),
         "z".repeat(8_000),
     ];
-    bad.extend(["srs_", "srh_", "srw_", "sri_"].map(|prefix| retyped(&good, prefix)));
+    bad.extend(["srs_", "srh_", "srw_", "sri_", "srj_"].map(|prefix| retyped(&good, prefix)));
     for bad in bad {
         assert_eq!(knock(&bearing(&admin, &bad)).await, Code::Unauthenticated, "{bad:?}");
     }
     let single = TokenOrder { uses: 1, ..with(0) };
     let single = create(&admin, single).await.unwrap().bearer;
     assert!(single.starts_with("srs_"));
-    for prefix in ["srt_", "srh_", "srw_", "sri_"] {
+    for prefix in ["srt_", "srh_", "srw_", "sri_", "srj_"] {
         let other = retyped(&single, prefix);
         assert_eq!(knock(&bearing(&admin, &other)).await, Code::Unauthenticated, "{prefix}");
     }

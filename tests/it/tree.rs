@@ -6,6 +6,7 @@ use std::fs;
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::elevation_service_client::ElevationServiceClient;
+use strongroom::proto::enrolment_service_client::EnrolmentServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
@@ -13,12 +14,13 @@ use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
-    CreateGroupRequest, CreateIdentityRequest, CreateTokenRequest, ElevationRole, ElevationStep,
-    IssueCredentialsRequest, IssueLoginCertificateRequest, ListCertificatesRequest,
+    CreateEnrolmentRequest, CreateEnrolmentResponse, CreateGroupRequest, CreateIdentityRequest,
+    CreateTokenRequest, ElevationRole, ElevationStep, IssueCredentialsRequest,
+    IssueLoginCertificateRequest, JoinRequest, ListCertificatesRequest, ListEnrolmentsRequest,
     PutCertificateRoleRequest, PutElevationRoleRequest, RemoveCertificateRoleRequest,
     RemoveDatabaseRoleRequest, RemoveGrantRequest, RequestElevationRequest, RetireIdentityRequest,
-    RevokeElevationRequest, RevokeTokenRequest, SignCertificateRequest, SubjectNames,
-    SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
+    RevokeElevationRequest, RevokeEnrolmentRequest, RevokeTokenRequest, SignCertificateRequest,
+    SubjectNames, SuspendIdentityRequest, TokenOrder, WhoAmIRequest,
 };
 use strongroom::types::CredentialKind;
 use tonic::transport::Channel;
@@ -84,7 +86,7 @@ async fn what_hangs_below_ends_or_stays_as_the_page_says() {
                 "–".clone_into(found);
             }
         }
-        if found != row.children {
+        if row.children != found {
             different.push(format!("{backend:?} {} {}: {found:?}", row.parent, row.way));
         }
     }
@@ -106,6 +108,8 @@ struct Scene {
     parent: Option<String>,
     /// Where that ends, a login that was asked for with another's token that ends as it does.
     login: Option<(Channel, Bearing)>,
+    /// An enrolment whose token was not used; where one ends, the one that gave the login.
+    enrolment: String,
     grants: Vec<String>,
     /// The elevation that all of these were made under, where that is what ends.
     elevation: Option<String>,
@@ -134,15 +138,7 @@ impl Scene {
             recover(&world.f, world.f.node(), "etl", &csr_anew).await.unwrap();
             world.advance(3_600);
         }
-        let (key_pem, csr_pem) = csr();
-        let login = IssueLoginCertificateRequest {
-            name: "etl".into(),
-            csr_pem,
-            ttl_s: short("login"),
-            ..Default::default()
-        };
-        let login = identities.issue_login_certificate(login).await.unwrap().into_inner();
-        let login = Login { key_pem, certificate_pem: login.certificate_pem };
+        let (login, joined) = first_login(&world, row).await;
         let machine = world.f.connect(&login).await;
         let grants = match row.parent.as_str() {
             // What a grant allows as well would not be made under the elevation.
@@ -164,6 +160,11 @@ impl Scene {
             ("token", "expiry" | "revocation") => Some(log_in(&world, row).await),
             _ => None,
         };
+        let enrolment = match (joined, &login) {
+            (Some(joined), _) => joined,
+            (None, Some((_, others))) => enroll(others, LONG_S).await.1,
+            (None, None) => enroll(&plain(&world.admin), LONG_S).await.1,
+        };
         let bearer = parent.as_ref().map_or_else(|| plain(&machine), |it| bearing(&machine, it));
         let token = if row.way == "spending" { String::new() } else { child(&bearer).await };
         let certificate = sign(&bearer).await;
@@ -177,6 +178,7 @@ impl Scene {
             token,
             parent,
             login,
+            enrolment,
             grants,
             elevation,
             probe,
@@ -228,6 +230,18 @@ impl Scene {
                 let mut client = ElevationServiceClient::new(self.world.admin.clone());
                 client.revoke_elevation(request).await.unwrap();
             }
+            ("enrolment", "revocation") => {
+                let request =
+                    RevokeEnrolmentRequest { id: self.enrolment.clone(), reason: String::new() };
+                let mut client = EnrolmentServiceClient::new(self.world.admin.clone());
+                client.revoke_enrolment(request).await.unwrap();
+                // Below the login a worker goes on.
+                until("what hung on the login is ended", async || {
+                    let [login, certificate, lease, token, _] = self.look().await;
+                    [login, certificate, lease, token].iter().all(|it| it == "ends")
+                })
+                .await;
+            }
             // Its second use was the last.
             ("token", "spending") | (_, "expiry") => {}
             (parent, way) => panic!("play here how a {parent} ends by {way}"),
@@ -253,8 +267,8 @@ impl Scene {
         f.node.take().unwrap().stop().await.unwrap();
     }
 
-    /// What has become of the login, the certificate and the lease.
-    async fn look(&self) -> Vec<String> {
+    /// What has become of the login, the certificate, the lease, the token and the enrolment.
+    async fn look(&self) -> [String; 5] {
         let login = self.login.as_ref().map_or(&self.machine, |(login, _)| login);
         let mut client = IdentityServiceClient::new(login.clone());
         let login = client.who_am_i(WhoAmIRequest {}).await.is_ok();
@@ -265,9 +279,13 @@ impl Scene {
         let lease = self.world.lease(&self.lease).await;
         let mut client = IdentityServiceClient::new(bearing(&self.machine, &self.token));
         let token = client.who_am_i(WhoAmIRequest {}).await.is_ok();
-        [login, certificate.state == "active", lease.state == "active", token]
+        let mut client = EnrolmentServiceClient::new(self.world.admin.clone());
+        let request = ListEnrolmentsRequest { identity: "etl".into(), ..Default::default() };
+        let listed = client.list_enrolments(request).await.unwrap().into_inner().enrolments;
+        let enrolment = listed.iter().find(|one| one.id == self.enrolment).unwrap();
+        let pending = enrolment.state == "pending";
+        [login, certificate.state == "active", lease.state == "active", token, pending]
             .map(|alive| if alive { "stays" } else { "ends" }.to_owned())
-            .to_vec()
     }
 }
 
@@ -333,6 +351,34 @@ async fn grant(world: &World, ttl_s: i64) -> Vec<String> {
     vec![database.id, world.grant("etl", sign).await.unwrap().id]
 }
 
+/// Enrols the machine: a join token, and the id of the enrolment.
+async fn enroll(by: &Bearing, ttl_s: i64) -> (String, String) {
+    let identity = "etl".to_owned();
+    let request = CreateEnrolmentRequest { identity, ttl_s, ..Default::default() };
+    let made = EnrolmentServiceClient::new(by.clone()).create_enrolment(request).await.unwrap();
+    let CreateEnrolmentResponse { join_token, enrolment } = made.into_inner();
+    (join_token, enrolment.unwrap().id)
+}
+
+/// The machine's login, and the enrolment that gave it, where that is what ends.
+async fn first_login(world: &World, row: &Row) -> (Login, Option<String>) {
+    let (key_pem, csr_pem) = csr();
+    if row.parent == "enrolment" {
+        let ttl_s = if row.way == "expiry" { SHORT_S } else { LONG_S };
+        let (token, enrolment) = enroll(&plain(&world.admin), ttl_s).await;
+        let mut stranger = EnrolmentServiceClient::new(world.f.connect_as_nobody().await);
+        let joined = stranger.join(JoinRequest { token, csr_pem }).await.unwrap().into_inner();
+        let certificate_pem = joined.login.unwrap().certificate_pem;
+        return (Login { key_pem, certificate_pem }, Some(enrolment));
+    }
+    let ttl_s = if row.parent == "login" && row.way == "expiry" { SHORT_S } else { 0 };
+    let name = "etl".to_owned();
+    let request = IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
+    let mut client = IdentityServiceClient::new(world.admin.clone());
+    let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
+    (Login { key_pem, certificate_pem: issued.certificate_pem }, None)
+}
+
 /// The token that everything else hangs on.
 async fn parent(machine: &Channel, row: &Row) -> String {
     let order = match row.way.as_str() {
@@ -346,7 +392,10 @@ async fn parent(machine: &Channel, row: &Row) -> String {
 /// A login of the machine's that an administrator's token asked for.
 async fn log_in(world: &World, row: &Row) -> (Channel, Bearing) {
     let ttl_s = if row.way == "expiry" { SHORT_S } else { LONG_S };
-    let scope = vec!["identities/etl:identities.issue-cert".to_owned()];
+    let scope = vec![
+        "identities/etl:identities.issue-cert".to_owned(),
+        "enrolments/etl:enrolments.create".to_owned(),
+    ];
     let order = TokenOrder { ttl_s, scope, ..Default::default() };
     let token = create(&world.admin, order).await.unwrap().bearer;
     let token = bearing(&world.admin, &token);

@@ -88,6 +88,39 @@ pub(super) async fn elevation(
     post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
 }
 
+/// Tells whoever answers for an identity, and the administrators, of what is no elevation's. What
+/// takes rights away goes on where nobody can be told, with an alarm.
+///
+/// # Errors
+/// What the store answers.
+pub(in crate::engines) async fn tell_of_identity(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    who: &IdentityRow,
+    kind: NoticeKind,
+    facts: &NoticeFacts,
+) -> Result<()> {
+    let part = tx.begin_part().await?;
+    let told = of_identity(ctx, tx, who, kind, facts).await;
+    if let Err(error) = &told {
+        tracing::error!(alarm = true, identity = %who.id, %kind, %error, "nobody could be told");
+    }
+    Ok(tx.end_part(part, told.is_ok()).await?)
+}
+
+async fn of_identity(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    who: &IdentityRow,
+    kind: NoticeKind,
+    facts: &NoticeFacts,
+) -> Result<()> {
+    let mut all = Vec::new();
+    requester(tx, who, ctx.now, &mut all).await?;
+    groups(tx, &[ADMINISTRATORS.to_owned()], ctx.now, &mut all).await?;
+    post_notice(ctx, tx, kind, facts, &all).await.map(drop)
+}
+
 /// Describes an elevation as it is, and who is to be told of it.
 ///
 /// # Errors
@@ -228,15 +261,11 @@ impl Matter {
         let (mut all, now) = (Vec::new(), self.now);
         for audience in kind.audiences() {
             match audience {
-                Audience::Requester => match &self.requester {
-                    Some(who) if who.kind.is_machine() => {
-                        owner(tx, who.owner, now, &mut all).await?;
+                Audience::Requester => {
+                    if let Some(who) = &self.requester {
+                        requester(tx, who, now, &mut all).await?;
                     }
-                    Some(who) if is_active(who, now) => {
-                        add(&mut all, None, vec![who.name.to_string()]);
-                    }
-                    Some(_) | None => {}
-                },
+                }
                 Audience::Owners => self.owners(tx, &mut all).await?,
                 Audience::Approvers => {
                     for step in &self.steps {
@@ -271,6 +300,22 @@ fn add(all: &mut Vec<Recipients>, group: Option<String>, people: Vec<String>) {
     if !all.contains(&one) {
         all.push(one);
     }
+}
+
+/// Adds somebody who is in force; of a machine, who answers for it.
+async fn requester(
+    tx: &mut Tx,
+    who: &IdentityRow,
+    now: UnixMillis,
+    all: &mut Vec<Recipients>,
+) -> Result<()> {
+    if who.kind.is_machine() {
+        return owner(tx, who.owner, now, all).await;
+    }
+    if is_active(who, now) {
+        add(all, None, vec![who.name.to_string()]);
+    }
+    Ok(())
 }
 
 async fn owner(

@@ -104,7 +104,10 @@ impl Holdings {
                     let targets = credentials::open_leases(tx, id, epoch).await?;
                     held.count_targets(targets)
                 }
-                CredentialKind::Login | CredentialKind::Certificate | CredentialKind::Token => {
+                CredentialKind::Login
+                | CredentialKind::Certificate
+                | CredentialKind::Token
+                | CredentialKind::Enrolment => {
                     credentials::unexpired(tx, kind, id, epoch, now).await?
                 }
             };

@@ -75,6 +75,7 @@ const fn usual_subject(kind: NoticeKind) -> &'static str {
         NoticeKind::RoleConfirmed => "[{vault}] {by} confirmed a change of elevation role {role}",
         NoticeKind::RoleChanged => "[{vault}] elevation role {role} is changed",
         NoticeKind::RoleDropped => "[{vault}] a change of elevation role {role} is dropped: {why}",
+        NoticeKind::EnrolmentLocked => "[{vault}] an enrolment of {requester} is locked: {why}",
     }
 }
 
@@ -270,9 +271,10 @@ mod tests {
         });
         for kind in NoticeKind::ALL {
             let (subject, text) = templates.word(*kind, "vault.test", "now", &facts).unwrap();
+            let of_no_role = [NoticeKind::StandingMade, NoticeKind::EnrolmentLocked];
             assert!(
                 subject.starts_with("[vault.test] ") && subject.contains("db-admin")
-                    || *kind == NoticeKind::StandingMade,
+                    || of_no_role.contains(kind),
                 "{subject}"
             );
             assert!(text.contains("Actions:       a.b, c.d\n"), "{text}");

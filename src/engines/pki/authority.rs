@@ -244,7 +244,7 @@ impl Authority {
         self.validity
     }
 
-    pub(super) const fn trust_domain(&self) -> &TrustDomain {
+    pub(in crate::engines) const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
 

@@ -173,12 +173,12 @@ impl<S: Source> Verb for Mint<S> {
             template.ttl = template.ttl.min(end.since(view.now()));
         }
         quota.take(view, holder).await?;
-        // Revoking a token ends what was asked for with it; the end of a login ends nothing.
-        let asks = view.subject()?;
+        // Revoking a token ends what was asked for with it, and so does revoking an enrolment; the end
+        // of a login ends nothing.
         let holder_of = Holder {
             kind: CredentialKind::Certificate,
             identity: holder,
-            parent: asks.bond().map(|asks| asks.id),
+            parent: view.subject()?.hook(),
             elevations: decision.elevations()?,
             resource: &role.resource.name,
         };

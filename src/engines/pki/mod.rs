@@ -39,6 +39,7 @@ pub use login::{IssueLogin, LoginIssued, LoginTtl};
 pub use mint::{Issue, Issued, Mint, NewKey, Order, Sign, Source};
 pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
+pub(in crate::engines) use profile::MIN_TTL;
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
 pub use publish::{
     CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, issuing, listed, listed_from,

@@ -15,7 +15,7 @@ use super::template::Template;
 use crate::error::{Error, Result};
 
 /// Shortest life of a certificate: below it, clocks decide and not the vault.
-pub(super) const MIN_TTL: Duration = Duration::from_mins(1);
+pub(in crate::engines) const MIN_TTL: Duration = Duration::from_mins(1);
 /// Longest life that a profile may allow.
 const MAX_TTL_S: u64 = 397 * 86_400;
 /// Patterns that one list of a profile may hold.

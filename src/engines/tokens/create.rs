@@ -201,9 +201,11 @@ impl Order {
         let handle = handle_of(&view.keyring().token_key()?, kind, id, &secret);
         let bearer = match kind {
             TokenType::SingleUse => SingleUseToken::new(id, secret).text(),
-            TokenType::Access | TokenType::Handle | TokenType::Invitation | TokenType::Wrapped => {
-                AccessToken::new(id, secret).text()
-            }
+            TokenType::Access
+            | TokenType::Handle
+            | TokenType::Invitation
+            | TokenType::Join
+            | TokenType::Wrapped => AccessToken::new(id, secret).text(),
         };
         let row = CredentialRow {
             id,

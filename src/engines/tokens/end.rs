@@ -1,4 +1,4 @@
-//! What hangs below a token that was revoked: leases are handed to the worker that takes them back,
+//! What hangs below a token or an enrolment that was revoked: leases are handed to the worker that takes them back,
 //! certificates end; tokens and logins are dead already and end here, with what is below them.
 
 use std::time::Duration;
@@ -21,10 +21,11 @@ const STEP: i64 = 256;
 /// How long a row that is not what was sealed is left alone before it is looked at again.
 const ALTERED: Duration = Duration::from_mins(5);
 
-/// Goes on with ending what is below a revoked token, or a login that hung on one; the worker's.
+/// Goes on with ending what is below a revoked token or enrolment, or a login that hung on one; the
+/// worker's.
 #[derive(Debug, Clone, Copy)]
 pub struct EndToken {
-    /// The token or login.
+    /// The token, enrolment or login.
     pub id: CredentialId,
     /// The version that was found due.
     pub version: i64,
@@ -73,8 +74,20 @@ pub(in crate::engines) async fn revoke(
 ) -> Result<CredentialRow> {
     let mut detail = TokenDetail::decode(&read.row.detail)?;
     detail.revoke(ctx.now, ctx.actor());
+    let detail = detail.encode()?;
+    end_with_below(ctx, tx, read, detail).await
+}
+
+/// Ends what others hang on, with what its kind has to say about it, and everything below it: what
+/// one commit does not end is left to the worker.
+pub(in crate::engines) async fn end_with_below(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    read: Versioned<CredentialRow>,
+    detail: Vec<u8>,
+) -> Result<CredentialRow> {
     let (state, next_try) = end_below(ctx, tx, read.row.id).await?.leaves(ctx.now)?;
-    let row = CredentialRow { state, next_try, detail: detail.encode()?, ..read.row };
+    let row = CredentialRow { state, next_try, detail, ..read.row };
     Ok(tx.update(read.version, &row).await?.row)
 }
 
@@ -103,7 +116,7 @@ impl Left {
 /// Ends what hangs on a token, a bounded part of it.
 async fn end_below(ctx: &RequestContext, tx: &mut Tx, id: CredentialId) -> Result<Left> {
     let below = credentials::below(tx, id, STEP).await?;
-    end_all(ctx, tx, below, ENDED_WITH_ITS_TOKEN).await
+    end_all(ctx, tx, below, "what it was asked for with was revoked").await
 }
 
 /// Ends what was made under an elevation that is over, a bounded part of it; leases are found by the
@@ -125,7 +138,9 @@ async fn end_all(
 ) -> Result<Left> {
     for child in below.rows {
         match child.row.kind {
-            CredentialKind::Token | CredentialKind::Login => end_child(ctx, tx, child, why).await?,
+            CredentialKind::Token | CredentialKind::Login | CredentialKind::Enrolment => {
+                end_child(ctx, tx, child, why).await?;
+            }
             CredentialKind::Lease => leases::end_with_parent(ctx, tx, &child).await?,
             CredentialKind::Certificate => {
                 let trouble = why.to_owned();
@@ -141,8 +156,6 @@ async fn end_all(
         (false, _) => Left::Altered,
     })
 }
-
-const ENDED_WITH_ITS_TOKEN: &str = "the token that it was asked for with was revoked";
 
 /// Ends a child; where something hangs on it, it is left to the worker, which goes on below it.
 async fn end_child(

@@ -96,10 +96,22 @@ async fn with_parent(
         Some(parent) => tx.lookup::<CredentialRow>(&parent).await?,
         None => None,
     };
-    // The end of a login that hangs on nothing ends nothing.
-    let bond = |row: &CredentialRow| row.kind == CredentialKind::Token || row.parent.is_some();
-    let parent = parent.filter(|parent| bond(&parent.row));
-    Ok(Some((found, parent)))
+    let bonds = match &parent {
+        Some(parent) => bonds(tx, &parent.row).await?,
+        None => false,
+    };
+    Ok(Some((found, parent.filter(|_| bonds))))
+}
+
+/// Tells whether what hangs on a credential lasts no longer: on a token, or on a login that hangs on
+/// one. The end of another login ends nothing, also of one that an enrolment gave.
+async fn bonds(tx: &mut Tx, row: &CredentialRow) -> Result<bool> {
+    let Some(above) = row.parent.filter(|_| row.kind != CredentialKind::Token) else {
+        return Ok(row.kind == CredentialKind::Token);
+    };
+    let above = tx.lookup::<CredentialRow>(&above).await?;
+    let free = |row: &CredentialRow| row.kind == CredentialKind::Enrolment && row.parent.is_none();
+    Ok(!above.is_some_and(|above| free(&above.row)))
 }
 
 #[async_trait]

@@ -131,7 +131,8 @@ fn administrators_hold_every_administrative_action_and_nothing_else() {
         let target = thing("groups/target").is(|subject| subject.kind = Kind::Pipeline);
         if verb.administrative {
             allowed_by(&administrator(verb.action, target.clone()), "administrator");
-            let mints = ["identities.issue-cert", "tokens.mint", "factors.invite"];
+            let mints =
+                ["identities.issue-cert", "tokens.mint", "factors.invite", "enrolments.create"];
             let mints = mints.contains(&verb.action);
             let reason = if mints { Reason::MintForbidden } else { Reason::NotAdministrator };
             refused(&human(verb.action, target), reason);
@@ -192,14 +193,16 @@ fn an_owner_shows_and_mints_for_its_machine_and_for_no_human() {
     let machine = thing("identities/etl").owned(CALLER).is(|it| it.kind = Kind::Pipeline);
     let person = thing("identities/bob").owned(CALLER).is(|it| it.kind = Kind::Human);
     let foreign = thing("identities/etl").owned(OTHER).is(|it| it.kind = Kind::Pipeline);
-    for action in ["identities.show", "identities.issue-cert"] {
+    for action in ["identities.show", "identities.issue-cert", "enrolments.create"] {
         allowed_by(&human(action, machine.clone()), "owner");
         refused(&pipeline(action, machine.clone()), Reason::MachinesNeverAdminister);
         let both = human(action, machine.clone()).with(|scene| scene.things.push(foreign.clone()));
         assert!(!both.decide().allow, "{action} of one own and one foreign machine");
     }
     allowed_by(&human("identities.show", person.clone()), "owner");
-    refused(&human("identities.issue-cert", person), Reason::MintForbidden);
+    refused(&human("identities.issue-cert", person.clone()), Reason::MintForbidden);
+    refused(&human("enrolments.create", person.clone()), Reason::MintForbidden);
+    allowed_by(&administrator("enrolments.create", person), "administrator");
     refused(&human("identities.issue-cert", foreign.clone()), Reason::MintForbidden);
     refused(&human("identities.show", foreign.clone()), Reason::NotAdministrator);
     for action in ["identities.suspend", "identities.resume", "identities.create"] {

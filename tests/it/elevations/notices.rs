@@ -39,13 +39,13 @@ fn sink(name: &str, channel: Way) -> Sink {
 }
 
 /// A sink that posts to a port of this machine, without TLS.
-fn posts_to(receiver: &Receiver) -> Sink {
+pub(crate) fn posts_to(receiver: &Receiver) -> Sink {
     let wire = Wire::new("127.0.0.1", receiver.address.port(), false, &Roots::Public).unwrap();
     sink("webhook", Way::Webhook(WebhookSink::new(wire, false, "/in?a=b".to_owned(), key())))
 }
 
 /// A vault with sinks, which have begun.
-async fn told(mut f: Fixture, sinks: Vec<Sink>) -> Fixture {
+pub(crate) async fn told(mut f: Fixture, sinks: Vec<Sink>) -> Fixture {
     f.parts.sinks = sinks;
     f.restart().await;
     for one in &f.parts.sinks {

@@ -27,7 +27,7 @@ use strongroom::proto::{
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
-use super::{issuers, keys, secrets};
+use super::{enrolments, issuers, keys, secrets};
 use crate::support::logins::registration;
 use crate::support::node::csr;
 use crate::support::target::ask;
@@ -78,6 +78,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "ElevationService" => elevations(method, of),
         "SecretService" => secrets::request(method, of),
         "IssuerService" => issuers::request(method, of),
+        "EnrolmentService" => enrolments::request(method, of),
         "KeyService" => keys::request(method),
         "RecordService" => records(method),
         "SystemService" => match method {

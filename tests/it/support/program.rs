@@ -32,6 +32,7 @@ pub(crate) fn program() -> Command {
         "TOKEN",
         "SESSION_FILE",
         "ISSUER_CACERT",
+        "JOIN_DIR",
         "IDENTITY",
         "AUDIENCE",
         "ENVIRONMENT_SET",

@@ -120,7 +120,7 @@ async fn the_handle_renews_and_revokes_its_own_lease_and_is_good_for_nothing_els
         assert_eq!(knock(&handle).await, Code::PermissionDenied);
         let forged = guess(&one.lease_handle);
         assert_eq!(knock(&bearing(&nobody, &forged)).await, Code::Unauthenticated);
-        for prefix in ["srt_", "srs_", "srw_", "sri_"] {
+        for prefix in ["srt_", "srs_", "srw_", "sri_", "srj_"] {
             let other = bearing(&nobody, &retyped(&one.lease_handle, prefix));
             assert_eq!(knock(&other).await, Code::Unauthenticated);
         }

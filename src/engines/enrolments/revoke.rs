@@ -1,0 +1,95 @@
+//! Revokes an enrolment: its token is dead from the commit on, and every certificate below it.
+
+use async_trait::async_trait;
+
+use super::detail::{EnrolmentDetail, Why};
+use super::lineage::end;
+use super::{Enrolment, Found, find, missing, resource_name};
+use crate::audit::Field;
+use crate::engines::identities::{LONG, check_text};
+use crate::error::Result;
+use crate::store::credentials::CredentialRow;
+use crate::store::{Needs, Tx};
+use crate::types::{CredentialId, CredentialState, RequestContext, ResourceName};
+use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, Verb, View};
+
+/// Ends an enrolment.
+#[derive(Debug, Clone)]
+pub struct RevokeEnrolment {
+    /// Which.
+    pub id: CredentialId,
+    /// Why, for the record.
+    pub reason: String,
+}
+
+/// The enrolment that is to end.
+#[derive(Debug)]
+pub struct Prepared {
+    found: Found,
+    restore_epoch: i64,
+}
+
+#[async_trait]
+impl Verb for RevokeEnrolment {
+    const ACTION: &'static str = "enrolments.revoke";
+    type Prepared = Prepared;
+    type Output = Enrolment;
+
+    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
+        let Some(found) = find(view, self.id).await? else {
+            let name = ResourceName::join("enrolments", &[&self.id.to_string()])?;
+            return Ok(vec![Resource::named(name)]);
+        };
+        let name = resource_name(&found.holder.row.name)?;
+        let mut resource = Resource::named(name).with_row(self.id.0, &found.enrolment);
+        resource.rows.push(found.holder.fence());
+        resource.owner = Some(found.holder.row.owner);
+        Ok(vec![resource])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
+        check_text("a reason", &self.reason, LONG)?;
+        let found = find(view, self.id).await?.ok_or_else(missing)?;
+        Ok(Prepared { found, restore_epoch: view.subject()?.restore_epoch() })
+    }
+
+    fn note(&self, _: &Prepared, note: &mut Note) {
+        note.credential = Some(self.id);
+        if !self.reason.is_empty() {
+            note.private.push((Field::Reason, self.reason.clone()));
+        }
+    }
+}
+
+#[async_trait]
+impl Operation for RevokeEnrolment {
+    const NEEDS: Needs = CONTAINS;
+
+    /// Who is first ends it. Repeating it moves no epoch and uses no room that is kept.
+    fn needs(&self, prepared: &Prepared) -> Needs {
+        match prepared.found.enrolment.row.state {
+            CredentialState::Revoking | CredentialState::Ended => READS,
+            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => CONTAINS,
+        }
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        Prepared { found, restore_epoch }: &Prepared,
+        _: &Decision,
+    ) -> Result<Enrolment> {
+        let read = tx.lookup::<CredentialRow>(&self.id).await?.ok_or_else(missing)?;
+        match read.row.state {
+            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => {}
+            // Whoever was first ends what is below.
+            CredentialState::Revoking | CredentialState::Ended => {
+                return found.shown(read.row, (*restore_epoch, ctx.now));
+            }
+        }
+        let detail = EnrolmentDetail::decode(&read.row.detail)?;
+        let row = end(ctx, tx, read, detail, Why::Revoked).await?;
+        found.shown(row, (*restore_epoch, ctx.now))
+    }
+}
