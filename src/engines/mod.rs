@@ -18,3 +18,4 @@ pub mod secrets;
 pub mod system;
 pub mod tokens;
 mod walk;
+pub mod wraps;

@@ -32,7 +32,7 @@ pub enum TokenType {
     Handle,
     /// Enrols one factor for one human; the bearer of no call.
     Invitation,
-    /// Reserved for wrapped secrets; accepted nowhere.
+    /// Opens one wrapped answer, once; the bearer of no call.
     Wrapped,
 }
 
@@ -99,6 +99,8 @@ tokens! {
     LeaseHandle = Handle,
     /// An invitation to enrol a factor, `sri_…`.
     Invitation = Invitation,
+    /// The handle of a wrapped answer, `srw_…`.
+    WrapHandle = Wrapped,
 }
 
 /// The 256 bits of a token.
@@ -179,6 +181,19 @@ impl Invitation {
         match Parts::parse(text) {
             Some((TokenType::Invitation, parts)) => Ok(Self(parts)),
             Some(_) | None => Err(Error::invalid("that is no invitation of this vault")),
+        }
+    }
+}
+
+impl WrapHandle {
+    /// Reads a handle's text: the canonical form only, with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], which quotes nothing of it.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        match Parts::parse(text) {
+            Some((TokenType::Wrapped, parts)) => Ok(Self(parts)),
+            Some(_) | None => Err(Error::invalid("that is no handle of a wrapped answer")),
         }
     }
 }
@@ -314,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrapped_is_accepted_nowhere_and_each_type_is_its_own() {
+    fn what_is_wrapped_bears_no_call_and_each_type_is_its_own() {
         let AccessToken(parts) = token();
         let text = |token| parts.text(token).expose().to_vec();
         assert!(Bearer::parse(&text(TokenType::Wrapped)).is_err());
@@ -326,6 +341,8 @@ mod tests {
         for token in TokenType::ALL {
             let invites = token == TokenType::Invitation;
             assert_eq!(Invitation::parse(&text(token)).is_ok(), invites, "{token:?}");
+            let wraps = token == TokenType::Wrapped;
+            assert_eq!(WrapHandle::parse(&text(token)).is_ok(), wraps, "{token:?}");
         }
     }
 
