@@ -6,6 +6,7 @@ use super::accept::Gate;
 use super::fields::{optional, span};
 use super::status::status;
 use super::tls::PeerInfo;
+use super::wrapping;
 use crate::auth::oidc::Federation;
 use crate::engines::issuers::{
     AddIssuer, AddRule, Binds, Condition, DescribedIssuer, DescribedRule, IssuerDefinition,
@@ -153,9 +154,11 @@ impl IssuerService for Issuers {
     ) -> Result<Response<LoginResponse>, Status> {
         let source = request.extensions().get::<PeerInfo>();
         let source = source.map(|peer| peer.address.ip().to_canonical());
+        let plain = wrapping::refuse(request.metadata().as_ref());
         let LoginRequest { identity, token, ttl_s } = request.into_inner();
         let token = SecretBytes::new(token.into_bytes());
         let attempt = async {
+            plain?;
             let text = std::str::from_utf8(token.expose()).map_err(Error::internal)?;
             let (name, ttl) = (identity.parse()?, span("ttl_s", ttl_s)?);
             let attempt = Attempt { name: &name, token: text, ttl, live: self.live };

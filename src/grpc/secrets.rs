@@ -5,8 +5,8 @@ use tonic::{Request, Response, Status};
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
 use crate::engines::secrets::{
-    Chosen, DeleteSecret, DestroySecret, GetSecret, ListSecrets, ListVersions, Metadata, PutSecret,
-    Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
+    Chosen, DeleteSecret, DestroySecret, GetSecret, Given, ListSecrets, ListVersions, Metadata,
+    PutSecret, Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
     ShownVersion, TransferSecret, UndeleteSecret, UpdateSecret,
 };
 use crate::error::{Error, Result};
@@ -49,18 +49,11 @@ impl SecretService for Secrets {
     }
 
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Answer<GetSecretResponse> {
-        let (ctx, GetSecretRequest { path, version }) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
+        let GetSecretRequest { path, version } = request;
         let path = self.gate.read(&ctx, path.parse())?;
         let op = GetSecret { reads: self.reads.clone(), room: self.room.clone(), path, version };
-        let given = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        Ok(Response::new(GetSecretResponse {
-            value: given.value.expose().to_vec(),
-            json: given.row.is_json,
-            version: given.row.version,
-            created_at_ms: given.row.created_at.0,
-            expires_at_ms: ms(given.row.expires_at),
-            masked: given.masked.clone(),
-        }))
+        self.gate.give(&ctx, op, wrap, |given| Ok(show_given(given))).await
     }
 
     async fn list_secrets(
@@ -182,6 +175,18 @@ impl SecretService for Secrets {
         };
         let owner = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?.to_string();
         Ok(Response::new(TransferSecretResponse { owner }))
+    }
+}
+
+fn show_given(given: &Given) -> GetSecretResponse {
+    GetSecretResponse {
+        value: given.value.expose().to_vec(),
+        json: given.row.is_json,
+        version: given.row.version,
+        created_at_ms: given.row.created_at.0,
+        expires_at_ms: ms(given.row.expires_at),
+        masked: given.masked.clone(),
+        wrapped: None,
     }
 }
 

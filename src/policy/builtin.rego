@@ -59,8 +59,8 @@ for_self := {
 }
 
 # What every active identity may do: read what is public, list the secrets and keys that it may do
-# something with, draw random bytes, open what was wrapped for it, and ask, look and vote where the role of an elevation says so;
-# the engines look at that.
+# something with, draw random bytes, open what was wrapped for it with the handle, and ask, look and
+# vote where the role of an elevation says so; the engines look at that.
 for_all := {
 	"records.checkpoint", "pki.ca", "pki.crl", "elevations.show-role", "elevations.list-roles",
 	"elevations.request", "elevations.list", "elevations.watch", "elevations.show", "elevations.approve",

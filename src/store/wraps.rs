@@ -3,9 +3,7 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
-use crate::types::{
-    CredentialId, ElevationId, IdentityId, ResourceName, UnixMillis, WrapState,
-};
+use crate::types::{CredentialId, ElevationId, IdentityId, ResourceName, UnixMillis, WrapState};
 
 sealed_row! {
     /// A wrapped answer, without the answer.

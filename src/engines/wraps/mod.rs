@@ -89,8 +89,7 @@ async fn resource_of(view: &View, id: CredentialId) -> Result<Vec<Resource>> {
     let Some((wrap, creator)) = read.await? else {
         return Ok(vec![Resource::named(ResourceName::join("wraps", &[&id.to_string()])?)]);
     };
-    let mut resource =
-        Resource::named(resource_name(&creator.row.name)?).with_row(id.0, &wrap);
+    let mut resource = Resource::named(resource_name(&creator.row.name)?).with_row(id.0, &wrap);
     resource.rows.push(creator.fence());
     let asks = view.identity()?;
     let given = wrap.row.recipient == Some(asks);

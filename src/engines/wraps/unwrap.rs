@@ -54,7 +54,7 @@ pub enum Unwrapped {
 /// An answer that was wrapped.
 #[derive(Debug, Clone)]
 pub struct Given {
-    /// The wrap, as it was before.
+    /// The wrap, opened now.
     pub wrap: Wrap,
     /// The encoded message.
     pub answer: SecretBytes,
@@ -192,7 +192,7 @@ impl Operation for Unwrap {
         ctx: &RequestContext,
         tx: &mut Tx,
         prepared: &Prepared,
-        _: &Decision,
+        decision: &Decision,
     ) -> Result<Unwrapped> {
         let id = prepared.wrap.row.id;
         let found = tx.lookup::<WrapRow>(&id).await?.ok_or_else(missing)?;
@@ -207,10 +207,11 @@ impl Operation for Unwrap {
         }
         let answer = prepared.answer.clone();
         let answer = answer.ok_or_else(|| Error::Conflict("the wrap changed; retry".into()))?;
-        let by = ctx.authenticated().ok_or_else(|| Error::internal("nobody opens a wrap"))?;
+        let nobody = || Error::internal("nobody opens a wrap");
+        let by = &decision.subject.as_ref().ok_or_else(nobody)?.identity.row;
         let opened = WrapRow {
             state: WrapState::Opened,
-            opened_by: Some(by.identity),
+            opened_by: Some(by.id),
             opened_at: Some(ctx.now),
             opened_from: ctx.source.map(|source| source.to_string()).unwrap_or_default(),
             changed_at: ctx.now,
@@ -218,9 +219,11 @@ impl Operation for Unwrap {
             ..now.row.clone()
         };
         // One compare-and-set: whoever else had read it as pending changes no row.
-        tx.update(found.version, &opened).await?;
+        let row = tx.update(found.version, &opened).await?.row;
         wraps::remove_payload(tx, id).await?;
-        Ok(Unwrapped::Given(Box::new(Given { wrap: now, answer })))
+        let (opened_by, changed_by) = (Some(by.name.clone()), by.name.to_string());
+        let wrap = Wrap { row, fate: WrapFate::Opened, opened_by, changed_by, ..now };
+        Ok(Unwrapped::Given(Box::new(Given { wrap, answer })))
     }
 }
 
