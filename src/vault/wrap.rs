@@ -4,6 +4,9 @@
 //! What is stored opens with the handle alone: its key is derived from the handle's random bits under
 //! a key of the vault's, and of the handle only a MAC is kept.
 
+#[cfg(test)]
+mod vectors;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -56,4 +56,5 @@ mod tls;
 mod tokens;
 mod tree;
 mod whoami;
+mod wraps;
 mod x509;
