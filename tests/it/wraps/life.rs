@@ -55,7 +55,7 @@ async fn a_wrapped_secret_is_opened_once_by_whom_it_is_for_and_the_sender_sees_i
         assert_eq!((found[0].source.as_str(), found[0].identity.as_str()), ("127.0.0.1", "etl"));
         assert!(found[0].detail.contains("opened before, by etl"), "{}", found[0].detail);
 
-        let asked = p.entries("secrets.get", "OK").await;
+        let asked = p.entries("secrets.get", "ok").await;
         let told: Vec<_> = asked.iter().filter(|one| one.detail.contains("wrapped as")).collect();
         assert_eq!(told.len(), 1, "the call's own entry says so");
         assert!(told[0].detail.contains(&format!("wrapped as {} for etl", wrapped.accessor)));
@@ -140,7 +140,9 @@ async fn whatever_is_not_as_expected_burns_nothing_and_is_on_the_record() {
 async fn a_wrap_without_a_recipient_is_for_whoever_has_the_handle_and_lists_are_ones_own() {
     for backend in BACKENDS {
         let p = Place::new(backend).await;
-        let (open, closed) = (p.wrap("60", "").await.unwrap(), p.wrap("", "etl").await.unwrap());
+        let open = p.wrap("60", "").await.unwrap();
+        p.place.advance(1);
+        let closed = p.wrap("", "etl").await.unwrap();
         assert_eq!((open.recipient.as_str(), closed.recipient.as_str()), ("", "etl"));
         assert_eq!(value(&p.eve, &open).await.unwrap(), CANARY);
         let span = |one: &Wrap| one.expires_at_ms - one.created_at_ms;

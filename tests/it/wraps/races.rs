@@ -34,7 +34,7 @@ async fn of_sixty_four_who_unwrap_at_once_one_does_and_the_others_learn_who_was_
             assert_eq!(reason(&refusal), "OPENED", "{refusal}");
             assert!(refusal.message().contains("by etl"), "{refusal}");
         }
-        assert_eq!(p.entries("wraps.unwrap", "OK").await.len(), 1);
+        assert_eq!(p.entries("wraps.unwrap", "ok").await.len(), 1);
         let found = p.entries("wraps.unwrap", "OPENED").await;
         assert_eq!(found.len(), CLIENTS - 1);
         assert!(found.iter().all(|one| one.detail.contains("from 127.0.0.1")));

@@ -83,7 +83,7 @@ async fn wrapped_tokens_certificates_and_invitations_are_what_they_are_unwrapped
         let knock = async |bearer: &str| {
             let bearer = bearing(&w.f.connect_as_nobody().await, bearer);
             let answer = IdentityServiceClient::new(bearer).who_am_i(WhoAmIRequest {}).await;
-            answer.unwrap().into_inner().identity.unwrap().name
+            answer.unwrap().into_inner().identity
         };
         let mut tokens = TokenServiceClient::new(w.etl.clone());
         let order = asked(CreateTokenRequest::default(), "60", "bob");
