@@ -1,5 +1,6 @@
 //! `PkiService`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -137,7 +138,7 @@ impl PkiService for Pki {
     ) -> Result<Response<IssueCertificateResponse>, Status> {
         let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let op = self.gate.read(&ctx, self.issue(&request))?;
-        self.gate.give(&ctx, op, wrap, |issued| with_key(issued)).await
+        self.gate.give(&ctx, op, wrap, |issued: &Arc<Issued>| with_key(issued)).await
     }
 
     async fn sign_certificate(

@@ -1,5 +1,7 @@
 //! `SecretService`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
@@ -53,7 +55,7 @@ impl SecretService for Secrets {
         let GetSecretRequest { path, version } = request;
         let path = self.gate.read(&ctx, path.parse())?;
         let op = GetSecret { reads: self.reads.clone(), room: self.room.clone(), path, version };
-        self.gate.give(&ctx, op, wrap, |given| Ok(show_given(given))).await
+        self.gate.give(&ctx, op, wrap, |given: &Arc<Given>| Ok(show_given(given))).await
     }
 
     async fn list_secrets(

@@ -197,6 +197,7 @@ pub async fn serve(
         .add_service(secrets)
         .add_service(keys)
         .add_service(tokens)
+        .add_service(wraps)
         .add_service(issuers)
         .add_service(elevations)
         .add_service(factors)

@@ -110,7 +110,7 @@ where
     F: Fn(&T) -> Result<M> + Send + Sync + 'static,
 {
     let show = Arc::clone(show);
-    Arc::new(move |output| Ok(SecretBytes::new(show(output)?.encode_to_vec())))
+    Arc::new(move |output: &T| Ok(SecretBytes::new(show(output)?.encode_to_vec())))
 }
 
 /// Takes what was wrapped out of the answer.
