@@ -61,7 +61,8 @@ impl Verb for ListWraps {
         // Before every id where it is the first page.
         let before = if page.after.is_empty() { "~".to_owned() } else { page.after.clone() };
         let limit = page.size.saturating_add(1);
-        let read = view.read(move |tx| read(tx, id, before, limit, as_of).boxed());
+        let read =
+            view.read(move |tx| async move { read(tx, id, &before, limit, as_of).await }.boxed());
         tokens.cut(view, &page, read.await?, |wrap| wrap.row.id.to_string())
     }
 }
@@ -69,12 +70,12 @@ impl Verb for ListWraps {
 async fn read(
     tx: &mut Tx,
     id: IdentityId,
-    before: String,
+    before: &str,
     limit: i64,
     as_of: (UnixMillis, i64),
 ) -> Result<Vec<Wrap>> {
     let mut names = Names::default();
-    let rows = wraps::of_identity(tx, id, &before, limit).await?;
+    let rows = wraps::of_identity(tx, id, before, limit).await?;
     let mut listed = Vec::with_capacity(rows.len());
     for found in rows {
         listed.push(Wrap::describe(tx, &mut names, found.row, as_of).await?);

@@ -25,11 +25,11 @@ async fn an_altered_or_moved_answer_does_not_open_and_burns_nothing() {
         for (what, bytes) in
             [("flipped", flipped), ("moved", moved), ("cut off", was[..9].to_vec())]
         {
-            write(&bytes).await;
+            write(bytes.as_slice()).await;
             let refusal = unwrap(p.etl(), expecting(&one)).await.unwrap_err();
             assert_eq!(reason(&refusal), "TAMPERED", "{what}: {refusal}");
         }
-        write(&was).await;
+        write(was.as_slice()).await;
         assert_eq!(value(p.etl(), &one).await.unwrap(), CANARY, "nothing was burned");
 
         // The row that says for whom it is is sealed.

@@ -91,14 +91,14 @@ async fn wrapped_tokens_certificates_and_invitations_are_what_they_are_unwrapped
         assert!(told.bearer.is_empty());
         let made: CreateTokenResponse = opened(&bob, told.wrapped).await;
         assert_eq!(made.token, told.token, "what is no secret is sent as ever");
-        assert_eq!(knock(&made.bearer).await, "nightly-etl");
+        assert_eq!(knock(made.bearer.as_str()).await, "nightly-etl");
 
         let order = MintTokenRequest { identity: "nightly-etl".into(), ..Default::default() };
         let mut tokens = TokenServiceClient::new(w.admin.clone());
         let told = tokens.mint_token(asked(order, "60", "bob")).await.unwrap().into_inner();
         assert!(told.bearer.is_empty());
         let made: MintTokenResponse = opened(&bob, told.wrapped).await;
-        assert_eq!(knock(&made.bearer).await, "nightly-etl");
+        assert_eq!(knock(made.bearer.as_str()).await, "nightly-etl");
 
         let role = PutCertificateRoleRequest {
             name: "etl".into(),
