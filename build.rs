@@ -11,6 +11,9 @@ use protox::prost_reflect::{ExtensionDescriptor, MessageDescriptor, Value};
 const ROOT: &str = "proto";
 const PACKAGE: &str = "strongroom.v1";
 
+/// The field that stands in an answer in place of its secrets.
+const WRAPPED: &str = "wrapped";
+
 /// What `put --from-json` reads back from what `show --output json` printed.
 const READ_BACK: [&str; 6] = [
     "Connection",
@@ -48,7 +51,11 @@ fn main() -> Result<()> {
         if carries_secret(&message, &secret) {
             skipped.push(format!(".{}", message.full_name()));
             write_redacted(&mut redacted, &message, &secret)?;
-        } else if !holds_secret(&message, &secret) {
+        }
+        if message.get_field_by_name(WRAPPED).is_some() {
+            write_wrappable(&mut redacted, &message, &secret)?;
+        }
+        if !holds_secret(&message, &secret) {
             derive_json(&mut config, &message);
         }
         write_debug_of(&mut debug_of, &message)?;
@@ -124,6 +131,33 @@ fn write_redacted(
         }
     }
     writeln!(code, ".finish()\n}}\n}}")?;
+    Ok(())
+}
+
+/// Writes how an answer is emptied of every field that carries or holds a secret: none is forgotten,
+/// because none is named by hand.
+fn write_wrappable(
+    code: &mut String,
+    message: &MessageDescriptor,
+    secret: &ExtensionDescriptor,
+) -> Result<()> {
+    let (full, name) = (message.full_name(), message.name());
+    writeln!(
+        code,
+        "impl super::Wrappable for {name} {{\n\
+         const MESSAGE: &'static str = \"{full}\";\n\
+         fn withhold(&mut self, wrapped: ::core::option::Option<Wrapped>) {{"
+    )?;
+    for field in message.fields().filter(|field| field.name() != WRAPPED) {
+        let field_name = field.name();
+        let holds = field.kind().as_message().is_some_and(|part| holds_secret(part, secret));
+        if field.options().get_extension(secret).as_ref() == &Value::Bool(true) {
+            writeln!(code, "::zeroize::Zeroize::zeroize(&mut self.{field_name});")?;
+        } else if holds {
+            writeln!(code, "self.{field_name} = ::core::default::Default::default();")?;
+        }
+    }
+    writeln!(code, "self.wrapped = wrapped;\n}}\n}}")?;
     Ok(())
 }
 

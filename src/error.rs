@@ -44,6 +44,9 @@ pub enum Error {
     /// Get another token: the last use of this one is made.
     #[error("{0}")]
     Spent(Message),
+    /// Raise an alarm, and ask whoever made it for another: the wrapped answer was opened before.
+    #[error("{0}")]
+    Opened(Message),
     /// Ask for a grant or an approval: policy refused.
     #[error("{0}")]
     Denied(Message),
@@ -102,6 +105,7 @@ impl Error {
             Self::Invalid(_) => "INVALID",
             Self::Unauthenticated(_) => "UNAUTHENTICATED",
             Self::Spent(_) => "SPENT",
+            Self::Opened(_) => "OPENED",
             Self::Denied(_) => "DENIED",
             Self::StepUp(_) => "STEP_UP_REQUIRED",
             Self::NotFound(_) => "NOT_FOUND",

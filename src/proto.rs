@@ -22,6 +22,20 @@ mod v1 {
 
 pub use v1::*;
 
+/// The metadata that asks for an answer to be wrapped: how long, in seconds.
+pub const WRAP_TTL: &str = "strongroom-wrap-ttl";
+/// The metadata that names who alone may open it.
+pub const WRAP_FOR: &str = "strongroom-wrap-for";
+
+/// An answer that can be wrapped; `build.rs` writes how, from the marks in the protos.
+pub trait Wrappable: prost::Message {
+    /// The message's full name.
+    const MESSAGE: &'static str;
+
+    /// Empties every field that carries or holds a secret, and says what stands in their place.
+    fn withhold(&mut self, wrapped: Option<Wrapped>);
+}
+
 /// What went wrong, as `google.rpc.Status` in the trailer `grpc-status-details-bin`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct RpcStatus {
@@ -68,7 +82,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use prost::Message as _;
-    use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
+    use prost_reflect::{
+        DescriptorPool, DynamicMessage, ExtensionDescriptor, Kind, MessageDescriptor, Value,
+    };
 
     use super::*;
     use crate::types::VERBS;
@@ -112,6 +128,9 @@ mod tests {
         assert_eq!(
             proven,
             [
+                "strongroom.v1.Wrapped.handle",
+                "strongroom.v1.UnwrapRequest.handle",
+                "strongroom.v1.UnwrapResponse.answer",
                 "strongroom.v1.PutConnectionRequest.password",
                 "strongroom.v1.IssueCredentialsResponse.password",
                 "strongroom.v1.IssueCredentialsResponse.dsn",
@@ -149,6 +168,64 @@ mod tests {
             ],
             "a new secret field belongs into this list"
         );
+    }
+
+    /// Tells whether a message carries a secret, or holds messages that do.
+    fn holds_secret(message: &MessageDescriptor, secret: &ExtensionDescriptor) -> bool {
+        message.fields().any(|field| {
+            field.options().get_extension(secret).as_bool().unwrap()
+                || field.kind().as_message().is_some_and(|part| holds_secret(part, secret))
+        })
+    }
+
+    #[test]
+    fn every_answer_that_holds_a_secret_can_be_wrapped_or_is_known_not_to() {
+        let pool = pool();
+        let secret = pool.get_extension_by_name("strongroom.v1.secret").unwrap();
+        let mut plain = Vec::new();
+        for service in pool.services() {
+            for method in service.methods() {
+                let output = method.output();
+                let wrappable = output.get_field_by_name("wrapped").is_some();
+                if !wrappable && holds_secret(&output, &secret) {
+                    plain.push(method.name().to_owned());
+                }
+            }
+        }
+        plain.sort();
+        assert_eq!(
+            plain,
+            [
+                // A stream.
+                "DecryptStream",
+                // Who enrols a factor has it at hand, and proves it next.
+                "EnrolFactor",
+                // Whoever logs in asks by nothing yet, and needs the session itself.
+                "Login",
+                // They are for who asks alone.
+                "MakeRecoveryCodes",
+                // It was wrapped.
+                "Unwrap",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_wrapped_answer_keeps_none_of_its_secrets() {
+        let mut answer = IssueCredentialsResponse {
+            password: CANARY.into(),
+            dsn: CANARY.into(),
+            lease_handle: CANARY.into(),
+            lease_id: "1".into(),
+            ..Default::default()
+        };
+        answer.withhold(Some(Wrapped { accessor: "2".into(), ..Default::default() }));
+        let text = String::from_utf8_lossy(&answer.encode_to_vec()).into_owned();
+        assert!(!text.contains(CANARY) && answer.lease_id == "1" && answer.wrapped.is_some());
+        let one = Decrypted { plaintext: CANARY.into(), ..Default::default() };
+        let mut answer = DecryptResponse { results: vec![one], ..Default::default() };
+        answer.withhold(None);
+        assert!(answer.results.is_empty());
     }
 
     #[test]

@@ -27,6 +27,7 @@ use super::secrets::SecretCommand;
 use super::session::variable;
 use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
+use super::wraps::{UnwrapArgs, WrapCommand};
 
 /// Strongroom, an identity-first secrets vault: server and client in one program.
 #[derive(Debug, Parser)]
@@ -151,6 +152,11 @@ pub enum ClientCommand {
     /// Make, renew and revoke bearer tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Open what somebody wrapped for you, once
+    Unwrap(UnwrapArgs),
+    /// See what became of what was wrapped, take it back
+    #[command(subcommand)]
+    Wrap(WrapCommand),
     /// Believe OIDC tokens of CI, clusters and clouds
     #[command(subcommand)]
     Issuer(IssuerCommand),

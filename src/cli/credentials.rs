@@ -12,6 +12,7 @@ use super::files::{check_new, write_public};
 use super::output::{Format, escape, fields, json_text, print, time};
 use super::session::{Session, idempotency_key};
 use super::span::{Span, seconds_or_default};
+use super::wraps::WrapArgs;
 use crate::engines::database::postgres::ssl_root;
 use crate::proto::database_service_client::DatabaseServiceClient as Client;
 use crate::proto::{IssueCredentialsRequest, IssueCredentialsResponse};
@@ -31,6 +32,9 @@ pub struct Creds {
     /// printed credential then names.
     #[arg(long, value_name = "FILE")]
     ca_out: Option<PathBuf>,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    wrap: WrapArgs,
 }
 
 /// What `db creds` prints.
@@ -49,7 +53,14 @@ pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
     if let Some(path) = &args.ca_out {
         check_new(path)?;
     }
-    let issued = lease(session, &args.name, seconds_or_default(args.ttl)).await?;
+    let plain = [("--ca-out", args.ca_out.is_some()), ("--format", args.format.is_some())];
+    args.wrap.excludes(&plain)?;
+    let (session, ttl_s) = (&args.wrap.session(session)?, seconds_or_default(args.ttl));
+    let mut issued = ask(session, &args.name, ttl_s).await?;
+    if args.wrap.hand_over(session.format, issued.wrapped.take())? {
+        return Ok(());
+    }
+    let issued = held(issued)?;
     let ca_file = match &args.ca_out {
         Some(path) if !issued.ca_pem.is_empty() => {
             write_public(path, issued.ca_pem.as_bytes())?;
@@ -65,12 +76,25 @@ pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
     print(&render(&issued, ca_file.as_deref(), format))
 }
 
+/// Writes a credential that was wrapped, as `db creds` does.
+pub(super) fn unwrapped(format: Format, issued: &IssueCredentialsResponse) -> Zeroizing<Vec<u8>> {
+    let format = match format {
+        Format::Human => None,
+        Format::Json => Some(CredsFormat::Json),
+    };
+    Zeroizing::new(render(issued, None, format).as_bytes().to_vec())
+}
+
 /// Gets a credential.
 pub(super) async fn lease(
     session: &Session,
     role: &RoleName,
     ttl_s: i64,
 ) -> Outcome<IssueCredentialsResponse> {
+    held(ask(session, role, ttl_s).await?)
+}
+
+async fn ask(session: &Session, role: &RoleName, ttl_s: i64) -> Outcome<IssueCredentialsResponse> {
     let request = IssueCredentialsRequest {
         idempotency_key: idempotency_key()?,
         connection: role.connection.clone(),
@@ -79,9 +103,13 @@ pub(super) async fn lease(
         // The key is fresh: only a retry of this very command is a replay.
         replace: true,
     };
-    let issued = session
+    session
         .call(request, async |wire, request| Client::new(wire).issue_credentials(request).await)
-        .await?;
+        .await
+}
+
+/// Checks that the answer holds what was asked for: a replay does not.
+fn held(issued: IssueCredentialsResponse) -> Outcome<IssueCredentialsResponse> {
     if issued.password.is_empty() {
         let message = format!("lease {} was issued, but its answer was lost", issued.lease_id);
         return Err(Failure::new(Exit::Unavailable, message)
@@ -214,6 +242,7 @@ mod tests {
             dsn: "postgresql://sr_x:p@db.example:5432/x?sslmode=verify-full".into(),
             replayed: false,
             lease_handle: String::new(),
+            wrapped: None,
         }
     }
 

@@ -12,11 +12,12 @@ use super::files::{check_new, prompt_secret, read_secret, write_private};
 use super::output::{Format, fields, json_text, note, print, show, table, time};
 use super::session::Session;
 use super::span::{Span, seconds_or_default};
+use super::wraps::WrapArgs;
 use crate::proto::factor_service_client::FactorServiceClient as Client;
 use crate::proto::{
-    ConfirmFactorRequest, EnrolFactorRequest, Factor, InviteFactorRequest, ListFactorsRequest,
-    ListFactorsResponse, MakeRecoveryCodesRequest, RemoveFactorRequest, ResetFactorsRequest,
-    VerifyFactorRequest,
+    ConfirmFactorRequest, EnrolFactorRequest, Factor, InviteFactorRequest, InviteFactorResponse,
+    ListFactorsRequest, ListFactorsResponse, MakeRecoveryCodesRequest, RemoveFactorRequest,
+    ResetFactorsRequest, VerifyFactorRequest,
 };
 
 /// `strongroom factor …`
@@ -37,6 +38,9 @@ pub enum FactorCommand {
         /// A new file for the invitation, which you alone can read; printed where it is left out.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// How the answer is wrapped.
+        #[command(flatten)]
+        wrap: WrapArgs,
     },
     /// Get the secret of an authenticator app, shown once; `factor confirm` makes it count
     ///
@@ -96,10 +100,10 @@ pub enum Kind {
 /// Runs `strongroom factor …`.
 pub(super) async fn run(session: &Session, command: &FactorCommand) -> Outcome {
     match command {
-        FactorCommand::Invite { name, ttl, reason, out } => {
+        FactorCommand::Invite { name, ttl, reason, out, wrap } => {
             let (identity, reason) = (name.clone(), reason.clone());
             let request = InviteFactorRequest { identity, ttl_s: seconds_or_default(*ttl), reason };
-            invite(session, request, out.as_deref()).await
+            invite(session, request, out.as_deref(), wrap).await
         }
         FactorCommand::Enrol { invitation, kind: Kind::Totp } => {
             enrol(session, invitation.as_deref()).await
@@ -158,42 +162,62 @@ fn given(code: Option<&str>) -> Outcome<Zeroizing<String>> {
 }
 
 /// Asks for a secret on a terminal, or reads it from standard input.
-fn typed(what: &str) -> Outcome<Zeroizing<String>> {
+pub(super) fn typed(what: &str) -> Outcome<Zeroizing<String>> {
     if stdin().is_terminal() { prompt_secret(what) } else { read_secret(Path::new("-")) }
 }
 
-async fn invite(session: &Session, request: InviteFactorRequest, out: Option<&Path>) -> Outcome {
+async fn invite(
+    session: &Session,
+    request: InviteFactorRequest,
+    out: Option<&Path>,
+    wrap: &WrapArgs,
+) -> Outcome {
     if let Some(out) = out {
         check_new(out)?;
     }
-    let name = request.identity.clone();
-    let made = session
+    wrap.excludes(&[("--out", out.is_some())])?;
+    let (session, name) = (&wrap.session(session)?, request.identity.clone());
+    let mut made = session
         .call_once(request, async |wire, request| Client::new(wire).invite_factor(request).await)
         .await?;
-    let invitation = match out {
-        Some(out) => {
-            write_private(out, &format!("{}\n", made.invitation))?;
-            String::new()
-        }
-        None => made.invitation.clone(),
-    };
-    match session.format {
-        Format::Json => print(&json_text(&json!({
-            "invitation": invitation,
-            "accessor": made.accessor,
-            "expires_at_ms": made.expires_at_ms,
-        }))),
-        Format::Human => {
-            print(&fields(&[
-                ("for", name),
-                ("invitation", invitation),
-                ("accessor", made.accessor),
-                ("ends", time(made.expires_at_ms)),
-            ]))?;
-            note("it is shown once: they give it to `strongroom factor enrol --invitation`");
-            Ok(())
-        }
+    if wrap.hand_over(session.format, made.wrapped.take())? {
+        return Ok(());
     }
+    if let Some(out) = out {
+        write_private(out, &format!("{}\n", made.invitation))?;
+        made.invitation.clear();
+    }
+    print(&invited(session.format, &name, &made))?;
+    if session.format == Format::Human {
+        note("it is shown once: they give it to `strongroom factor enrol --invitation`");
+    }
+    Ok(())
+}
+
+/// Writes an invitation that was wrapped, as `factor invite` does.
+pub(super) fn unwrapped(
+    format: Format,
+    name: &str,
+    made: &InviteFactorResponse,
+) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(invited(format, name, made).as_bytes().to_vec())
+}
+
+fn invited(format: Format, name: &str, made: &InviteFactorResponse) -> Zeroizing<String> {
+    let InviteFactorResponse { invitation, accessor, expires_at_ms, wrapped: _ } = made;
+    Zeroizing::new(match format {
+        Format::Json => json_text(&json!({
+            "invitation": invitation,
+            "accessor": accessor,
+            "expires_at_ms": expires_at_ms,
+        })),
+        Format::Human => fields(&[
+            ("for", name.to_owned()),
+            ("invitation", invitation.clone()),
+            ("accessor", accessor.clone()),
+            ("ends", time(*expires_at_ms)),
+        ]),
+    })
 }
 
 async fn enrol(session: &Session, invitation: Option<&Path>) -> Outcome {

@@ -245,7 +245,7 @@ fn exit_of_reason(reason: &str) -> Exit {
         "DENIED" | "TAMPERED" => Exit::Denied,
         "NOT_FOUND" => Exit::NotFound,
         "ALREADY_EXISTS" | "CONFLICT" => Exit::Conflict,
-        "INVALID" | "PRECONDITION" => Exit::Invalid,
+        "INVALID" | "PRECONDITION" | "OPENED" => Exit::Invalid,
         "EXHAUSTED" | "UNAVAILABLE" | "SEALED" | "OUTCOME_UNKNOWN" | "DEADLINE" => {
             Exit::Unavailable
         }
@@ -284,6 +284,10 @@ fn hint_of(reason: &str) -> Option<&'static str> {
         "SPENT" => {
             "a token with counted uses pays for so many calls; `strongroom token create` makes \
              another"
+        }
+        "OPENED" => {
+            "if that was not you, somebody else has it: tell whoever made it, who replaces what was in \
+             it (`strongroom wrap show ACCESSOR` shows them the same)"
         }
         "STEP_UP_REQUIRED" => {
             "prove one with `strongroom factor verify` and repeat; on a terminal it is asked for"
@@ -378,6 +382,7 @@ mod tests {
             Error::invalid("x"),
             Error::Unauthenticated("x".into()),
             Error::Spent("x".into()),
+            Error::Opened("x".into()),
             Error::Denied("x".into()),
             Error::StepUp(StepUp { kinds: vec![], within_s: 1 }),
             Error::not_found("x"),

@@ -16,8 +16,9 @@ use crate::proto::{
 };
 
 pub(super) use args::KeyCommand;
-use args::{Create, Update};
+use args::{Create, Decrypt, Update};
 use text::{HEADERS, key_text, row, shown_text};
+pub(super) use work::{unwrapped_data_key, unwrapped_plaintext, unwrapped_random};
 
 /// Runs `strongroom key …`.
 pub(super) async fn run(session: &Session, command: &KeyCommand) -> Outcome {
@@ -33,20 +34,26 @@ pub(super) async fn run(session: &Session, command: &KeyCommand) -> Outcome {
             Some(files) => streams::encrypt(session, piece, files).await,
             None => work::encrypt(session, piece).await,
         },
-        KeyCommand::Decrypt(piece) => match streams::asked(piece)? {
-            Some(files) => streams::decrypt(session, piece, files).await,
-            None => work::decrypt(session, piece).await,
-        },
+        KeyCommand::Decrypt(Decrypt { piece, wrap }) => {
+            let out = ("--out", piece.out.is_some());
+            wrap.excludes(&[("--file", piece.file.is_some()), out])?;
+            match streams::asked(piece)? {
+                Some(files) => streams::decrypt(session, piece, files).await,
+                None => work::decrypt(session, piece, wrap).await,
+            }
+        }
         KeyCommand::Rewrap(piece) => work::rewrap(session, piece).await,
-        KeyCommand::Datakey { name, out, bytes, aad } => {
-            work::data_key(session, name, out.as_deref(), (*bytes, aad)).await
+        KeyCommand::Datakey { name, out, bytes, aad, wrap } => {
+            work::data_key(session, name, out.as_deref(), (*bytes, aad, wrap)).await
         }
         KeyCommand::Mac(message) => work::mac(session, message).await,
         KeyCommand::VerifyMac(check) => work::verify_mac(session, check).await,
         KeyCommand::Sign(message) => work::sign(session, message).await,
         KeyCommand::Verify(check) => work::verify(session, check).await,
         KeyCommand::Export { name, version } => export(session, name, *version).await,
-        KeyCommand::Random { bytes, out } => work::random(session, *bytes, out.as_deref()).await,
+        KeyCommand::Random { bytes, out, wrap } => {
+            work::random(session, *bytes, out.as_deref(), wrap).await
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod system;
 mod tokens;
 mod values;
 mod verify;
+mod wraps;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -108,6 +109,8 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
+        ClientCommand::Unwrap(args) => wraps::unwrap(&session()?, args).await,
+        ClientCommand::Wrap(command) => wraps::run(&session()?, command).await,
         ClientCommand::Issuer(command) => issuers::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,

@@ -66,6 +66,14 @@ pub(crate) fn print(text: &str) -> Outcome {
     }
 }
 
+/// Writes bytes to standard output, as they are.
+pub(super) fn print_bytes(bytes: &[u8]) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| {
+        Failure::new(Exit::Unexpected, format!("standard output takes nothing: {error}"))
+    })
+}
+
 /// Writes a remark to standard error, where it disturbs no script.
 pub(crate) fn note(text: &str) {
     // Nobody can be told where standard error is gone.

@@ -16,6 +16,7 @@ use super::identities::by;
 use super::output::{Format, escape_lines, fields, json_text, print, show, show_list, time};
 use super::session::{Session, collect, idempotency_key, must};
 use super::span::{Span, seconds_or_default, show_seconds};
+use super::wraps::WrapArgs;
 use crate::proto::pki_service_client::PkiServiceClient as Client;
 use crate::proto::{
     Certificate, CertificateRole, GetAuthoritiesRequest, GetCertificateRoleRequest,
@@ -163,6 +164,9 @@ pub struct Issue {
     /// out.
     #[arg(long, value_name = "FILE", requires = "out")]
     key_out: Option<PathBuf>,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    wrap: WrapArgs,
 }
 
 /// What `pki sign` takes.
@@ -281,6 +285,7 @@ async fn list_roles(session: &Session, limit: usize) -> Outcome {
 }
 
 async fn issue(session: &Session, args: &Issue) -> Outcome {
+    args.wrap.excludes(&[("--out", args.out.is_some())])?;
     for path in [&args.out, &args.key_out].into_iter().flatten() {
         check_new(path)?;
     }
@@ -293,9 +298,13 @@ async fn issue(session: &Session, args: &Issue) -> Outcome {
         // The key is fresh: only a retry of this very command is a replay.
         replace: true,
     };
+    let session = &args.wrap.session(session)?;
     let mut issued = session
         .call(request, async |wire, request| Client::new(wire).issue_certificate(request).await)
         .await?;
+    if args.wrap.hand_over(session.format, issued.wrapped.take())? {
+        return Ok(());
+    }
     let key = Zeroizing::new(std::mem::take(&mut issued.private_key_pem));
     if key.is_empty() {
         return Err(Failure::new(Exit::Unavailable, "the answer that held the key was lost")
@@ -312,6 +321,18 @@ async fn issue(session: &Session, args: &Issue) -> Outcome {
         }
         (_, _, Format::Human) => print(&Zeroizing::new(chain + &escape_lines(&key))),
         (_, _, Format::Json) => print(&issued_json(&issued, &key)),
+    }
+}
+
+/// Writes what was issued and wrapped, as `pki issue` does.
+pub(super) fn unwrapped(format: Format, issued: &IssueCertificateResponse) -> Zeroizing<Vec<u8>> {
+    let key = &issued.private_key_pem;
+    match format {
+        Format::Human => {
+            let chain = chain(&issued.certificate_pem, &issued.chain_pem);
+            Zeroizing::new((chain + &escape_lines(key)).into_bytes())
+        }
+        Format::Json => Zeroizing::new(issued_json(issued, key).as_bytes().to_vec()),
     }
 }
 

@@ -3,7 +3,6 @@
 mod args;
 mod text;
 
-use std::io::Write as _;
 use std::path::Path;
 
 use data_encoding::BASE64;
@@ -13,7 +12,7 @@ use zeroize::Zeroizing;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{check_new, read_bytes, write_private_bytes};
 use super::identities::by;
-use super::output::{Format, fields, json_text, note, print, show, show_list, time};
+use super::output::{Format, fields, json_text, note, print, print_bytes, show, show_list, time};
 use super::session::{Session, collect, idempotency_key, must};
 use super::span::{Span, seconds_or_default};
 use crate::proto::secret_service_client::SecretServiceClient as Client;
@@ -76,10 +75,15 @@ async fn get(session: &Session, args: &Get) -> Outcome {
     if let Some(path) = &args.out {
         check_new(path)?;
     }
+    args.wrap.excludes(&[("--out", args.out.is_some()), ("--field", args.field.is_some())])?;
+    let session = &args.wrap.session(session)?;
     let request = GetSecretRequest { path: args.path.clone(), version: args.version };
     let mut given = session
         .call(request, async |wire, request| Client::new(wire).get_secret(request).await)
         .await?;
+    if args.wrap.hand_over(session.format, given.wrapped.take())? {
+        return Ok(());
+    }
     let value = Zeroizing::new(std::mem::take(&mut given.value));
     if !given.masked.is_empty() {
         note(&format!("masked: {}", given.masked.join(", ")));
@@ -94,27 +98,42 @@ async fn get(session: &Session, args: &Get) -> Outcome {
         return Ok(());
     }
     match session.format {
-        Format::Human => {
-            let mut out = std::io::stdout().lock();
-            let written = out.write_all(&value).and_then(|()| out.flush());
-            written.map_err(|error| {
-                Failure::new(Exit::Unexpected, format!("standard output takes nothing: {error}"))
-            })
+        Format::Human => print_bytes(&value),
+        Format::Json => {
+            let whole = args.field.is_none();
+            print(&Zeroizing::new(json_text(&shown_json(&args.path, whole, &given, &value))))
         }
-        Format::Json => print(&Zeroizing::new(json_text(&shown_json(args, &given, &value)))),
+    }
+}
+
+/// Writes a value that was wrapped, as `secret get` does.
+pub(super) fn unwrapped(
+    format: Format,
+    path: &str,
+    mut given: GetSecretResponse,
+) -> Zeroizing<Vec<u8>> {
+    let value = Zeroizing::new(std::mem::take(&mut given.value));
+    if !given.masked.is_empty() {
+        note(&format!("masked: {}", given.masked.join(", ")));
+    }
+    match format {
+        Format::Human => value,
+        Format::Json => {
+            Zeroizing::new(json_text(&shown_json(path, true, &given, &value)).into_bytes())
+        }
     }
 }
 
 /// A value and its version; text where it is text, base64 where it is not.
-fn shown_json(args: &Get, given: &GetSecretResponse, value: &[u8]) -> Value {
+fn shown_json(path: &str, whole: bool, given: &GetSecretResponse, value: &[u8]) -> Value {
     let mut shown = json!({
-        "path": args.path,
+        "path": path,
         "version": given.version,
         "created_at_ms": given.created_at_ms,
         "expires_at_ms": given.expires_at_ms,
         "masked": given.masked,
     });
-    let (key, value) = match (given.json && args.field.is_none(), std::str::from_utf8(value)) {
+    let (key, value) = match (given.json && whole, std::str::from_utf8(value)) {
         (true, _) => ("value", serde_json::from_slice(value).unwrap_or(Value::Null)),
         (false, Ok(text)) => ("value", Value::from(text)),
         (false, Err(_binary)) => ("value_base64", Value::from(BASE64.encode(value))),

@@ -17,7 +17,7 @@ use super::failure::{Exit, Failure, Outcome, STEP_UP, error_info};
 use super::files::{prompt_secret, read_own_text, read_secret, read_text, write_private};
 use super::output::{Format, Listed, escape, note};
 use crate::proto::factor_service_client::FactorServiceClient;
-use crate::proto::{ErrorInfo, VerifyFactorRequest};
+use crate::proto::{ErrorInfo, VerifyFactorRequest, WRAP_FOR, WRAP_TTL};
 use crate::types::{Entropy as _, Id, SystemEntropy};
 
 /// The port of a vault whose address names none.
@@ -38,14 +38,26 @@ const PAGE: usize = 1_000;
 /// What carries a call.
 pub(super) type Wire = InterceptedService<Channel, Bearer>;
 
-/// Adds the bearer token to each call, where there is one.
-#[derive(Debug, Clone)]
-pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+/// Adds the bearer token to each call, where there is one, and how its answer is to be wrapped.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bearer {
+    token: Option<MetadataValue<Ascii>>,
+    wrap: Vec<(&'static str, MetadataValue<Ascii>)>,
+}
+
+impl Bearer {
+    const fn of(token: Option<MetadataValue<Ascii>>) -> Self {
+        Self { token, wrap: Vec::new() }
+    }
+}
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(token) = &self.0 {
+        if let Some(token) = &self.token {
             request.metadata_mut().insert("authorization", token.clone());
+        }
+        for (name, value) in &self.wrap {
+            request.metadata_mut().insert(*name, value.clone());
         }
         Ok(request)
     }
@@ -56,6 +68,8 @@ impl Interceptor for Bearer {
 pub(super) struct Session {
     channel: Channel,
     wire: Wire,
+    /// What its calls bring but for a wrap.
+    bearer: Bearer,
     /// How answers are printed.
     pub(super) format: Format,
 }
@@ -64,15 +78,32 @@ impl Session {
     /// Prepares a connection from flags and environment.
     pub(super) fn open(global: &Global) -> Outcome<Self> {
         let session = Self::open_as_nobody(global)?;
-        let wire = InterceptedService::new(session.channel.clone(), Bearer(token(global)?));
-        Ok(Self { wire, ..session })
+        Ok(session.with(Bearer::of(token(global)?)))
+    }
+
+    /// The same connection with something else that its calls bring.
+    fn with(self, bearer: Bearer) -> Self {
+        let wire = InterceptedService::new(self.channel.clone(), bearer.clone());
+        Self { wire, bearer, ..self }
+    }
+
+    /// The same connection, whose calls ask for wrapped answers.
+    pub(super) fn wrapping(&self, ttl_s: i64, recipient: Option<&str>) -> Outcome<Self> {
+        let mut bearer = self.bearer.clone();
+        bearer.wrap.push((WRAP_TTL, MetadataValue::from(ttl_s)));
+        if let Some(name) = recipient {
+            let value: MetadataValue<Ascii> = name
+                .parse()
+                .map_err(|_malformed| Failure::usage("the name holds what no name does"))?;
+            bearer.wrap.push((WRAP_FOR, value));
+        }
+        let wire = InterceptedService::new(self.channel.clone(), bearer);
+        Ok(Self { wire, ..self.clone() })
     }
 
     /// The same connection with another bearer.
     pub(super) fn bearing(&self, token: &str) -> Outcome<Self> {
-        let bearer = Bearer(Some(header(token)?));
-        let wire = InterceptedService::new(self.channel.clone(), bearer);
-        Ok(Self { wire, ..self.clone() })
+        Ok(self.clone().with(Bearer::of(Some(header(token)?))))
     }
 
     /// Prepares a connection that brings no token.
@@ -101,8 +132,9 @@ impl Session {
             .user_agent(concat!("strongroom/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failure::new(Exit::Unexpected, error.to_string()))?;
         let channel = endpoint.connect_lazy();
-        let wire = InterceptedService::new(channel.clone(), Bearer(None));
-        Ok(Self { channel, wire, format: global.output })
+        let bearer = Bearer::default();
+        let wire = InterceptedService::new(channel.clone(), bearer.clone());
+        Ok(Self { channel, wire, bearer, format: global.output })
     }
 
     /// Shows what carries calls, for those that go on as long as they like.
@@ -183,7 +215,9 @@ impl Session {
         note(status.message());
         let request = VerifyFactorRequest { code: prompt_secret("code")?.to_string() };
         let rpc = async |wire, request| FactorServiceClient::new(wire).verify_factor(request).await;
-        self.attempt(request, DEADLINE, &rpc).await?;
+        // What is wrapped is the answer of the call, not of this one.
+        let plain = self.clone().with(self.bearer.clone());
+        plain.attempt(request, DEADLINE, &rpc).await?;
         Ok(true)
     }
 

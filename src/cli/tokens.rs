@@ -12,6 +12,7 @@ use super::files::{check_new, read_text, write_private};
 use super::output::{Format, fields, json_text, note, print, show, show_list, time};
 use super::session::{Session, collect, idempotency_key, must};
 use super::span::{Span, seconds_or_default};
+use super::wraps::WrapArgs;
 use crate::crypto::sha256;
 use crate::proto::token_service_client::TokenServiceClient as Client;
 use crate::proto::{
@@ -82,6 +83,9 @@ pub struct Create {
     /// A new file for the token, which you alone can read; printed where it is left out.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    wrap: WrapArgs,
 }
 
 /// What `token list` takes.
@@ -132,6 +136,8 @@ async fn create(session: &Session, args: &Create) -> Outcome {
     if let Some(path) = &args.out {
         check_new(path)?;
     }
+    args.wrap.excludes(&[("--out", args.out.is_some())])?;
+    let session = &args.wrap.session(session)?;
     let order = TokenOrder {
         ttl_s: seconds_or_default(args.ttl),
         max_ttl_s: seconds_or_default(args.max_ttl),
@@ -148,19 +154,22 @@ async fn create(session: &Session, args: &Create) -> Outcome {
     };
     // The key is fresh: only a retry of this very command is a replay.
     let (idempotency_key, order, replace) = (idempotency_key()?, Some(order), true);
-    let (bearer, token) = if let Some(identity) = args.identity.clone() {
+    let (bearer, token, wrapped) = if let Some(identity) = args.identity.clone() {
         let request = MintTokenRequest { idempotency_key, identity, order, replace };
         let made = session
             .call(request, async |wire, request| Client::new(wire).mint_token(request).await)
             .await?;
-        (made.bearer, made.token)
+        (made.bearer, made.token, made.wrapped)
     } else {
         let request = CreateTokenRequest { idempotency_key, order, replace };
         let made = session
             .call(request, async |wire, request| Client::new(wire).create_token(request).await)
             .await?;
-        (made.bearer, made.token)
+        (made.bearer, made.token, made.wrapped)
     };
+    if args.wrap.hand_over(session.format, wrapped)? {
+        return Ok(());
+    }
     let (bearer, token) = (Zeroizing::new(bearer), must(token)?);
     if bearer.is_empty() {
         let message = format!("token {} was made, but its answer was lost", token.accessor);
@@ -176,16 +185,22 @@ fn hand_over(format: Format, out: Option<&Path>, bearer: &str, token: &Token) ->
         write_private(path, bearer)?;
         return show(format, token, text);
     }
-    match format {
+    print(&shown(format, bearer, token))
+}
+
+/// Writes a token that was wrapped, as `token create` does.
+pub(super) fn unwrapped(format: Format, bearer: &str, token: &Token) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(shown(format, bearer, token).as_bytes().to_vec())
+}
+
+fn shown(format: Format, bearer: &str, token: &Token) -> Zeroizing<String> {
+    Zeroizing::new(match format {
         Format::Human => {
             note(&format!("accessor {}, ends {}", token.accessor, time(token.expires_at_ms)));
-            print(&Zeroizing::new(format!("{bearer}\n")))
+            format!("{bearer}\n")
         }
-        Format::Json => print(&Zeroizing::new(json_text(&json!({
-            "bearer": bearer,
-            "token": token,
-        })))),
-    }
+        Format::Json => json_text(&json!({ "bearer": bearer, "token": token })),
+    })
 }
 
 /// SHA-256 of the certificate in a file (RFC 8705, section 3.1), in hexadecimal.

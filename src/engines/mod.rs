@@ -19,3 +19,4 @@ pub mod secrets;
 pub mod system;
 pub mod tokens;
 mod walk;
+pub mod wraps;

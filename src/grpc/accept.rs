@@ -11,11 +11,12 @@ use tonic::{Request, Status};
 
 use super::status::status;
 use super::tls::{PeerCertificate, PeerInfo, Tls, Trust};
+use super::wrapping;
 use crate::auth::{mtls, token};
 use crate::engines::pki::{AuthoritySlot, SubjectName};
 use crate::error::{Error, Result};
 use crate::types::{Bearer, Caller, RequestContext, UnixMillis};
-use crate::vault::{Presented, Vault};
+use crate::vault::{Presented, Vault, WrapOrder};
 
 /// The gate that every service stands behind.
 #[derive(Debug, Clone)]
@@ -63,8 +64,30 @@ impl Gate {
         Ok((ctx, request.into_inner()))
     }
 
-    /// The same, from what stands before a request's message.
+    /// The same, from what stands before a request's message. What asks for a wrap is refused: whoever
+    /// can give one says so by [`Gate::accept_wrapping`].
     pub(super) async fn know(
+        &self,
+        headers: &HeaderMap,
+        extensions: &Extensions,
+    ) -> Result<RequestContext, Status> {
+        let ctx = self.identify(headers, extensions).await?;
+        self.read(&ctx, wrapping::refuse(headers))?;
+        Ok(ctx)
+    }
+
+    /// The same, and how the answer is to be wrapped, where the request asks for that.
+    pub(super) async fn accept_wrapping<T>(
+        &self,
+        request: Request<T>,
+    ) -> Result<(RequestContext, T, Option<WrapOrder>), Status> {
+        let headers = request.metadata().as_ref();
+        let ctx = self.identify(headers, request.extensions()).await?;
+        let order = self.read(&ctx, wrapping::order(headers))?;
+        Ok((ctx, request.into_inner(), order))
+    }
+
+    async fn identify(
         &self,
         headers: &HeaderMap,
         extensions: &Extensions,

@@ -127,10 +127,9 @@ impl DatabaseService for DatabaseRpc {
         &self,
         request: Request<IssueCredentialsRequest>,
     ) -> Result<Response<IssueCredentialsResponse>, Status> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let op = self.gate.read(&ctx, issue(self.databases.clone(), &request))?;
-        let made = Gate::answer(&ctx, self.gate.vault.run_effect(&ctx, op).await)?;
-        Ok(Response::new(Gate::answer(&ctx, show_credential(&made))?))
+        self.gate.give_effect(&ctx, op, wrap, show_credential).await
     }
 }
 
@@ -296,5 +295,6 @@ fn show_credential(made: &Credential) -> Result<IssueCredentialsResponse> {
         dsn,
         replayed: *replayed,
         lease_handle: handle.as_ref().map(text).transpose()?.unwrap_or_default(),
+        wrapped: None,
     })
 }

@@ -6,8 +6,8 @@ use super::accept::Gate;
 use super::fields::{ms, optional, span};
 use crate::crypto::OtpCode;
 use crate::engines::factors::{
-    Code, ConfirmFactor, EnrolFactor, InviteFactor, ListFactors, MakeRecoveryCodes, Proven,
-    RemoveFactor, ResetFactors, ShownFactor, VerifyFactor,
+    Code, ConfirmFactor, EnrolFactor, InviteFactor, Invited, ListFactors, MakeRecoveryCodes,
+    Proven, RemoveFactor, ResetFactors, ShownFactor, VerifyFactor,
 };
 use crate::error::{Error, Result};
 use crate::proto;
@@ -30,18 +30,21 @@ impl FactorService for Factors {
         &self,
         request: Request<InviteFactorRequest>,
     ) -> Result<Response<InviteFactorResponse>, Status> {
-        let (ctx, request) = self.0.accept(request).await?;
+        let (ctx, request, wrap) = self.0.accept_wrapping(request).await?;
         let op = InviteFactor {
             identity: self.0.read(&ctx, request.identity.parse())?,
             ttl: self.0.read(&ctx, span("ttl_s", request.ttl_s))?,
             reason: request.reason,
         };
-        let made = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
-        Ok(Response::new(InviteFactorResponse {
-            invitation: Gate::answer(&ctx, text(&made.text))?,
-            accessor: made.accessor.to_string(),
-            expires_at_ms: made.expires_at.0,
-        }))
+        let show = |made: &Invited| {
+            Ok(InviteFactorResponse {
+                invitation: text(&made.text)?,
+                accessor: made.accessor.to_string(),
+                expires_at_ms: made.expires_at.0,
+                wrapped: None,
+            })
+        };
+        self.0.give(&ctx, op, wrap, show).await
     }
 
     async fn enrol_factor(

@@ -270,6 +270,7 @@ fn holdings(held: Holdings) -> GetHoldingsResponse {
         factors: held.factors,
         invitations: held.invitations,
         last_administrator: held.last_administrator,
+        wraps: held.wraps,
     }
 }
 

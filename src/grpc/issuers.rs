@@ -6,6 +6,7 @@ use super::accept::Gate;
 use super::fields::{optional, span};
 use super::status::status;
 use super::tls::PeerInfo;
+use super::wrapping;
 use crate::auth::oidc::Federation;
 use crate::engines::issuers::{
     AddIssuer, AddRule, Binds, Condition, DescribedIssuer, DescribedRule, IssuerDefinition,
@@ -154,9 +155,11 @@ impl IssuerService for Issuers {
     ) -> Result<Response<LoginResponse>, Status> {
         let source = request.extensions().get::<PeerInfo>();
         let source = source.map(|peer| peer.address.ip().to_canonical());
+        let plain = wrapping::refuse(request.metadata().as_ref());
         let LoginRequest { identity, token, ttl_s, proof } = request.into_inner();
         let [token, proof] = [token, proof].map(|secret| SecretBytes::new(secret.into_bytes()));
         let attempt = async {
+            plain?;
             let text = |secret| std::str::from_utf8(secret).map_err(Error::internal);
             let (token, proof) = (text(token.expose())?, text(proof.expose())?);
             let (name, ttl) = (identity.parse()?, span("ttl_s", ttl_s)?);

@@ -10,9 +10,9 @@ use tonic::{Request, Response, Status, Streaming};
 use self::translate::{create, detail, fault, item_count, shown, update, used};
 use super::accept::Gate;
 use crate::engines::keys::{
-    Answers, Batch, CreateHsmKey, CreateKey, Decrypting, Encrypting, ExportKey, Fault, GetRandom,
-    Job, Keys, ListKeys, Macing, MakeDataKey, OpenItem, Opened, Rewrapping, RotateKey, SealItem,
-    ShowKey, Signing, VerifyItem, Verifying, VerifyingMac,
+    Answers, Batch, CreateHsmKey, CreateKey, DataKey, Decrypting, Encrypting, ExportKey, Fault,
+    GetRandom, Job, Keys, ListKeys, Macing, MakeDataKey, OpenItem, Opened, Rewrapping, RotateKey,
+    SealItem, ShowKey, Signing, VerifyItem, Verifying, VerifyingMac,
 };
 use crate::engines::pki::public_pem;
 use crate::error::{Error, Result};
@@ -113,11 +113,16 @@ impl KeyService for NamedKeys {
     }
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Answer<DecryptResponse> {
-        let (ctx, DecryptRequest { name, items }) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
+        let DecryptRequest { name, items } = request;
         let items = items.into_iter().map(open_item).collect();
-        let done = self.batch::<Decrypting>(&ctx, &name, items).await?;
-        let results = done.results.into_iter().map(decrypted).collect();
-        Ok(Response::new(DecryptResponse { results, used: Some(used(done.used)) }))
+        let batch = || Batch::<Decrypting>::new(self.keys.clone(), name.parse()?, items);
+        let op = self.gate.read(&ctx, batch())?;
+        let show = |done: &Arc<Answers<Opened>>| {
+            let results = done.results.iter().map(decrypted).collect();
+            Ok(DecryptResponse { results, used: Some(used(done.used)), wrapped: None })
+        };
+        self.gate.give(&ctx, op, wrap, show).await
     }
 
     type EncryptStreamStream = streams::Out<EncryptStreamResponse>;
@@ -156,7 +161,7 @@ impl KeyService for NamedKeys {
         &self,
         request: Request<MakeDataKeyRequest>,
     ) -> Answer<MakeDataKeyResponse> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let MakeDataKeyRequest { name, associated_data, len_bytes, wrapped_only } = request;
         let op = MakeDataKey {
             keys: self.keys.clone(),
@@ -165,13 +170,16 @@ impl KeyService for NamedKeys {
             len_bytes: self.gate.read(&ctx, item_count("len_bytes", len_bytes))?.unwrap_or(32),
             wrapped_only,
         };
-        let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        let plaintext = made.plaintext.as_ref().map(|key| key.expose().to_vec());
-        Ok(Response::new(MakeDataKeyResponse {
-            plaintext: plaintext.unwrap_or_default(),
-            ciphertext: made.ciphertext.clone(),
-            used: Some(used(made.used)),
-        }))
+        let show = |made: &Arc<DataKey>| {
+            let plaintext = made.plaintext.as_ref().map(|key| key.expose().to_vec());
+            Ok(MakeDataKeyResponse {
+                plaintext: plaintext.unwrap_or_default(),
+                ciphertext: made.ciphertext.clone(),
+                used: Some(used(made.used)),
+                wrapped: None,
+            })
+        };
+        self.gate.give(&ctx, op, wrap, show).await
     }
 
     async fn mac(&self, request: Request<MacRequest>) -> Answer<MacResponse> {
@@ -234,12 +242,15 @@ impl KeyService for NamedKeys {
     }
 
     async fn get_random(&self, request: Request<GetRandomRequest>) -> Answer<GetRandomResponse> {
-        let (ctx, GetRandomRequest { len_bytes }) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
+        let GetRandomRequest { len_bytes } = request;
         let len_bytes = self.gate.read(&ctx, item_count("len_bytes", len_bytes))?;
         let wanted = len_bytes.ok_or_else(|| Error::invalid("say how many bytes"));
         let op = GetRandom { len_bytes: self.gate.read(&ctx, wanted)? };
-        let bytes = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        Ok(Response::new(GetRandomResponse { data: bytes.expose().to_vec() }))
+        let show = |bytes: &SecretBytes| {
+            Ok(GetRandomResponse { data: bytes.expose().to_vec(), wrapped: None })
+        };
+        self.gate.give(&ctx, op, wrap, show).await
     }
 }
 
@@ -257,12 +268,14 @@ fn encrypted(one: Result<Arc<Vec<u8>>, Fault>) -> Encrypted {
     }
 }
 
-fn decrypted(one: Result<Opened, Fault>) -> Decrypted {
+fn decrypted(one: &Result<Opened, Fault>) -> Decrypted {
     match one {
         Ok(Opened { plaintext, version }) => {
-            Decrypted { plaintext: plaintext.expose().to_vec(), version, fault: None }
+            Decrypted { plaintext: plaintext.expose().to_vec(), version: *version, fault: None }
         }
-        Err(why) => Decrypted { plaintext: Vec::new(), version: 0, fault: Some(fault(why)) },
+        Err(why) => {
+            Decrypted { plaintext: Vec::new(), version: 0, fault: Some(fault(why.clone())) }
+        }
     }
 }
 

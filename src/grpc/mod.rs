@@ -25,5 +25,7 @@ mod status;
 mod system;
 pub mod tls;
 mod tokens;
+mod wrapping;
+mod wraps;
 
 pub use serve::{Engines, Front, Settings, serve};

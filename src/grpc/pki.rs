@@ -1,5 +1,6 @@
 //! `PkiService`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -135,19 +136,9 @@ impl PkiService for Pki {
         &self,
         request: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let op = self.gate.read(&ctx, self.issue(&request))?;
-        let issued = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        let key = issued.private_key.as_deref().map(|key| key.expose().to_vec());
-        let key = String::from_utf8(key.unwrap_or_default()).map_err(Error::internal);
-        let private_key_pem = Gate::answer(&ctx, key)?;
-        Ok(Response::new(IssueCertificateResponse {
-            certificate_pem: issued.pem(),
-            certificate: Some(issued_proto(&issued)),
-            replayed: issued.replayed,
-            chain_pem: issued.chain_pem.clone(),
-            private_key_pem,
-        }))
+        self.gate.give(&ctx, op, wrap, |issued: &Arc<Issued>| with_key(issued)).await
     }
 
     async fn sign_certificate(
@@ -213,6 +204,19 @@ impl PkiService for Pki {
         let anchors = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(Gate::answer(&ctx, anchors_proto(&anchors))?))
     }
+}
+
+/// A certificate with the key that was made for it.
+fn with_key(issued: &Issued) -> Result<IssueCertificateResponse> {
+    let key = issued.private_key.as_deref().map(|key| key.expose().to_vec());
+    Ok(IssueCertificateResponse {
+        certificate_pem: issued.pem(),
+        certificate: Some(issued_proto(issued)),
+        replayed: issued.replayed,
+        chain_pem: issued.chain_pem.clone(),
+        private_key_pem: String::from_utf8(key.unwrap_or_default()).map_err(Error::internal)?,
+        wrapped: None,
+    })
 }
 
 fn put_role(request: &PutCertificateRoleRequest) -> Result<PutRole> {

@@ -1,13 +1,15 @@
 //! `SecretService`.
 
+use std::sync::Arc;
+
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
 use crate::engines::secrets::{
-    Chosen, DeleteSecret, DestroySecret, Early, GetSecret, ListSecrets, ListVersions, Metadata,
-    PutSecret, Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata, ShownSecret,
-    ShownVersion, Standing, TransferSecret, UndeleteSecret, UpdateSecret,
+    Chosen, DeleteSecret, DestroySecret, Early, GetSecret, Given, ListSecrets, ListVersions,
+    Metadata, PutSecret, Reads, RollbackSecret, Room, SearchSecrets, SecretValue, ShowMetadata,
+    ShownSecret, ShownVersion, Standing, TransferSecret, UndeleteSecret, UpdateSecret,
 };
 use crate::error::{Error, Result};
 use crate::proto::secret_service_server::SecretService;
@@ -49,19 +51,12 @@ impl SecretService for Secrets {
     }
 
     async fn get_secret(&self, request: Request<GetSecretRequest>) -> Answer<GetSecretResponse> {
-        let (ctx, GetSecretRequest { path, version }) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
+        let GetSecretRequest { path, version } = request;
         let path = self.gate.read(&ctx, path.parse())?;
         let (reads, room) = (self.reads.clone(), self.room.clone());
         let op = GetSecret { reads, room, path, version, early: Early::default() };
-        let given = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        Ok(Response::new(GetSecretResponse {
-            value: given.value.expose().to_vec(),
-            json: given.row.is_json,
-            version: given.row.version,
-            created_at_ms: given.row.created_at.0,
-            expires_at_ms: ms(given.row.expires_at),
-            masked: given.masked.clone(),
-        }))
+        self.gate.give(&ctx, op, wrap, |given: &Arc<Given>| Ok(show_given(given))).await
     }
 
     async fn list_secrets(
@@ -183,6 +178,18 @@ impl SecretService for Secrets {
         };
         let owner = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?.to_string();
         Ok(Response::new(TransferSecretResponse { owner }))
+    }
+}
+
+fn show_given(given: &Given) -> GetSecretResponse {
+    GetSecretResponse {
+        value: given.value.expose().to_vec(),
+        json: given.row.is_json,
+        version: given.row.version,
+        created_at_ms: given.row.created_at.0,
+        expires_at_ms: ms(given.row.expires_at),
+        masked: given.masked.clone(),
+        wrapped: None,
     }
 }
 

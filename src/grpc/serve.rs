@@ -26,6 +26,7 @@ use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
+use super::wraps::Wraps;
 use crate::auth::oidc::Federation;
 use crate::engines::database::Databases;
 use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
@@ -47,6 +48,7 @@ use crate::proto::record_service_server::RecordServiceServer;
 use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
+use crate::proto::wrap_service_server::WrapServiceServer;
 use crate::telemetry::Metrics;
 use crate::types::{Standing, TaskGroup};
 use crate::vault::Vault;
@@ -170,6 +172,7 @@ pub async fn serve(
     let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
     let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
+    let wraps = WrapServiceServer::new(Wraps(gate.clone())).max_decoding_message_size(most);
     let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
     let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
     let leases =
@@ -177,7 +180,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers).with(&enrolments);
+    let health = health.with(&issuers).with(&enrolments).with(&wraps);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -198,6 +201,7 @@ pub async fn serve(
         .add_service(secrets)
         .add_service(keys)
         .add_service(tokens)
+        .add_service(wraps)
         .add_service(issuers)
         .add_service(enrolments)
         .add_service(elevations)

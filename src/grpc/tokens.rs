@@ -32,30 +32,36 @@ impl TokenService for Tokens {
         &self,
         request: Request<CreateTokenRequest>,
     ) -> Result<Response<CreateTokenResponse>, Status> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         // Asking for another in place of the first is the same request.
         let asked = CreateTokenRequest { replace: false, ..request.clone() };
         let key = replacing(retry(&request.idempotency_key, &asked), request.replace);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
         let op = CreateToken(self.gate.read(&ctx, order)?);
-        let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        let (bearer, token) = Gate::answer(&ctx, show_made(made, ctx.now))?;
-        Ok(Response::new(CreateTokenResponse { bearer, token }))
+        let now = ctx.now;
+        let show = move |made: &Made| {
+            let (bearer, token) = show_made(made, now)?;
+            Ok(CreateTokenResponse { bearer, token, wrapped: None })
+        };
+        self.gate.give(&ctx, op, wrap, show).await
     }
 
     async fn mint_token(
         &self,
         request: Request<MintTokenRequest>,
     ) -> Result<Response<MintTokenResponse>, Status> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let name = self.gate.read(&ctx, request.identity.parse())?;
         let asked = MintTokenRequest { replace: false, ..request.clone() };
         let key = replacing(retry(&request.idempotency_key, &asked), request.replace);
         let order = key.and_then(|key| self.order(request.order.unwrap_or_default(), key));
         let op = MintToken { name, order: self.gate.read(&ctx, order)? };
-        let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        let (bearer, token) = Gate::answer(&ctx, show_made(made, ctx.now))?;
-        Ok(Response::new(MintTokenResponse { bearer, token }))
+        let now = ctx.now;
+        let show = move |made: &Made| {
+            let (bearer, token) = show_made(made, now)?;
+            Ok(MintTokenResponse { bearer, token, wrapped: None })
+        };
+        self.gate.give(&ctx, op, wrap, show).await
     }
 
     async fn inspect_token(
@@ -136,14 +142,14 @@ fn replacing(key: Result<Option<RetryKey>>, replace: bool) -> Result<Option<Retr
     }
 }
 
-fn show_made(made: Made, now: UnixMillis) -> Result<(String, Option<proto::Token>)> {
-    let bearer = match made.bearer {
+fn show_made(made: &Made, now: UnixMillis) -> Result<(String, Option<proto::Token>)> {
+    let bearer = match &made.bearer {
         Some(bearer) => {
             std::str::from_utf8(bearer.expose()).map(str::to_owned).map_err(Error::internal)?
         }
         None => String::new(),
     };
-    Ok((bearer, Some(show(made.token, now))))
+    Ok((bearer, Some(show(made.token.clone(), now))))
 }
 
 fn show(token: Token, now: UnixMillis) -> proto::Token {

@@ -16,12 +16,14 @@ receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
 	"tokens.renew", "secrets.get", "keys.decrypt", "keys.decrypt-stream", "keys.datakey",
 	"keys.sign", "keys.mac", "elevations.activate", "elevations.extend", "enrolments.renew",
+	"wraps.unwrap",
 }
 
-# What belongs to whoever holds the lease, the certificate or the token.
+# What belongs to whoever holds the lease, the certificate, the token or the wrap.
 for_holder := {
 	"leases.list", "leases.renew", "leases.revoke", "pki.list", "pki.revoke", "tokens.inspect",
 	"tokens.list", "tokens.renew", "tokens.revoke", "factors.list", "elevations.revoke",
+	"wraps.show", "wraps.list", "wraps.revoke",
 }
 
 # What the owner of the thing may do to what others hold of it: see it and end it, never extend it.
@@ -30,6 +32,7 @@ for_owner := {
 	"identities.holdings",
 	"tokens.inspect", "tokens.list", "tokens.revoke", "elevations.revoke",
 	"enrolments.list", "enrolments.revoke",
+	"wraps.show", "wraps.list", "wraps.revoke",
 }
 
 # What the owner of a secret may do with what is its own data.
@@ -60,13 +63,13 @@ for_self := {
 }
 
 # What every active identity may do: read what is public, list the secrets and keys that it may do
-# something with, draw random bytes, and ask, look and vote where the role of an elevation says so;
-# the engines look at that.
+# something with, draw random bytes, open what was wrapped for it with the handle, and ask, look and
+# vote where the role of an elevation says so; the engines look at that.
 for_all := {
 	"records.checkpoint", "pki.ca", "pki.crl", "elevations.show-role", "elevations.list-roles",
 	"elevations.request", "elevations.list", "elevations.watch", "elevations.show", "elevations.approve",
 	"elevations.deny", "elevations.review", "secrets.list", "secrets.search",
-	"keys.list", "keys.random",
+	"keys.list", "keys.random", "wraps.unwrap",
 }
 
 # What is for whoever asked for an elevation alone.

@@ -19,6 +19,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("notice_keeper", "notices.purge"),
     ("notice_keeper", "notices.tell-overdue"),
     ("secret_keeper", "secrets.purge"),
+    ("wrap_keeper", "wraps.purge"),
     ("federation", "issuers.login"),
     ("enrolment", "enrolments.join"),
     ("issuer_keeper", "issuers.end-sessions"),

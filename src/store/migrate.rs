@@ -54,6 +54,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/postgres/0008_keys.sql"),
     ),
     (
+        9,
+        include_str!("../../migrations/sqlite/0009_wraps.sql"),
+        include_str!("../../migrations/postgres/0009_wraps.sql"),
+    ),
+    (
         12,
         include_str!("../../migrations/sqlite/0012_reviewers.sql"),
         include_str!("../../migrations/postgres/0012_reviewers.sql"),

@@ -30,6 +30,7 @@ pub mod secrets;
 mod sqlite;
 mod tx;
 mod value;
+pub mod wraps;
 
 use std::collections::BTreeMap;
 use std::fmt;

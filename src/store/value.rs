@@ -6,7 +6,7 @@ use crate::types::{
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
     InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
     NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
-    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId, WrapState,
 };
 
 /// A value of a column.
@@ -197,6 +197,7 @@ text_columns!(
     Placement,
     NamedKeyState,
     KeyVersionState,
+    WrapState,
 );
 
 /// Makes the parameters of a statement.

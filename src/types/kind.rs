@@ -162,6 +162,18 @@ words! {
 }
 
 words! {
+    /// What became of a wrapped answer. That one is over or void is seen by its times and epochs.
+    WrapState, "wrap state" {
+        /// It may be opened until it expires.
+        Pending = "pending",
+        /// It was opened, once and for ever.
+        Opened = "opened",
+        /// It was taken back.
+        Revoked = "revoked",
+    }
+}
+
+words! {
     /// What became of an invitation to enrol a factor.
     InvitationState, "invitation state" {
         /// It may be used until it expires.

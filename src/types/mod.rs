@@ -35,7 +35,7 @@ pub use id::{
 pub use key::{KeyAlgorithm, KeyUsage, KeyVersionState, NamedKeyState, Placement};
 pub use kind::{
     CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
-    RecoveryState, SecretState, Tier,
+    RecoveryState, SecretState, Tier, WrapState,
 };
 pub use name::{IdentityName, KeyName, ResourceName, SecretPath, Segment};
 pub use notice::{Audience, NOTICES, NoticeKind, NoticeNumber};
@@ -45,6 +45,7 @@ pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;
 pub use token::{
-    AccessToken, Bearer, Invitation, JoinToken, LeaseHandle, SingleUseToken, TokenSecret, TokenType,
+    AccessToken, Bearer, Invitation, JoinToken, LeaseHandle, SingleUseToken, TokenSecret,
+    TokenType, WrapHandle,
 };
 pub use verbs::{VERBS, Verb};

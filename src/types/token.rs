@@ -34,7 +34,7 @@ pub enum TokenType {
     Invitation,
     /// Gets one machine its first login certificate; the bearer of no call.
     Join,
-    /// Reserved for wrapped secrets; accepted nowhere.
+    /// Opens one wrapped answer, once; the bearer of no call.
     Wrapped,
 }
 
@@ -104,6 +104,8 @@ tokens! {
     Invitation = Invitation,
     /// A join token, `srj_…`.
     JoinToken = Join,
+    /// The handle of a wrapped answer, `srw_…`.
+    WrapHandle = Wrapped,
 }
 
 /// The 256 bits of a token.
@@ -199,6 +201,19 @@ impl JoinToken {
             Some(_) | None => {
                 Err(Error::Unauthenticated("that is no join token of this vault".into()))
             }
+        }
+    }
+}
+
+impl WrapHandle {
+    /// Reads a handle's text: the canonical form only, with its checksum.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], which quotes nothing of it.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        match Parts::parse(text) {
+            Some((TokenType::Wrapped, parts)) => Ok(Self(parts)),
+            Some(_) | None => Err(Error::invalid("that is no handle of a wrapped answer")),
         }
     }
 }
@@ -334,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrapped_is_accepted_nowhere_and_each_type_is_its_own() {
+    fn what_is_wrapped_bears_no_call_and_each_type_is_its_own() {
         let AccessToken(parts) = token();
         let text = |token| parts.text(token).expose().to_vec();
         assert!(Bearer::parse(&text(TokenType::Wrapped)).is_err());
@@ -349,6 +364,8 @@ mod tests {
             assert_eq!(Invitation::parse(&text(token)).is_ok(), invites, "{token:?}");
             let joins = token == TokenType::Join;
             assert_eq!(JoinToken::parse(&text(token)).is_ok(), joins, "{token:?}");
+            let wraps = token == TokenType::Wrapped;
+            assert_eq!(WrapHandle::parse(&text(token)).is_ok(), wraps, "{token:?}");
         }
     }
 

@@ -36,6 +36,7 @@ mod terms;
 mod token;
 mod upkeep;
 mod view;
+mod wrap;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -73,6 +74,9 @@ pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};
 pub use view::View;
+pub use wrap::{
+    Encode, WrapFate, WrapOrder, Wrapped, Wrapping, missing_payload, open_wrapped, wrap_fate,
+};
 
 use self::core::Core;
 use subjects::Wanted;

@@ -11,6 +11,7 @@ mod notice_courier;
 mod notice_keeper;
 mod secret_keeper;
 mod token_reaper;
+mod wrap_keeper;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub use notice_courier::NoticeCourier;
 pub use notice_keeper::NoticeKeeper;
 pub use secret_keeper::SecretKeeper;
 pub use token_reaper::TokenReaper;
+pub use wrap_keeper::WrapKeeper;
 
 use crate::error::{Error, Result};
 use crate::types::{Standing, TaskGroup, UnixMillis};

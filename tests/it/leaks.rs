@@ -213,6 +213,27 @@ fn kept(job: &Job) -> Vec<Vec<u8>> {
     [plain, card].map(|secret| secret.as_bytes().to_vec()).to_vec()
 }
 
+/// Wrapped answers: one that waits, one that was refused, opened and shown again.
+fn wrapped(job: &Job) -> Vec<Vec<u8>> {
+    let (real, server) = (&job.real, job.server());
+    let value = "canary-secret-wrapped-34";
+    let put = real.tell(server, &job.alice, "secret put leaks/wrapped -", value);
+    assert!(put.status.success(), "{}", text(&put.stderr));
+    let wrap = || {
+        let line = "secret get leaks/wrapped --wrap 1h --wrap-for etl";
+        text(&real.ask(server, &job.alice, line).stdout).trim().to_owned()
+    };
+    let (waits, handle) = (wrap(), wrap());
+    let open = |path: &str| {
+        real.tell(server, &job.etl, &format!("unwrap --from alice --path {path}"), &handle)
+    };
+    assert_eq!(open("secrets/leaks/other").status.code(), Some(7));
+    assert_eq!(text(&open("secrets/leaks/wrapped").stdout).trim_end(), value);
+    assert_eq!(open("secrets/leaks/wrapped").status.code(), Some(7));
+    let bits = [waits, handle].map(|handle| handle.as_bytes()[26..70].to_vec());
+    [bits.to_vec(), vec![value.into()]].concat()
+}
+
 /// Named keys: what they encrypt, sign and compute MACs of, and the data keys that they make.
 fn used(job: &Job) -> Vec<Vec<u8>> {
     let (real, server) = (&job.real, job.server());
@@ -280,6 +301,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     secrets.extend(tokens(&job).into_iter().map(|bits| ("the bits of a token", bits)));
     secrets.extend(factors(&job).into_iter().map(|part| ("a factor", part)));
     secrets.extend(kept(&job).into_iter().map(|part| ("a secret", part)));
+    secrets.extend(wrapped(&job).into_iter().map(|part| ("what was wrapped", part)));
     secrets.extend(used(&job).into_iter().map(|part| ("what a key was used on", part)));
     for file in ["out/bootstrap.key", "alice.key", "etl.key", "web.key"] {
         let pem = fs::read_to_string(dir.join(file)).unwrap();

@@ -57,4 +57,5 @@ mod tls;
 mod tokens;
 mod tree;
 mod whoami;
+mod wraps;
 mod x509;

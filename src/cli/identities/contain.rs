@@ -117,6 +117,7 @@ fn holdings_text(held: &GetHoldingsResponse) -> String {
         ("elevations", held.elevations.to_string()),
         ("factors", held.factors.to_string()),
         ("invitations", held.invitations.to_string()),
+        ("wraps", held.wraps.to_string()),
         ("groups", identity.groups.join(", ")),
     ]);
     text.push('\n');

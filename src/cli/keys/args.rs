@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::identities::label;
 use crate::cli::span::Span;
+use crate::cli::wraps::WrapArgs;
 
 /// `strongroom key …`
 #[derive(Debug, Subcommand)]
@@ -49,7 +50,7 @@ pub enum KeyCommand {
     /// Encrypt with the newest version
     Encrypt(Piece),
     /// Decrypt
-    Decrypt(Piece),
+    Decrypt(Decrypt),
     /// Decrypt, and encrypt with the newest version; what is inside stays in the vault
     Rewrap(Piece),
     /// Make a data key; prints its ciphertext
@@ -66,6 +67,9 @@ pub enum KeyCommand {
         /// What its ciphertext is bound to.
         #[arg(long, value_name = "TEXT", default_value = "")]
         aad: String,
+        /// How the answer is wrapped, with the data key.
+        #[command(flatten)]
+        wrap: WrapArgs,
     },
     /// Compute a MAC with the newest version
     Mac(Message),
@@ -91,7 +95,21 @@ pub enum KeyCommand {
         /// A new file for the bytes themselves, which you alone can read.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// How the answer is wrapped.
+        #[command(flatten)]
+        wrap: WrapArgs,
     },
+}
+
+/// What `key decrypt` takes.
+#[derive(Debug, Clone, Args)]
+pub struct Decrypt {
+    /// What is decrypted.
+    #[command(flatten)]
+    pub(super) piece: Piece,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    pub(super) wrap: WrapArgs,
 }
 
 /// What `key create` takes.

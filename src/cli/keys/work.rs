@@ -1,6 +1,5 @@
 //! What is done with a key.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use data_encoding::BASE64;
@@ -10,13 +9,15 @@ use zeroize::Zeroizing;
 use super::args::{Check, Message, Piece};
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::files::{check_new, read_bytes, write_private_bytes, write_public};
-use crate::cli::output::{Format, fields, json_text, note, print};
+use crate::cli::output::{Format, fields, json_text, note, print, print_bytes};
 use crate::cli::session::{Session, must};
+use crate::cli::wraps::WrapArgs;
 use crate::proto::key_service_client::KeyServiceClient as Client;
 use crate::proto::{
-    DecryptItem, DecryptRequest, EncryptItem, EncryptRequest, GetRandomRequest, ItemFault, MacItem,
-    MacRequest, MakeDataKeyRequest, RewrapRequest, SignItem, SignRequest, UsedKey, Verified,
-    VerifyItem, VerifyMacItem, VerifyMacRequest, VerifyRequest,
+    DecryptItem, DecryptRequest, DecryptResponse, EncryptItem, EncryptRequest, GetRandomRequest,
+    GetRandomResponse, ItemFault, MacItem, MacRequest, MakeDataKeyRequest, MakeDataKeyResponse,
+    RewrapRequest, SignItem, SignRequest, UsedKey, Verified, VerifyItem, VerifyMacItem,
+    VerifyMacRequest, VerifyRequest,
 };
 
 pub(super) async fn encrypt(session: &Session, piece: &Piece) -> Outcome {
@@ -44,41 +45,52 @@ pub(super) async fn rewrap(session: &Session, piece: &Piece) -> Outcome {
     give(session, piece.out.as_deref(), "ciphertext", &one.ciphertext, done.used)
 }
 
-pub(super) async fn decrypt(session: &Session, piece: &Piece) -> Outcome {
+pub(super) async fn decrypt(session: &Session, piece: &Piece, wrap: &WrapArgs) -> Outcome {
+    let session = &wrap.session(session)?;
     let request = DecryptRequest { name: piece.name.clone(), items: vec![sealed(piece)?] };
     let mut done = session
         .call(request, async |wire, request| Client::new(wire).decrypt(request).await)
         .await?;
-    let mut one = must(done.results.pop())?;
-    sound(one.fault.take())?;
-    let plaintext = Zeroizing::new(std::mem::take(&mut one.plaintext));
+    if wrap.hand_over(session.format, done.wrapped.take())? {
+        return Ok(());
+    }
     if let Some(path) = &piece.out {
+        let mut one = must(done.results.pop())?;
+        sound(one.fault.take())?;
+        let plaintext = Zeroizing::new(std::mem::take(&mut one.plaintext));
         write_private_bytes(path, &plaintext)?;
         note(&format!("what version {} encrypted is in {}", one.version, path.display()));
         return Ok(());
     }
-    match session.format {
-        Format::Human => {
-            let mut out = std::io::stdout().lock();
-            let written = out.write_all(&plaintext).and_then(|()| out.flush());
-            written.map_err(|error| {
-                Failure::new(Exit::Unexpected, format!("standard output takes nothing: {error}"))
-            })
-        }
+    print_bytes(&unwrapped_plaintext(session.format, done)?)
+}
+
+/// Writes a plaintext, as `key decrypt` does.
+pub(in crate::cli) fn unwrapped_plaintext(
+    format: Format,
+    mut done: DecryptResponse,
+) -> Outcome<Zeroizing<Vec<u8>>> {
+    let mut one = must(done.results.pop())?;
+    sound(one.fault.take())?;
+    let plaintext = Zeroizing::new(std::mem::take(&mut one.plaintext));
+    Ok(match format {
+        Format::Human => plaintext,
         Format::Json => {
             let shown = BASE64.encode(&plaintext);
             let shown = json!({ "version": one.version, "plaintext_base64": shown });
-            print(&Zeroizing::new(json_text(&shown)))
+            Zeroizing::new(json_text(&shown).into_bytes())
         }
-    }
+    })
 }
 
 pub(super) async fn data_key(
     session: &Session,
     name: &str,
     out: Option<&Path>,
-    (len_bytes, aad): (i32, &str),
+    (len_bytes, aad, wrap): (i32, &str, &WrapArgs),
 ) -> Outcome {
+    wrap.excludes(&[("--out", out.is_some())])?;
+    let session = &wrap.session(session)?;
     if let Some(path) = out {
         check_new(path)?;
     }
@@ -86,17 +98,35 @@ pub(super) async fn data_key(
         name: name.to_owned(),
         associated_data: aad.as_bytes().to_vec(),
         len_bytes,
-        wrapped_only: out.is_none(),
+        wrapped_only: out.is_none() && !wrap.asked(),
     };
     let mut made = session
         .call(request, async |wire, request| Client::new(wire).make_data_key(request).await)
         .await?;
+    if wrap.hand_over(session.format, made.wrapped.take())? {
+        return Ok(());
+    }
     let plaintext = Zeroizing::new(std::mem::take(&mut made.plaintext));
     if let Some(path) = out {
         write_private_bytes(path, &plaintext)?;
         note(&format!("the data key is in {}", path.display()));
     }
     give(session, None, "ciphertext", &made.ciphertext, made.used.take())
+}
+
+/// Writes a data key that was wrapped, with its ciphertext.
+pub(in crate::cli) fn unwrapped_data_key(
+    format: Format,
+    made: &MakeDataKeyResponse,
+) -> Zeroizing<Vec<u8>> {
+    let (plaintext, ciphertext) = (BASE64.encode(&made.plaintext), BASE64.encode(&made.ciphertext));
+    let text = match format {
+        Format::Human => fields(&[("data key", plaintext), ("ciphertext", ciphertext)]),
+        Format::Json => {
+            json_text(&json!({ "plaintext_base64": plaintext, "ciphertext_base64": ciphertext }))
+        }
+    };
+    Zeroizing::new(text.into_bytes())
 }
 
 pub(super) async fn mac(session: &Session, message: &Message) -> Outcome {
@@ -145,23 +175,44 @@ pub(super) async fn verify(session: &Session, check: &Check) -> Outcome {
     holds(session, must(done.results.pop())?)
 }
 
-pub(super) async fn random(session: &Session, len_bytes: i32, out: Option<&Path>) -> Outcome {
+pub(super) async fn random(
+    session: &Session,
+    len_bytes: i32,
+    out: Option<&Path>,
+    wrap: &WrapArgs,
+) -> Outcome {
     if let Some(path) = out {
         check_new(path)?;
     }
+    wrap.excludes(&[("--out", out.is_some())])?;
+    let session = &wrap.session(session)?;
     let request = GetRandomRequest { len_bytes };
     let mut given = session
         .call(request, async |wire, request| Client::new(wire).get_random(request).await)
         .await?;
-    let bytes = Zeroizing::new(std::mem::take(&mut given.data));
-    match (out, session.format) {
-        (Some(path), _) => write_private_bytes(path, &bytes),
-        (None, Format::Human) => print(&Zeroizing::new(format!("{}\n", BASE64.encode(&bytes)))),
-        (None, Format::Json) => {
-            let shown = json!({ "data_base64": BASE64.encode(&bytes) });
-            print(&Zeroizing::new(json_text(&shown)))
-        }
+    if wrap.hand_over(session.format, given.wrapped.take())? {
+        return Ok(());
     }
+    match out {
+        Some(path) => {
+            let bytes = Zeroizing::new(std::mem::take(&mut given.data));
+            write_private_bytes(path, &bytes)
+        }
+        None => print_bytes(&unwrapped_random(session.format, &given)),
+    }
+}
+
+/// Writes random bytes, as `key random` does.
+pub(in crate::cli) fn unwrapped_random(
+    format: Format,
+    given: &GetRandomResponse,
+) -> Zeroizing<Vec<u8>> {
+    let shown = BASE64.encode(&given.data);
+    let text = match format {
+        Format::Human => format!("{shown}\n"),
+        Format::Json => json_text(&json!({ "data_base64": shown })),
+    };
+    Zeroizing::new(text.into_bytes())
 }
 
 fn read(piece: &Piece) -> Outcome<Zeroizing<Vec<u8>>> {

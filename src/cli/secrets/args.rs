@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::identities::label;
 use crate::cli::span::Span;
+use crate::cli::wraps::WrapArgs;
 
 /// `strongroom secret …`
 #[derive(Debug, Subcommand)]
@@ -130,6 +131,9 @@ pub struct Get {
     /// A new file for the value, which you alone can read; printed where it is left out.
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    pub(super) wrap: WrapArgs,
 }
 
 /// A secret and versions of it.

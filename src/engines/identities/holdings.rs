@@ -9,7 +9,7 @@ use super::retire::COUNTED;
 use super::show::{decided, resource};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, Held};
-use crate::store::{Needs, Tx, elevations, factors, identities, secrets};
+use crate::store::{Needs, Tx, elevations, factors, identities, secrets, wraps};
 use crate::types::{
     CredentialKind, IdentityId, IdentityName, Owner, RequestContext, ResourceName, UnixMillis,
 };
@@ -69,6 +69,9 @@ pub struct Holdings {
     pub factors: i64,
     /// How many invitations to enrol are open, one or none: a suspension ends it.
     pub invitations: i64,
+    /// How many wrapped answers wait to be opened that it made or that are for it, 1,000 of each at the
+    /// most: a suspension voids them.
+    pub wraps: i64,
     /// Whether it is the last administrator who can log in, whom nobody contains.
     pub last_administrator: bool,
     /// Whether it holds so much that not all of it was counted.
@@ -90,6 +93,9 @@ impl Holdings {
             elevations: elevations::count_in_force(tx, (id, epoch), COUNTED).await?,
             factors: factors::count_standing(tx, id).await?,
             invitations: factors::count_invitations(tx, (id, epoch), now).await?,
+            wraps: wraps::count_pending(tx, (id, epoch), now, COUNTED)
+                .await?
+                .saturating_add(wraps::count_waiting(tx, (id, epoch), now, COUNTED).await?),
             last_administrator: match keep_an_administrator(tx, id, now).await {
                 Ok(()) => false,
                 Err(Error::Precondition(_)) => true,

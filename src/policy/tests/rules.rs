@@ -20,6 +20,7 @@ fn nothing_is_allowed_by_default() {
         "secrets.search",
         "keys.list",
         "keys.random",
+        "wraps.unwrap",
     ];
     let by_its_role = [
         "elevations.show-role",
@@ -104,7 +105,7 @@ fn a_dead_identity_does_nothing() {
 
 #[test]
 fn a_holder_may_list_renew_and_revoke_its_own_and_no_others() {
-    for action in ["leases.list", "leases.renew", "leases.revoke", "pki.list"] {
+    for action in ["leases.list", "leases.renew", "leases.revoke", "pki.list", "wraps.revoke"] {
         let lease = thing("leases/database/analytics/reader");
         allowed_by(&pipeline(action, lease.clone().held(CALLER)), "holder");
         allowed_by(&administrator(action, lease.clone().held(OTHER)), "administrator");

@@ -80,7 +80,7 @@ pub(crate) fn typed(page: &str) -> Vec<Typed> {
 #[test]
 fn every_command_on_a_page_is_one_that_the_program_takes() {
     let mut seen = 0;
-    for page in [
+    let pages = [
         "elevation",
         "enrolment",
         "factors",
@@ -90,7 +90,9 @@ fn every_command_on_a_page_is_one_that_the_program_takes() {
         "identities",
         "leases",
         "people",
-    ] {
+        "wrapping",
+    ];
+    for page in pages {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();
         for (_, words, _) in typed(&text) {
             seen += 1;

@@ -10,22 +10,24 @@ use strongroom::proto::{
     ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
     GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
     GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
-    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
+    GetWrapRequest, InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
     IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
     ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
     ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
     ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
-    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
-    RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
-    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
+    ListTokensRequest, ListWrapsRequest, MakeRecoveryCodesRequest, MintTokenRequest,
+    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
+    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
+    RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
+    ResetFactorsRequest, ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest,
+    RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest,
+    RevokeWrapRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    TailEntriesRequest, TransferIdentityRequest, UnwrapRequest, UpdateIdentityRequest,
+    VerifyFactorRequest, WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest,
+    add_grant_request,
 };
+use strongroom::types::{CredentialId, Id, TokenSecret, WrapHandle};
 
 use super::{enrolments, issuers, keys, secrets};
 use crate::support::logins::registration;
@@ -44,6 +46,8 @@ pub(super) struct Things {
     pub(super) lease: String,
     /// The accessor of its token.
     pub(super) token: String,
+    /// The accessor of what it wrapped.
+    pub(super) wrap: String,
     pub(super) certificate: String,
     pub(super) grant: String,
     pub(super) connection: PutConnectionRequest,
@@ -80,6 +84,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "IssuerService" => issuers::request(method, of),
         "EnrolmentService" => enrolments::request(method, of),
         "KeyService" => keys::request(method),
+        "WrapService" => wraps(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
@@ -231,6 +236,24 @@ fn tokens(method: &str, of: &Things) -> Vec<u8> {
         "RenewToken" => RenewTokenRequest { accessor, ttl_s: 0 }.encode_to_vec(),
         "ListTokens" => ListTokensRequest { identity, ..Default::default() }.encode_to_vec(),
         "RevokeToken" => RevokeTokenRequest { accessor, reason: String::new() }.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn wraps(method: &str, of: &Things) -> Vec<u8> {
+    let (accessor, identity) = (of.wrap.clone(), of.machine.clone());
+    match method {
+        "Unwrap" => {
+            // A handle that opens nothing: what is opened is so for the first who asks alone.
+            let id = CredentialId(Id::from_bytes([7; 16]));
+            let handle = WrapHandle::new(id, TokenSecret::derived([7; 32])).text();
+            let handle = String::from_utf8(handle.expose().to_vec()).unwrap();
+            let path = "secrets/matrix/value".to_owned();
+            UnwrapRequest { handle, creator: identity, path, action: String::new() }.encode_to_vec()
+        }
+        "GetWrap" => GetWrapRequest { accessor }.encode_to_vec(),
+        "ListWraps" => ListWrapsRequest { identity, ..Default::default() }.encode_to_vec(),
+        "RevokeWrap" => RevokeWrapRequest { accessor, reason: String::new() }.encode_to_vec(),
         _ => unknown(method),
     }
 }

@@ -8,10 +8,11 @@ use strongroom::hsm::{Hsm, MemoryHsm};
 use strongroom::proto::elevation_service_client::ElevationServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::key_service_client::KeyServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
     AddGrantRequest, AddMemberRequest, ApproveElevationRequest, CreateGroupRequest, Elevation,
-    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    GetRandomRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
     PutElevationRoleRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
 };
 use strongroom::server::{First, Founding, Ingredients, Node, found};
@@ -30,6 +31,7 @@ use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr, location,
 use crate::support::recovery::recover;
 use crate::support::target::{World, ask, issue};
 use crate::support::tokens::token;
+use crate::wraps::asked;
 
 /// The columns. They are asked in this order: who is refused comes before who changes something.
 pub(super) const ROLES: [&str; 8] = [
@@ -100,6 +102,7 @@ impl Scene {
             bearer: "data-etl".into(),
             owner: "carol".into(),
             token: token(&granted, 0).await.token.unwrap().accessor,
+            wrap: wrap(&granted).await,
             lease: issue(&granted, ask()).await.unwrap().lease_id,
             certificate: sign(&granted).await,
             grant: world
@@ -199,6 +202,13 @@ async fn sign(granted: &Channel) -> String {
     };
     let signed = PkiServiceClient::new(granted.clone()).sign_certificate(order).await.unwrap();
     signed.into_inner().certificate.unwrap().id
+}
+
+/// Wraps what is to be seen and taken back.
+async fn wrap(granted: &Channel) -> String {
+    let order = asked(GetRandomRequest { len_bytes: 32 }, "3600", "");
+    let given = KeyServiceClient::new(granted.clone()).get_random(order).await.unwrap();
+    given.into_inner().wrapped.unwrap().accessor
 }
 
 /// How the page writes a code.
