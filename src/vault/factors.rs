@@ -169,7 +169,9 @@ impl Subject {
         let own = match self.credential.row.kind {
             CredentialKind::Token => self.ancestors.is_empty(),
             CredentialKind::Login => self.ancestors.len() == 1,
-            CredentialKind::Lease | CredentialKind::Certificate => false,
+            CredentialKind::Lease | CredentialKind::Certificate | CredentialKind::Enrolment => {
+                false
+            }
         };
         self.of_provider().filter(|_| own)
     }

@@ -47,7 +47,12 @@ impl People {
         let (f, issuer) = (Fixture::on(backend).await, Issuer::new());
         let mut admin = Client::new(f.connect(&f.admin).await);
         let settings = Some(provider(&issuer, device_codes));
-        let request = AddIssuerRequest { name: "corp".into(), url: issuer.url(), settings };
+        let request = AddIssuerRequest {
+            name: "corp".into(),
+            url: issuer.url(),
+            settings,
+            ..Default::default()
+        };
         admin.add_issuer(request).await.unwrap();
         register(&f, "alice", "human", "").await;
         admin.add_rule(person("alice", &[("sub", "1001")])).await.unwrap();
@@ -370,6 +375,7 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
             name: "ci".into(),
             url: people.issuer.url(),
             settings: Some(super::settings(&people.issuer, "generic")),
+            ..Default::default()
         };
         people.admin.add_issuer(request).await.unwrap();
         let by_ci = AddRuleRequest { issuer: "ci".into(), ..person("alice", &[("sub", "1")]) };
@@ -387,7 +393,12 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
             let settings =
                 IssuerSettings { audience: format!("c{n}"), ..provider(&people.issuer, false) };
             let url = format!("https://login{n}.example.org");
-            let request = AddIssuerRequest { name: format!("p{n}"), url, settings: Some(settings) };
+            let request = AddIssuerRequest {
+                name: format!("p{n}"),
+                url,
+                settings: Some(settings),
+                ..Default::default()
+            };
             let added = people.admin.add_issuer(request).await;
             let full = added.err().map(|status| status.code());
             assert_eq!(full, (n == 15).then_some(Code::ResourceExhausted), "{n}");

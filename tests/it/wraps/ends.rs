@@ -97,8 +97,9 @@ async fn a_token_that_is_revoked_and_a_restore_void_what_was_wrapped() {
         let made = token(p.alice(), 600).await;
         let bearer = bearing(p.alice(), &made.bearer);
         let get = GetSecretRequest { path: "team/key".into(), version: 0 };
-        let answer = SecretServiceClient::new(bearer.clone()).get_secret(asked(get, "3600", "etl"));
-        let wrapped = answer.await.unwrap().into_inner().wrapped.unwrap();
+        let mut secrets = SecretServiceClient::new(bearer.clone());
+        let answer = secrets.get_secret(asked(get, "3600", "etl")).await;
+        let wrapped = answer.unwrap().into_inner().wrapped.unwrap();
         TokenServiceClient::new(bearer).revoke_token(RevokeTokenRequest::default()).await.unwrap();
         over(&p, &wrapped, "the credential that it was asked for with", "void").await;
 
@@ -114,8 +115,8 @@ async fn a_token_that_only_expired_leaves_what_was_wrapped() {
     let made = token(p.alice(), 60).await;
     let bearer = bearing(p.alice(), &made.bearer);
     let get = GetSecretRequest { path: "team/key".into(), version: 0 };
-    let answer = SecretServiceClient::new(bearer).get_secret(asked(get, "3600", "etl"));
-    let wrapped = answer.await.unwrap().into_inner().wrapped.unwrap();
+    let answer = SecretServiceClient::new(bearer).get_secret(asked(get, "3600", "etl")).await;
+    let wrapped = answer.unwrap().into_inner().wrapped.unwrap();
     p.place.advance(61);
     assert_eq!(value(p.etl(), &wrapped).await.unwrap(), CANARY);
 }
