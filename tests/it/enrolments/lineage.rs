@@ -42,8 +42,8 @@ async fn of_sixty_four_machines_with_one_token_one_joins_and_the_theft_is_seen()
         }
         assert_eq!(scene.states().await, ["locked"]);
         let mut outcomes = scene.outcomes("enrolments.join").await;
-        outcomes.retain(|outcome| ["OK", "LOCKED"].contains(&outcome.as_str()));
-        assert_eq!(outcomes, ["LOCKED", "OK"]);
+        outcomes.retain(|outcome| ["ok", "LOCKED"].contains(&outcome.as_str()));
+        assert_eq!(outcomes, ["LOCKED", "ok"]);
         let winner = won.into_iter().next().unwrap().unwrap();
         assert_eq!(scene.who(&winner).await, Err(Code::Unauthenticated));
     }
@@ -93,7 +93,7 @@ async fn a_token_used_twice_in_its_time_locks_that_enrolment_alone_on_every_node
     assert_eq!(again.code(), Code::Unauthenticated, "also for the first");
     assert_eq!(scene.who(&beside).await.unwrap(), "etl", "another enrolment goes on");
     assert_eq!(scene.states().await, ["joined", "locked"]);
-    assert_eq!(scene.outcomes("enrolments.join").await, ["LOCKED", "OK", "OK"]);
+    assert_eq!(scene.outcomes("enrolments.join").await, ["LOCKED", "ok", "ok"]);
     let anew = scene.joined().await;
     assert_eq!(scene.who(&anew).await.unwrap(), "etl", "it is enrolled again");
     drop(there);
@@ -120,7 +120,7 @@ async fn a_certificate_renewed_by_two_keys_locks_the_lineage_on_every_node() {
         assert_eq!(refusal.code(), Code::Unauthenticated, "nor is it renewed");
     }
     assert_eq!(scene.states().await, ["locked"]);
-    assert_eq!(scene.outcomes("enrolments.renew").await, ["LOCKED", "OK"]);
+    assert_eq!(scene.outcomes("enrolments.renew").await, ["LOCKED", "ok"]);
     drop(there);
     other.stop().await.unwrap();
 }
@@ -177,10 +177,10 @@ async fn a_used_token_shown_after_its_time_is_recorded_and_locks_nothing() {
             assert_eq!(refusal.code(), Code::Unauthenticated);
             assert!(refusal.message().contains("its time is over"), "{refusal}");
         }
-        assert_eq!(scene.outcomes("enrolments.join").await, ["OK", "SPENT"], "one a minute");
+        assert_eq!(scene.outcomes("enrolments.join").await, ["SPENT", "ok"], "one a minute");
         scene.advance(60);
         scene.join(&token, &csr().1).await.unwrap_err();
-        assert_eq!(scene.outcomes("enrolments.join").await, ["OK", "SPENT", "SPENT"]);
+        assert_eq!(scene.outcomes("enrolments.join").await, ["SPENT", "SPENT", "ok"]);
         assert_eq!(scene.states().await, ["joined"]);
         assert_eq!(scene.who(&login).await.unwrap(), "etl");
     }

@@ -99,7 +99,7 @@ async fn a_token_joins_from_its_networks_and_in_its_time_alone() {
         let refusal = scene.join(&later, &csr().1).await.unwrap_err();
         assert!(refusal.message().starts_with(REFUSED), "{refusal}");
         assert_eq!(scene.states().await, ["expired", "joined", "pending"]);
-        assert_eq!(scene.outcomes("enrolments.join").await, ["OK"]);
+        assert_eq!(scene.outcomes("enrolments.join").await, ["ok"]);
     }
 }
 

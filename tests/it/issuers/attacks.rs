@@ -2,7 +2,7 @@
 
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    ListTokensRequest, TestTokenRequest, UpdateIssuerRequest, issuer_settings,
+    ListTokensRequest, RemoveIssuerRequest, TestTokenRequest, UpdateIssuerRequest, issuer_settings,
 };
 
 use super::*;
@@ -176,6 +176,7 @@ async fn a_name_that_leads_to_this_machine_is_asked_only_where_that_is_meant() {
         let settings = Some(IssuerSettings { private_network: private, ..known });
         let (name, audience) = (format!("private-{private}"), format!("{private}.vault"));
         let settings = settings.map(|it| IssuerSettings { audience: audience.clone(), ..it });
+        let added = name.clone();
         let request = AddIssuerRequest { name, url: url.clone(), settings, ..Default::default() };
         scene.admin.add_issuer(request).await.unwrap();
         let mut claims = github();
@@ -185,6 +186,8 @@ async fn a_name_that_leads_to_this_machine_is_asked_only_where_that_is_meant() {
         let request = TestTokenRequest { token, identity: String::new() };
         let tested = scene.admin.test_token(request).await.unwrap().into_inner();
         assert!(tested.problem.contains(why), "{}", tested.problem);
+        let request = RemoveIssuerRequest { name: added, reason: String::new() };
+        scene.admin.remove_issuer(request).await.unwrap();
     }
     assert_eq!(scene.issuer.asked(), 0);
 }

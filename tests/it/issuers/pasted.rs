@@ -162,7 +162,7 @@ impl World {
 
     /// A credential was made for the job, and ended with its command.
     async fn was_given(&self, said: &str) {
-        assert!(said.starts_with("sr_"), "{said}");
+        assert_eq!(said.trim(), format!("reader_{}", self.tag), "what its role is a member of");
         assert_eq!(roles(&self.tag).await, "0", "it ended with the command");
     }
 }
