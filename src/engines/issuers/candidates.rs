@@ -1,9 +1,12 @@
 //! Which of an issuer's rules may yield an identity, and which of them a token matches. Found by the
 //! identity: what other rules the issuer has costs nothing.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
+use super::memory::Memory;
 use super::refused::{Refused, Why};
 use super::rule::RuleDefinition;
 use super::rules::{OF_IDENTITY, TEMPLATES};
@@ -45,55 +48,26 @@ impl Registered {
     }
 }
 
-/// What is known of whom a token is to log in, as of one snapshot.
+/// What an issuer's tokens may come to for an identity, whichever token it is.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct Stand {
     pub(super) vault: Versioned<VaultRow>,
     pub(super) identity: Option<Versioned<IdentityRow>>,
-    pub(super) registration: Option<Registered>,
-    /// Who answers for it; for one that is not registered yet, filled in by its rule.
-    pub(super) owner: Option<Answerable>,
-    pub(super) lifecycle: Option<Versioned<LifecycleRow>>,
+    registration: Option<Registered>,
+    owner: Option<Answerable>,
+    lifecycle: Option<Versioned<LifecycleRow>>,
     pub(super) rules: Vec<Candidate>,
-    /// The session that the token, or its pod, stands for already.
-    pub(super) used: Option<CredentialId>,
-    /// The row of that, where there is one.
-    pub(super) before: Option<Versioned<CredentialRow>>,
 }
 
-impl Known {
-    /// Reads it.
-    ///
-    /// # Errors
-    /// What the store answers.
-    pub(super) async fn read(
-        reader: &Reader,
-        vault: VaultId,
-        issuer: ObjectId,
-        name: &IdentityName,
-        used: String,
-    ) -> Result<Self> {
-        let name = name.clone();
-        let read = reader.view(move |tx| {
-            async move { Self::load(tx, vault, issuer, &name, &used).await }.boxed()
-        });
-        read.await
-    }
-
-    async fn load(
+impl Stand {
+    async fn read(
         tx: &mut Tx,
         vault: VaultId,
         issuer: ObjectId,
         name: &IdentityName,
-        used: &str,
     ) -> Result<Self> {
         let vault = tx.lookup::<VaultRow>(&vault).await?;
         let vault = vault.ok_or_else(|| Error::internal("a vault without its row"))?;
-        let used = issuers::used(tx, used).await?;
-        let before = match &used {
-            Some(before) => tx.lookup::<CredentialRow>(before).await?,
-            None => None,
-        };
         let identity = identities::identity_named(tx, name).await?;
         let mut rows = Vec::new();
         let (mut owner, mut lifecycle, mut registration) = (None, None, None);
@@ -112,7 +86,72 @@ impl Known {
             let definition = RuleDefinition::read(&row.row.definition)?;
             rules.push((row, definition));
         }
-        Ok(Self { vault, identity, registration, owner, lifecycle, rules, used, before })
+        Ok(Self { vault, identity, registration, owner, lifecycle, rules })
+    }
+}
+
+/// Who is to be logged in: by whose token.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted {
+    pub(super) vault: VaultId,
+    pub(super) issuer: ObjectId,
+    pub(super) name: IdentityName,
+}
+
+/// What is known of whom a token is to log in.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) stand: Arc<Stand>,
+    /// Who answers for it; for one that is not registered yet, filled in by its rule.
+    pub(super) owner: Option<Answerable>,
+    pub(super) lifecycle: Option<Versioned<LifecycleRow>>,
+    /// The session that the token, or its pod, stands for already.
+    pub(super) used: Option<CredentialId>,
+    /// The row of that, where there is one.
+    pub(super) before: Option<Versioned<CredentialRow>>,
+}
+
+impl Known {
+    /// Reads it, but for what is remembered of it where that is believed.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(super) async fn read(
+        reader: &Reader,
+        memory: &Memory,
+        wanted: Wanted,
+        used: String,
+        fresh: bool,
+    ) -> Result<Self> {
+        let (epoch, key) = (reader.epoch_seen(), (wanted.issuer, wanted.name.clone()));
+        let kept = memory.stands.at(epoch, &key).filter(|_| !fresh);
+        let reads = kept.is_none();
+        let read = reader.view(move |tx| {
+            async move {
+                let used = issuers::used(tx, &used).await?;
+                let before = match &used {
+                    Some(before) => tx.lookup::<CredentialRow>(before).await?,
+                    None => None,
+                };
+                let Wanted { vault, issuer, name } = wanted;
+                let stand = match reads {
+                    true => Some(Stand::read(tx, vault, issuer, &name).await?),
+                    false => None,
+                };
+                Ok((stand, used, before))
+            }
+            .boxed()
+        });
+        let (stand, used, before) = read.await?;
+        let stand = match (kept, stand) {
+            (Some(kept), _) => kept,
+            // Names that nobody has are not remembered: there is no end of them.
+            (None, Some(stand)) if stand.identity.is_none() => Arc::new(stand),
+            (None, Some(stand)) => memory.stands.keep(epoch, key, stand),
+            (None, None) => return Err(Error::internal("a login that nothing is known of")),
+        };
+        let (owner, lifecycle) = (stand.owner.clone(), stand.lifecycle.clone());
+        Ok(Self { stand, owner, lifecycle, used, before })
     }
 
     /// Takes the first rule that a token matches.
@@ -120,18 +159,18 @@ impl Known {
     /// # Errors
     /// [`Refused::Token`] where there is none, or whom it yields does not stand.
     pub(super) fn choose(
-        &mut self,
+        &self,
         believed: &Believed,
         name: &IdentityName,
         now: UnixMillis,
     ) -> Result<Candidate, Refused> {
         let claims = &believed.token.claims;
         let fits = |rule: &Candidate| self.objection(rule, claims, name).is_none();
-        let Some(place) = self.rules.iter().position(fits) else {
+        let Some(rule) = self.stand.rules.iter().find(|rule| fits(rule)) else {
             return Err(Why::new("NO_RULE", "no rule that can yield the identity matches").into());
         };
         self.stands(believed, now)?;
-        Ok(self.rules.swap_remove(place))
+        Ok(rule.clone())
     }
 
     /// What keeps a token from being used for an identity by a rule; nothing where it matches.
@@ -151,7 +190,7 @@ impl Known {
         if made != *name {
             return Some(format!("it names {made} for this token"));
         }
-        match &self.registration {
+        match &self.stand.registration {
             Some(found) if found.issuer != row.row.issuer => {
                 Some("another issuer's rule registered the identity".to_owned())
             }
@@ -168,10 +207,10 @@ impl Known {
     /// Checks that whom it logs in may be given something, and that it was not used before.
     pub(super) fn stands(&self, believed: &Believed, now: UnixMillis) -> Result<(), Why> {
         let unfit = |text: &str| Err(Why::new("IDENTITY_UNFIT", text));
-        if self.identity.as_ref().is_some_and(|found| !is_active(&found.row, now)) {
+        if self.stand.identity.as_ref().is_some_and(|found| !is_active(&found.row, now)) {
             return unfit("the identity is suspended or over");
         }
-        let kind = self.identity.as_ref().map(|found| found.row.kind);
+        let kind = self.stand.identity.as_ref().map(|found| found.row.kind);
         let fits = |kind: Kind| match believed.sign_in {
             Some(_) => kind == Kind::Human,
             None => kind.is_machine(),
@@ -185,7 +224,7 @@ impl Known {
             return unfit("nobody answers for the identity");
         }
         // What was used before the restore is not known any more, and the issuer's clock may be ahead.
-        let restored_at = self.vault.row.restored_at;
+        let restored_at = self.stand.vault.row.restored_at;
         if restored_at.0 > 0 && believed.issued_at.since(restored_at) < SKEW {
             return Err(Why::time(
                 "it was issued before the vault was restored, or within a minute after",
@@ -208,7 +247,7 @@ impl Known {
         rule: &RuleDefinition,
         now: UnixMillis,
     ) -> Result<(), Refused> {
-        let (Some(template), None) = (&rule.template, &self.identity) else { return Ok(()) };
+        let (Some(template), None) = (&rule.template, &self.stand.identity) else { return Ok(()) };
         let owner = OwnerName::Group(template.owner_group.parse()?);
         let kind = template.kind()?;
         let read = reader.view(move |tx| {

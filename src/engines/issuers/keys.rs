@@ -12,6 +12,7 @@ use super::definition::IssuerDefinition;
 use super::fetch;
 use super::jwk::KeySet;
 use super::jwt::Token;
+use super::memory::Memory;
 use super::refused::{Refused, Why};
 use crate::store::Versioned;
 use crate::store::issuers::IssuerRow;
@@ -28,11 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Issuers kept.
 const KEPT: usize = 1_000;
 
-/// The keys of every issuer.
+/// The keys of every issuer, and what is remembered of issuers besides.
 #[derive(Debug, Clone, Default)]
 pub struct IssuerKeys {
     slots: Arc<Mutex<HashMap<ObjectId, Arc<Slot>>>>,
     tasks: TaskGroup,
+    pub(super) memory: Memory,
 }
 
 /// What is known of one issuer, as of one version of its row.
@@ -69,7 +71,7 @@ impl IssuerKeys {
     /// Knows no keys yet. They are fetched in these tasks.
     #[must_use]
     pub fn new(tasks: TaskGroup) -> Self {
-        Self { slots: Arc::default(), tasks }
+        Self { tasks, ..Self::default() }
     }
 
     /// Checks a token's signature with the key that it names.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::candidates::{Candidate, Known};
+use super::candidates::{Candidate, Known, Wanted};
 use super::keys::IssuerKeys;
 use super::refused::{Refused, refused};
 use super::register;
@@ -114,12 +114,28 @@ impl Login {
         request: &LoginRequest<'_>,
         now: UnixMillis,
     ) -> Result<Self, Refused> {
+        match Self::look(reader, keys, vault, request, now, false).await {
+            // What is remembered refuses nobody.
+            Err(Refused::Token(_)) => Self::look(reader, keys, vault, request, now, true).await,
+            looked => looked,
+        }
+    }
+
+    async fn look(
+        reader: &Reader,
+        keys: &IssuerKeys,
+        vault: VaultId,
+        request: &LoginRequest<'_>,
+        now: UnixMillis,
+        fresh: bool,
+    ) -> Result<Self, Refused> {
         let as_of = reader.epoch_seen();
-        let believed = believe(reader, keys, request.token, now).await?;
+        let believed = believe(reader, keys, request.token, now, fresh).await?;
         sign_in::check_proof(&believed, request.proof)?;
-        let issuer = believed.issuer.row.id;
-        let once = once(issuer.0, &believed);
-        let mut known = Known::read(reader, vault, issuer, request.name, once.clone()).await?;
+        let once = once(believed.issuer.row.id.0, &believed);
+        let wanted = Wanted { vault, issuer: believed.issuer.row.id, name: request.name.clone() };
+        let known = Known::read(reader, &keys.memory, wanted, once.clone(), fresh);
+        let mut known = known.await?;
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;
         let (name, ttl, live) = (request.name.clone(), request.ttl, request.live);
@@ -158,7 +174,7 @@ impl Login {
             audience: Vec::new(),
             scope: Vec::new(),
             certificate: None,
-            restore_epoch: self.known.vault.row.restore_epoch,
+            restore_epoch: self.known.stand.vault.row.restore_epoch,
             ttl_s: ttl.as_secs(),
             created_by: by,
             spent: None,
@@ -270,11 +286,15 @@ impl Verb for Login {
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         let name = ResourceName::join("identities", &[self.name.as_str()])?;
         let mut resource = Resource::named(name);
-        if let Some(found) = &self.known.identity {
+        if let Some(found) = &self.known.stand.identity {
             resource = resource.with_row(found.row.id.0, found);
         }
         let rows = &mut resource.rows;
-        rows.extend([self.believed.issuer.fence(), self.rule.0.fence(), self.known.vault.fence()]);
+        rows.extend([
+            self.believed.issuer.fence(),
+            self.rule.0.fence(),
+            self.known.stand.vault.fence(),
+        ]);
         rows.extend(self.known.lifecycle.as_ref().map(Versioned::fence));
         rows.extend(self.known.owner.as_ref().and_then(Answerable::fence));
         Ok(vec![resource])
@@ -286,11 +306,11 @@ impl Verb for Login {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Prepared> {
         self.review(view).await?;
-        let registers = match &self.known.identity {
+        let registers = match &self.known.stand.identity {
             Some(_) => None,
             None => Some(register::newcomer(view, self.parts_of_newcomer()?)?),
         };
-        let holder = match (&self.known.identity, &registers) {
+        let holder = match (&self.known.stand.identity, &registers) {
             (Some(found), _) => Holder {
                 id: found.row.id,
                 epoch: found.row.revocation_epoch,
@@ -319,7 +339,7 @@ impl Verb for Login {
         let replaces = self.known.before.as_ref();
         let bumps = registers.is_some()
             || replaces.is_some_and(|before| is_alive(&before.row, view.now()))
-            || self.known.identity.as_ref().is_some_and(first);
+            || self.known.stand.identity.as_ref().is_some_and(first);
         let needs = if bumps { GOVERNS } else { WRITES };
         let (single, keys) = (self.is_single(), view.used());
         Ok(Prepared { session, bearer, used, registers, single, keys, needs })
@@ -392,7 +412,7 @@ impl Operation for Login {
             let of = credentials::Holder {
                 identity: session.identity,
                 epoch: session.revocation_epoch,
-                since: self.known.vault.row.restored_at,
+                since: self.known.stand.vault.row.restored_at,
             };
             if credentials::has_live_tokens(tx, of, ctx.now, self.live).await? {
                 let full = format!("the identity has {} tokens in force already", self.live);

@@ -15,6 +15,7 @@ mod jwt;
 mod keep;
 mod keys;
 mod login;
+mod memory;
 mod preset;
 mod provider;
 mod refused;

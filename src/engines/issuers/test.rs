@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::candidates::Known;
+use super::candidates::{Known, Wanted};
 use super::keys::IssuerKeys;
 use super::refused::Refused;
 use super::review::review;
@@ -67,14 +67,20 @@ impl Tested {
 }
 
 /// Tries every rule that may yield the identity that is named.
-async fn of_identity(view: &View, believed: Believed, name: &IdentityName) -> Result<Tested> {
+async fn of_identity(
+    view: &View,
+    keys: &IssuerKeys,
+    believed: Believed,
+    name: &IdentityName,
+) -> Result<Tested> {
     let (reader, now) = (view.reader(), view.now());
     let issuer = believed.issuer.row.clone();
     let once = super::login::once(issuer.id.0, &believed);
-    let known = Known::read(reader, view.vault_id(), issuer.id, name, once);
-    let known = known.await?;
+    let wanted = Wanted { vault: view.vault_id(), issuer: issuer.id, name: name.clone() };
+    let known = Known::read(reader, &keys.memory, wanted, once, true).await?;
     let problem = known.stands(&believed, now).err().map(|why| why.text);
     let judged: Vec<_> = known
+        .stand
         .rules
         .iter()
         .map(|rule| (rule.0.row.clone(), known.objection(rule, &believed.token.claims, name)))
@@ -143,7 +149,7 @@ impl Verb for TestToken {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
         let text = std::str::from_utf8(self.token.expose()).unwrap_or_default();
-        let believed = match believe(view.reader(), &self.keys, text, view.now()).await {
+        let believed = match believe(view.reader(), &self.keys, text, view.now(), true).await {
             Ok(believed) => believed,
             Err(refused) => return Ok((Tested::refused(refused)?, Vec::new())),
         };
@@ -153,7 +159,7 @@ impl Verb for TestToken {
             Err(Refused::Vault(error)) => return Err(error),
         };
         let tested = match &self.name {
-            Some(name) => of_identity(view, believed, name).await,
+            Some(name) => of_identity(view, &self.keys, believed, name).await,
             None => of_anybody(view, believed).await,
         }?;
         Ok((Tested { problem: doubt.or(tested.problem), ..tested }, view.used()))

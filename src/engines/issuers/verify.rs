@@ -1,6 +1,7 @@
 //! Whether a token is believed: by whom it is, for whom, when, and signed with which key. Who it
 //! logs in is not decided here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -9,6 +10,7 @@ use serde_json::Value;
 use super::definition::IssuerDefinition;
 use super::jwt::{TOKEN_BYTES, Token};
 use super::keys::IssuerKeys;
+use super::memory::Memory;
 use super::refused::{Refused, Why};
 use super::rule::claim;
 use super::sign_in;
@@ -57,24 +59,22 @@ pub(super) async fn believe(
     keys: &IssuerKeys,
     text: &str,
     now: UnixMillis,
+    fresh: bool,
 ) -> Result<Believed, Refused> {
     if text.len() > TOKEN_BYTES {
         return Err(Error::invalid("a token has at most 64 KiB").into());
     }
     let token = Token::parse(text)?;
-    let url = token.issuer.clone();
-    let found = reader
-        .view(move |tx| async move { Ok(issuers::by_url(tx, &url, ALIKE).await?) }.boxed())
-        .await?;
+    let found = of_url(reader, &keys.memory, &token.issuer, fresh).await?;
     let mut why = Refused::from(Why::new("TOKEN_ISSUER", "no issuer has the URL that it says"));
-    for issuer in found {
-        match examine(keys, &token, &issuer, now).await {
+    for issuer in found.iter() {
+        match examine(keys, &token, issuer, now).await {
             Ok(examined) => {
                 let Examined { definition, expires_at, issued_at, replay, once, sign_in } =
                     examined;
                 return Ok(Believed {
                     token,
-                    issuer,
+                    issuer: issuer.clone(),
                     definition,
                     expires_at,
                     issued_at,
@@ -91,6 +91,28 @@ pub(super) async fn believe(
         }
     }
     Err(why)
+}
+
+/// Finds the issuers that a token may be of, those that are remembered where they are believed.
+async fn of_url(
+    reader: &Reader,
+    memory: &Memory,
+    url: &String,
+    fresh: bool,
+) -> Result<Arc<Vec<Versioned<IssuerRow>>>, Refused> {
+    let epoch = reader.epoch_seen();
+    if let Some(kept) = memory.issuers.at(epoch, url).filter(|_| !fresh) {
+        return Ok(kept);
+    }
+    let wanted = url.clone();
+    let read = reader
+        .view(move |tx| async move { Ok(issuers::by_url(tx, &wanted, ALIKE).await?) }.boxed());
+    let found = read.await?;
+    // URLs that no issuer has are not remembered: there is no end of them.
+    if found.is_empty() {
+        return Ok(Arc::new(found));
+    }
+    Ok(memory.issuers.keep(epoch, url.clone(), found))
 }
 
 struct Examined {
