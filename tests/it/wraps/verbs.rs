@@ -70,7 +70,7 @@ async fn a_credential_whose_wrap_cannot_be_stored_is_taken_back() {
         let refusal = client.issue_credentials(asked(ask(), "60", "")).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Internal, "{refusal}");
         assert_eq!(w.leases().await.len(), 1);
-        w.advance(10);
+        w.advance(601);
         w.all_over().await;
     }
 }
