@@ -11,9 +11,11 @@ use super::files::{check_new, write_private};
 use super::output::{Format, fields, json_text, note, print, show, show_list, time};
 use super::session::{Session, collect, must};
 use super::span::{Span, seconds_or_default};
+use super::wraps::WrapArgs;
 use crate::proto::enrolment_service_client::EnrolmentServiceClient as Client;
 use crate::proto::{
-    CreateEnrolmentRequest, Enrolment, ListEnrolmentsRequest, RevokeEnrolmentRequest,
+    CreateEnrolmentRequest, CreateEnrolmentResponse, Enrolment, ListEnrolmentsRequest,
+    RevokeEnrolmentRequest,
 };
 
 /// What `identity enroll` takes.
@@ -30,6 +32,9 @@ pub struct Enroll {
     /// A new file for the token, which you alone can read; printed where it is left out.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// How the answer is wrapped.
+    #[command(flatten)]
+    wrap: WrapArgs,
 }
 
 /// `strongroom enrolment …`
@@ -56,6 +61,8 @@ pub enum EnrolmentCommand {
 
 /// Makes a join token, and prints it: that is what was asked for.
 pub(super) async fn enroll(session: &Session, args: &Enroll) -> Outcome {
+    args.wrap.excludes(&[("--out", args.out.is_some())])?;
+    let session = &args.wrap.session(session)?;
     if let Some(out) = &args.out {
         check_new(out)?;
     }
@@ -68,22 +75,36 @@ pub(super) async fn enroll(session: &Session, args: &Enroll) -> Outcome {
     let made = session
         .call_once(request, async |wire, request| Client::new(wire).create_enrolment(request).await)
         .await?;
+    if args.wrap.hand_over(session.format, made.wrapped)? {
+        return Ok(());
+    }
     let (token, enrolment) = (Zeroizing::new(made.join_token), must(made.enrolment)?);
     if let Some(out) = &args.out {
         write_private(out, &Zeroizing::new(format!("{}\n", token.as_str())))?;
         return show(session.format, &enrolment, text);
     }
-    match session.format {
-        Format::Human => {
-            let end = time(enrolment.expires_at_ms);
-            note(&format!("enrolment {}, to be used once until {end}", enrolment.id));
-            print(&Zeroizing::new(format!("{}\n", token.as_str())))
-        }
-        Format::Json => print(&Zeroizing::new(json_text(&json!({
-            "join_token": token.as_str(),
-            "enrolment": enrolment,
-        })))),
+    if session.format == Format::Human {
+        let end = time(enrolment.expires_at_ms);
+        note(&format!("enrolment {}, to be used once until {end}", enrolment.id));
     }
+    print(&unwrapped_text(session.format, &token, &enrolment))
+}
+
+fn unwrapped_text(format: Format, token: &str, enrolment: &Enrolment) -> Zeroizing<String> {
+    Zeroizing::new(match format {
+        Format::Human => format!("{token}\n"),
+        Format::Json => json_text(&json!({"join_token": token, "enrolment": enrolment})),
+    })
+}
+
+/// Writes a join token that was wrapped, as `identity enroll` does.
+pub(super) fn unwrapped(
+    format: Format,
+    made: &CreateEnrolmentResponse,
+) -> Outcome<Zeroizing<Vec<u8>>> {
+    let enrolment = must(made.enrolment.clone())?;
+    let text = unwrapped_text(format, &made.join_token, &enrolment);
+    Ok(Zeroizing::new(text.as_bytes().to_vec()))
 }
 
 /// Runs `strongroom enrolment …`.

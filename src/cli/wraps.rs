@@ -13,13 +13,13 @@ use super::files::{check_new, write_private_bytes};
 use super::output::{Format, fields, json_text, note, print, print_bytes, show, show_list, time};
 use super::session::{Session, collect, must};
 use super::span::Span;
-use super::{credentials, keys, pki, secrets, tokens};
+use super::{credentials, enrolments, keys, pki, secrets, tokens};
 use crate::proto::wrap_service_client::WrapServiceClient as Client;
 use crate::proto::{
-    CreateTokenResponse, DecryptResponse, GetRandomResponse, GetSecretResponse, GetWrapRequest,
-    InviteFactorResponse, IssueCertificateResponse, IssueCredentialsResponse, ListWrapsRequest,
-    MakeDataKeyResponse, MintTokenResponse, RevokeWrapRequest, UnwrapRequest, UnwrapResponse, Wrap,
-    Wrappable as _, Wrapped,
+    CreateEnrolmentResponse, CreateTokenResponse, DecryptResponse, GetRandomResponse,
+    GetSecretResponse, GetWrapRequest, InviteFactorResponse, IssueCertificateResponse,
+    IssueCredentialsResponse, ListWrapsRequest, MakeDataKeyResponse, MintTokenResponse,
+    RevokeWrapRequest, UnwrapRequest, UnwrapResponse, Wrap, Wrappable as _, Wrapped,
 };
 
 /// What asks for an answer to be wrapped.
@@ -204,6 +204,7 @@ fn render(format: Format, path: &str, opened: &UnwrapResponse) -> Outcome<Zeroiz
             let made = read::<MintTokenResponse>(bytes)?;
             tokens::unwrapped(format, &made.bearer, &must(made.token)?)
         }
+        CreateEnrolmentResponse::MESSAGE => enrolments::unwrapped(format, &read(bytes)?)?,
         IssueCertificateResponse::MESSAGE => {
             pki::unwrapped(format, &read::<IssueCertificateResponse>(bytes)?)
         }

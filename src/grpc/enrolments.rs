@@ -9,7 +9,7 @@ use super::status::status;
 use super::tls::PeerInfo;
 use crate::auth::join::{Presented, join};
 use crate::engines::enrolments::{
-    Asks, CreateEnrolment, Enrolment, ListEnrolments, RenewLogin, RevokeEnrolment, Why,
+    Asks, CreateEnrolment, Enrolled, Enrolment, ListEnrolments, RenewLogin, RevokeEnrolment, Why,
 };
 use crate::engines::pki::{LoginIssued, LoginTtl, Request as Csr};
 use crate::error::{Error, Result};
@@ -38,13 +38,18 @@ impl EnrolmentService for Enrolments {
         &self,
         request: Request<CreateEnrolmentRequest>,
     ) -> Result<Response<CreateEnrolmentResponse>, Status> {
-        let (ctx, request) = self.gate.accept(request).await?;
+        let (ctx, request, wrap) = self.gate.accept_wrapping(request).await?;
         let op = self.gate.read(&ctx, order(&request))?;
-        let made = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
-        let text = std::str::from_utf8(made.text.expose()).map_err(Error::internal);
-        let join_token = Gate::answer(&ctx, text)?.to_owned();
-        let enrolment = Some(show(made.enrolment, ctx.now));
-        Ok(Response::new(CreateEnrolmentResponse { join_token, enrolment }))
+        let now = ctx.now;
+        let tell = move |made: &Enrolled| {
+            let text = std::str::from_utf8(made.text.expose()).map_err(Error::internal)?;
+            Ok(CreateEnrolmentResponse {
+                join_token: text.to_owned(),
+                enrolment: Some(show(made.enrolment.clone(), now)),
+                wrapped: None,
+            })
+        };
+        self.gate.give(&ctx, op, wrap, tell).await
     }
 
     async fn list_enrolments(

@@ -1,6 +1,7 @@
 //! Every call whose answer can be wrapped, and those that refuse it.
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::enrolment_service_client::EnrolmentServiceClient;
 use strongroom::proto::factor_service_client::FactorServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::issuer_service_client::IssuerServiceClient;
@@ -8,12 +9,12 @@ use strongroom::proto::key_service_client::KeyServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, CreateTokenRequest, CreateTokenResponse, DecryptItem, DecryptRequest,
-    DecryptResponse, GetRandomRequest, GetRandomResponse, InviteFactorRequest,
-    InviteFactorResponse, IssueCertificateRequest, IssueCertificateResponse,
-    IssueCredentialsRequest, IssueCredentialsResponse, LoginRequest, MakeDataKeyRequest,
-    MakeDataKeyResponse, MintTokenRequest, MintTokenResponse, PutCertificateRoleRequest,
-    SubjectNames, WhoAmIRequest,
+    AddGrantRequest, CreateEnrolmentRequest, CreateEnrolmentResponse, CreateTokenRequest,
+    CreateTokenResponse, DecryptItem, DecryptRequest, DecryptResponse, GetRandomRequest,
+    GetRandomResponse, InviteFactorRequest, InviteFactorResponse, IssueCertificateRequest,
+    IssueCertificateResponse, IssueCredentialsRequest, IssueCredentialsResponse, LoginRequest,
+    MakeDataKeyRequest, MakeDataKeyResponse, MintTokenRequest, MintTokenResponse,
+    PutCertificateRoleRequest, SubjectNames, WhoAmIRequest,
 };
 
 use super::*;
@@ -117,6 +118,14 @@ async fn wrapped_tokens_certificates_and_invitations_are_what_they_are_unwrapped
         let issued: IssueCertificateResponse = opened(&bob, told.wrapped).await;
         assert_eq!(issued.certificate_pem, told.certificate_pem);
         assert!(issued.private_key_pem.contains("PRIVATE KEY"));
+
+        let order = CreateEnrolmentRequest { identity: "nightly-etl".into(), ..Default::default() };
+        let mut enrolments = EnrolmentServiceClient::new(w.admin.clone());
+        let told = enrolments.create_enrolment(asked(order, "60", "bob")).await.unwrap();
+        let told = told.into_inner();
+        assert!(told.join_token.is_empty());
+        let made: CreateEnrolmentResponse = opened(&bob, told.wrapped).await;
+        assert!(made.join_token.starts_with("srj_") && made.enrolment == told.enrolment);
 
         let order = InviteFactorRequest { identity: "carol".into(), ..Default::default() };
         let mut factors = FactorServiceClient::new(w.admin.clone());
