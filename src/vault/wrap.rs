@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::elevation::MadeUnder;
+use super::session::is_revoked;
 use super::{
     Decision, EffectOperation, Note, Operation, Resource, Resumed, RetryKey, Verb, View, handle_of,
     is_active,
@@ -22,13 +23,12 @@ use super::{
 use crate::audit::Field;
 use crate::crypto::{AssociatedData, Format, MacKey, Subject, open, seal};
 use crate::error::{Error, Result};
-use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::wraps::{self, WrapRow};
 use crate::store::{Needs, StoreError, Tx, Writes};
 use crate::types::{
-    CredentialId, CredentialState, Entropy, Id, IdentityId, IdentityName, RequestContext,
-    ResourceName, SecretBytes, TokenSecret, UnixMillis, VaultId, WrapHandle, WrapState,
+    CredentialId, Entropy, Id, IdentityId, IdentityName, RequestContext, ResourceName, SecretBytes,
+    TokenSecret, UnixMillis, VaultId, WrapHandle, WrapState,
 };
 
 /// Bytes of an answer that is wrapped, at most: as many as a message may have.
@@ -466,13 +466,8 @@ pub async fn wrap_fate(
     {
         return Ok(WrapFate::Void("whoever it is for was contained since"));
     }
-    let asked = tx.lookup::<CredentialRow>(&row.credential).await?;
-    let missing = || Error::internal("a wrap without the credential that asked");
-    match asked.ok_or_else(missing)?.row.state {
-        CredentialState::Pending | CredentialState::Active | CredentialState::Spent => {}
-        CredentialState::Revoking | CredentialState::Ended => {
-            return Ok(WrapFate::Void("the credential that it was asked for with was revoked"));
-        }
+    if is_revoked(tx, row.credential).await? {
+        return Ok(WrapFate::Void("the credential that it was asked for with was revoked"));
     }
     for id in [row.elevation, row.elevation_too].into_iter().flatten() {
         if !MadeUnder::load(tx, id, row.creator).await?.is_in_force(now, restore_epoch) {

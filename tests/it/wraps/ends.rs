@@ -3,7 +3,8 @@
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    GetHoldingsRequest, ResumeIdentityRequest, RevokeTokenRequest, SuspendIdentityRequest,
+    CreateTokenRequest, GetHoldingsRequest, ResumeIdentityRequest, RevokeTokenRequest,
+    SuspendIdentityRequest,
 };
 
 use super::*;
@@ -106,6 +107,26 @@ async fn a_token_that_is_revoked_and_a_restore_void_what_was_wrapped() {
         let wrapped = p.wrap("3600", "etl").await.unwrap();
         restored(p.f()).await;
         over(&p, &wrapped, "the vault was restored", "void").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_voids_what_was_wrapped_far_below_it_before_any_worker_came() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let top = token(p.alice(), 600).await;
+        let mut last = bearing(p.alice(), &top.bearer);
+        for _ in 0..3 {
+            let order = CreateTokenRequest::default();
+            let below = TokenServiceClient::new(last).create_token(order).await.unwrap();
+            last = bearing(p.alice(), &below.into_inner().bearer);
+        }
+        let get = GetSecretRequest { path: "team/key".into(), version: 0 };
+        let answer = SecretServiceClient::new(last).get_secret(asked(get, "3600", "etl")).await;
+        let wrapped = answer.unwrap().into_inner().wrapped.unwrap();
+        let top = bearing(p.alice(), &top.bearer);
+        TokenServiceClient::new(top).revoke_token(RevokeTokenRequest::default()).await.unwrap();
+        over(&p, &wrapped, "the credential that it was asked for with", "void").await;
     }
 }
 
