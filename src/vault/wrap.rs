@@ -141,6 +141,8 @@ impl Draft {
             Some(name) => Some(recipient(view, name).await?),
             None => None,
         };
+        let of = (creator.id, creator.revocation_epoch);
+        view.read(move |tx| require_room(tx, of, now).boxed()).await?;
         let ttl = Duration::from_secs(decision.oblige_ttl_s(order.ttl.as_secs()));
         let expires_at = now.plus(ttl)?;
         let expires_at = decision.end(action).map_or(expires_at, |end| end.min(expires_at));
@@ -200,17 +202,22 @@ impl Draft {
                 "an answer of more than {ANSWER_BYTES} bytes is not wrapped"
             )));
         }
-        let of = (self.row.creator, self.row.creator_epoch);
-        if wraps::count_pending(tx, of, now, PENDING).await? >= PENDING {
-            let text = format!("{PENDING} wraps of yours wait to be opened: revoke some, or wait");
-            return Err(Error::Exhausted(text.into()));
-        }
+        require_room(tx, (self.row.creator, self.row.creator_epoch), now).await?;
         let Seal { key, place } = &self.seal;
         let sealed = seal(key, place, answer.expose(), self.entropy.as_ref())?;
         tx.insert(&self.row).await?;
         wraps::insert_payload(tx, self.row.id, self.row.expires_at, sealed).await?;
         Ok(self.wrapped.clone())
     }
+}
+
+/// Checks that an identity may have another wrap that waits.
+async fn require_room(tx: &mut Tx, of: (IdentityId, i64), now: UnixMillis) -> Result<()> {
+    if wraps::count_pending(tx, of, now, PENDING).await? >= PENDING {
+        let text = format!("{PENDING} wraps of yours wait to be opened: revoke some, or wait");
+        return Err(Error::Exhausted(text.into()));
+    }
+    Ok(())
 }
 
 /// Finds who is to open it. Who may read a secret may know who is there to get it.

@@ -144,3 +144,26 @@ async fn a_token_that_only_expired_leaves_what_was_wrapped() {
     p.place.advance(61);
     assert_eq!(value(p.etl(), &wrapped).await.unwrap(), CANARY);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_thousand_that_wait_wraps_no_more_until_they_are_over() {
+    const SAME: &str = "handle, creator, creator_epoch, credential, action, resource, message, state, \
+                        restore_epoch, created_at, expires_at, opened_from, changed_at, changed_by, \
+                        row_version, seal_version, mac";
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        p.wrap("60", "").await.unwrap();
+        // They are counted whatever their seals say.
+        let hand = Hand::new(&p.f().parts.location);
+        hand.run(&format!(
+            "INSERT INTO wraps (id, {SAME}) WITH RECURSIVE n (i) AS \
+             (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             SELECT 'copy-' || n.i, {SAME} FROM wraps, n"
+        ))
+        .await;
+        let refusal = p.wrap("60", "").await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+        p.place.advance(61);
+        p.wrap("60", "").await.unwrap();
+    }
+}
