@@ -141,15 +141,13 @@ pub(super) async fn is_revoked(tx: &mut Tx, credential: CredentialId) -> Result<
             CredentialState::Pending | CredentialState::Active | CredentialState::Spent => {}
             CredentialState::Revoking | CredentialState::Ended => return Ok(true),
         }
-        if let Some(parent) = row.parent {
-            next = parent;
-            continue;
-        }
-        if row.kind != CredentialKind::Token {
-            return Ok(false);
-        }
-        let session = Session::of(tx, Some(&TokenDetail::decode(&row.detail)?)).await?;
-        return Ok(session.is_some_and(|session| !session.stands()));
+        let Some(above) = row.parent else {
+            let token = row.kind == CredentialKind::Token;
+            let detail = token.then(|| TokenDetail::decode(&row.detail)).transpose()?;
+            let session = Session::of(tx, detail.as_ref()).await?;
+            return Ok(session.is_some_and(|session| !session.stands()));
+        };
+        next = above;
     }
     Err(Error::internal("a token is deeper than any can be"))
 }
