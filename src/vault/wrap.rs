@@ -188,11 +188,12 @@ impl Draft {
         Ok(Self { row, seal, entropy: Arc::clone(&view.core.entropy), wrapped })
     }
 
-    /// Says in the entry of the call that its answer was wrapped.
+    /// Says in the entry of the call how its answer is wrapped. What fails, and what an earlier try
+    /// did, has an entry with this as well.
     fn note(&self, note: &mut Note) {
         let recipient = self.wrapped.recipient.as_ref().map(IdentityName::as_str);
         let whom = recipient.unwrap_or("whoever has the handle");
-        let text = format!("wrapped as {} for {whom}", self.wrapped.accessor);
+        let text = format!("to be wrapped as {} for {whom}", self.wrapped.accessor);
         note.private.push((Field::Detail, text));
     }
 
