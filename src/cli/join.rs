@@ -73,6 +73,13 @@ pub(super) async fn join(global: &Global, args: &JoinArgs) -> Outcome {
         Some(login) if login.ends_at > now => (Done::Renewed, renew(global, &place).await?),
         Some(_) | None => (Done::Joined, begin(global, &place).await?),
     };
+    if matches!(done, Done::Nothing | Done::Renewed) && global.token_file.is_some() {
+        note(&format!(
+            "no join token was used: {} holds a login whose time is not over; to enrol anew, move \
+             it away or name another directory with --dir",
+            place.file().display()
+        ));
+    }
     tell(global, &place, done, &login)
 }
 

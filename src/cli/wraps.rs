@@ -92,12 +92,10 @@ fn hand_over(format: Format, wrapped: &Wrapped) -> Outcome {
     }
 }
 
-/// What `unwrap` takes.
+/// What `unwrap` takes. The handle is asked for on a terminal, or read from standard input: what stands
+/// on a command line is everybody's to read.
 #[derive(Debug, Clone, Args)]
 pub struct UnwrapArgs {
-    /// The handle; better asked for here, or read from standard input: what stands on a command line
-    /// is everybody's to read.
-    handle: Option<String>,
     /// Who you expect to have made it.
     #[arg(long, value_name = "CREATOR")]
     from: String,
@@ -162,10 +160,7 @@ pub(super) async fn unwrap(session: &Session, args: &UnwrapArgs) -> Outcome {
     if let Some(path) = &args.out {
         check_new(path)?;
     }
-    let handle = match args.handle.as_deref() {
-        None | Some("-") => typed("handle")?,
-        Some(handle) => Zeroizing::new(handle.to_owned()),
-    };
+    let handle = typed("handle")?;
     let (path, action) = args.path.split_once(':').unwrap_or((args.path.as_str(), ""));
     let request = UnwrapRequest {
         handle: handle.to_string(),

@@ -7,6 +7,7 @@ use super::fields::span;
 use super::login;
 use super::status::status;
 use super::tls::PeerInfo;
+use super::wrapping;
 use crate::auth::join::{Presented, join};
 use crate::engines::enrolments::{
     Asks, CreateEnrolment, Enrolled, Enrolment, ListEnrolments, RenewLogin, RevokeEnrolment, Why,
@@ -80,6 +81,7 @@ impl EnrolmentService for Enrolments {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let source = request.extensions().get::<PeerInfo>();
         let source = source.map(|peer| peer.address.ip().to_canonical());
+        wrapping::refuse(request.metadata().as_ref()).map_err(|error| status(&error, None))?;
         let JoinRequest { token, csr_pem } = request.into_inner();
         let presented = Presented {
             token: &SecretBytes::new(token.into_bytes()),

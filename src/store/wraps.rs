@@ -123,15 +123,15 @@ pub async fn remove_payload(tx: &mut Tx, wrap: CredentialId) -> Result<(), Store
     tx.execute(sql, params![wrap]).await.map(drop)
 }
 
-/// Tells whether there is an answer that is over.
-pub async fn is_due(tx: &mut Tx, now: UnixMillis) -> Result<bool, StoreError> {
+/// Tells whether there is an answer that was over at a moment.
+pub async fn is_due(tx: &mut Tx, at: UnixMillis) -> Result<bool, StoreError> {
     let sql = "SELECT id FROM wrap_payloads WHERE expires_at <= $1 ORDER BY expires_at LIMIT 1";
-    Ok(tx.query_one(sql, params![now]).await?.is_some())
+    Ok(tx.query_one(sql, params![at]).await?.is_some())
 }
 
-/// Removes answers that are over, a bounded number of them; how many.
-pub async fn purge(tx: &mut Tx, now: UnixMillis, limit: i64) -> Result<u64, StoreError> {
+/// Removes answers that were over at a moment, a bounded number of them; how many.
+pub async fn purge(tx: &mut Tx, at: UnixMillis, limit: i64) -> Result<u64, StoreError> {
     let sql = "DELETE FROM wrap_payloads WHERE id IN (SELECT id FROM wrap_payloads \
                WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)";
-    tx.execute(sql, params![now, limit]).await
+    tx.execute(sql, params![at, limit]).await
 }

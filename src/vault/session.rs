@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::TokenDetail;
+use super::{DEPTH, TokenDetail};
 use crate::error::{Error, Result};
 use crate::policy::SignInFacts;
 use crate::store::credentials::CredentialRow;
 use crate::store::issuers::{IssuerRow, RuleRow};
 use crate::store::{RowRef, Tx, Versioned};
-use crate::types::{CredentialKind, Id, ObjectId, UnixMillis};
+use crate::types::{CredentialId, CredentialKind, CredentialState, Id, ObjectId, UnixMillis};
 
 /// What a token was got for, in its detail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,4 +124,30 @@ impl Session {
     pub(super) fn fences(&self) -> [RowRef; 2] {
         [self.issuer.fence(), self.rule.fence()]
     }
+}
+
+/// Tells whether a credential was revoked, or anything that it hangs on, or whether what gave it is
+/// believed no more. That it expired or was spent is no such end, and no worker is waited for.
+///
+/// # Errors
+/// What the store answers.
+pub(super) async fn is_revoked(tx: &mut Tx, credential: CredentialId) -> Result<bool> {
+    let mut next = credential;
+    // As deep as any can be: itself, the tokens above it, a login and an enrolment.
+    for _ in 0..DEPTH.saturating_add(3) {
+        let missing = || Error::internal("a credential without what it hangs on");
+        let row = tx.lookup::<CredentialRow>(&next).await?.ok_or_else(missing)?.row;
+        match row.state {
+            CredentialState::Pending | CredentialState::Active | CredentialState::Spent => {}
+            CredentialState::Revoking | CredentialState::Ended => return Ok(true),
+        }
+        let Some(above) = row.parent else {
+            let token = row.kind == CredentialKind::Token;
+            let detail = token.then(|| TokenDetail::decode(&row.detail)).transpose()?;
+            let session = Session::of(tx, detail.as_ref()).await?;
+            return Ok(session.is_some_and(|session| !session.stands()));
+        };
+        next = above;
+    }
+    Err(Error::internal("a token is deeper than any can be"))
 }

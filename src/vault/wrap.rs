@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::elevation::MadeUnder;
+use super::session::is_revoked;
 use super::{
     Decision, EffectOperation, Note, Operation, Resource, Resumed, RetryKey, Verb, View, handle_of,
     is_active,
@@ -22,13 +23,12 @@ use super::{
 use crate::audit::Field;
 use crate::crypto::{AssociatedData, Format, MacKey, Subject, open, seal};
 use crate::error::{Error, Result};
-use crate::store::credentials::CredentialRow;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::wraps::{self, WrapRow};
 use crate::store::{Needs, StoreError, Tx, Writes};
 use crate::types::{
-    CredentialId, CredentialState, Entropy, Id, IdentityId, IdentityName, RequestContext,
-    ResourceName, SecretBytes, TokenSecret, UnixMillis, VaultId, WrapHandle, WrapState,
+    CredentialId, Entropy, Id, IdentityId, IdentityName, RequestContext, ResourceName, SecretBytes,
+    TokenSecret, UnixMillis, VaultId, WrapHandle, WrapState,
 };
 
 /// Bytes of an answer that is wrapped, at most: as many as a message may have.
@@ -141,6 +141,8 @@ impl Draft {
             Some(name) => Some(recipient(view, name).await?),
             None => None,
         };
+        let of = (creator.id, creator.revocation_epoch);
+        view.read(move |tx| require_room(tx, of, now).boxed()).await?;
         let ttl = Duration::from_secs(decision.oblige_ttl_s(order.ttl.as_secs()));
         let expires_at = now.plus(ttl)?;
         let expires_at = decision.end(action).map_or(expires_at, |end| end.min(expires_at));
@@ -186,11 +188,12 @@ impl Draft {
         Ok(Self { row, seal, entropy: Arc::clone(&view.core.entropy), wrapped })
     }
 
-    /// Says in the entry of the call that its answer was wrapped.
+    /// Says in the entry of the call how its answer is wrapped. What fails, and what an earlier try
+    /// did, has an entry with this as well.
     fn note(&self, note: &mut Note) {
         let recipient = self.wrapped.recipient.as_ref().map(IdentityName::as_str);
         let whom = recipient.unwrap_or("whoever has the handle");
-        let text = format!("wrapped as {} for {whom}", self.wrapped.accessor);
+        let text = format!("to be wrapped as {} for {whom}", self.wrapped.accessor);
         note.private.push((Field::Detail, text));
     }
 
@@ -200,17 +203,22 @@ impl Draft {
                 "an answer of more than {ANSWER_BYTES} bytes is not wrapped"
             )));
         }
-        let of = (self.row.creator, self.row.creator_epoch);
-        if wraps::count_pending(tx, of, now, PENDING).await? >= PENDING {
-            let text = format!("{PENDING} wraps of yours wait to be opened: revoke some, or wait");
-            return Err(Error::Exhausted(text.into()));
-        }
+        require_room(tx, (self.row.creator, self.row.creator_epoch), now).await?;
         let Seal { key, place } = &self.seal;
         let sealed = seal(key, place, answer.expose(), self.entropy.as_ref())?;
         tx.insert(&self.row).await?;
         wraps::insert_payload(tx, self.row.id, self.row.expires_at, sealed).await?;
         Ok(self.wrapped.clone())
     }
+}
+
+/// Checks that an identity may have another wrap that waits.
+async fn require_room(tx: &mut Tx, of: (IdentityId, i64), now: UnixMillis) -> Result<()> {
+    if wraps::count_pending(tx, of, now, PENDING).await? >= PENDING {
+        let text = format!("{PENDING} wraps of yours wait to be opened: revoke some, or wait");
+        return Err(Error::Exhausted(text.into()));
+    }
+    Ok(())
 }
 
 /// Finds who is to open it. Who may read a secret may know who is there to get it.
@@ -466,13 +474,8 @@ pub async fn wrap_fate(
     {
         return Ok(WrapFate::Void("whoever it is for was contained since"));
     }
-    let asked = tx.lookup::<CredentialRow>(&row.credential).await?;
-    let missing = || Error::internal("a wrap without the credential that asked");
-    match asked.ok_or_else(missing)?.row.state {
-        CredentialState::Pending | CredentialState::Active | CredentialState::Spent => {}
-        CredentialState::Revoking | CredentialState::Ended => {
-            return Ok(WrapFate::Void("the credential that it was asked for with was revoked"));
-        }
+    if is_revoked(tx, row.credential).await? {
+        return Ok(WrapFate::Void("the credential that it was asked for with was revoked"));
     }
     for id in [row.elevation, row.elevation_too].into_iter().flatten() {
         if !MadeUnder::load(tx, id, row.creator).await?.is_in_force(now, restore_epoch) {

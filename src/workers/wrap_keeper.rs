@@ -36,10 +36,11 @@ impl Worker for WrapKeeper {
     const PERIOD: Duration = Duration::from_secs(1);
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
+        let over = PurgeWraps::over_since(now);
         for _ in 0..STEPS {
             let due = self
                 .reader
-                .view(move |tx| async move { Ok(wraps::is_due(tx, now).await?) }.boxed());
+                .view(move |tx| async move { Ok(wraps::is_due(tx, over).await?) }.boxed());
             if !due.await? {
                 break;
             }

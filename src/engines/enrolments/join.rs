@@ -162,6 +162,10 @@ impl Operation for Join {
         matches!(prepared.does, Does::Gives(_)).then_some(prepared.identity)
     }
 
+    fn durable(&self, prepared: &Prepared) {
+        prepared.does.alarm(self.token.id());
+    }
+
     fn outcome(&self, came: &Came) -> &'static str {
         came.outcome()
     }

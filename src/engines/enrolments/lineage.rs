@@ -45,12 +45,7 @@ pub enum Came {
         again: bool,
     },
     /// The end of the enrolment: another key was shown before.
-    Locked {
-        /// Which.
-        enrolment: CredentialId,
-        /// By what.
-        why: Why,
-    },
+    Locked,
     /// Nothing but an entry: the token was used, and its time is over.
     Late,
 }
@@ -61,26 +56,23 @@ impl Came {
         match self {
             Self::Certificate { again: false, .. } => "OK",
             Self::Certificate { again: true, .. } => "REPLAY",
-            Self::Locked { .. } => "LOCKED",
+            Self::Locked => "LOCKED",
             Self::Late => "SPENT",
         }
     }
 
-    /// Says what whoever asked hears, and raises the alarm where there are two keys.
+    /// Says what whoever asked hears.
     ///
     /// # Errors
     /// [`Error::Spent`] for all but a certificate.
     pub fn told(self) -> Result<LoginIssued> {
         match self {
             Self::Certificate { issued, .. } => Ok(*issued),
-            Self::Locked { enrolment, why } => {
-                tracing::error!(alarm = true, %enrolment, ?why, "an enrolment is locked");
-                Err(Error::Spent(
-                    "this was used before, with another key: the enrolment is locked, and \
-                     everything that came of it is over; ask for another, and who else had this one"
-                        .into(),
-                ))
-            }
+            Self::Locked => Err(Error::Spent(
+                "this was used before, with another key: the enrolment is locked, and everything \
+                 that came of it is over; ask for another, and who else had this one"
+                    .into(),
+            )),
             Self::Late => Err(used()),
         }
     }
@@ -138,6 +130,14 @@ impl Does {
             note.credential = Some(id);
         }
         note.private.push((Field::Detail, said));
+    }
+
+    /// Raises the alarm where there are two keys. Once it is durable, and not where it is answered:
+    /// whoever was second may have hung up.
+    pub(super) fn alarm(&self, enrolment: CredentialId) {
+        if let Self::Step(Step::Locks(why)) = self {
+            tracing::error!(alarm = true, %enrolment, ?why, "an enrolment is locked");
+        }
     }
 }
 
@@ -277,7 +277,7 @@ pub(super) async fn lock(
         ..NoticeFacts::default()
     };
     tell_of_identity(ctx, tx, &who, NoticeKind::EnrolmentLocked, &facts).await?;
-    Ok(Came::Locked { enrolment, why })
+    Ok(Came::Locked)
 }
 
 /// Ends an enrolment with everything below it.

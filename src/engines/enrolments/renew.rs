@@ -136,6 +136,10 @@ impl Operation for RenewLogin {
         matches!(prepared.does, Does::Gives(_)).then_some(prepared.identity.0)
     }
 
+    fn durable(&self, prepared: &Prepared) {
+        prepared.does.alarm(prepared.enrolment);
+    }
+
     fn outcome(&self, came: &Came) -> &'static str {
         came.outcome()
     }

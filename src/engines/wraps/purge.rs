@@ -5,15 +5,27 @@ use async_trait::async_trait;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::{Needs, Tx, wraps};
-use crate::types::RequestContext;
+use crate::types::{RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, Resource, TAKES_BACK, Verb, View};
 
 /// Answers that are removed in one step.
 const STEP: i64 = 256;
 
+/// How long an answer is kept that is over, in milliseconds: a node whose clock is behind, or a call
+/// that began before, would find a wrap that may be opened without what was in it, which is an alarm.
+const KEPT_MS: i64 = 60_000;
+
 /// Removes answers that are over; the worker's.
 #[derive(Debug, Clone, Copy)]
 pub struct PurgeWraps;
+
+impl PurgeWraps {
+    /// Since when an answer is over that is removed at a moment.
+    #[must_use]
+    pub const fn over_since(now: UnixMillis) -> UnixMillis {
+        UnixMillis(now.0.saturating_sub(KEPT_MS))
+    }
+}
 
 #[async_trait]
 impl Verb for PurgeWraps {
@@ -47,7 +59,7 @@ impl Operation for PurgeWraps {
         (): &(),
         _: &Decision,
     ) -> Result<u64> {
-        match wraps::purge(tx, ctx.now, STEP).await? {
+        match wraps::purge(tx, Self::over_since(ctx.now), STEP).await? {
             0 => Err(Error::Conflict("another node removed them".into())),
             removed => Ok(removed),
         }

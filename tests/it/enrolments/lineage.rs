@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::elevations::notices::{posts_to, told};
+use crate::support::log::Log;
 use crate::support::receiver::Receiver;
 use crate::support::tokens::bearing;
 
@@ -102,6 +103,7 @@ async fn a_token_used_twice_in_its_time_locks_that_enrolment_alone_on_every_node
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_renewed_by_two_keys_locks_the_lineage_on_every_node() {
+    let log = Log::begin();
     let scene = Scene::new(Backend::Postgres).await;
     let other = scene.f.second_node().await;
     let first = scene.joined().await;
@@ -120,6 +122,9 @@ async fn a_certificate_renewed_by_two_keys_locks_the_lineage_on_every_node() {
         assert_eq!(refusal.code(), Code::Unauthenticated, "nor is it renewed");
     }
     assert_eq!(scene.states().await, ["locked"]);
+    let id = list(&scene.admin, "etl").await.remove(0).id;
+    let told = |line: &&str| line.contains("alarm") && line.contains(&id);
+    assert_eq!(log.text().lines().filter(told).count(), 1, "one alarm");
     assert_eq!(scene.outcomes("enrolments.renew").await, ["LOCKED", "ok"]);
     drop(there);
     other.stop().await.unwrap();

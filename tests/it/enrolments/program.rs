@@ -133,6 +133,8 @@ fn a_machine_joins_once_does_nothing_until_it_is_due_and_renews_when_told() {
     let said: serde_json::Value =
         serde_json::from_str(&machine.done("join --output json")).unwrap();
     assert_eq!((said["done"].as_str(), machine.kept()), (Some("nothing to do"), first.clone()));
+    let idle = machine.run(&format!("join --token-file {}", machine.token()));
+    assert!(text(&idle.stderr).contains("no join token was used"), "{}", text(&idle.stderr));
     let said: serde_json::Value =
         serde_json::from_str(&machine.done("join --renew --output json")).unwrap();
     assert_eq!(said["done"], "renewed");

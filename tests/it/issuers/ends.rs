@@ -1,13 +1,16 @@
 //! Sessions end with the rule or the issuer that gave them, and what hangs on them ends with them.
 
+use strongroom::proto::key_service_client::KeyServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    CreateTokenRequest, EntryFilter, InspectTokenRequest, ListEntriesRequest, RemoveIssuerRequest,
-    RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest, UpdateIssuerRequest,
+    CreateTokenRequest, EntryFilter, GetRandomRequest, InspectTokenRequest, ListEntriesRequest,
+    RemoveIssuerRequest, RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest,
+    UpdateIssuerRequest,
 };
 
 use super::*;
+use crate::wraps::{asked, expecting, unwrap};
 
 /// Ways to end what was got for tokens.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,9 @@ async fn a_session_ends_with_its_rule_with_its_issuer_and_when_told_to() {
         let mut own = TokenServiceClient::new(bearing(&nobody, &session.bearer));
         let child = own.create_token(CreateTokenRequest::default()).await.unwrap().into_inner();
         assert_eq!(scene.whoami(&child.bearer).await.unwrap(), "etl");
+        let mut keys = KeyServiceClient::new(bearing(&nobody, &child.bearer));
+        let random = asked(GetRandomRequest { len_bytes: 16 }, "600", "");
+        let wrapped = keys.get_random(random).await.unwrap().into_inner().wrapped.unwrap();
         let (issuer, name, reason) = ("ci".to_owned(), "ci".to_owned(), "over".to_owned());
         match way {
             Way::Rule => {
@@ -55,8 +61,11 @@ async fn a_session_ends_with_its_rule_with_its_issuer_and_when_told_to() {
             let status = scene.whoami(bearer).await.expect_err("dead from the commit on");
             assert_eq!(status.code(), Code::Unauthenticated, "{way:?}");
         }
+        let admin = scene.f.connect(&scene.f.admin).await;
+        let void = unwrap(&admin, expecting(&wrapped)).await.unwrap_err();
+        assert_eq!(void.code(), Code::FailedPrecondition, "what it wrapped is void: {void}");
         // The worker ends the row as well, and all below it.
-        let tokens = TokenServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        let tokens = TokenServiceClient::new(admin);
         for accessor in [session.accessor, child.token.unwrap().accessor] {
             until("the worker ends it", async || {
                 let request = InspectTokenRequest { accessor: accessor.clone() };

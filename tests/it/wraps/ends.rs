@@ -3,7 +3,8 @@
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    GetHoldingsRequest, ResumeIdentityRequest, RevokeTokenRequest, SuspendIdentityRequest,
+    CreateTokenRequest, GetHoldingsRequest, ResumeIdentityRequest, RevokeTokenRequest,
+    SuspendIdentityRequest,
 };
 
 use super::*;
@@ -56,6 +57,9 @@ async fn a_wrap_that_is_over_or_taken_back_opens_no_more_and_what_was_in_it_is_g
         p.place.advance(2);
         over(&p, &short, "has expired", "expired").await;
         let hand = Hand::new(&p.f().parts.location);
+        // A node whose clock is behind finds it yet, and takes nothing for altered.
+        assert_eq!(hand.ask("SELECT id FROM wrap_payloads").await.len(), 1);
+        p.place.advance(60);
         until("the worker has been round", async || {
             hand.ask("SELECT id FROM wrap_payloads").await.is_empty()
         })
@@ -110,6 +114,26 @@ async fn a_token_that_is_revoked_and_a_restore_void_what_was_wrapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_revoked_voids_what_was_wrapped_far_below_it_before_any_worker_came() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let top = token(p.alice(), 600).await;
+        let mut last = bearing(p.alice(), &top.bearer);
+        for _ in 0..3 {
+            let order = CreateTokenRequest::default();
+            let below = TokenServiceClient::new(last).create_token(order).await.unwrap();
+            last = bearing(p.alice(), &below.into_inner().bearer);
+        }
+        let get = GetSecretRequest { path: "team/key".into(), version: 0 };
+        let answer = SecretServiceClient::new(last).get_secret(asked(get, "3600", "etl")).await;
+        let wrapped = answer.unwrap().into_inner().wrapped.unwrap();
+        let top = bearing(p.alice(), &top.bearer);
+        TokenServiceClient::new(top).revoke_token(RevokeTokenRequest::default()).await.unwrap();
+        over(&p, &wrapped, "the credential that it was asked for with", "void").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_only_expired_leaves_what_was_wrapped() {
     let p = Place::new(Backend::Sqlite).await;
     let made = token(p.alice(), 60).await;
@@ -119,4 +143,27 @@ async fn a_token_that_only_expired_leaves_what_was_wrapped() {
     let wrapped = answer.unwrap().into_inner().wrapped.unwrap();
     p.place.advance(61);
     assert_eq!(value(p.etl(), &wrapped).await.unwrap(), CANARY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_thousand_that_wait_wraps_no_more_until_they_are_over() {
+    const SAME: &str = "handle, creator, creator_epoch, credential, action, resource, message, state, \
+                        restore_epoch, created_at, expires_at, opened_from, changed_at, changed_by, \
+                        row_version, seal_version, mac";
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        p.wrap("60", "").await.unwrap();
+        // They are counted whatever their seals say.
+        let hand = Hand::new(&p.f().parts.location);
+        hand.run(&format!(
+            "INSERT INTO wraps (id, {SAME}) WITH RECURSIVE n (i) AS \
+             (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+             SELECT 'copy-' || n.i, {SAME} FROM wraps, n"
+        ))
+        .await;
+        let refusal = p.wrap("60", "").await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+        p.place.advance(61);
+        p.wrap("60", "").await.unwrap();
+    }
 }

@@ -78,7 +78,7 @@ fn the_page_is_played_command_by_command_and_every_wrapped_command_prints_what_i
     let handle = wrapped["handle"].as_str().unwrap();
     let file = dir.path().join("key");
     let line = format!(
-        "unwrap - --from admin --path secrets/ci/deploy-key:secrets.get --output json --out {}",
+        "unwrap --from admin --path secrets/ci/deploy-key:secrets.get --output json --out {}",
         file.display()
     );
     done(&server, "second", &line, handle);

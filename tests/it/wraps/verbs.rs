@@ -12,8 +12,8 @@ use strongroom::proto::{
     AddGrantRequest, CreateEnrolmentRequest, CreateEnrolmentResponse, CreateTokenRequest,
     CreateTokenResponse, DecryptItem, DecryptRequest, DecryptResponse, GetRandomRequest,
     GetRandomResponse, InviteFactorRequest, InviteFactorResponse, IssueCertificateRequest,
-    IssueCertificateResponse, IssueCredentialsRequest, IssueCredentialsResponse, LoginRequest,
-    MakeDataKeyRequest, MakeDataKeyResponse, MintTokenRequest, MintTokenResponse,
+    IssueCertificateResponse, IssueCredentialsRequest, IssueCredentialsResponse, JoinRequest,
+    LoginRequest, MakeDataKeyRequest, MakeDataKeyResponse, MintTokenRequest, MintTokenResponse,
     PutCertificateRoleRequest, SubjectNames, WhoAmIRequest,
 };
 
@@ -177,7 +177,9 @@ async fn what_holds_no_secret_or_asks_wrongly_is_refused_and_does_nothing() {
     // Who logs in has nobody to wrap for yet.
     let nobody = p.f().connect_as_nobody().await;
     let login = asked(LoginRequest::default(), "60", "");
-    refused(IssuerServiceClient::new(nobody).login(login).await.unwrap_err());
+    refused(IssuerServiceClient::new(nobody.clone()).login(login).await.unwrap_err());
+    let join = asked(JoinRequest::default(), "60", "");
+    refused(EnrolmentServiceClient::new(nobody).join(join).await.unwrap_err());
     for ttl in ["0", "86401", "-1", "2m", "1.5"] {
         refused(p.wrap(ttl, "").await.unwrap_err());
     }
