@@ -6,6 +6,7 @@
 mod aad;
 mod aead;
 mod encode;
+mod import;
 mod merkle;
 mod message;
 mod note;
@@ -32,6 +33,7 @@ use crate::types::SecretBytes;
 pub use aad::{AssociatedData, Format, Subject};
 pub use aead::{NONCE_BYTES, OVERHEAD_BYTES, TAG_BYTES, open, seal};
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
+pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{
     EMPTY_ROOT, Frontier, HASH_BYTES, Hash, leaf_hash, node_hash, verify_consistency,
     verify_inclusion,

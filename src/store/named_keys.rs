@@ -223,6 +223,18 @@ pub async fn versions_sealed(
     tx.select(tail, params![key, limit]).await
 }
 
+/// Lists the versions with a key in the store from one number to another, the oldest first.
+pub async fn versions_used(
+    tx: &mut Tx,
+    key: ObjectId,
+    (from, to): (i64, i64),
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE named_key = $1 AND version >= $2 AND version <= $3 AND state = 'live' \
+                ORDER BY version LIMIT $4";
+    tx.select(tail, params![key, from, to, limit]).await
+}
+
 /// Counts the places in the HSM that an identity's keys take, up to a bound: also of what is in the
 /// making, and of what is still to be destroyed.
 pub async fn count_in_hsm(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i64, StoreError> {

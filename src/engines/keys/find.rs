@@ -105,8 +105,11 @@ impl Keys {
         if !decision.resource()?.rows.contains(&hot.row.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
         }
-        let Some(usage) = usage else { return Ok(hot) };
         let row = &hot.row.row;
+        if row.state == NamedKeyState::Awaiting {
+            return Err(awaits());
+        }
+        let Some(usage) = usage else { return Ok(hot) };
         if row.algorithm.usage() != usage {
             let what = match usage {
                 KeyUsage::Encrypts => "encrypt",
@@ -126,6 +129,7 @@ impl Hot {
         match self.row.row.state {
             NamedKeyState::Active => Ok(()),
             NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
+            NamedKeyState::Awaiting => Err(awaits()),
         }
     }
 
@@ -228,6 +232,11 @@ pub(super) fn of(name: &KeyName, found: Option<&Versioned<NamedKeyRow>>) -> Resu
 /// Answers an allowed caller that there is no such key.
 pub(super) fn unknown() -> Error {
     Error::not_found("there is no key of that name")
+}
+
+/// Answers that there is a name, and no key yet.
+pub(super) fn awaits() -> Error {
+    Error::precondition("the key awaits its import")
 }
 
 /// Answers that somebody else rotated first.
