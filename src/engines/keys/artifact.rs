@@ -21,7 +21,7 @@ use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View};
 /// The type of the payload: what the signature covers first.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The type of what the statement says.
-pub const PREDICATE_TYPE: &str = "https://strongroom.dev/artifacts/v1";
+pub const PREDICATE_TYPE: &str = "urn:strongroom:artifacts:v1";
 /// The type of the statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// Files that a manifest lists at most.

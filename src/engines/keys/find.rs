@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::count::Counts;
 use super::sign::Turns;
+use super::stream::Streams;
 use crate::error::{Error, Result};
 use crate::keyring::Place;
 use crate::store::keys::KeyOwner;
@@ -22,8 +23,8 @@ use crate::vault::{Decision, Resource, View};
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
-/// What this node remembers of keys: their rows, the messages that it reserved, and whose turn it
-/// is in the HSM.
+/// What this node remembers of keys: their rows, the messages that it reserved, whose turn it is in
+/// the HSM, and how many streams there are.
 ///
 /// Rows are kept under the authority epoch at which they were read: every change of a key moves the
 /// epoch, and a commit that finds it moved looks at the key's row.
@@ -32,6 +33,7 @@ pub struct Keys {
     hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
     pub(super) counts: Counts,
     pub(super) turns: Turns,
+    pub(super) streams: Streams,
 }
 
 /// A key, and the epoch at which it was read.
