@@ -5,6 +5,7 @@
 
 mod aad;
 mod aead;
+mod dsse;
 mod encode;
 mod import;
 mod merkle;
@@ -32,6 +33,9 @@ use crate::types::SecretBytes;
 
 pub use aad::{AssociatedData, Format, Subject};
 pub use aead::{NONCE_BYTES, OVERHEAD_BYTES, TAG_BYTES, open, seal};
+pub use dsse::{
+    PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Sha256, pre_authentication, scheme_of,
+};
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
 pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{

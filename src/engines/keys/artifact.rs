@@ -11,21 +11,15 @@ use serde::Serialize;
 use super::batch::{Used, Work, all_used};
 use super::find::Keys;
 use crate::audit::Field;
-use crate::crypto::hex;
+use crate::crypto::{PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, hex, pre_authentication};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::{Needs, Tx};
 use crate::types::{KeyName, KeyPurpose, KeyUsage, Placement, RequestContext};
 use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View};
 
-/// The type of the payload: what the signature covers first.
-pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// The type of what the statement says.
-pub const PREDICATE_TYPE: &str = "urn:strongroom:artifacts:v1";
-/// The type of the statement.
-pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// Files that a manifest lists at most.
-pub const FILES: u64 = 1_000_000;
+const FILES: u64 = 1_000_000;
 /// Bytes of a manifest's name at most.
 const NAME_BYTES: usize = 255;
 
@@ -105,16 +99,6 @@ struct Envelope<'a> {
 struct Signature {
     keyid: String,
     sig: String,
-}
-
-/// What a DSSE signature covers: the type and the payload, each with its length, so that nothing of
-/// another kind is ever signed by it.
-///
-/// Source: DSSE v1.0.2, protocol, "PAE".
-#[must_use]
-pub fn pre_authentication(payload_type: &str, payload: &[u8]) -> Vec<u8> {
-    let head = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len());
-    [head.as_bytes(), payload].concat()
 }
 
 impl SignArtifact {
@@ -220,17 +204,5 @@ impl Operation for SignArtifact {
         _: &Decision,
     ) -> Result<SignedArtifact> {
         Ok(signed.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_signed_is_that_of_the_protocol() {
-        // The example of the DSSE specification.
-        let pae = pre_authentication("http://example.com/HelloWorld", b"hello world");
-        assert_eq!(pae, b"DSSEv1 29 http://example.com/HelloWorld 11 hello world");
     }
 }

@@ -28,10 +28,7 @@ mod transfer;
 mod update;
 mod usage;
 
-pub use artifact::{
-    FILES, PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, SignArtifact, SignedArtifact,
-    pre_authentication,
-};
+pub use artifact::{SignArtifact, SignedArtifact};
 pub use backup::{BackUpKey, RestoreKey};
 pub use batch::{Answers, Batch, Fault, ITEMS, Job, Used};
 pub use cipher::{Decrypting, Encrypting, OpenItem, Opened, Rewrapping, SealItem};
