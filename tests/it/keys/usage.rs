@@ -7,13 +7,20 @@ use strongroom::proto::{
 };
 use tonic::Code;
 
-use super::{Client, Place, create, decrypt, encrypt, rotate, show};
+use super::{Client, Place, client, create, decrypt, encrypt, rotate, show};
+use crate::support::logins::login_for;
 use crate::support::node::BACKENDS;
 
 async fn page(client: &mut Client, name: &str, size: i32, token: &str) -> GetKeyUsageResponse {
     let (name, page_token) = (name.to_owned(), token.to_owned());
     let request = GetKeyUsageRequest { name, page_size: size, page_token };
     client.get_key_usage(request).await.unwrap().into_inner()
+}
+
+/// Connects as somebody for longer than the test turns the clock.
+async fn lasting(p: &Place, name: &str) -> Client {
+    let login = login_for(&p.f, name, Some(Duration::from_hours(24 * 10))).await;
+    client(&p.f.connect(&login).await)
 }
 
 async fn unused(client: &mut Client, seconds: i64) -> Vec<String> {
@@ -35,7 +42,7 @@ fn told(usage: &KeyUsage) -> (i64, &str, i64, &str, i64) {
 async fn the_record_says_who_used_which_version_for_what_and_how_often_by_day() {
     for backend in BACKENDS {
         let p = Place::new(backend).await;
-        let (mut alice, mut etl) = (p.alice(), p.etl());
+        let (mut alice, mut etl) = (lasting(&p, "alice").await, lasting(&p, "etl").await);
         p.grant("etl", "decrypt", "keys/team/a").await;
         create(&mut alice, "team/a", "aes-256-gcm").await;
         create(&mut alice, "team/b", "aes-256-gcm").await;
