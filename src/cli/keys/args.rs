@@ -56,7 +56,7 @@ pub enum KeyCommand {
         /// The key's name.
         name: String,
         /// The new owner.
-        #[arg(long, value_name = "IDENTITY")]
+        #[arg(value_name = "IDENTITY")]
         owner: String,
         /// The newest version, as you know it; whatever it is where it is left out.
         #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
