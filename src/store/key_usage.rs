@@ -138,12 +138,13 @@ pub async fn usage(
                ($3, $4, $5))) ORDER BY day DESC, used_by, version, purpose LIMIT $6";
     let UsageKey { key, day, used_by, version, purpose } = after.clone();
     let rows = tx.query(sql, params![key, day, used_by, version, purpose, limit]).await?;
-    let row = |mut row: crate::store::Row| {
-        let (day, used_by) = (row.take()?, row.take()?);
-        let of = UsageKey { key, day, used_by, version: row.take()?, purpose: row.take()? };
-        Ok((of, Uses { uses: row.take()?, last_at: row.take()? }))
-    };
-    rows.into_iter().map(row).collect()
+    rows.into_iter()
+        .map(|mut row| {
+            let (day, used_by) = (row.take()?, row.take()?);
+            let of = UsageKey { key, day, used_by, version: row.take()?, purpose: row.take()? };
+            Ok((of, Uses { uses: row.take()?, last_at: row.take()? }))
+        })
+        .collect()
 }
 
 /// Forgets some of what was counted before a day; tells how many rows.

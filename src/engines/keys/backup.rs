@@ -17,10 +17,10 @@ use crate::audit::Field;
 use crate::engines::secrets::nameable;
 use crate::error::{Error, Result};
 use crate::keyring::{KeyUse, KeyringError, SealedValue};
-use crate::store::identities::{IdentityRow, identity_named};
+use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{Needs, Tx};
+use crate::store::{Needs, Tx, Versioned};
 use crate::types::{IdentityName, KeyName, KeyPurpose, NamedKeyState, Placement, RequestContext};
 use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES};
 
@@ -209,14 +209,10 @@ impl RestoreKey {
     }
 }
 
-/// Names an owner by its id; none where the identity is gone.
-async fn owner_of(view: &View, head: &Head) -> Result<Option<IdentityName>> {
+/// Finds the owner that a backup names; none where the identity is gone.
+async fn owner_of(view: &View, head: &Head) -> Result<Option<Versioned<IdentityRow>>> {
     let owner = head.owner;
-    let read = view.read(move |tx| {
-        async move { Ok(tx.lookup::<IdentityRow>(&owner).await?.map(|found| found.row.name)) }
-            .boxed()
-    });
-    read.await
+    view.read(move |tx| async move { Ok(tx.lookup::<IdentityRow>(&owner).await?) }.boxed()).await
 }
 
 #[async_trait]
@@ -228,12 +224,8 @@ impl Verb for RestoreKey {
     /// It stands on the owner that the backup names as well.
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let mut resource = of(&self.name, named(view, &self.name).await?.as_ref())?;
-        if let Some((head, _)) = Head::part(&self.backup)
-            && let Some(owner) = owner_of(view, &head).await?
-        {
-            let read =
-                view.read(move |tx| async move { Ok(identity_named(tx, &owner).await?) }.boxed());
-            resource.rows.extend(read.await?.map(|owner| owner.fence()));
+        if let Some((head, _)) = Head::part(&self.backup) {
+            resource.rows.extend(owner_of(view, &head).await?.map(|owner| owner.fence()));
         }
         Ok(vec![resource])
     }
@@ -246,7 +238,7 @@ impl Verb for RestoreKey {
         }
         // Whoever may not make a key for the owner puts none back either.
         let owner = owner_of(view, &head).await?.ok_or_else(no_backup)?;
-        nameable(view, &owner).await?;
+        nameable(view, &owner.row.name).await?;
         let row = Self::row(view, &head, &copy)?;
         let mut versions = Vec::with_capacity(copy.versions.len());
         let mut noted = Vec::with_capacity(copy.versions.len());

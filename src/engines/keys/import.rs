@@ -72,7 +72,7 @@ impl ImportKey {
 }
 
 /// Reads a key of an algorithm; none for what is not one.
-fn read(algorithm: KeyAlgorithm, key: SecretBytes) -> Result<Option<Brought>> {
+fn key_of(algorithm: KeyAlgorithm, key: SecretBytes) -> Result<Option<Brought>> {
     let brought = |material, public_key| Brought {
         material,
         public_key,
@@ -133,7 +133,7 @@ impl Verb for ImportKey {
         let wrapping = wrapping.ok_or_else(|| gone("named_key_versions", id))?;
         let opened = self.unwrapped(view, &wrapping.row).await?;
         let algorithm = was.row.algorithm;
-        let brought = read(algorithm, opened)?
+        let brought = key_of(algorithm, opened)?
             .ok_or_else(|| Error::invalid(format!("what was wrapped is no key of {algorithm}")))?;
         let number = wrapping.row.version.saturating_add(1);
         let now = view.now();
@@ -195,10 +195,10 @@ mod tests {
             (KeyAlgorithm::RsaPss3072, vec![], vec![32]),
         ] {
             for len in good {
-                assert!(read(algorithm, key(len)).unwrap().is_some(), "{algorithm} {len}");
+                assert!(key_of(algorithm, key(len)).unwrap().is_some(), "{algorithm} {len}");
             }
             for len in bad {
-                assert!(read(algorithm, key(len)).unwrap().is_none(), "{algorithm} {len}");
+                assert!(key_of(algorithm, key(len)).unwrap().is_none(), "{algorithm} {len}");
             }
         }
     }
