@@ -2,15 +2,18 @@
 
 use std::process::Command;
 
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded as _};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject as _;
+use strongroom::crypto::{Encoder, hkdf_sha256};
 use strongroom::hsm::Hsm as _;
 use strongroom::proto::{
-    CreateKeyRequest, ExportKeyRequest, ImportKeyRequest, MacItem, MacRequest, NamedKey, SignItem,
-    SignRequest, UpdateKeyRequest, VerifyMacItem, VerifyMacRequest,
+    CreateKeyRequest, ExportKeyRequest, ImportKeyRequest, MacItem, MacRequest, MakeDataKeyRequest,
+    NamedKey, SignItem, SignRequest, UpdateKeyRequest, VerifyMacItem, VerifyMacRequest,
 };
+use strongroom::types::VaultId;
 use tonic::{Code, Status};
 
 use super::{Client, Place, create, decrypt, encrypt, rotate, show, spec, update};
@@ -47,6 +50,20 @@ fn wrap(public_pem: &str, key: &[u8]) -> Vec<u8> {
 async fn import(client: &mut Client, name: &str, wrapped: &[u8]) -> Result<NamedKey, Status> {
     let request = ImportKeyRequest { name: name.to_owned(), wrapped: wrapped.to_vec() };
     Ok(client.import_key(request).await?.into_inner().key.unwrap())
+}
+
+/// Opens a message as `docs/formats.md` says: header, nonce, ciphertext and tag.
+fn opened(vault: &str, key: &[u8], message: &[u8], aad: &[u8]) -> Vec<u8> {
+    let vault: VaultId = vault.parse().unwrap();
+    let (domain, id) = ("strongroom/keys/message/v1", vault.0.as_bytes());
+    let derived = hkdf_sha256(key, id, domain.as_bytes(), 32).unwrap();
+    let (header, sealed) = message.split_at(21);
+    let (nonce, sealed) = sealed.split_at(12);
+    let bound = Encoder::new(domain).bytes(id).bytes(header).bytes(aad).finish();
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derived.expose()).unwrap());
+    let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
+    let mut sealed = sealed.to_vec();
+    key.open_in_place(nonce, Aad::from(bound), &mut sealed).unwrap().to_vec()
 }
 
 fn unhex(text: &str) -> Vec<u8> {
@@ -138,8 +155,14 @@ async fn a_name_that_awaits_a_key_does_nothing_and_takes_one_once() {
         assert!(!told.contains(&status.message().to_owned()), "{status}");
     }
     import(&mut alice, "team/a", &good).await.unwrap();
-    let sealed = encrypt(&mut alice, "team/a", b"one", b"").await.unwrap();
-    assert_eq!(decrypt(&mut alice, "team/a", &sealed, b"").await, Ok((b"one".to_vec(), 2)));
+    let sealed = encrypt(&mut alice, "team/a", b"one", b"row 7").await.unwrap();
+    assert_eq!(decrypt(&mut alice, "team/a", &sealed, b"row 7").await, Ok((b"one".to_vec(), 2)));
+    // Whoever has the key opens what was made with it, and data keys, without the vault.
+    let vault = Hand::new(&p.f.parts.location).ask("SELECT id FROM vault").await.remove(0);
+    assert_eq!(opened(&vault, &[5; 32], &sealed, b"row 7"), b"one");
+    let request = MakeDataKeyRequest { name: "team/a".into(), ..Default::default() };
+    let made = alice.make_data_key(request).await.unwrap().into_inner();
+    assert_eq!(opened(&vault, &[5; 32], &made.ciphertext, b""), made.plaintext);
     assert_eq!(import(&mut alice, "team/a", &good).await.unwrap_err().code(), failed);
     create(&mut alice, "team/own", "aes-256-gcm").await;
     assert_eq!(import(&mut alice, "team/own", &good).await.unwrap_err().code(), failed);
