@@ -15,7 +15,7 @@ CREATE TABLE key_usage (
 CREATE INDEX key_usage_by_day ON key_usage (day);
 
 -- Each named key's last use, by the key's id; kept as long as the key.
-CREATE TABLE key_last_uses (
+CREATE TABLE key_last_usage (
     id TEXT PRIMARY KEY,
     last_at BIGINT NOT NULL,
     used_by TEXT NOT NULL,

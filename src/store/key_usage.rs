@@ -103,18 +103,18 @@ fn values(rows: &[(UsageKey, Uses)]) -> Vec<Value> {
 
 /// Notes a key's last use; the newest note wins.
 pub async fn note_last(tx: &mut Tx, key: ObjectId, last: &LastUse) -> Result<(), StoreError> {
-    let sql = "INSERT INTO key_last_uses (id, last_at, used_by, version, purpose) \
+    let sql = "INSERT INTO key_last_usage (id, last_at, used_by, version, purpose) \
                VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET \
                last_at = excluded.last_at, used_by = excluded.used_by, \
                version = excluded.version, purpose = excluded.purpose \
-               WHERE key_last_uses.last_at <= excluded.last_at";
+               WHERE key_last_usage.last_at <= excluded.last_at";
     let LastUse { at, used_by, version, purpose } = last.clone();
     tx.execute(sql, params![key, at, used_by, version, purpose]).await.map(drop)
 }
 
 /// Tells a key's last use.
 pub async fn last_use(tx: &mut Tx, key: ObjectId) -> Result<Option<LastUse>, StoreError> {
-    let sql = "SELECT last_at, used_by, version, purpose FROM key_last_uses WHERE id = $1";
+    let sql = "SELECT last_at, used_by, version, purpose FROM key_last_usage WHERE id = $1";
     let row = tx.query_one(sql, params![key]).await?;
     row.map(|mut row| {
         Ok(LastUse {

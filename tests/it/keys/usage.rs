@@ -112,6 +112,6 @@ async fn what_is_older_than_it_is_kept_is_forgotten_and_the_last_use_is_not() {
     // Logins are over by then: the store itself is asked.
     let hand = crate::support::hand::Hand::new(&p.f.parts.location);
     assert_eq!(hand.ask("SELECT CAST(COUNT(*) AS TEXT) FROM key_usage").await, ["0"]);
-    let kept = hand.ask("SELECT CAST(last_at AS TEXT) FROM key_last_uses").await;
+    let kept = hand.ask("SELECT CAST(last_at AS TEXT) FROM key_last_usage").await;
     assert_eq!(kept, [last.unwrap().at_ms.to_string()]);
 }
