@@ -169,6 +169,38 @@ fn the_page_is_typed_command_by_command_and_whatever_is_altered_afterwards_is_fo
     }
     assert_eq!(verified(dir, &["--exact"]), (Some(0), vec![]));
 
+    whatever_becomes_of_the_files_is_found(dir);
+    for (file, from, to) in [
+        ("model-1.sha256", "model/config.json", "model/../etc"),
+        ("model-1.sha256", "\n", "\n\n"),
+        ("model-1.sha256.dsse.json", "in-toto", "in-toto2"),
+        ("model-1.sha256.dsse.json", "\"sig\": \"M", "\"sig\": \"N"),
+    ] {
+        let path = dir.join(file);
+        let good = std::fs::read_to_string(&path).unwrap();
+        assert!(good.contains(from), "{good}");
+        std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
+        assert_eq!(verified(dir, &[]).0, Some(9), "{file} {from:?}");
+        std::fs::write(&path, good).unwrap();
+    }
+    // Another key's public half verifies nothing; a link is not signed.
+    let other = "strongroom key create releases/other --algorithm ecdsa-p256 --for-artifacts\n\
+                 strongroom key export releases/other > other.pem";
+    assert!(type_in(dir, &as_alice, other).status.success());
+    let with_other = program()
+        .args(["artifact", "verify", "model-1.sha256", "--public-key", "other.pem"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert_eq!(with_other.status.code(), Some(9));
+    symlink("config.json", dir.join("model/link")).unwrap();
+    let signs = "strongroom artifact sign releases/models model --manifest model-2.sha256";
+    assert_eq!(type_in(dir, &as_alice, signs).status.code(), Some(7));
+    assert!(!dir.join("model-2.sha256").exists(), "a manifest that nobody signed is none");
+}
+
+/// What the files are once they are something else.
+fn whatever_becomes_of_the_files_is_found(dir: &Path) {
     let shard = dir.join("model/shards/1.bin");
     let fault = |told: (Option<i32>, Vec<String>), of: &str| {
         assert_eq!(told.0, Some(9), "{of}: {:?}", told.1);
@@ -197,32 +229,4 @@ fn the_page_is_typed_command_by_command_and_whatever_is_altered_afterwards_is_fo
     std::fs::write(dir.join("model/more"), "").unwrap();
     fault(verified(dir, &["--exact"]), "model/more");
     assert_eq!(verified(dir, &[]), (Some(0), vec![]));
-
-    for (file, from, to) in [
-        ("model-1.sha256", "model/config.json", "model/../etc"),
-        ("model-1.sha256", "\n", "\n\n"),
-        ("model-1.sha256.dsse.json", "in-toto", "in-toto2"),
-        ("model-1.sha256.dsse.json", "\"sig\": \"M", "\"sig\": \"N"),
-    ] {
-        let path = dir.join(file);
-        let good = std::fs::read_to_string(&path).unwrap();
-        assert!(good.contains(from), "{good}");
-        std::fs::write(&path, good.replacen(from, to, 1)).unwrap();
-        assert_eq!(verified(dir, &[]).0, Some(9), "{file} {from:?}");
-        std::fs::write(&path, good).unwrap();
-    }
-    // Another key's public half verifies nothing; a link is not signed.
-    let other = "strongroom key create releases/other --algorithm ecdsa-p256 --for-artifacts\n\
-                 strongroom key export releases/other > other.pem";
-    assert!(type_in(dir, &as_alice, other).status.success());
-    let with_other = program()
-        .args(["artifact", "verify", "model-1.sha256", "--public-key", "other.pem"])
-        .current_dir(dir)
-        .output()
-        .unwrap();
-    assert_eq!(with_other.status.code(), Some(9));
-    symlink("config.json", dir.join("model/link")).unwrap();
-    let signs = "strongroom artifact sign releases/models model --manifest model-2.sha256";
-    assert_eq!(type_in(dir, &as_alice, signs).status.code(), Some(7));
-    assert!(!dir.join("model-2.sha256").exists(), "a manifest that nobody signed is none");
 }
