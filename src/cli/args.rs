@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::artifacts::ArtifactCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -127,6 +128,9 @@ pub enum ClientCommand {
     /// Encrypt, sign and compute MACs with keys that stay in the vault
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Sign model files and datasets, and verify them
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),

@@ -4,6 +4,7 @@
 mod acceptance;
 mod actions;
 mod args;
+mod artifacts;
 pub mod control;
 mod credentials;
 mod database;
@@ -103,6 +104,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,
+        ClientCommand::Artifact(command) => artifacts::run(global, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Issuer(command) => issuers::run(&session()?, command).await,
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,

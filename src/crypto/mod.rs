@@ -5,7 +5,9 @@
 
 mod aad;
 mod aead;
+mod dsse;
 mod encode;
+mod import;
 mod merkle;
 mod message;
 mod note;
@@ -31,7 +33,11 @@ use crate::types::SecretBytes;
 
 pub use aad::{AssociatedData, Format, Subject};
 pub use aead::{NONCE_BYTES, OVERHEAD_BYTES, TAG_BYTES, open, seal};
+pub use dsse::{
+    PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Sha256, pre_authentication, scheme_of,
+};
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
+pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{
     EMPTY_ROOT, Frontier, HASH_BYTES, Hash, leaf_hash, node_hash, verify_consistency,
     verify_inclusion,

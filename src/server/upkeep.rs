@@ -57,6 +57,12 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         round(|l| async move { l.vault().purge_retries().await }),
     );
     every(
+        "key usage",
+        MINUTE * 10,
+        When::Serving,
+        round(|l| async move { l.vault().purge_key_usage().await }),
+    );
+    every(
         "anchor",
         MINUTE * 10,
         When::Serving,

@@ -53,6 +53,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0008_keys.sql"),
         include_str!("../../migrations/postgres/0008_keys.sql"),
     ),
+    (
+        13,
+        include_str!("../../migrations/sqlite/0013_key_usage.sql"),
+        include_str!("../../migrations/postgres/0013_key_usage.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

@@ -15,6 +15,7 @@ pub mod factors;
 pub mod idempotency;
 pub mod identities;
 pub mod issuers;
+pub mod key_usage;
 pub mod keys;
 pub mod lifecycles;
 pub mod logins;

@@ -4,9 +4,9 @@ use crate::store::StoreError;
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
-    NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
-    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    InvitationState, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose, KeyVersionState, Kind,
+    NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId,
+    ResourceName, ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -197,6 +197,8 @@ text_columns!(
     Placement,
     NamedKeyState,
     KeyVersionState,
+    KeyOrigin,
+    KeyPurpose,
 );
 
 /// Makes the parameters of a statement.

@@ -32,7 +32,9 @@ pub use id::{
     CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
     VaultId,
 };
-pub use key::{KeyAlgorithm, KeyUsage, KeyVersionState, NamedKeyState, Placement};
+pub use key::{
+    KeyAlgorithm, KeyOrigin, KeyPurpose, KeyUsage, KeyVersionState, NamedKeyState, Placement,
+};
 pub use kind::{
     CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
     RecoveryState, SecretState, Tier,

@@ -16,7 +16,7 @@ use super::spend::Spending;
 use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Needs, Settled, Tx, Work, Writes};
-use crate::types::RequestContext;
+use crate::types::{Id, RequestContext};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 const ATTEMPTS: usize = 3;
@@ -256,6 +256,13 @@ impl<O: EffectOperation> Work for EffectWork<O> {
             }
         });
         Ok(())
+    }
+
+    fn holds(&self) -> Option<Id> {
+        match &self.step {
+            Step::Intend(..) => self.op.holds(&self.prepared),
+            Step::Record(_) | Step::Abandon(..) => None,
+        }
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {

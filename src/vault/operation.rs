@@ -257,6 +257,12 @@ pub trait EffectOperation: Verb {
         false
     }
 
+    /// Whose other intents that hold it as well wait for this one, on every node: what it counts
+    /// stays counted until it is durable.
+    fn holds(&self, _: &Self::Prepared) -> Option<Id> {
+        None
+    }
+
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(
         &self,

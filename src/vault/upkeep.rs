@@ -13,12 +13,15 @@ use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
 use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
-    records,
+    key_usage, records,
 };
 use crate::types::{Id, RequestId, UnixMillis};
 
 /// Purges of idempotency keys in one round, a thousand each.
 const PURGES: usize = 100;
+/// Rows of the usage of keys that one purge takes, and how many days they are kept.
+const PURGED: i64 = 1_000;
+const USAGE_DAYS: i64 = 400;
 /// Notes of use in one job: many at once would hold up the group that they share.
 const USES: usize = 500;
 /// Steps of the log in one round: bounds a round, not the log.
@@ -207,6 +210,29 @@ impl Vault {
             }
             self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed())
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets who used which named key longer ago than it is kept; the record keeps it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn purge_key_usage(&self) -> Result<()> {
+        let today = self.core.clock.now()?.0.div_euclid(audit::DAY_MS);
+        let before = today.saturating_sub(USAGE_DAYS);
+        for _ in 0..PURGES {
+            let due = self
+                .core
+                .reader
+                .view(move |tx| async move { Ok(key_usage::has_older(tx, before).await?) }.boxed());
+            if !due.await? {
+                break;
+            }
+            self.write(move |tx| {
+                async move { Ok(key_usage::purge(tx, before, PURGED).await.map(drop)?) }.boxed()
+            })
+            .await?;
         }
         Ok(())
     }

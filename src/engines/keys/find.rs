@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::count::Counts;
 use super::sign::Turns;
+use super::stream::Streams;
 use crate::error::{Error, Result};
 use crate::keyring::Place;
 use crate::store::keys::KeyOwner;
@@ -22,8 +23,8 @@ use crate::vault::{Decision, Resource, View};
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
-/// What this node remembers of keys: their rows, the messages that it reserved, and whose turn it
-/// is in the HSM.
+/// What this node remembers of keys: their rows, the messages that it reserved, whose turn it is in
+/// the HSM, and how many streams there are.
 ///
 /// Rows are kept under the authority epoch at which they were read: every change of a key moves the
 /// epoch, and a commit that finds it moved looks at the key's row.
@@ -32,6 +33,7 @@ pub struct Keys {
     hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
     pub(super) counts: Counts,
     pub(super) turns: Turns,
+    pub(super) streams: Streams,
 }
 
 /// A key, and the epoch at which it was read.
@@ -105,8 +107,11 @@ impl Keys {
         if !decision.resource()?.rows.contains(&hot.row.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
         }
-        let Some(usage) = usage else { return Ok(hot) };
         let row = &hot.row.row;
+        if row.state == NamedKeyState::Awaiting {
+            return Err(awaits());
+        }
+        let Some(usage) = usage else { return Ok(hot) };
         if row.algorithm.usage() != usage {
             let what = match usage {
                 KeyUsage::Encrypts => "encrypt",
@@ -126,6 +131,7 @@ impl Hot {
         match self.row.row.state {
             NamedKeyState::Active => Ok(()),
             NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
+            NamedKeyState::Awaiting => Err(awaits()),
         }
     }
 
@@ -228,6 +234,11 @@ pub(super) fn of(name: &KeyName, found: Option<&Versioned<NamedKeyRow>>) -> Resu
 /// Answers an allowed caller that there is no such key.
 pub(super) fn unknown() -> Error {
     Error::not_found("there is no key of that name")
+}
+
+/// Answers that there is a name, and no key yet.
+pub(super) fn awaits() -> Error {
+    Error::precondition("the key awaits its import")
 }
 
 /// Answers that somebody else rotated first.

@@ -8,9 +8,10 @@ use futures_util::FutureExt as _;
 use super::find::{gone, named, of, unknown};
 use crate::engines::identities::{Names, read_labels};
 use crate::error::{Error, Result};
+use crate::store::key_usage::{self, LastUse};
 use crate::store::named_keys::{self, NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, KeyName, ObjectId, RequestContext};
+use crate::types::{IdentityName, KeyName, ObjectId, RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
 /// Versions that are shown.
@@ -29,9 +30,37 @@ pub struct KeyDetail {
     pub created_by: String,
     /// The name of who changed it last.
     pub changed_by: String,
+    /// Its last use, as far as the record has its place in the log.
+    pub last_use: Option<ShownUse>,
+}
+
+/// A key's last use, as it is shown.
+#[derive(Debug, Clone)]
+pub struct ShownUse {
+    /// When.
+    pub at: UnixMillis,
+    /// The name of the identity, or of the worker.
+    pub by: String,
+    /// The key's version.
+    pub version: i64,
+    /// What for.
+    pub purpose: String,
+}
+
+impl ShownUse {
+    async fn of(tx: &mut Tx, names: &mut Names, key: ObjectId) -> Result<Option<Self>> {
+        let Some(last) = key_usage::last_use(tx, key).await? else { return Ok(None) };
+        let LastUse { at, used_by, version, purpose } = last;
+        Ok(Some(Self { at, by: names.actor(tx, &used_by).await?, version, purpose }))
+    }
 }
 
 impl KeyDetail {
+    /// When it was last used, or made where it never was.
+    pub(super) fn touched(&self) -> UnixMillis {
+        self.last_use.as_ref().map_or(self.row.row.created_at, |last| last.at)
+    }
+
     pub(super) async fn of(tx: &mut Tx, row: Versioned<NamedKeyRow>) -> Result<Self> {
         let mut names = Names::default();
         let owner = names.intact(tx, row.row.owner).await?;
@@ -40,6 +69,7 @@ impl KeyDetail {
             owner: owner.ok_or_else(|| gone("identities", ObjectId(row.row.owner.0)))?,
             created_by: names.actor(tx, &row.row.created_by).await?,
             changed_by: names.actor(tx, &row.row.changed_by).await?,
+            last_use: ShownUse::of(tx, &mut names, row.row.id).await?,
             row,
         })
     }

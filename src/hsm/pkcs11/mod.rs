@@ -135,7 +135,7 @@ impl Hsm for Pkcs11Hsm {
         self.shared.0.require_login()?;
         let label = label.to_owned();
         let limit = match kind {
-            KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => RSA_TIMEOUT,
+            KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => RSA_TIMEOUT,
             KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
                 CALL_TIMEOUT
             }
@@ -200,9 +200,8 @@ impl Hsm for Pkcs11Hsm {
                         | KeyKind::EcdsaP384
                         | KeyKind::Ed25519
                         | KeyKind::RsaPss3072
-                        | KeyKind::RsaPss4096 => {
-                            Err(keys::untrusted(&label, "it signs and does not MAC"))
-                        }
+                        | KeyKind::RsaPss4096
+                        | KeyKind::RsaOaep3072 => Err(keys::untrusted(&label, "it does not MAC")),
                     }
                 })
             })
@@ -225,10 +224,32 @@ impl Hsm for Pkcs11Hsm {
                         | KeyKind::RsaPss4096) => {
                             operations::sign(active.session, key.handle, kind, &message)
                         }
-                        KeyKind::HmacSha256 => {
-                            Err(keys::untrusted(&label, "it MACs and does not sign"))
+                        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => {
+                            Err(keys::untrusted(&label, "it does not sign"))
                         }
                     }
+                })
+            })
+            .await
+    }
+
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let ciphertext = ciphertext.to_vec();
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    if key.info.kind != KeyKind::RsaOaep3072 {
+                        return Err(keys::untrusted(&label, "it does not decrypt"));
+                    }
+                    let opened = operations::decrypt(active.session, key.handle, &ciphertext)?;
+                    Ok(opened.map(SecretBytes::new))
                 })
             })
             .await

@@ -117,6 +117,14 @@ impl Hsm for Token {
         self.holder(label).sign(label, message).await
     }
 
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.holder(label).decrypt(label, ciphertext).await
+    }
+
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
         self.own.random(len_bytes).await
     }

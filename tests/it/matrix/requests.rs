@@ -78,7 +78,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "ElevationService" => elevations(method, of),
         "SecretService" => secrets::request(method, of),
         "IssuerService" => issuers::request(method, of),
-        "KeyService" => keys::request(method),
+        "KeyService" => keys::request(method, of),
         "RecordService" => records(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
