@@ -20,6 +20,7 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::root::RootCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
@@ -151,6 +152,9 @@ pub enum ClientCommand {
     /// Read and verify the record
     #[command(subcommand)]
     Audit(RecordCommand),
+    /// Rotate the root key in the HSM
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),

@@ -23,6 +23,7 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod root;
 mod run;
 mod secrets;
 mod session;
@@ -108,6 +109,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Root(command) => root::run(&session()?, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,

@@ -14,6 +14,8 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod root;
+pub mod rotations;
 pub mod secrets;
 pub mod system;
 pub mod tokens;

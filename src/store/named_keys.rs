@@ -193,6 +193,16 @@ pub async fn versions_pending(
     tx.select_intact(tail, params![before, after.0, after.1, limit]).await
 }
 
+/// Lists versions that are under an identity's key. One that is not what was sealed holds up itself
+/// alone.
+pub async fn versions_under(
+    tx: &mut Tx,
+    key: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    tx.select_intact("WHERE wrap_key = $1 ORDER BY id LIMIT $2", params![key, limit]).await
+}
+
 /// Counts the versions in the HSM of what an identity owns, up to a bound.
 pub async fn count_in_hsm(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i64, StoreError> {
     let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM named_keys k \

@@ -6,7 +6,8 @@ use crate::types::{
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
     InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
     NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
-    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    ResourcePattern, Rotates, RotationState, SecretPath, SecretState, Segment, Tier, UnixMillis,
+    VaultId,
 };
 
 /// A value of a column.
@@ -197,6 +198,8 @@ text_columns!(
     Placement,
     NamedKeyState,
     KeyVersionState,
+    Rotates,
+    RotationState,
 );
 
 /// Makes the parameters of a statement.

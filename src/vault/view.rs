@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::{KeyUse, Keyring, Opened, Place, Rewrapped, SealedValue, Wrapped};
 use crate::store::keys::KeyOwner;
-use crate::store::{Reader, Tx};
+use crate::store::{Fence, Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
 
 /// A view of the vault for one request.
@@ -24,6 +24,8 @@ pub struct View {
     pub(super) subject: Option<Arc<Subject>>,
     /// Keys that were used so far: what fails before it is prepared can note none by itself.
     used: Mutex<Vec<KeyUse>>,
+    /// Owners' keys that something was encrypted under: whoever rotates one meanwhile moves the ground.
+    under: Mutex<Vec<RowRef>>,
 }
 
 impl View {
@@ -32,7 +34,8 @@ impl View {
         ctx: RequestContext,
         subject: Option<Arc<Subject>>,
     ) -> Self {
-        Self { core, ctx, subject, used: Mutex::new(Vec::new()) }
+        let (used, under) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        Self { core, ctx, subject, used, under }
     }
 
     /// Reads from the store, all of it from one snapshot.
@@ -141,6 +144,7 @@ impl View {
         let sealed = self.keyring().seal_for(self.reader(), owner, place, plaintext, self.now());
         let sealed = sealed.await?;
         self.used.lock().extend_from_slice(sealed.used());
+        self.under.lock().extend(sealed.fence().cloned());
         Ok(sealed)
     }
 
@@ -155,6 +159,7 @@ impl View {
     ) -> Result<Rewrapped> {
         let rewrapped = self.keyring().rewrap(self.reader(), owners, wrapped, self.now()).await?;
         self.used.lock().extend_from_slice(rewrapped.used());
+        self.under.lock().extend(rewrapped.fence().cloned());
         Ok(rewrapped)
     }
 
@@ -201,6 +206,17 @@ impl View {
             self.used.lock().push(key.clone());
         }
         done
+    }
+
+    /// Adds the keys that something was encrypted under to what the decision stood on: where one was
+    /// rotated, the request is decided, and what it encrypts encrypted, anew.
+    pub(super) fn fence(&self, stood_on: Fence) -> Fence {
+        let under = self.under.lock();
+        if under.is_empty() {
+            return stood_on;
+        }
+        let rows = stood_on.rows.iter().chain(under.iter()).cloned().collect();
+        Fence { rows, ..stood_on }
     }
 
     /// The keys that were used for this request so far.

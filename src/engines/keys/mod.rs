@@ -38,3 +38,7 @@ pub use show::{KeyDetail, ShowKey, ShownKey, ShownKeyVersion};
 pub use sign::{Signing, Verifying};
 pub use stream::{Begun, Coder, Input, Opening, Piece, Sealing, StreamKey, Way};
 pub use update::{Schedule, UpdateKey};
+
+pub(super) use create::every_s;
+pub(super) use find::place;
+pub(super) use make::rotates_at;

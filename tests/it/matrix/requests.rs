@@ -9,22 +9,23 @@ use strongroom::proto::{
     CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
     ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
     GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
-    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
-    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
-    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
-    RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
-    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
+    GetGroupRequest, GetHoldingsRequest, GetIdentityKeyRequest, GetIdentityRequest,
+    GetRevocationListRequest, GetRootRequest, InspectTokenRequest, InviteFactorRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
+    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest,
+    ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest, ListFactorsRequest,
+    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
+    ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest,
+    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
+    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
+    RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
+    ResetFactorsRequest, ResumeIdentityRequest, RetireIdentityRequest, RetireRootRequest,
+    ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest,
+    RevokeTokenRequest, RotateIdentityKeyRequest, RotateRootRequest, ScheduleIdentityKeyRequest,
+    ScheduleRootRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    TailEntriesRequest, TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest,
+    WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
 use super::{issuers, keys, secrets};
@@ -80,6 +81,13 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method),
         "RecordService" => records(method),
+        "RootService" => match method {
+            "RotateRoot" => RotateRootRequest::default().encode_to_vec(),
+            "RetireRoot" => RetireRootRequest { version: 99 }.encode_to_vec(),
+            "GetRoot" => GetRootRequest {}.encode_to_vec(),
+            "ScheduleRoot" => ScheduleRootRequest::default().encode_to_vec(),
+            _ => unknown(method),
+        },
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
             "CancelRecovery" => {
@@ -113,6 +121,13 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
                 ..Default::default()
             };
             PutLifecycleRequest { lifecycle: Some(lifecycle) }.encode_to_vec()
+        }
+        "RotateIdentityKey" => {
+            RotateIdentityKeyRequest { name, expected_version: 0 }.encode_to_vec()
+        }
+        "GetIdentityKey" => GetIdentityKeyRequest { name }.encode_to_vec(),
+        "ScheduleIdentityKey" => {
+            ScheduleIdentityKeyRequest { name, rotate_every_s: 0 }.encode_to_vec()
         }
         "GetHoldings" => GetHoldingsRequest { name: of.machine.clone() }.encode_to_vec(),
         "UpdateIdentity" => {
