@@ -7,6 +7,7 @@ CREATE TABLE rotations (
     to_version BIGINT NOT NULL,
     state TEXT NOT NULL,
     total BIGINT NOT NULL,
+    node TEXT NOT NULL,
     started_at BIGINT NOT NULL,
     started_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,

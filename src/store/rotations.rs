@@ -20,6 +20,8 @@ sealed_row! {
         pub state: RotationState,
         /// How much was under older versions when it began.
         pub total: i64,
+        /// The node that makes or destroys the key in the HSM.
+        pub node: String,
         /// When it was asked for.
         pub started_at: UnixMillis,
         /// By whom.

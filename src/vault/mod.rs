@@ -270,6 +270,12 @@ impl Vault {
         }
     }
 
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.core.clock.node()
+    }
+
     /// The vault's clock.
     ///
     /// # Errors

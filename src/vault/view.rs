@@ -271,6 +271,12 @@ impl View {
         &self.core.identity.trust_domain
     }
 
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.core.clock.node()
+    }
+
     /// Whether the installation is marked as development, for ever.
     #[must_use]
     pub fn is_dev(&self) -> bool {

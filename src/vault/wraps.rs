@@ -22,14 +22,6 @@ pub struct WrapStep {
     pub next: Option<String>,
 }
 
-impl WrapStep {
-    /// Tells whether nothing of it is to be stored.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.wraps.is_empty()
-    }
-}
-
 impl Vault {
     /// Wraps a part of what is wrapped for a root key again, for the newest. Before the first part it
     /// looks which that is: another node may have made it.
@@ -37,14 +29,17 @@ impl Vault {
     /// # Errors
     /// What store and HSM answer.
     pub async fn wrap_again(&self, recipient: &str, after: String) -> Result<WrapStep> {
-        if after.is_empty() {
-            self.core.keyring.refresh(&self.core.reader).await?;
-        }
-        let wanted = recipient.to_owned();
+        let (wanted, first) = (recipient.to_owned(), after.is_empty());
         let read = self.core.reader.view(move |tx| {
             async move { Ok(keys::wraps_after(tx, &wanted, &after, PART).await?) }.boxed()
         });
         let part = read.await?;
+        if part.wraps.is_empty() {
+            return Ok(WrapStep { wraps: Vec::new(), next: part.next });
+        }
+        if first {
+            self.core.keyring.refresh(&self.core.reader).await?;
+        }
         let wraps = self.core.keyring.move_wraps(recipient, part.wraps).await?;
         Ok(WrapStep { wraps, next: part.next })
     }
@@ -59,9 +54,9 @@ impl Vault {
         };
         self.write(move |tx| {
             async move {
-                // Rotated again and retired since: what is wrapped for it would never open.
+                // Rotated again since: what is wrapped for it now might be missed, and never open.
                 let root = tx.lookup::<HsmKeyRow>(&to).await?;
-                if root.is_none_or(|root| root.row.state == KeyState::Destroyed) {
+                if root.is_none_or(|root| root.row.state != KeyState::Active) {
                     return Ok(());
                 }
                 for MovedWrap { was, is } in &step.wraps {

@@ -5,6 +5,7 @@
 //! under an old key says by itself what is left, so that a crash loses nothing of it.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,7 +28,7 @@ use crate::vault::{Vault, WrapStep};
 const ROUND: i64 = 64;
 /// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
 /// deadline.
-const MAKING_MS: i64 = 300_000;
+const MAKING_MS: i64 = 30_000;
 /// How long what failed, or went no further, waits, in milliseconds.
 const WAIT_MS: i64 = 60_000;
 /// What waits at most; beyond, what waits is forgotten and tried again.
@@ -40,13 +41,15 @@ pub struct RotationKeeper {
     reader: Reader,
     /// Until when something is not tried again on this node.
     waits: Mutex<HashMap<String, UnixMillis>>,
+    /// When its first round was: what this node began before, it began before it was started again.
+    began: OnceLock<UnixMillis>,
 }
 
 impl RotationKeeper {
     /// Makes the worker.
     #[must_use]
     pub fn new(vault: Vault, reader: Reader) -> Self {
-        Self { vault, reader, waits: Mutex::default() }
+        Self { vault, reader, waits: Mutex::default(), began: OnceLock::new() }
     }
 
     fn context(&self) -> Result<RequestContext> {
@@ -130,11 +133,13 @@ impl RotationKeeper {
         Ok(())
     }
 
-    /// Ends what a crash left in the HSM.
+    /// Ends what a crash left in the HSM: of this node at once, of another after a while.
     async fn settle(&self, now: UnixMillis) -> Result<()> {
+        let began = *self.began.get_or_init(|| now);
         for state in [RotationState::Pending, RotationState::Retiring] {
             for row in self.in_state(state).await? {
-                let late = row.changed_at.0.saturating_add(MAKING_MS) <= now.0;
+                let ours = row.node == self.vault.node() && row.changed_at < began;
+                let late = ours || row.changed_at.0.saturating_add(MAKING_MS) <= now.0;
                 if !late || self.is_waiting(&row.id, now) {
                     continue;
                 }
@@ -147,7 +152,11 @@ impl RotationKeeper {
     }
 
     async fn go_on(&self, now: UnixMillis) -> Result<()> {
-        for row in self.in_state(RotationState::Moving).await? {
+        let mut rows = self.in_state(RotationState::Moving).await?;
+        // A wrap for an old root key may have been under way when nothing was left; and an identity's old
+        // key is ended a while later.
+        rows.extend(self.in_state(RotationState::Moved).await?);
+        for row in rows {
             if self.is_waiting(&row.id, now) {
                 continue;
             }
@@ -156,12 +165,6 @@ impl RotationKeeper {
                 Rotates::Identity(_) => self.move_identity(&row, now).await,
             };
             self.settled(&row.id, done, now)?;
-        }
-        for row in self.in_state(RotationState::Moved).await? {
-            if matches!(row.subject, Rotates::Identity(_)) && !self.is_waiting(&row.id, now) {
-                let done = self.move_identity(&row, now).await;
-                self.settled(&row.id, done, now)?;
-            }
         }
         Ok(())
     }
@@ -184,6 +187,9 @@ impl RotationKeeper {
             stored?;
             made = next?;
             tokio::task::yield_now().await;
+        }
+        if row.state == RotationState::Moved {
+            return Ok(());
         }
         let op = FinishRoot { id: row.id.clone() };
         let finished = self.vault.run(&self.context()?, op).await;

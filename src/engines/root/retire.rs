@@ -27,6 +27,7 @@ pub struct RetireRoot {
 pub struct Retiring {
     key: Versioned<HsmKeyRow>,
     rotation: Versioned<RotationRow>,
+    node: String,
 }
 
 impl Retiring {
@@ -59,7 +60,7 @@ impl Verb for RetireRoot {
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Retiring> {
-        let version = self.version;
+        let (version, node) = (self.version, view.node().to_owned());
         let read = view.read(move |tx| {
             async move {
                 let found = Found::read(tx).await?;
@@ -80,7 +81,7 @@ impl Verb for RetireRoot {
                 let rotation = found.replaced(version).cloned();
                 let rotation = rotation
                     .ok_or_else(|| Error::internal("a retired root key that nothing replaced"))?;
-                let retiring = Retiring { key, rotation };
+                let retiring = Retiring { key, rotation, node };
                 retiring.require_unused(tx).await?;
                 Ok(retiring)
             }
@@ -114,7 +115,8 @@ impl EffectOperation for RetireRoot {
         // From here on nothing opens by it, whatever row of before somebody puts back.
         let destroyed = HsmKeyRow { state: KeyState::Destroyed, ..it.key.row.clone() };
         tx.change(&it.key, &destroyed).await?;
-        let retiring = next(ctx, &it.rotation.row, RotationState::Retiring);
+        let node = it.node.clone();
+        let retiring = RotationRow { node, ..next(ctx, &it.rotation.row, RotationState::Retiring) };
         tx.change(&it.rotation, &retiring).await?;
         Ok(())
     }

@@ -94,6 +94,7 @@ impl Verb for RotateRoot {
             to_version: to,
             state: RotationState::Pending,
             total: 0,
+            node: view.node().to_owned(),
             started_at: now,
             started_by: by.clone(),
             changed_at: now,

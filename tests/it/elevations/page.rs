@@ -80,7 +80,9 @@ pub(super) fn typed(page: &str) -> Vec<Typed> {
 #[test]
 fn every_command_on_a_page_is_one_that_the_program_takes() {
     let mut seen = 0;
-    for page in ["elevation", "factors", "notices", "secrets", "tokens", "identities", "leases"] {
+    for page in
+        ["elevation", "factors", "notices", "secrets", "tokens", "identities", "leases", "rotation"]
+    {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();
         for (_, words, _) in typed(&text) {
             seen += 1;

@@ -31,6 +31,7 @@ pub struct KeyRotation {
     owner: IdentityId,
     was: Versioned<IdentityKeyRow>,
     new: NewKey,
+    node: String,
 }
 
 #[async_trait]
@@ -72,7 +73,7 @@ impl Verb for RotateIdentityKey {
             ));
         }
         let new = view.keyring().new_identity_key(view.reader(), owner, view.now()).await?;
-        Ok(KeyRotation { owner: id, was, new })
+        Ok(KeyRotation { owner: id, was, new, node: view.node().to_owned() })
     }
 
     fn note(&self, it: &KeyRotation, note: &mut Note) {
@@ -108,6 +109,7 @@ impl Operation for RotateIdentityKey {
             to_version,
             state: RotationState::Moving,
             total,
+            node: it.node.clone(),
             started_at: ctx.now,
             started_by: ctx.actor(),
             changed_at: ctx.now,
