@@ -33,6 +33,9 @@ impl Drop for Trial<'_> {
     }
 }
 
+/// Why rows that were believed are not.
+const CHANGED: &str = "they changed meanwhile";
+
 /// Random bytes that the HSM gives at unsealing.
 const SEED_BYTES: usize = 32;
 
@@ -60,7 +63,11 @@ impl Keyring {
             return Ok(open.keys.clone());
         }
         self.log_in(pin, final_try).await?;
-        let unsealed = self.check_chain(reader).await;
+        let mut unsealed = self.check_chain(reader).await;
+        // Another node may have rotated a key at this moment.
+        if matches!(&unsealed, Err(KeyringError::Unfit(what)) if what == CHANGED) {
+            unsealed = self.check_chain(reader).await;
+        }
         if unsealed.is_err() {
             self.log_out().await;
         }
@@ -121,14 +128,14 @@ impl Keyring {
 
         // What was believed so far must be what was sealed, before the key is in force.
         if checked(reader, Check::Trial(keys.row.clone())).await? != read {
-            return Err(KeyringError::Unfit("they changed meanwhile".into()));
+            return Err(KeyringError::Unfit(CHANGED.into()));
         }
         let mixer = self.mixer().await?;
         let mut trial = Trial { sealer: &self.0.sealer, stays: false };
         self.0.sealer.set_key(Some(keys.row.clone()));
         // And no older than what this process saw before it was sealed.
         if checked(reader, Check::InForce).await? != read {
-            return Err(KeyringError::Unfit("they changed meanwhile".into()));
+            return Err(KeyringError::Unfit(CHANGED.into()));
         }
         self.forget_pending(vault).await?;
         let (cache, materials) = Default::default();
