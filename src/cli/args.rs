@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::authorities::CaCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -152,6 +153,9 @@ pub enum ClientCommand {
     /// Read and verify the record
     #[command(subcommand)]
     Audit(RecordCommand),
+    /// Rotate the authorities of certificates and of logins
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Rotate the root key in the HSM
     #[command(subcommand)]
     Root(RootCommand),

@@ -4,6 +4,7 @@
 mod acceptance;
 mod actions;
 mod args;
+mod authorities;
 pub mod control;
 mod credentials;
 mod database;
@@ -109,6 +110,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Ca(command) => authorities::run(&session()?, command).await,
         ClientCommand::Root(command) => root::run(&session()?, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,

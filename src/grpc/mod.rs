@@ -1,6 +1,7 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod authorities;
 mod database;
 mod door;
 mod elevations;

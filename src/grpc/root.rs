@@ -98,7 +98,7 @@ pub(super) fn identity_key(of: IdentityKeyStatus) -> proto::IdentityKey {
 }
 
 /// Names the state of a version of a key that rotates.
-const fn state(of: KeyState) -> &'static str {
+pub(super) const fn state(of: KeyState) -> &'static str {
     match of {
         KeyState::Active => "current",
         KeyState::Retired => "retiring",
@@ -106,7 +106,8 @@ const fn state(of: KeyState) -> &'static str {
     }
 }
 
-fn rotation(of: Progress) -> Rotation {
+/// Tells of a rotation.
+pub(super) fn rotation(of: Progress) -> Rotation {
     let (row, pace) = (of.row, of.pace);
     Rotation {
         from_version: row.from_version,
@@ -122,6 +123,7 @@ fn rotation(of: Progress) -> Rotation {
     }
 }
 
-const fn schedule(of: Schedule) -> RotationSchedule {
+/// Tells when something rotates by itself.
+pub(super) const fn schedule(of: Schedule) -> RotationSchedule {
     RotationSchedule { rotate_every_s: of.every_s, next_at_ms: of.next_at.0 }
 }

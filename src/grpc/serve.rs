@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::authorities::RotatingAuthorities;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
@@ -32,6 +33,7 @@ use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::authority_service_server::AuthorityServiceServer;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
 use crate::proto::factor_service_server::FactorServiceServer;
@@ -154,6 +156,8 @@ pub async fn serve(
     let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
     let elevations = elevations.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let rotating = AuthorityServiceServer::new(RotatingAuthorities(gate.clone()));
+    let rotating = rotating.max_decoding_message_size(most);
     let root = RootServiceServer::new(Root(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
@@ -176,7 +180,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers).with(&root);
+    let health = health.with(&issuers).with(&root).with(&rotating);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -201,6 +205,7 @@ pub async fn serve(
         .add_service(elevations)
         .add_service(factors)
         .add_service(root)
+        .add_service(rotating)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

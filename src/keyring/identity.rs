@@ -181,7 +181,8 @@ impl Keyring {
     /// The root key that new wraps are made for, as the store has it now: another node may have made
     /// it a moment ago.
     async fn current_root(&self, open: &Open, reader: &Reader) -> Result<HsmKey> {
-        let view = reader.view(|tx| Box::pin(async move { Ok(keys::current_root(tx).await?) }));
+        let view = reader
+            .view(|tx| Box::pin(async move { Ok(keys::current_of(tx, HsmPurpose::Root).await?) }));
         let current = view.await?.ok_or_else(|| KeyringError::Unfit("no root key".into()))?;
         let root = open.active(HsmPurpose::Root)?;
         if root.label == current.row.id {

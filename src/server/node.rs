@@ -267,7 +267,7 @@ fn start_workers(
     workers::start(secrets, vault, standing, tasks);
     let keys = KeyKeeper::new(vault.clone(), reader.clone());
     workers::start(keys, vault, standing, tasks);
-    let rotations = RotationKeeper::new(vault.clone(), reader.clone());
+    let rotations = RotationKeeper::new(vault.clone(), reader.clone(), authorities.clone());
     workers::start(rotations, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);

@@ -383,10 +383,13 @@ pub async fn keys_for(
     tx.select(tail, params![purpose, MAX_HSM_KEYS]).await
 }
 
-/// Finds the root key that new wraps are made for.
-pub async fn current_root(tx: &mut Tx) -> Result<Option<Versioned<HsmKeyRow>>, StoreError> {
+/// Finds the key in the HSM of a purpose that what is new is made with.
+pub async fn current_of(
+    tx: &mut Tx,
+    purpose: HsmPurpose,
+) -> Result<Option<Versioned<HsmKeyRow>>, StoreError> {
     let tail = "WHERE purpose = $1 AND state = 'active' ORDER BY version DESC LIMIT 1";
-    tx.lookup_where(tail, params![HsmPurpose::Root]).await
+    tx.lookup_where(tail, params![purpose]).await
 }
 
 /// Counts the wraps of a recipient.

@@ -3,7 +3,7 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
-use crate::types::{Id, Rotates, RotationState, UnixMillis};
+use crate::types::{CredentialKind, Id, Rotates, RotationState, UnixMillis};
 
 sealed_row! {
     /// A rotation: from one version to the next.
@@ -106,4 +106,20 @@ pub async fn count_under(tx: &mut Tx, key: Id) -> Result<i64, StoreError> {
         under = under.saturating_add(some);
     }
     Ok(under)
+}
+
+/// Counts what was signed in a span of time and is valid, and tells until when the last of it is; 0 where
+/// there is none.
+pub async fn valid_of(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    (from, to): (UnixMillis, UnixMillis),
+    now: UnixMillis,
+) -> Result<(i64, UnixMillis), StoreError> {
+    let sql = "SELECT COUNT(*), COALESCE(MAX(expires_at), 0) FROM credentials \
+               WHERE kind = $1 AND state = 'active' AND expires_at > $2 \
+               AND issued_at >= $3 AND issued_at <= $4";
+    let row = tx.query_one(sql, params![kind, now, from, to]).await?;
+    let mut row = row.ok_or(StoreError::Malformed)?;
+    Ok((row.take()?, row.take()?))
 }

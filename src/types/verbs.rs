@@ -188,6 +188,17 @@ pub const VERBS: &[Verb] = &[
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
+    verb("authorities.rotate", "AuthorityService/RotateAuthority", "authorities/<authority>", true)
+        .standing(),
+    verb("authorities.retire", "AuthorityService/RetireAuthority", "authorities/<authority>", true),
+    verb("authorities.show", "AuthorityService/GetAuthority", "authorities/<authority>", true),
+    verb(
+        "authorities.schedule",
+        "AuthorityService/ScheduleAuthority",
+        "authorities/<authority>",
+        true,
+    )
+    .standing(),
     verb("root.rotate", "RootService/RotateRoot", "root/key", true).standing(),
     verb("root.retire", "RootService/RetireRoot", "root/key", true),
     verb("root.show", "RootService/GetRoot", "root/key", true),
@@ -237,6 +248,8 @@ mod tests {
         "records.list",
         "records.tail",
         "records.read",
+        "authorities.retire",
+        "authorities.show",
         "root.retire",
         "root.show",
         "system.seal",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -12,7 +13,7 @@ use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::{KeyUse, Keyring, Opened, Place, Rewrapped, SealedValue, Wrapped};
-use crate::store::keys::KeyOwner;
+use crate::store::keys::{self, HsmPurpose, KeyOwner};
 use crate::store::{Fence, Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
 
@@ -24,7 +25,8 @@ pub struct View {
     pub(super) subject: Option<Arc<Subject>>,
     /// Keys that were used so far: what fails before it is prepared can note none by itself.
     used: Mutex<Vec<KeyUse>>,
-    /// Owners' keys that something was encrypted under: whoever rotates one meanwhile moves the ground.
+    /// Keys that something was encrypted under, or signed with: whoever rotates one meanwhile moves the
+    /// ground.
     under: Mutex<Vec<RowRef>>,
 }
 
@@ -208,7 +210,23 @@ impl View {
         done
     }
 
-    /// Adds the keys that something was encrypted under to what the decision stood on: where one was
+    /// Refuses to sign with a key in the HSM whose place another took, a moment ago and maybe by another
+    /// node; and what it signs is signed anew where that happens before it is committed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`]; what the store answers.
+    pub async fn require_current(&self, purpose: HsmPurpose, label: &str) -> Result<()> {
+        let read =
+            self.read(move |tx| async move { Ok(keys::current_of(tx, purpose).await?) }.boxed());
+        let current = read.await?.filter(|current| current.row.id == label);
+        let current = current.ok_or_else(|| {
+            Error::Conflict("the authority was rotated a moment ago; retry".into())
+        })?;
+        self.under.lock().push(current.fence());
+        Ok(())
+    }
+
+    /// Adds the keys that something was encrypted under, or signed with, to what the decision stood on: where one was
     /// rotated, the request is decided, and what it encrypts encrypted, anew.
     pub(super) fn fence(&self, stood_on: Fence) -> Fence {
         let under = self.under.lock();

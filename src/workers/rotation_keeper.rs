@@ -13,8 +13,11 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
 use super::Worker;
+use crate::engines::authorities::{AuthorityName, RotateAuthority};
 use crate::engines::identities::{FinishIdentityKey, MoveIdentityData, RotateIdentityKey, Step};
-use crate::engines::root::{FinishRoot, RotateRoot, SettleRoot};
+use crate::engines::pki::AuthoritySlot;
+use crate::engines::root::{FinishRoot, RotateRoot};
+use crate::engines::rotations::SettleKey;
 use crate::error::{Error, Result};
 use crate::keyring::label;
 use crate::store::identities::IdentityRow;
@@ -39,6 +42,7 @@ const WAITING: usize = 4_096;
 pub struct RotationKeeper {
     vault: Vault,
     reader: Reader,
+    authorities: AuthoritySlot,
     /// Until when something is not tried again on this node.
     waits: Mutex<HashMap<String, UnixMillis>>,
     /// When its first round was: what this node began before, it began before it was started again.
@@ -48,8 +52,8 @@ pub struct RotationKeeper {
 impl RotationKeeper {
     /// Makes the worker.
     #[must_use]
-    pub fn new(vault: Vault, reader: Reader) -> Self {
-        Self { vault, reader, waits: Mutex::default(), began: OnceLock::new() }
+    pub fn new(vault: Vault, reader: Reader, authorities: AuthoritySlot) -> Self {
+        Self { vault, reader, authorities, waits: Mutex::default(), began: OnceLock::new() }
     }
 
     fn context(&self) -> Result<RequestContext> {
@@ -119,6 +123,8 @@ impl RotationKeeper {
                 Rotates::Root => {
                     self.vault.run_effect(&ctx, RotateRoot { expected: 0 }).await.map(drop)
                 }
+                Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
+                Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
                 Rotates::Identity(id) => {
                     let read = self.reader.view(move |tx| {
                         async move { Ok(tx.lookup::<IdentityRow>(&id).await?) }.boxed()
@@ -133,6 +139,12 @@ impl RotationKeeper {
         Ok(())
     }
 
+    async fn rotate_authority(&self, ctx: &RequestContext, name: AuthorityName) -> Result<()> {
+        let authorities = self.authorities.clone();
+        let op = RotateAuthority { name, expected: 0, authorities };
+        self.vault.run_effect(ctx, op).await.map(drop)
+    }
+
     /// Ends what a crash left in the HSM: of this node at once, of another after a while.
     async fn settle(&self, now: UnixMillis) -> Result<()> {
         let began = *self.began.get_or_init(|| now);
@@ -143,7 +155,7 @@ impl RotationKeeper {
                 if !late || self.is_waiting(&row.id, now) {
                     continue;
                 }
-                let op = SettleRoot { id: row.id.clone() };
+                let op = SettleKey { id: row.id.clone() };
                 let done = self.vault.run_effect(&self.context()?, op).await;
                 self.settled(&row.id, done, now)?;
             }
@@ -162,6 +174,8 @@ impl RotationKeeper {
             }
             let done = match row.subject {
                 Rotates::Root => self.move_root(&row, now).await,
+                // What an authority signed is moved by nobody: it ends.
+                Rotates::Issuing | Rotates::Login => continue,
                 Rotates::Identity(_) => self.move_identity(&row, now).await,
             };
             self.settled(&row.id, done, now)?;

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{resource, rotation, went_on};
+use super::resource;
 use crate::audit::Field;
-use crate::engines::rotations::next;
+use crate::engines::rotations::{find, next, went_on};
 use crate::error::Result;
 use crate::keyring::{KeyUse, label};
 use crate::store::keys::{self, HsmPurpose};
@@ -41,9 +41,8 @@ impl Verb for FinishRoot {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Finished> {
         let id = self.id.clone();
-        let read = view.read(move |tx| {
-            async move { rotation(tx, &id, &[RotationState::Moving]).await }.boxed()
-        });
+        let read = view
+            .read(move |tx| async move { find(tx, &id, &[RotationState::Moving]).await }.boxed());
         let found = read.await?;
         let label = label(view.vault_id(), HsmPurpose::Root, found.row.from_version);
         let used = view.keyring().moves_from(&label)?;

@@ -4,9 +4,9 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{Found, RootStatus, resource, rotation};
+use super::{ROOT, RootStatus, resource};
 use crate::audit::Field;
-use crate::engines::rotations::next;
+use crate::engines::rotations::{Versions, find, next};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::keys::{self, HsmKeyRow, KeyState};
@@ -63,7 +63,7 @@ impl Verb for RetireRoot {
         let (version, node) = (self.version, view.node().to_owned());
         let read = view.read(move |tx| {
             async move {
-                let found = Found::read(tx).await?;
+                let found = Versions::read(tx, ROOT).await?;
                 let key = found.numbered(version).cloned().ok_or_else(|| {
                     Error::not_found("the root key has no version of that number")
                 })?;
@@ -133,7 +133,7 @@ impl EffectOperation for RetireRoot {
         it: &Retiring,
         (): &(),
     ) -> Result<RootStatus> {
-        let found = rotation(tx, &it.rotation.row.id, &[RotationState::Retiring]).await?;
+        let found = find(tx, &it.rotation.row.id, &[RotationState::Retiring]).await?;
         tx.change(&found, &next(ctx, &found.row, RotationState::Retired)).await?;
         RootStatus::read(tx, ctx.now).await
     }

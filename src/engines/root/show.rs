@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{Found, resource};
+use super::{ROOT, resource};
 use crate::engines::identities::Names;
-use crate::engines::rotations::{Progress, Schedule};
+use crate::engines::rotations::{Progress, Schedule, Versions};
 use crate::error::Result;
 use crate::store::keys::{self, HsmKeyRow, KeyState};
 use crate::store::rotations::RotationRow;
@@ -41,7 +41,7 @@ pub struct RootStatus {
 
 impl RootStatus {
     pub(super) async fn read(tx: &mut Tx, now: UnixMillis) -> Result<Self> {
-        let found = Found::read(tx).await?;
+        let found = Versions::read(tx, ROOT).await?;
         let (mut names, mut versions) = (Names::default(), Vec::with_capacity(found.keys.len()));
         for key in &found.keys {
             let HsmKeyRow { id, version, state, created_at, .. } = &key.row;

@@ -7,25 +7,26 @@ use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
     CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
     CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
-    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityKeyRequest, GetIdentityRequest,
-    GetRevocationListRequest, GetRootRequest, InspectTokenRequest, InviteFactorRequest,
-    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest,
-    ListCertificatesRequest, ListConnectionsRequest, ListDatabaseRolesRequest,
-    ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest, ListFactorsRequest,
-    ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest,
-    ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest,
-    PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    ExtendElevationRequest, GetAuthoritiesRequest, GetAuthorityRequest, GetCertificateRoleRequest,
+    GetCheckpointRequest, GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest,
+    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityKeyRequest,
+    GetIdentityRequest, GetRevocationListRequest, GetRootRequest, InspectTokenRequest,
+    InviteFactorRequest, IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle,
+    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
+    ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
+    ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
+    ListLeasesRequest, ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest,
+    MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
     PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
     RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
     RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
-    ResetFactorsRequest, ResumeIdentityRequest, RetireIdentityRequest, RetireRootRequest,
-    ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest,
-    RevokeTokenRequest, RotateIdentityKeyRequest, RotateRootRequest, ScheduleIdentityKeyRequest,
-    ScheduleRootRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
-    TailEntriesRequest, TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest,
-    WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
+    ResetFactorsRequest, ResumeIdentityRequest, RetireAuthorityRequest, RetireIdentityRequest,
+    RetireRootRequest, ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest,
+    RevokeLeaseRequest, RevokeTokenRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
+    RotateRootRequest, ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
+    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
 use super::{issuers, keys, secrets};
@@ -81,6 +82,22 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method),
         "RecordService" => records(method),
+        "AuthorityService" => {
+            let name = "login".to_owned();
+            match method {
+                "RotateAuthority" => {
+                    RotateAuthorityRequest { name, ..Default::default() }.encode_to_vec()
+                }
+                "RetireAuthority" => {
+                    RetireAuthorityRequest { name, version: 99, force: false }.encode_to_vec()
+                }
+                "GetAuthority" => GetAuthorityRequest { name }.encode_to_vec(),
+                "ScheduleAuthority" => {
+                    ScheduleAuthorityRequest { name, rotate_every_s: 0 }.encode_to_vec()
+                }
+                _ => unknown(method),
+            }
+        }
         "RootService" => match method {
             "RotateRoot" => RotateRootRequest::default().encode_to_vec(),
             "RetireRoot" => RetireRootRequest { version: 99 }.encode_to_vec(),
@@ -281,7 +298,7 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
             let id = of.certificate.clone();
             RevokeCertificateRequest { id, reason: String::new() }.encode_to_vec()
         }
-        "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
+        "GetRevocationList" => GetRevocationListRequest::default().encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
         _ => unknown(method),
     }

@@ -5,9 +5,9 @@
 
 use async_trait::async_trait;
 
-use super::{Step, UnderWay, resource_of, went_on};
+use super::{Step, UnderWay, resource_of};
 use crate::audit::Field;
-use crate::engines::rotations::next;
+use crate::engines::rotations::{next, went_on};
 use crate::error::Result;
 use crate::keyring::Keyring;
 use crate::store::keys::{self, IdentityKeyRow, KeyOwner, KeyState};

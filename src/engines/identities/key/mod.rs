@@ -17,6 +17,7 @@ pub use show::{IdentityKeyStatus, IdentityKeyVersion, ShowIdentityKey};
 
 use futures_util::FutureExt as _;
 
+use crate::engines::rotations::went_on;
 use crate::error::{Error, Result};
 use crate::store::identities::IdentityRow;
 use crate::store::keys::{self, IdentityKeyRow, KeyOwner};
@@ -89,9 +90,4 @@ async fn resource_of(view: &View, id: &str) -> Result<Resource> {
     let found = read.await?;
     let name = ResourceName::join("identities", &[found.row.name.as_str()])?;
     Ok(Resource::named(name).with_row(found.row.id.0, &found))
-}
-
-/// Says that a rotation is not where it was when it was read.
-fn went_on() -> Error {
-    Error::Conflict("the rotation went on meanwhile".into())
 }

@@ -1,10 +1,18 @@
 //! What rotations have in common: how far they are, and when what rotates by itself does next.
 
+mod settle;
+mod versions;
+
+pub use settle::{SettleKey, Settling};
+pub use versions::NextVersion;
+pub(super) use versions::{Kept, Versions};
+
 use super::identities::Names;
 use super::keys::rotates_at;
 use crate::error::{Error, Result};
+use crate::store::keys::HsmPurpose;
 use crate::store::rotations::{RotationRow, ScheduleRow};
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{RequestContext, Rotates, RotationState, UnixMillis};
 
 /// A rotation as it is shown.
@@ -109,6 +117,32 @@ pub(super) fn raced(error: StoreError) -> Error {
 /// A rotation in its next state.
 pub(super) fn next(ctx: &RequestContext, row: &RotationRow, state: RotationState) -> RotationRow {
     RotationRow { state, changed_at: ctx.now, changed_by: ctx.actor(), ..row.clone() }
+}
+
+/// What a key in the HSM is for that rotates under a subject; none of an identity's, which is not
+/// there.
+pub(super) const fn purpose(subject: Rotates) -> Option<HsmPurpose> {
+    match subject {
+        Rotates::Root => Some(HsmPurpose::Root),
+        Rotates::Issuing => Some(HsmPurpose::CaIssuing),
+        Rotates::Login => Some(HsmPurpose::CaLogin),
+        Rotates::Identity(_) => None,
+    }
+}
+
+/// Says that a rotation is not where it was when it was read.
+pub(super) fn went_on() -> Error {
+    Error::Conflict("the rotation went on meanwhile".into())
+}
+
+/// Finds a rotation in one of some states.
+pub(super) async fn find(
+    tx: &mut Tx,
+    id: &str,
+    states: &[RotationState],
+) -> Result<Versioned<RotationRow>> {
+    let found = tx.lookup::<RotationRow>(&id).await?;
+    found.filter(|found| states.contains(&found.row.state)).ok_or_else(went_on)
 }
 
 #[cfg(test)]

@@ -1,17 +1,15 @@
-//! Ends what a crash left of making or destroying a root key in the HSM; the worker's.
+//! Ends what a crash left of making or destroying a key in the HSM that rotates; the worker's.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{resource, rotation, went_on};
+use super::{find, next, purpose, went_on};
 use crate::audit::Field;
-use crate::engines::rotations::next;
 use crate::error::{Error, Result};
 use crate::keyring::{KeyUse, label};
-use crate::store::keys::HsmPurpose;
 use crate::store::rotations::RotationRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{RequestContext, RotationState};
+use crate::types::{RequestContext, ResourceName, RotationState};
 use crate::vault::{Decision, EffectOperation, Note, Resource, TAKES_BACK, Verb, View};
 
 /// What a settlement begins from.
@@ -22,7 +20,7 @@ const FROM: &[RotationState] = &[RotationState::Pending, RotationState::Retiring
 /// The intent moves the row on, so that whoever made the key cannot call it current any more.
 /// Destroying it again, after a crash, finds nothing.
 #[derive(Debug, Clone)]
-pub struct SettleRoot {
+pub struct SettleKey {
     /// The rotation.
     pub id: String,
 }
@@ -35,33 +33,36 @@ pub struct Settling {
 }
 
 #[async_trait]
-impl Verb for SettleRoot {
-    const ACTION: &'static str = "root.settle";
+impl Verb for SettleKey {
+    const ACTION: &'static str = "system.settle-key";
     type Prepared = Settling;
     type Output = ();
 
-    async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        Ok(vec![resource(view).await?])
+    async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
+        Ok(vec![Resource::named(ResourceName::join("system", &["keys"])?)])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Settling> {
         let id = self.id.clone();
-        let found = view.read(move |tx| async move { rotation(tx, &id, FROM).await }.boxed());
+        let found = view.read(move |tx| async move { find(tx, &id, FROM).await }.boxed());
         let found = found.await?;
-        let RotationRow { state, from_version, to_version, .. } = &found.row;
+        let RotationRow { subject, state, from_version, to_version, .. } = &found.row;
+        let purpose = purpose(*subject)
+            .ok_or_else(|| Error::internal("the key of an identity is not in the HSM"))?;
         let version = if *state == RotationState::Pending { *to_version } else { *from_version };
-        let key = label(view.vault_id(), HsmPurpose::Root, version);
+        let key = label(view.vault_id(), purpose, version);
         Ok(Settling { found, used: KeyUse { key, version, purpose: "destroy" } })
     }
 
     fn note(&self, it: &Settling, note: &mut Note) {
         note.keys.push(it.used.clone());
-        note.private.push((Field::Detail, format!("root {}", it.used.version)));
+        let RotationRow { subject, .. } = it.found.row;
+        note.private.push((Field::Detail, format!("{subject} {}", it.used.version)));
     }
 }
 
 #[async_trait]
-impl EffectOperation for SettleRoot {
+impl EffectOperation for SettleKey {
     type Effect = ();
     const NEEDS: Needs = TAKES_BACK;
 
@@ -88,7 +89,7 @@ impl EffectOperation for SettleRoot {
         it: &Settling,
         (): &(),
     ) -> Result<()> {
-        let found = rotation(tx, &self.id, FROM).await?;
+        let found = find(tx, &self.id, FROM).await?;
         if Some(found.version) != it.found.version.checked_add(1) {
             return Err(went_on());
         }
