@@ -33,6 +33,10 @@ CREATE TABLE rotation_schedules (
 );
 CREATE INDEX rotation_schedules_due ON rotation_schedules (next_at) WHERE next_at IS NOT NULL;
 
+-- What an authority signed and is valid: counted before it is retired.
+CREATE INDEX credentials_live_certificates ON credentials (expires_at, issued_at)
+    WHERE kind = 'certificate' AND state = 'active';
+
 -- What is still under a root key, or under an identity's.
 CREATE INDEX key_wraps_by_recipient ON key_wraps (recipient, key_id);
 CREATE INDEX secret_versions_by_key ON secret_versions (wrap_key, id);

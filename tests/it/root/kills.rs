@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::Signal;
+use strongroom::proto::authority_service_client::AuthorityServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::root_service_client::RootServiceClient;
 use strongroom::proto::{
-    GetRootRequest, IssueLoginCertificateRequest, PutSecretRequest, RetireRootRequest,
-    RotateIdentityKeyRequest, RotateRootRequest,
+    GetAuthorityRequest, GetRootRequest, IssueLoginCertificateRequest, PutSecretRequest,
+    RetireAuthorityRequest, RetireRootRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
+    RotateRootRequest,
 };
 use strongroom::types::{Entropy as _, SystemEntropy};
 use tokio::task::JoinSet;
@@ -86,9 +88,10 @@ async fn encrypt(alice: Channel, known: Known) {
 async fn rotate(alice: Channel, owner: String, known: Known) {
     let mut roots = RootServiceClient::new(alice.clone());
     let mut identities = IdentityServiceClient::new(alice.clone());
+    let mut authorities = AuthorityServiceClient::new(alice.clone());
     let mut named = keys::client(&alice);
     loop {
-        let done = match random(4) {
+        let done = match random(6) {
             0 => roots.rotate_root(RotateRootRequest::default()).await.map(drop),
             1 => {
                 let request =
@@ -99,6 +102,12 @@ async fn rotate(alice: Channel, owner: String, known: Known) {
                 Ok(_) => Ok(()),
                 Err(code) => Err(tonic::Status::new(code, "")),
             },
+            3 => {
+                let request =
+                    RotateAuthorityRequest { name: "issuing".into(), ..Default::default() };
+                authorities.rotate_authority(request).await.map(drop)
+            }
+            4 => retire_authority(&mut authorities).await,
             _ => retire(&mut roots).await,
         };
         match done.map_err(|refused| refused.code()) {
@@ -118,6 +127,22 @@ async fn retire(roots: &mut RootServiceClient<Channel>) -> Result<(), tonic::Sta
         Some(old) => {
             let request = RetireRootRequest { version: old.version };
             roots.retire_root(request).await.map(drop)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Retires the oldest version of the issuing authority.
+async fn retire_authority(
+    authorities: &mut AuthorityServiceClient<Channel>,
+) -> Result<(), tonic::Status> {
+    let name = "issuing".to_owned();
+    let shown = authorities.get_authority(GetAuthorityRequest { name: name.clone() }).await?;
+    let shown = shown.into_inner().authority.unwrap();
+    match shown.versions.iter().rev().find(|it| it.state == "retiring") {
+        Some(old) => {
+            let request = RetireAuthorityRequest { name, version: old.version, force: false };
+            authorities.retire_authority(request).await.map(drop)
         }
         None => Ok(()),
     }
