@@ -11,10 +11,10 @@ use super::accept::Gate;
 use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
-    Anchors, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse, ListCertificates,
-    ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, Quota, RemoveRole, Request as Csr,
-    RevokeCertificate, Role, Roles, Said, ShowAuthorities, ShowCrl, ShowRole, Standing,
-    SubjectName, Usage, WildcardNames, crl_pem, listed,
+    Anchors, Authorities, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse,
+    ListCertificates, ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, Quota, RemoveRole,
+    Request as Csr, RevokeCertificate, Role, Roles, Said, ShowAuthorities, ShowCrl, ShowRole,
+    Standing, SubjectName, Usage, WildcardNames, crl_pem, listed,
 };
 use crate::error::{Error, Result};
 use crate::proto::pki_service_server::PkiService;
@@ -345,12 +345,14 @@ fn anchors_proto(anchors: &Anchors) -> Result<GetAuthoritiesResponse> {
             authority_proto(&authorities.issuing, CURRENT)?,
         ],
         login_authority: Some(authority_proto(&authorities.login, CURRENT)?),
-        retiring: authorities
-            .old
-            .iter()
-            .map(|old| authority_proto(old, RETIRING))
-            .collect::<Result<_>>()?,
+        retiring: retiring(authorities, Role::Issuing)?,
+        retiring_login_authorities: retiring(authorities, Role::Login)?,
     })
+}
+
+fn retiring(authorities: &Authorities, role: Role) -> Result<Vec<AuthorityProto>> {
+    let old = authorities.old.iter().filter(|old| old.role() == role);
+    old.map(|old| authority_proto(old, RETIRING)).collect()
 }
 
 /// Whether an authority signs, or what it signed is believed alone.

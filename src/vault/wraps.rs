@@ -11,8 +11,9 @@ use crate::error::Result;
 use crate::keyring::MovedWrap;
 use crate::store::keys::{self, HsmKeyRow, KeyState};
 
-/// Wraps of one commit: a group of this size holds up the commits beside it for a millisecond or two.
-const PART: i64 = 128;
+/// Wraps of one commit: what they cost the writer and the runtime's threads is about a millisecond, for
+/// which others wait.
+const PART: i64 = 64;
 
 /// Wraps on their way to the store, and where the walk goes on.
 #[derive(Debug)]

@@ -21,10 +21,12 @@ use crate::engines::rotations::SettleKey;
 use crate::error::{Error, Result};
 use crate::keyring::label;
 use crate::store::identities::IdentityRow;
-use crate::store::keys::HsmPurpose;
+use crate::store::keys::{self, HsmPurpose, KeyOwner};
 use crate::store::rotations::{self, RotationRow};
 use crate::store::{Reader, Versioned};
-use crate::types::{Caller, IdentityName, RequestContext, Rotates, RotationState, UnixMillis};
+use crate::types::{
+    Caller, IdentityId, IdentityName, RequestContext, Rotates, RotationState, UnixMillis,
+};
 use crate::vault::{Vault, WrapStep};
 
 /// Rotations of one round, of either kind: what is left is due in the next.
@@ -125,18 +127,34 @@ impl RotationKeeper {
                 }
                 Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
                 Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
-                Rotates::Identity(id) => {
-                    let read = self.reader.view(move |tx| {
-                        async move { Ok(tx.lookup::<IdentityRow>(&id).await?) }.boxed()
-                    });
-                    let found = read.await?.ok_or(Error::Internal)?;
-                    let name: IdentityName = found.row.name;
-                    self.vault.run(&ctx, RotateIdentityKey { name, expected: 0 }).await.map(drop)
-                }
+                Rotates::Identity(id) => match self.with_key(id).await? {
+                    Some(name) => {
+                        let op = RotateIdentityKey { name, expected: 0 };
+                        self.vault.run(&ctx, op).await.map(drop)
+                    }
+                    // Nothing was encrypted for it yet.
+                    None => {
+                        self.wait(&what, now);
+                        continue;
+                    }
+                },
             };
             self.settled(&what, done, now)?;
         }
         Ok(())
+    }
+
+    /// Names an identity that has a key.
+    async fn with_key(&self, id: IdentityId) -> Result<Option<IdentityName>> {
+        let read = self.reader.view(move |tx| {
+            async move {
+                let key = keys::current_key(tx, KeyOwner::Identity(id)).await?;
+                let found = tx.lookup::<IdentityRow>(&id).await?;
+                Ok(key.and(found).map(|found| found.row.name))
+            }
+            .boxed()
+        });
+        read.await
     }
 
     async fn rotate_authority(&self, ctx: &RequestContext, name: AuthorityName) -> Result<()> {
@@ -205,13 +223,15 @@ impl RotationKeeper {
         if row.state == RotationState::Moved {
             return Ok(());
         }
-        let op = FinishRoot { id: row.id.clone() };
-        let finished = self.vault.run(&self.context()?, op).await;
-        // What is left does not open, or came meanwhile.
-        if matches!(finished, Err(Error::Conflict(_))) {
+        let left = self
+            .reader
+            .view(move |tx| async move { Ok(keys::count_wraps(tx, &old).await?) }.boxed());
+        if left.await? > 0 {
+            // It does not open, or came meanwhile.
             self.wait(&row.id, now);
+            return Ok(());
         }
-        finished
+        self.vault.run(&self.context()?, FinishRoot { id: row.id.clone() }).await
     }
 
     /// Moves all that is under an identity's old key, and ends it once nothing is.

@@ -16,7 +16,7 @@ use super::listing::Standing;
 use super::publish::REPLACED;
 use super::quota::Quota;
 use super::roles::{Roles, no_such_role, role_resource};
-use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, SubjectName};
+use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, Role, SubjectName};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
