@@ -4,6 +4,9 @@
 //! Where a crash cuts it off, what is left is what is still wrapped for the old root key: there is no
 //! other state to lose.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use futures_util::FutureExt as _;
 
 use super::Vault;
@@ -45,15 +48,18 @@ impl Vault {
         Ok(WrapStep { wraps, next: part.next })
     }
 
-    /// Stores what was wrapped again. A wrap that was moved or removed meanwhile stays as it is.
+    /// Stores what was wrapped again; false where the root key was rotated again since, and nothing is
+    /// stored. A wrap that was moved or removed meanwhile stays as it is.
     ///
     /// # Errors
     /// What the store answers; nothing of the part is stored then.
-    pub async fn store_wraps(&self, step: WrapStep) -> Result<()> {
+    pub async fn store_wraps(&self, step: WrapStep) -> Result<bool> {
         let Some(to) = step.wraps.first().map(|moved| moved.is.recipient.clone()) else {
-            return Ok(());
+            return Ok(true);
         };
-        self.write(move |tx| {
+        let stored = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stored);
+        let written = self.write(move |tx| {
             async move {
                 // Rotated again since: what is wrapped for it now might be missed, and never open.
                 let root = tx.lookup::<HsmKeyRow>(&to).await?;
@@ -63,10 +69,12 @@ impl Vault {
                 for MovedWrap { was, is } in &step.wraps {
                     keys::replace_wrap(tx, was, is).await?;
                 }
+                told.store(true, Ordering::Release);
                 Ok(())
             }
             .boxed()
-        })
-        .await
+        });
+        written.await?;
+        Ok(stored.load(Ordering::Acquire))
     }
 }

@@ -216,7 +216,10 @@ impl RotationKeeper {
                 }
             };
             let (stored, next) = tokio::join!(self.vault.store_wraps(step), next);
-            stored?;
+            if !stored? {
+                // To the one that was made since, in the next round.
+                return Ok(());
+            }
             made = next?;
             tokio::task::yield_now().await;
         }
