@@ -2,6 +2,7 @@
 
 use crate::params;
 use crate::sealed_row;
+use crate::store::credentials::CredentialRow;
 use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{CredentialKind, Id, Rotates, RotationState, UnixMillis};
 
@@ -125,4 +126,19 @@ pub async fn valid_of(
     let row = tx.query_one(&sql, params![now, from, to]).await?;
     let mut row = row.ok_or(StoreError::Malformed)?;
     Ok((row.take()?, row.take()?))
+}
+
+/// Lists what was signed after a moment, up to another, and is valid; each other row is an alarm.
+pub async fn valid_after(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    (after, to): (UnixMillis, UnixMillis),
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = format!(
+        "WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1 \
+         AND issued_at > $2 AND issued_at <= $3 LIMIT $4"
+    );
+    tx.select_intact(&tail, params![now, after, to, limit]).await
 }

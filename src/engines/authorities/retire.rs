@@ -4,13 +4,13 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{AuthorityName, AuthorityStatus, resource};
+use super::{AuthorityName, AuthorityStatus, resource, valid};
 use crate::audit::Field;
 use crate::engines::rotations::{Versions, find, next};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::keys::{HsmKeyRow, KeyState};
-use crate::store::rotations::{self, RotationRow};
+use crate::store::rotations::RotationRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{RequestContext, RotationState, UnixMillis};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
@@ -57,10 +57,8 @@ impl RetiringAuthority {
         }
         let missing = || Error::internal("an old authority that nothing replaced");
         let rotation = found.replaced(asked.version).cloned().ok_or_else(missing)?;
-        let after = found.numbered(rotation.row.to_version).ok_or_else(missing)?;
         // It is tainted: this only ever becomes less.
-        let span = (key.row.created_at, after.row.created_at);
-        let (left, until) = rotations::valid_of(tx, asked.name.signs(), span, now).await?;
+        let (left, until) = valid(tx, asked.name, &found, &key.row, now).await?;
         if left > 0 && !asked.force {
             return Err(Error::precondition(format!(
                 "{left} of what it signed are valid, the last until {until}; wait for them, replace \

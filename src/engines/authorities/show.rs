@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::{AuthorityName, resource};
+use super::{AuthorityName, resource, valid};
 use crate::engines::identities::Names;
 use crate::engines::rotations::{Progress, Schedule, Versions};
 use crate::error::Result;
 use crate::store::keys::KeyState;
-use crate::store::{Needs, Tx, rotations};
+use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
@@ -47,11 +47,9 @@ impl AuthorityStatus {
         for key in &found.keys {
             let (version, state, created_at) = (key.row.version, key.row.state, key.row.created_at);
             let by = found.replaced(version);
-            let after = by.and_then(|by| found.numbered(by.row.to_version));
-            let end = after.map_or(now, |after| after.row.created_at);
             let (valid, valid_until) = match state {
                 KeyState::Active | KeyState::Retired => {
-                    rotations::valid_of(tx, name.signs(), (created_at, end), now).await?
+                    valid(tx, name, &found, &key.row, now).await?
                 }
                 KeyState::Destroyed => (0, UnixMillis(0)),
             };
