@@ -388,7 +388,7 @@ elevate() {
 }
 
 show_record() {
-    step "10. The record of all of it, verified; then altered by hand"
+    step "11. The record of all of it, verified; then altered by hand"
     # What ends by itself is in the record like everything else, a moment later.
     local tries
     for ((tries = 0; tries < 50; tries++)); do
@@ -433,6 +433,36 @@ show_record() {
     run strongroom audit verify --public-key "$home/record.key" --kept "$home/kept"
 }
 
+# How many keys an old version of the root key still wraps.
+left_under() {
+    strongroom --output json root status >"$home/root.json"
+    "$PYTHON" -c 'import json, sys
+versions = json.load(open(sys.argv[1]))["versions"]
+print(next(it["wraps"] for it in versions if it["version"] == int(sys.argv[2])))' \
+        "$home/root.json" "$1"
+}
+
+rotate_root() {
+    step "10. The root key in the HSM is rotated; what the old one wraps is moved, then it is destroyed"
+    local action tries
+    for action in put get; do
+        run strongroom grant add admin --action "secrets.$action" --resource secrets/demo/token
+    done
+    printf 'made before the rotation' >"$home/value"
+    run strongroom secret put demo/token --from-file "$home/value"
+    run strongroom root rotate
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(left_under 1) -ne 0 ]] || break
+        sleep 0.1
+    done
+    [[ $(left_under 1) -eq 0 ]] || die "the old root key still wraps something"
+    run strongroom root status
+    run strongroom root retire 1
+    run strongroom secret get demo/token --out "$home/value.after"
+    cmp -s "$home/value" "$home/value.after" || die "the secret is another one now"
+    say "the secret reads as before: $(<"$home/value.after")"
+}
+
 what_to_try() {
     step "KEEP=1: all of it is still up"
     cat <<TRY
@@ -467,10 +497,11 @@ main() {
     end_lease
     run_job
     elevate
+    rotate_root
     show_record
     failed=0
     if [[ ${KEEP:-} != 1 ]]; then
-        step "11. Everything is stopped and removed"
+        step "12. Everything is stopped and removed"
         local vault=$vault_pid postgres
         postgres=$(<"$target/pid")
         kill -TERM "$vault"

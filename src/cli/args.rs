@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::artifacts::ArtifactCommand;
+use super::authorities::CaCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -21,6 +22,7 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::root::RootCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
@@ -155,6 +157,12 @@ pub enum ClientCommand {
     /// Read and verify the record
     #[command(subcommand)]
     Audit(RecordCommand),
+    /// Rotate the authorities of certificates and of logins
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Rotate the root key in the HSM
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),

@@ -2,6 +2,7 @@
 
 mod change;
 mod contain;
+mod key;
 mod list;
 mod policy;
 mod show;
@@ -13,6 +14,7 @@ use clap::{Args, Subcommand};
 
 use self::change::{Transfer, Update, transfer, update};
 use self::contain::{Contain, holdings, retire, suspend};
+use self::key::{RotateKey, ScheduleKey};
 use self::list::{List, list};
 use self::policy::{PolicyCommand, policy};
 use self::show::text;
@@ -60,6 +62,15 @@ pub enum IdentityCommand {
     /// Say how the identities of a kind live
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Make the next version of an identity's key; what is under the old one is moved in the background
+    RotateKey(RotateKey),
+    /// Show the versions of an identity's key, and how far rotations are
+    Key {
+        /// The identity's name.
+        name: String,
+    },
+    /// Say how often an identity's key rotates by itself
+    ScheduleKey(ScheduleKey),
     /// Sign a login certificate from a CSR
     IssueCert(IssueCert),
 }
@@ -136,6 +147,9 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
     let identity = match command {
         IdentityCommand::List(args) => return list(session, args).await,
         IdentityCommand::IssueCert(args) => return issue_cert(session, args).await,
+        IdentityCommand::RotateKey(args) => return key::rotate(session, args).await,
+        IdentityCommand::Key { name } => return key::status(session, name).await,
+        IdentityCommand::ScheduleKey(args) => return key::set(session, args).await,
         IdentityCommand::Policy(command) => return policy(session, command).await,
         IdentityCommand::Suspend(args) => return suspend(session, args).await,
         IdentityCommand::Retire(args) => return retire(session, args).await,

@@ -5,6 +5,7 @@ mod acceptance;
 mod actions;
 mod args;
 mod artifacts;
+mod authorities;
 pub mod control;
 mod credentials;
 mod database;
@@ -24,6 +25,7 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod root;
 mod run;
 mod secrets;
 mod session;
@@ -110,6 +112,8 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Ca(command) => authorities::run(&session()?, command).await,
+        ClientCommand::Root(command) => root::run(&session()?, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,

@@ -2,6 +2,7 @@
 //!
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
+pub mod authorities;
 pub mod database;
 pub mod elevations;
 pub mod factors;
@@ -14,6 +15,8 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod root;
+pub mod rotations;
 pub mod secrets;
 pub mod system;
 pub mod tokens;

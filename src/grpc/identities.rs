@@ -4,12 +4,14 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
+use super::root::identity_key;
 use super::system::recovery_notice;
 use super::{lifecycles, login};
 use crate::engines::identities::{
     CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ListLifecycles,
-    ResumeIdentity, RetireIdentity, ShowHoldings, ShowIdentity, SuspendIdentity, TransferIdentity,
-    UpdateIdentity, WhoAmI, Whoami,
+    ResumeIdentity, RetireIdentity, RotateIdentityKey, ScheduleIdentityKey, ShowHoldings,
+    ShowIdentity, ShowIdentityKey, SuspendIdentity, TransferIdentity, UpdateIdentity, WhoAmI,
+    Whoami,
 };
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
@@ -18,13 +20,15 @@ use crate::proto;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
     CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FormerOwner,
-    GetHoldingsRequest, GetHoldingsResponse, GetIdentityRequest, GetIdentityResponse, Identity,
-    IssueLoginCertificateRequest, IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest,
-    ListIdentitiesResponse, ListLifecyclesRequest, ListLifecyclesResponse, Notice, Permission,
-    PutLifecycleRequest, PutLifecycleResponse, ResumeIdentityRequest, ResumeIdentityResponse,
-    RetireIdentityRequest, RetireIdentityResponse, SuspendIdentityRequest, SuspendIdentityResponse,
-    TransferIdentityRequest, TransferIdentityResponse, UpdateIdentityRequest,
-    UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
+    GetHoldingsRequest, GetHoldingsResponse, GetIdentityKeyRequest, GetIdentityKeyResponse,
+    GetIdentityRequest, GetIdentityResponse, Identity, IssueLoginCertificateRequest,
+    IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest, ListIdentitiesResponse,
+    ListLifecyclesRequest, ListLifecyclesResponse, Notice, Permission, PutLifecycleRequest,
+    PutLifecycleResponse, ResumeIdentityRequest, ResumeIdentityResponse, RetireIdentityRequest,
+    RetireIdentityResponse, RotateIdentityKeyRequest, RotateIdentityKeyResponse,
+    ScheduleIdentityKeyRequest, ScheduleIdentityKeyResponse, SuspendIdentityRequest,
+    SuspendIdentityResponse, TransferIdentityRequest, TransferIdentityResponse,
+    UpdateIdentityRequest, UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
 };
 use crate::types::{OwnerName, RequestContext, Segment, UnixMillis};
 use crate::vault::{EndingSoon, ProvenFactor};
@@ -129,6 +133,38 @@ impl IdentityService for Identities {
         let op = self.gate.read(&ctx, transfer(request))?;
         let transferred = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(TransferIdentityResponse { identity: Some(identity(&transferred)) }))
+    }
+
+    async fn rotate_identity_key(
+        &self,
+        request: Request<RotateIdentityKeyRequest>,
+    ) -> Result<Response<RotateIdentityKeyResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let (name, expected) = (request.name, request.expected_version);
+        let op = RotateIdentityKey { name: self.gate.read(&ctx, name.parse())?, expected };
+        let rotated = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RotateIdentityKeyResponse { key: Some(identity_key(rotated)) }))
+    }
+
+    async fn get_identity_key(
+        &self,
+        request: Request<GetIdentityKeyRequest>,
+    ) -> Result<Response<GetIdentityKeyResponse>, Status> {
+        let (ctx, GetIdentityKeyRequest { name }) = self.gate.accept(request).await?;
+        let op = ShowIdentityKey { name: self.gate.read(&ctx, name.parse())? };
+        let shown = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(GetIdentityKeyResponse { key: Some(identity_key(shown)) }))
+    }
+
+    async fn schedule_identity_key(
+        &self,
+        request: Request<ScheduleIdentityKeyRequest>,
+    ) -> Result<Response<ScheduleIdentityKeyResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let every = self.gate.read(&ctx, span("rotate_every_s", request.rotate_every_s))?;
+        let op = ScheduleIdentityKey { name: self.gate.read(&ctx, request.name.parse())?, every };
+        let set = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(ScheduleIdentityKeyResponse { key: Some(identity_key(set)) }))
     }
 
     async fn suspend_identity(

@@ -1,6 +1,7 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod authorities;
 mod database;
 mod door;
 mod elevations;
@@ -18,6 +19,7 @@ mod lifecycles;
 mod login;
 mod pki;
 mod records;
+mod root;
 mod secrets;
 mod serve;
 mod status;

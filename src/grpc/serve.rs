@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::authorities::RotatingAuthorities;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
@@ -21,6 +22,7 @@ use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
+use super::root::Root;
 use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
@@ -31,6 +33,7 @@ use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::authority_service_server::AuthorityServiceServer;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
 use crate::proto::factor_service_server::FactorServiceServer;
@@ -42,6 +45,7 @@ use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
+use crate::proto::root_service_server::RootServiceServer;
 use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
@@ -152,6 +156,9 @@ pub async fn serve(
     let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
     let elevations = elevations.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let rotating = AuthorityServiceServer::new(RotatingAuthorities(gate.clone()));
+    let rotating = rotating.max_decoding_message_size(most);
+    let root = RootServiceServer::new(Root(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
@@ -173,7 +180,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers);
+    let health = health.with(&issuers).with(&root).with(&rotating);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -197,6 +204,8 @@ pub async fn serve(
         .add_service(issuers)
         .add_service(elevations)
         .add_service(factors)
+        .add_service(root)
+        .add_service(rotating)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await

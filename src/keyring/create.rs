@@ -212,7 +212,7 @@ impl Keyring {
         let used = used.collect();
         let open = Open {
             vault: vault.id,
-            hsm_keys,
+            hsm_keys: parking_lot::RwLock::new(hsm_keys.into()),
             keys: keys.clone(),
             mixer,
             cache: parking_lot::Mutex::default(),

@@ -58,6 +58,14 @@ pub(super) enum KeyRef {
 }
 
 impl KeyRef {
+    /// Points at the key, where it is not new.
+    pub(super) const fn fence(&self) -> Option<&RowRef> {
+        match self {
+            Self::New(_) => None,
+            Self::Known(fence, ..) => Some(fence),
+        }
+    }
+
     /// Inserts the key if it is new, or makes sure that it is still active.
     pub(super) async fn store(&self, keyring: &Keyring, tx: &mut Tx) -> error::Result<Id> {
         match self {
@@ -116,6 +124,12 @@ impl SealedValue {
     #[must_use]
     pub fn used(&self) -> &[KeyUse] {
         &self.used
+    }
+
+    /// Points at the owner's key, where it was there already.
+    #[must_use]
+    pub const fn fence(&self) -> Option<&RowRef> {
+        self.key.fence()
     }
 }
 
@@ -176,7 +190,7 @@ impl Keyring {
         if view.await?.is_some() {
             return Err(KeyringError::NoKey);
         }
-        let (wrap_key, new) = self.make_key(open, owner, 1, now).await?;
+        let (wrap_key, new) = self.make_key(open, reader, (owner, 1), now).await?;
         let used = vec![new.used.clone(), wrap_key.used_for("encrypt")];
         Ok(Target { wrap_key: Arc::new(wrap_key), key: KeyRef::New(Box::new(new)), used })
     }

@@ -10,8 +10,10 @@ use crate::crypto::{
     wrap_salt,
 };
 use crate::error;
-use crate::hsm::Hsm;
-use crate::store::keys::{self, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow};
+use crate::hsm::{Hsm, HsmError};
+use crate::store::keys::{
+    self, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow,
+};
 use crate::store::{Reader, StoreError, Tx, Versioned};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
 
@@ -49,8 +51,14 @@ impl NewKey {
     /// Inserts it, in the commit of the operation that first needs it.
     ///
     /// # Errors
-    /// [`error::Error::Conflict`] when somebody else made this version first.
+    /// [`error::Error::Conflict`] when somebody else made this version first, or its root key is gone.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<()> {
+        // Whoever retires a root key looks at its wraps beside nobody: what is written before is seen,
+        // what comes after sees the row.
+        let root = tx.lookup::<HsmKeyRow>(&self.wrap.recipient).await?;
+        if root.is_none_or(|root| root.row.state == KeyState::Destroyed) {
+            return Err(moved());
+        }
         match tx.insert(&self.row).await {
             Ok(_) => Ok(keys::insert_wrap(tx, &self.wrap).await?),
             Err(StoreError::Taken) => Err(moved()),
@@ -152,22 +160,36 @@ impl Keyring {
         let open = self.open_state()?;
         let newest = reader.view(move |tx| Box::pin(async move { newest(tx, owner).await }));
         let version = newest.await?.checked_add(1).ok_or(KeyringError::NoKey)?;
-        Ok(self.make_key(&open, owner, version, now).await?.1)
+        Ok(self.make_key(&open, reader, (owner, version), now).await?.1)
     }
 
     pub(super) async fn make_key(
         &self,
         open: &Open,
-        owner: KeyOwner,
-        version: i64,
+        reader: &Reader,
+        (owner, version): (KeyOwner, i64),
         now: UnixMillis,
     ) -> Result<(DataWrapKey, NewKey)> {
         let id = Id::ordered(now, &open.mixer)?;
         let row = IdentityKeyRow { id, owner, version, state: KeyState::Active, created_at: now };
-        let root = open.active(HsmPurpose::Root)?;
-        let made = make(self.0.hsm.as_ref(), &open.mixer, open.vault, root, row.clone()).await?;
+        let root = self.current_root(open, reader).await?;
+        let made = make(self.0.hsm.as_ref(), &open.mixer, open.vault, &root, row.clone()).await?;
         let key = derive(open.vault, &made.0, INFO_DATA_WRAP)?;
         Ok((DataWrapKey { row: Versioned { row, version: 1 }, key }, made.1))
+    }
+
+    /// The root key that new wraps are made for, as the store has it now: another node may have made
+    /// it a moment ago.
+    async fn current_root(&self, open: &Open, reader: &Reader) -> Result<HsmKey> {
+        let view = reader
+            .view(|tx| Box::pin(async move { Ok(keys::current_of(tx, HsmPurpose::Root).await?) }));
+        let current = view.await?.ok_or_else(|| KeyringError::Unfit("no root key".into()))?;
+        let root = open.active(HsmPurpose::Root)?;
+        if root.label == current.row.id {
+            return Ok(root);
+        }
+        self.refresh(reader).await?;
+        open.active(HsmPurpose::Root)
     }
 
     /// Finds a key, in the cache or in the store; tells the root key where it was unwrapped.
@@ -177,29 +199,69 @@ impl Keyring {
         reader: &Reader,
         find: Find,
     ) -> Result<Option<(Arc<DataWrapKey>, Option<KeyUse>)>> {
+        // Before the row is read: what is kept may be newer than its epoch, never older.
+        let epoch = reader.epoch_seen();
         let (cached, moment) = {
             let mut cache = open.cache.lock();
-            (cache.lookup(find), cache.moment())
+            (cache.lookup(find, epoch), cache.moment())
         };
         if let Some(key) = cached {
             return Ok(Some((key, None)));
         }
-        let view = reader.view(move |tx| Box::pin(async move { Ok(read(tx, find).await?) }));
-        let Some((row, wraps)) = view.await? else {
+        let Some((row, wraps)) = read_key(reader, find).await? else {
             return Ok(None);
         };
         if row.row.state == KeyState::Destroyed {
             return Err(KeyringError::NoKey);
         }
-        let hsm = self.0.hsm.as_ref();
-        let (key, used) = unwrap(hsm, open.vault, &open.hsm_keys, &row.row, &wraps).await?;
+        let id = Find::Id(row.row.id);
+        let opened = open.cache.lock().lookup(id, epoch).filter(|key| key.row == row);
+        if let Some(key) = opened {
+            open.cache.lock().remember((moment, epoch), find, &key);
+            return Ok(Some((key, None)));
+        }
+        let Some((key, used)) = self.unwrap_read(open, reader, (&row.row, wraps)).await? else {
+            return Ok(None);
+        };
         let key = derive(open.vault, &key, INFO_DATA_WRAP)?;
         let key = Arc::new(DataWrapKey { row, key });
         let mut cache = open.cache.lock();
-        cache.remember(moment, find, &key);
-        cache.remember(moment, Find::Id(key.row.row.id), &key);
+        cache.remember((moment, epoch), find, &key);
+        cache.remember((moment, epoch), id, &key);
         Ok(Some((key, Some(used))))
     }
+
+    /// Unwraps a key that was read. Its wrap may be for a root key that this node has not heard of, or
+    /// may have been moved to another since it was read, and the old one destroyed: then both are
+    /// looked at once more.
+    async fn unwrap_read(
+        &self,
+        open: &Open,
+        reader: &Reader,
+        (row, wraps): (&IdentityKeyRow, Vec<WrapRow>),
+    ) -> Result<Option<(SecretBytes, KeyUse)>> {
+        let hsm = self.0.hsm.as_ref();
+        match unwrap(hsm, open.vault, &open.hsm_keys(), row, &wraps).await {
+            Err(KeyringError::NoKey | KeyringError::Hsm(HsmError::KeyMissing(_))) => {}
+            done => return done.map(Some),
+        }
+        self.refresh(reader).await?;
+        let Some((again, wraps)) = read_key(reader, Find::Id(row.id)).await? else {
+            return Ok(None);
+        };
+        if again.row != *row {
+            return Err(KeyringError::NoKey);
+        }
+        unwrap(hsm, open.vault, &open.hsm_keys(), row, &wraps).await.map(Some)
+    }
+}
+
+async fn read_key(
+    reader: &Reader,
+    find: Find,
+) -> Result<Option<(Versioned<IdentityKeyRow>, Vec<WrapRow>)>> {
+    let view = reader.view(move |tx| Box::pin(async move { Ok(read(tx, find).await?) }));
+    Ok(view.await?)
 }
 
 async fn read(

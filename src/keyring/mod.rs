@@ -11,8 +11,10 @@ mod head;
 mod identity;
 mod master;
 mod material;
+mod moves;
 mod names;
 mod proof;
+mod refresh;
 mod rewrap;
 mod unseal;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use data::{Opened, Place, SealedValue, Stored};
 pub use head::{Head, HeadKept};
 pub use identity::NewKey;
 pub use master::MasterKeys;
+pub use moves::MovedWrap;
 pub use names::{HsmKey, label};
 pub use proof::{Challenge, NONCE_BYTES};
 pub use rewrap::{Rewrapped, Wrapped};
@@ -140,13 +143,16 @@ struct Inner {
     sealer: Arc<RowSealer>,
     /// Seals, unseals and foundings go one after the other.
     gate: tokio::sync::Mutex<()>,
+    /// Looks at the keys in the HSM go one after the other, so that none undoes a newer one.
+    looks: tokio::sync::Mutex<()>,
     open: RwLock<Option<Arc<Open>>>,
 }
 
 /// What is in memory while the vault is unsealed; wiped when the last user lets go of it.
 struct Open {
     vault: VaultId,
-    hsm_keys: Vec<HsmKey>,
+    /// Replaced as a whole where a key in the HSM was made, retired or destroyed.
+    hsm_keys: RwLock<Arc<[HsmKey]>>,
     keys: MasterKeys,
     mixer: master::Mixer,
     cache: Mutex<cache::Cache>,
@@ -157,8 +163,9 @@ impl Keyring {
     /// Makes a sealed keyring; it hands the row key to `sealer` at unsealing and takes it back.
     #[must_use]
     pub fn new(hsm: Arc<dyn Hsm>, entropy: Arc<dyn Entropy>, sealer: Arc<RowSealer>) -> Self {
-        let gate = tokio::sync::Mutex::new(());
-        Self(Arc::new(Inner { hsm, entropy, sealer, gate, open: RwLock::new(None) }))
+        let (gate, looks) = Default::default();
+        let open = RwLock::new(None);
+        Self(Arc::new(Inner { hsm, entropy, sealer, gate, looks, open }))
     }
 
     /// Tells whether the keys are out of memory.
@@ -172,7 +179,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Sealed`].
     pub fn hsm_key(&self, purpose: HsmPurpose) -> Result<HsmKey> {
-        self.open_state()?.active(purpose).cloned()
+        self.open_state()?.active(purpose)
     }
 
     /// Lists every key in the HSM that the vault knows, retired ones included.
@@ -180,7 +187,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Sealed`].
     pub fn hsm_keys(&self) -> Result<Vec<HsmKey>> {
-        Ok(self.open_state()?.hsm_keys.clone())
+        Ok(self.open_state()?.hsm_keys().to_vec())
     }
 
     /// Lends the key that idempotency keys get their MAC from.
@@ -237,8 +244,12 @@ impl Keyring {
 }
 
 impl Open {
-    fn active(&self, purpose: HsmPurpose) -> Result<&HsmKey> {
-        names::newest_active(&self.hsm_keys, purpose)
+    fn hsm_keys(&self) -> Arc<[HsmKey]> {
+        Arc::clone(&self.hsm_keys.read())
+    }
+
+    fn active(&self, purpose: HsmPurpose) -> Result<HsmKey> {
+        names::newest_active(&self.hsm_keys(), purpose).cloned()
     }
 }
 

@@ -13,7 +13,7 @@ use super::recovery::{Given, RecoveryOrder};
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
-use crate::engines::pki::{Authorities, AuthoritySlot, Request, TrustDomain};
+use crate::engines::pki::{Authorities, Authority, AuthoritySlot, Request, Role, TrustDomain};
 use crate::engines::system::{CONTROL_SOCKET, RecoverAdministrator, Recovered, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
@@ -320,12 +320,7 @@ impl Life {
         }
         self.0.vault.mark_clock().await?;
         let ours: TrustDomain = found.vault.trust_domain.parse()?;
-        let hsm = self.0.parts.hsm.as_ref();
-        let crl_url = self.0.parts.crl_url.clone();
-        let loaded = Authorities::load(&self.0.keyring, hsm, &ours, crl_url).await?;
-        let authorities = Arc::new(loaded);
-        self.0.authorities.set(Some(Arc::clone(&authorities)));
-        self.show(&authorities).await?;
+        self.take_authorities(&ours).await?;
         let anchored = self.0.vault.check_anchor().await?;
         if occasion == Occasion::Asked {
             let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
@@ -344,6 +339,35 @@ impl Life {
         })
     }
 
+    async fn take_authorities(&self, ours: &TrustDomain) -> Result<()> {
+        let hsm = self.0.parts.hsm.as_ref();
+        let crl_url = self.0.parts.crl_url.clone();
+        let loaded = Authorities::load(&self.0.keyring, hsm, ours, crl_url).await?;
+        let authorities = Arc::new(loaded);
+        self.0.authorities.set(Some(Arc::clone(&authorities)));
+        self.show(&authorities).await
+    }
+
+    /// Takes up authorities that were rotated, and lets go of those that were retired, whichever node
+    /// did it.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub async fn follow_authorities(&self) -> Result<()> {
+        let are_loaded = || -> Result<bool> {
+            Ok(self.0.authorities.current()?.are_of(&self.0.keyring.hsm_keys()?))
+        };
+        if are_loaded()? {
+            return Ok(());
+        }
+        let _gate = self.0.gate.lock().await;
+        if are_loaded()? {
+            return Ok(());
+        }
+        let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
+        self.take_authorities(&ours).await
+    }
+
     async fn show(&self, authorities: &Authorities) -> Result<()> {
         let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
         let Inner { parts, vault, authorities: slot, .. } = &*self.0;
@@ -360,7 +384,8 @@ impl Life {
             }
             Err(error) => return Err(error),
         };
-        let trust = Trust::new(&ours, authorities.login.certificate_der())?;
+        let logins = authorities.of(Role::Login).map(Authority::certificate_der);
+        let trust = Trust::of(&ours, logins)?;
         self.0.tls.replace(&identity, trust)?;
         *self.0.listener_ends.lock() = ends;
         Ok(())
@@ -393,13 +418,9 @@ pub(super) async fn foundation(reader: &Reader, check: Check) -> Result<Foundati
 /// Trusts what an unverified row names: while nothing but health is answered, to let handshakes
 /// come to their end.
 pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
-    let login = found
-        .hsm_keys
-        .iter()
-        .find(|key| key.purpose == keys::HsmPurpose::CaLogin)
-        .and_then(|key| key.certificate.as_deref());
-    let missing = || Error::precondition("the store names no login authority");
-    Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?)
+    let logins = found.hsm_keys.iter().filter(|key| key.purpose == keys::HsmPurpose::CaLogin);
+    let logins = logins.filter_map(|key| key.certificate.as_deref());
+    Trust::of(&found.vault.trust_domain.parse()?, logins)
 }
 
 pub(super) fn installation(found: &Foundation) -> Installation {

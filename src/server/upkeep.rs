@@ -38,7 +38,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         round(|l| async move {
             l.vault().watch_authority().await?;
             l.standing().heard(News::Authority);
-            Ok(())
+            l.follow_authorities().await
         }),
     );
     every("clock", SECOND, When::Always, round(mark_clock));

@@ -58,6 +58,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0013_key_usage.sql"),
         include_str!("../../migrations/postgres/0013_key_usage.sql"),
     ),
+    (
+        14,
+        include_str!("../../migrations/sqlite/0014_rotations.sql"),
+        include_str!("../../migrations/postgres/0014_rotations.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

@@ -235,6 +235,16 @@ pub async fn versions_used(
     tx.select(tail, params![key, from, to, limit]).await
 }
 
+/// Lists versions that are under an identity's key. One that is not what was sealed holds up itself
+/// alone.
+pub async fn versions_under(
+    tx: &mut Tx,
+    key: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    tx.select_intact("WHERE wrap_key = $1 ORDER BY id LIMIT $2", params![key, limit]).await
+}
+
 /// Counts the places in the HSM that an identity's keys take, up to a bound: also of what is in the
 /// making, and of what is still to be destroyed.
 pub async fn count_in_hsm(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i64, StoreError> {

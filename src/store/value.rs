@@ -6,7 +6,8 @@ use crate::types::{
     FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
     InvitationState, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose, KeyVersionState, Kind,
     NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId,
-    ResourceName, ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    ResourceName, ResourcePattern, Rotates, RotationState, SecretPath, SecretState, Segment, Tier,
+    UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -199,6 +200,8 @@ text_columns!(
     KeyVersionState,
     KeyOrigin,
     KeyPurpose,
+    Rotates,
+    RotationState,
 );
 
 /// Makes the parameters of a statement.

@@ -63,6 +63,16 @@ pub const VERBS: &[Verb] = &[
         true,
     )
     .standing(),
+    verb("identities.rotate-key", "IdentityService/RotateIdentityKey", "identities/<name>", true)
+        .standing(),
+    verb("identities.show-key", "IdentityService/GetIdentityKey", "identities/<name>", true),
+    verb(
+        "identities.schedule-key",
+        "IdentityService/ScheduleIdentityKey",
+        "identities/<name>",
+        true,
+    )
+    .standing(),
     verb("groups.create", "GroupService/CreateGroup", "groups/<name>", true).standing(),
     verb("groups.show", "GroupService/GetGroup", "groups/<name>", true),
     verb("groups.list", "GroupService/ListGroups", "groups", true),
@@ -184,6 +194,21 @@ pub const VERBS: &[Verb] = &[
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
+    verb("authorities.rotate", "AuthorityService/RotateAuthority", "authorities/<authority>", true)
+        .standing(),
+    verb("authorities.retire", "AuthorityService/RetireAuthority", "authorities/<authority>", true),
+    verb("authorities.show", "AuthorityService/GetAuthority", "authorities/<authority>", true),
+    verb(
+        "authorities.schedule",
+        "AuthorityService/ScheduleAuthority",
+        "authorities/<authority>",
+        true,
+    )
+    .standing(),
+    verb("root.rotate", "RootService/RotateRoot", "root/key", true).standing(),
+    verb("root.retire", "RootService/RetireRoot", "root/key", true),
+    verb("root.show", "RootService/GetRoot", "root/key", true),
+    verb("root.schedule", "RootService/ScheduleRoot", "root/key", true).standing(),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
@@ -201,6 +226,7 @@ mod tests {
         "identities.holdings",
         "identities.suspend",
         "identities.retire",
+        "identities.show-key",
         "groups.show",
         "groups.list",
         "groups.remove",
@@ -228,6 +254,10 @@ mod tests {
         "records.list",
         "records.tail",
         "records.read",
+        "authorities.retire",
+        "authorities.show",
+        "root.retire",
+        "root.show",
         "system.seal",
         "system.cancel-recovery",
     ];

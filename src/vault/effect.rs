@@ -84,10 +84,14 @@ struct Effect<O: EffectOperation> {
 }
 
 impl<O: EffectOperation> Effect<O> {
+    fn fence(&self) -> Fence {
+        self.view.fence(self.decision.fence(self.view.ctx.now))
+    }
+
     async fn run(&self) -> Answered<O::Output> {
         if self.spending.is_some() || !self.op.is_done(&self.prepared) {
             let intend = Step::Intend(self.claim.clone(), self.spending.clone());
-            match self.commit(intend, self.decision.fence(self.view.ctx.now)).await {
+            match self.commit(intend, self.fence()).await {
                 Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
                 Ok(other) => return other,
                 Err(error) => return Answered::Failed(error),
@@ -98,7 +102,7 @@ impl<O: EffectOperation> Effect<O> {
             // The key is given back: nothing of this try stays, and the next one makes another.
             Err(error) => return self.give_up(error, self.claim.clone()).await,
         };
-        match self.commit(Step::Record(effect), self.decision.fence(self.view.ctx.now)).await {
+        match self.commit(Step::Record(effect), self.fence()).await {
             Ok(Answered::Moved) => {
                 // Undone, its claim with it; decided again from the start.
                 let moved = Error::Conflict("what it stood on changed; its use is taken".into());

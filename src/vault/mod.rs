@@ -2,8 +2,8 @@
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys, and blocks of serials in `serials.rs`) is a closed list in `upkeep.rs`:
-//! undecided, without an entry, unable to write a sealed row.
+//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`) is a closed
+//! list: undecided, without an entry, unable to write a sealed row.
 
 mod acceptance;
 mod anchor;
@@ -36,6 +36,7 @@ mod terms;
 mod token;
 mod upkeep;
 mod view;
+mod wraps;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -73,6 +74,7 @@ pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};
 pub use view::View;
+pub use wraps::WrapStep;
 
 use self::core::Core;
 use subjects::Wanted;
@@ -266,6 +268,12 @@ impl Vault {
                 uses.grants.insert(*grant, ctx.now);
             }
         }
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.core.clock.node()
     }
 
     /// The vault's clock.

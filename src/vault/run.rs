@@ -60,7 +60,8 @@ impl Vault {
                 output: None,
                 reply,
             };
-            match self.submit(decision.fence(ctx.now), needs, Box::new(work), answer).await? {
+            let fence = view.fence(decision.fence(ctx.now));
+            match self.submit(fence, needs, Box::new(work), answer).await? {
                 Answered::Done(output, epoch) => {
                     decision.stood_at(epoch);
                     op.durable(&prepared);

@@ -156,6 +156,11 @@ impl Vault {
         self.core.reader.saw_epoch(epoch);
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
+            // Of a key in the HSM that another node made or destroyed it is told like that as well. One
+            // that cannot be looked at now is looked at when it is met.
+            if let Err(error) = self.core.keyring.refresh(&self.core.reader).await {
+                tracing::warn!(%error, "the keys in the HSM could not be looked at anew");
+            }
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ mod pki;
 mod races;
 mod records;
 mod recovery;
+mod root;
 mod seal;
 mod secrets;
 mod server;

@@ -4,6 +4,7 @@ mod administrators;
 mod create;
 mod facts;
 mod holdings;
+mod key;
 mod labels;
 mod lifecycles;
 mod list;
@@ -22,6 +23,10 @@ mod whoami;
 
 pub use create::CreateIdentity;
 pub use holdings::{Holdings, InForce, OnTarget, ShowHoldings};
+pub use key::{
+    FinishIdentityKey, Finishing, IdentityKeyStatus, IdentityKeyVersion, KeyRotation,
+    MoveIdentityData, Moving, RotateIdentityKey, ScheduleIdentityKey, ShowIdentityKey, Step,
+};
 pub use lifecycles::{DescribedLifecycle, Lifecycle, ListLifecycles, PutLifecycle};
 pub use list::{IdentityFilter, IdentityPage, ListIdentities};
 pub use notice::TellEnd;

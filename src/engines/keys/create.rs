@@ -171,7 +171,7 @@ impl KeySpec {
 }
 
 /// Reads how often a key rotates by itself.
-pub(super) fn every_s(every: Duration) -> Result<i64> {
+pub(in crate::engines) fn every_s(every: Duration) -> Result<i64> {
     if !ROTATE_S.contains(&every.as_secs()) {
         return Err(Error::invalid(
             "a key rotates every hour at the most, every ten years at least",

@@ -184,7 +184,7 @@ impl Hot {
 
 /// Where a version's key belongs: to this row, this key and this number. Its name never enters; the
 /// row that gives the key its name is sealed.
-pub(super) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
+pub(in crate::engines) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
     Place {
         table: "named_key_versions",
         column: "material",

@@ -217,7 +217,10 @@ pub(super) async fn is_made(
 }
 
 /// When a key that rotates every so many seconds does next.
-pub(super) fn rotates_at(now: UnixMillis, every_s: Option<i64>) -> Result<Option<UnixMillis>> {
+pub(in crate::engines) fn rotates_at(
+    now: UnixMillis,
+    every_s: Option<i64>,
+) -> Result<Option<UnixMillis>> {
     let Some(every_s) = every_s else { return Ok(None) };
     let every_s = u64::try_from(every_s).map_err(Error::internal)?;
     now.plus(std::time::Duration::from_secs(every_s)).map(Some)

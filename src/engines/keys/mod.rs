@@ -49,3 +49,7 @@ pub use stream::{Begun, Coder, Input, Opening, Piece, Sealing, StreamKey, Way};
 pub use transfer::TransferKey;
 pub use update::{Schedule, UpdateKey};
 pub use usage::{GetKeyUsage, ShownUsage, UsagePage};
+
+pub(super) use create::every_s;
+pub(super) use find::place;
+pub(super) use make::rotates_at;

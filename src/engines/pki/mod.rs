@@ -41,7 +41,7 @@ pub use names::{MAX_NAMES, SubjectName};
 pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
 pub use publish::{
-    CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, issuing, listed, listed_from,
+    CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, list_of, listed, listed_from,
 };
 pub use quota::Quota;
 pub use revoke::RevokeCertificate;

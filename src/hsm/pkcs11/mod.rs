@@ -184,17 +184,29 @@ impl Hsm for Pkcs11Hsm {
     }
 
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
+        let mut tags = self.hmac_many(label, vec![data.to_vec()]).await?;
+        tags.pop().ok_or_else(|| HsmError::Failed("a call without its answer".to_owned()))
+    }
+
+    async fn hmac_many(
+        &self,
+        label: &str,
+        data: Vec<Vec<u8>>,
+    ) -> Result<Vec<SecretBytes>, HsmError> {
         self.shared.0.require_login()?;
         let label = label.to_owned();
-        let data = SecretBytes::new(data.to_vec());
+        let data: Vec<_> = data.into_iter().map(SecretBytes::new).collect();
         self.workers
             .run(move |link| {
                 link.run(Repeat::Harmless, |active| {
                     let key = keys::find(active, &label)?;
                     match key.info.kind {
                         kind @ KeyKind::HmacSha256 => {
-                            operations::sign(active.session, key.handle, kind, data.expose())
-                                .map(SecretBytes::new)
+                            let tag = |one: &SecretBytes| {
+                                operations::sign(active.session, key.handle, kind, one.expose())
+                                    .map(SecretBytes::new)
+                            };
+                            data.iter().map(tag).collect()
                         }
                         KeyKind::EcdsaP256
                         | KeyKind::EcdsaP384

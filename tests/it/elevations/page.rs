@@ -90,6 +90,7 @@ fn every_command_on_a_page_is_one_that_the_program_takes() {
         "leases",
         "artifacts",
         "keys",
+        "rotation",
     ] {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();
         for (_, words, _) in typed(&text) {

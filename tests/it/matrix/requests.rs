@@ -7,22 +7,24 @@ use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
     CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
     CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
-    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
-    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
-    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
-    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
-    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
-    ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
-    RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    ExtendElevationRequest, GetAuthoritiesRequest, GetAuthorityRequest, GetCertificateRoleRequest,
+    GetCheckpointRequest, GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest,
+    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityKeyRequest,
+    GetIdentityRequest, GetRevocationListRequest, GetRootRequest, InspectTokenRequest,
+    InviteFactorRequest, IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle,
+    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
+    ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
+    ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
+    ListLeasesRequest, ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest,
+    MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
+    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
+    RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
+    ResetFactorsRequest, ResumeIdentityRequest, RetireAuthorityRequest, RetireIdentityRequest,
+    RetireRootRequest, ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest,
+    RevokeLeaseRequest, RevokeTokenRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
+    RotateRootRequest, ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest,
+    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
@@ -80,6 +82,29 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method, of),
         "RecordService" => records(method),
+        "AuthorityService" => {
+            let name = "login".to_owned();
+            match method {
+                "RotateAuthority" => {
+                    RotateAuthorityRequest { name, ..Default::default() }.encode_to_vec()
+                }
+                "RetireAuthority" => {
+                    RetireAuthorityRequest { name, version: 99, force: false }.encode_to_vec()
+                }
+                "GetAuthority" => GetAuthorityRequest { name }.encode_to_vec(),
+                "ScheduleAuthority" => {
+                    ScheduleAuthorityRequest { name, rotate_every_s: 0 }.encode_to_vec()
+                }
+                _ => unknown(method),
+            }
+        }
+        "RootService" => match method {
+            "RotateRoot" => RotateRootRequest::default().encode_to_vec(),
+            "RetireRoot" => RetireRootRequest { version: 99 }.encode_to_vec(),
+            "GetRoot" => GetRootRequest {}.encode_to_vec(),
+            "ScheduleRoot" => ScheduleRootRequest::default().encode_to_vec(),
+            _ => unknown(method),
+        },
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
             "CancelRecovery" => {
@@ -113,6 +138,13 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
                 ..Default::default()
             };
             PutLifecycleRequest { lifecycle: Some(lifecycle) }.encode_to_vec()
+        }
+        "RotateIdentityKey" => {
+            RotateIdentityKeyRequest { name, expected_version: 0 }.encode_to_vec()
+        }
+        "GetIdentityKey" => GetIdentityKeyRequest { name }.encode_to_vec(),
+        "ScheduleIdentityKey" => {
+            ScheduleIdentityKeyRequest { name, rotate_every_s: 0 }.encode_to_vec()
         }
         "GetHoldings" => GetHoldingsRequest { name: of.machine.clone() }.encode_to_vec(),
         "UpdateIdentity" => {
@@ -266,7 +298,7 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
             let id = of.certificate.clone();
             RevokeCertificateRequest { id, reason: String::new() }.encode_to_vec()
         }
-        "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
+        "GetRevocationList" => GetRevocationListRequest::default().encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
         _ => unknown(method),
     }
