@@ -2,6 +2,7 @@
 //!
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
+pub mod ceremonies;
 pub mod database;
 pub mod elevations;
 pub mod factors;

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::ceremonies::Ceremonies;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
@@ -31,6 +32,7 @@ use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::ceremony_service_server::CeremonyServiceServer;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
 use crate::proto::factor_service_server::FactorServiceServer;
@@ -74,6 +76,8 @@ pub struct Settings {
     pub tokens: TokenLimits,
     /// How many certificates an identity may have whose time is not over.
     pub certificates: u32,
+    /// How many administrators a ceremony takes.
+    pub administrators: u32,
 }
 
 impl Default for Settings {
@@ -90,6 +94,7 @@ impl Default for Settings {
             login: LoginTtl::default(),
             tokens: TokenLimits::default(),
             certificates: 10_000,
+            administrators: 2,
         }
     }
 }
@@ -151,6 +156,8 @@ pub async fn serve(
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
     let elevations = elevations.max_decoding_message_size(most);
+    let ceremonies = CeremonyServiceServer::new(Ceremonies(gate.clone()));
+    let ceremonies = ceremonies.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
@@ -173,7 +180,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers);
+    let health = health.with(&issuers).with(&ceremonies);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -196,6 +203,7 @@ pub async fn serve(
         .add_service(tokens)
         .add_service(issuers)
         .add_service(elevations)
+        .add_service(ceremonies)
         .add_service(factors)
         .add_service(system)
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })

@@ -12,6 +12,7 @@ use crate::crypto::{
 use crate::error;
 use crate::hsm::Hsm;
 use crate::store::keys::{self, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow};
+use crate::store::shreds::ShredRow;
 use crate::store::{Reader, StoreError, Tx, Versioned};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
 
@@ -51,6 +52,12 @@ impl NewKey {
     /// # Errors
     /// [`error::Error::Conflict`] when somebody else made this version first.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<()> {
+        // Who never had a key and was shredded meanwhile gets none.
+        if let KeyOwner::Identity(id) = self.row.owner
+            && tx.lookup::<ShredRow>(&id).await?.is_some()
+        {
+            return Err(KeyringError::Shredded.into());
+        }
         match tx.insert(&self.row).await {
             Ok(_) => Ok(keys::insert_wrap(tx, &self.wrap).await?),
             Err(StoreError::Taken) => Err(moved()),
@@ -189,7 +196,7 @@ impl Keyring {
             return Ok(None);
         };
         if row.row.state == KeyState::Destroyed {
-            return Err(KeyringError::NoKey);
+            return Err(KeyringError::Shredded);
         }
         let hsm = self.0.hsm.as_ref();
         let (key, used) = unwrap(hsm, open.vault, &open.hsm_keys, &row.row, &wraps).await?;

@@ -2,11 +2,11 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
-    FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
-    NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
-    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
+    CeremonyId, CeremonyState, CredentialId, CredentialKind, CredentialState, ElevationId,
+    ElevationState, FactorId, FactorKind, FactorState, GrantId, GroupId, Id, IdentityId,
+    IdentityName, IdentityState, InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind,
+    NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId,
+    ResourceName, ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -170,6 +170,8 @@ text_columns!(
     GrantId,
     CredentialId,
     ElevationId,
+    CeremonyId,
+    CeremonyState,
     FactorId,
     ObjectId,
     IdentityName,

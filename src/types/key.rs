@@ -47,6 +47,8 @@ words! {
         Active = "active",
         /// It is not, until somebody says so again.
         Disabled = "disabled",
+        /// Its owner was shredded, and its versions in the HSM with them.
+        Shredded = "shredded",
     }
 }
 words! {
@@ -58,6 +60,10 @@ words! {
         Live = "live",
         /// Making it came to nothing.
         Failed = "failed",
+        /// It is being destroyed in the HSM.
+        Ending = "ending",
+        /// It was destroyed there.
+        Destroyed = "destroyed",
     }
 }
 

@@ -1,5 +1,5 @@
-//! Rotates named keys whose time has come or that have encrypted enough, and ends what was left of
-//! making one in the HSM.
+//! Rotates named keys whose time has come or that have encrypted enough, ends what was left of
+//! making one in the HSM, and destroys there what was of somebody who was shredded.
 //!
 //! Each is claimed by a compare-and-set, so that nodes do not fight. What fails waits longer each
 //! time, and what comes behind it is looked at meanwhile.
@@ -15,7 +15,7 @@ use super::Worker;
 use crate::engines::keys::{ROTATE_AT, RotateKey, SettleVersion};
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{Reader, Tx, Versioned};
+use crate::store::{Reader, Tx, Versioned, shreds};
 use crate::types::{Caller, Id, ObjectId, UnixMillis};
 use crate::vault::Vault;
 
@@ -103,12 +103,19 @@ async fn due(
     Ok(due)
 }
 
-/// Finds versions that were left in the making.
+/// Finds versions that were left in the making, or are to be destroyed.
 async fn pending(
     tx: &mut Tx,
     before: UnixMillis,
     waiting: &HashSet<ObjectId>,
 ) -> Result<Vec<Versioned<NamedKeyVersionRow>>> {
+    let (mut ending, mut after) = (Vec::new(), BEGIN);
+    while ending.len() < ROUND {
+        let rows = shreds::versions_ending(tx, after, PAGE).await?;
+        let Some(last) = rows.last() else { break };
+        after = (last.row.changed_at, last.row.id);
+        ending.extend(rows.into_iter().filter(|found| !waiting.contains(&found.row.id)));
+    }
     let (mut pending, mut after) = (Vec::new(), BEGIN);
     while pending.len() < ROUND {
         let rows = named_keys::versions_pending(tx, before, after, PAGE).await?;
@@ -116,7 +123,8 @@ async fn pending(
         after = (last.row.changed_at, last.row.id);
         pending.extend(rows.into_iter().filter(|found| !waiting.contains(&found.row.id)));
     }
-    Ok(pending)
+    ending.append(&mut pending);
+    Ok(ending)
 }
 
 impl KeyKeeper {
@@ -158,7 +166,7 @@ impl KeyKeeper {
                 Ok(()) | Err(Error::Conflict(_)) => self.waits.lock().done(id),
                 Err(Error::Sealed) => return Ok(()),
                 Err(error) => {
-                    tracing::warn!(%key, %error, "a version stays pending");
+                    tracing::warn!(%key, %error, "a version stays in the HSM");
                     self.waits.lock().failed(id, now);
                 }
             }

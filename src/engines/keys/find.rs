@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::count::Counts;
 use super::sign::Turns;
 use crate::error::{Error, Result};
-use crate::keyring::Place;
+use crate::keyring::{KeyringError, Place};
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{StoreError, Tx, Versioned};
@@ -126,6 +126,7 @@ impl Hot {
         match self.row.row.state {
             NamedKeyState::Active => Ok(()),
             NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
+            NamedKeyState::Shredded => Err(shredded()),
         }
     }
 
@@ -196,7 +197,13 @@ pub(super) fn label(vault: VaultId, key: ObjectId, version: i64) -> String {
 /// Finds a key's newest version. What the key's row says is the newest is, in one snapshot: a row
 /// that was put back is behind the versions.
 async fn newest(tx: &mut Tx, key: &NamedKeyRow) -> Result<Newest> {
-    let found = match named_keys::newest_version(tx, key.id, true).await {
+    let looked = if key.state == NamedKeyState::Shredded {
+        // Its versions are gone, or going.
+        named_keys::version_numbered(tx, key.id, key.newest).await
+    } else {
+        named_keys::newest_version(tx, key.id, true).await
+    };
+    let found = match looked {
         Ok(found) => found,
         // Whoever is not allowed to use the key is not told of it.
         Err(error @ StoreError::Tampered { .. }) => return Ok(Err(error)),
@@ -228,6 +235,11 @@ pub(super) fn of(name: &KeyName, found: Option<&Versioned<NamedKeyRow>>) -> Resu
 /// Answers an allowed caller that there is no such key.
 pub(super) fn unknown() -> Error {
     Error::not_found("there is no key of that name")
+}
+
+/// Answers that nothing of a key is left.
+pub(super) fn shredded() -> Error {
+    KeyringError::Shredded.into()
 }
 
 /// Answers that somebody else rotated first.

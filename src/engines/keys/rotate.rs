@@ -4,14 +4,14 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::create::require_room;
-use super::find::{gone, named, of, stale, unknown};
+use super::find::{gone, named, of, shredded, stale, unknown};
 use super::make::{MadeInHsm, NewVersion, blank, is_made, make_in_hsm, rotates_at};
 use super::show::KeyDetail;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
-use crate::types::{KeyName, Placement, RequestContext};
+use crate::types::{KeyName, NamedKeyState, Placement, RequestContext};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Makes a key's next version.
@@ -63,6 +63,9 @@ impl Verb for RotateKey {
         let was = named(view, &self.name).await?.ok_or_else(unknown)?;
         if !decision.resource()?.rows.contains(&was.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
+        }
+        if was.row.state == NamedKeyState::Shredded {
+            return Err(shredded());
         }
         let (id, newest) = (was.row.id, was.row.newest);
         if self.expected != 0 && self.expected != newest {

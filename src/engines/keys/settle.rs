@@ -1,4 +1,5 @@
-//! Ends versions whose making in the HSM came to nothing; the worker's.
+//! Ends versions in the HSM: those whose making came to nothing, and those of who was shredded; the
+//! worker's.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -11,7 +12,8 @@ use crate::store::{Needs, Tx, Versioned};
 use crate::types::{KeyVersionState, ObjectId, RequestContext, ResourceName};
 use crate::vault::{Decision, EffectOperation, Note, Resource, TAKES_BACK, Verb, View};
 
-/// Destroys what may have been made in the HSM for a version that is pending, and ends it.
+/// Destroys what may have been made in the HSM for a version that is pending, or what was there for
+/// one that is ending, and ends it.
 ///
 /// The intent moves the row on, so that whoever made the key cannot call it live any more; nothing
 /// but a version that is live is ever used. Destroying it again, after a crash, finds nothing.
@@ -46,7 +48,7 @@ impl Verb for SettleVersion {
         let id = self.id;
         let read = view
             .read(move |tx| async move { Ok(tx.lookup::<NamedKeyVersionRow>(&id).await?) }.boxed());
-        let found = read.await?.filter(|found| found.row.state == KeyVersionState::Pending);
+        let found = read.await?.filter(|found| end(found.row.state).is_some());
         let found = found.ok_or_else(|| Error::Conflict("it is not pending any more".into()))?;
         let (key, version) = (found.row.named_key, found.row.version);
         let used = KeyUse { key: key.to_string(), version, purpose: "destroy/hsm" };
@@ -55,6 +57,15 @@ impl Verb for SettleVersion {
 
     fn note(&self, it: &Settled, note: &mut Note) {
         note.keys.push(it.used.clone());
+    }
+}
+
+/// How a version ends that is destroyed in the HSM; none for one that is not to be.
+const fn end(state: KeyVersionState) -> Option<KeyVersionState> {
+    match state {
+        KeyVersionState::Pending => Some(KeyVersionState::Failed),
+        KeyVersionState::Ending => Some(KeyVersionState::Destroyed),
+        KeyVersionState::Live | KeyVersionState::Failed | KeyVersionState::Destroyed => None,
     }
 }
 
@@ -89,7 +100,9 @@ impl EffectOperation for SettleVersion {
         // Another node settles it as well, or it was moved on since.
         let ours = found.filter(|found| Some(found.version) == it.found.version.checked_add(1));
         let ours = ours.ok_or_else(|| Error::Conflict("it is settled by another node".into()))?;
-        let row = NamedKeyVersionRow { state: KeyVersionState::Failed, ..moved(ctx, &ours.row) };
+        let ended = end(ours.row.state);
+        let state = ended.ok_or_else(|| Error::internal("a version that is not ended"))?;
+        let row = NamedKeyVersionRow { state, ..moved(ctx, &ours.row) };
         tx.change(&ours, &row).await?;
         Ok(())
     }

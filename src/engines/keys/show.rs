@@ -10,7 +10,7 @@ use crate::engines::identities::{Names, read_labels};
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, KeyName, ObjectId, RequestContext};
+use crate::types::{IdentityName, KeyName, NamedKeyState, ObjectId, RequestContext};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
 /// Versions that are shown.
@@ -69,8 +69,9 @@ impl ShownKey {
     async fn read(tx: &mut Tx, id: ObjectId) -> Result<Self> {
         let row = tx.lookup::<NamedKeyRow>(&id).await?.ok_or_else(|| gone("named_keys", id))?;
         let (newest, mut names, mut versions) = (row.row.newest, Names::default(), Vec::new());
+        let shredded = row.row.state == NamedKeyState::Shredded;
         let live = named_keys::newest_version(tx, id, true).await?;
-        if live.is_none_or(|live| live.row.version != newest) {
+        if !shredded && live.is_none_or(|live| live.row.version != newest) {
             return Err(gone("named_key_versions", id));
         }
         for Versioned { row, .. } in named_keys::versions_of(tx, id, SHOWN).await? {
