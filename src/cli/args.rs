@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::ceremonies::CeremonyCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -133,6 +134,9 @@ pub enum ClientCommand {
     /// Ask for rights for a time, approve what others ask for
     #[command(subcommand)]
     Elevate(ElevateCommand),
+    /// Approve what no administrator does alone
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
     /// Enrol and prove second factors
     #[command(subcommand)]
     Factor(FactorCommand),

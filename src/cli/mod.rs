@@ -4,6 +4,7 @@
 mod acceptance;
 mod actions;
 mod args;
+mod ceremonies;
 pub mod control;
 mod credentials;
 mod database;
@@ -100,6 +101,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
+        ClientCommand::Ceremony(command) => ceremonies::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,

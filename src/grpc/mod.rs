@@ -1,6 +1,7 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod ceremonies;
 mod database;
 mod door;
 mod elevations;
@@ -20,6 +21,7 @@ mod pki;
 mod records;
 mod secrets;
 mod serve;
+mod shreds;
 mod status;
 mod system;
 pub mod tls;

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 
 use super::Names;
-use super::show::{decided, resource, unknown};
+use super::show::{decided, resource};
 use super::shredding::COUNTED;
 use super::state::contain;
 use crate::error::{Error, Result};
@@ -336,9 +336,6 @@ impl Operation for ListShreds {
 
 /// Finds that an identity was shredded.
 pub(super) async fn shred_of(tx: &mut Tx, id: IdentityId) -> Result<Option<Shred>> {
-    if tx.lookup::<IdentityRow>(&id).await?.is_none() {
-        return Err(unknown());
-    }
     match tx.lookup::<ShredRow>(&id).await? {
         Some(found) => Shred::of(tx, &found.row).await.map(Some),
         None => Ok(None),
