@@ -145,8 +145,10 @@ impl Call {
 
     async fn shown(&self, ctx: &RequestContext, tx: &mut Tx, case: &Case) -> Result<Ceremony> {
         let missing = self.missing(case, tx, ctx.now).await?;
-        let shown = Ceremony::of(tx, &mut Names::default(), case, ctx.now).await?;
-        Ok(Ceremony { missing, ..shown })
+        let mut shown = Ceremony::of(tx, &mut Names::default(), case, ctx.now).await?;
+        shown.missing = missing;
+        shown.row.needed = shown.row.needed.max(self.row.needed);
+        Ok(shown)
     }
 
     /// Who asks: so many are counted.

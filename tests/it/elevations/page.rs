@@ -47,10 +47,10 @@ fn words(line: &str) -> Vec<String> {
 
 /// Who types a command on a page, and the command, without the program's name; with what the page
 /// says of it.
-pub(super) type Typed = (String, Vec<String>, String);
+pub(crate) type Typed = (String, Vec<String>, String);
 
 /// Lists the commands of this program in the blocks of a page, or of a part of it.
-pub(super) fn typed(page: &str) -> Vec<Typed> {
+pub(crate) fn typed(page: &str) -> Vec<Typed> {
     let (mut fenced, mut found) = (false, Vec::new());
     let joined = page.replace("\\\n", " ");
     for line in joined.lines() {
@@ -80,7 +80,17 @@ pub(super) fn typed(page: &str) -> Vec<Typed> {
 #[test]
 fn every_command_on_a_page_is_one_that_the_program_takes() {
     let mut seen = 0;
-    for page in ["elevation", "factors", "notices", "secrets", "tokens", "identities", "leases"] {
+    for page in [
+        "elevation",
+        "factors",
+        "notices",
+        "secrets",
+        "tokens",
+        "identities",
+        "leases",
+        "ceremonies",
+        "shredding",
+    ] {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();
         for (_, words, _) in typed(&text) {
             seen += 1;
