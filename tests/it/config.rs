@@ -245,6 +245,7 @@ fn bad_configurations_are_refused_with_key_and_advice() {
             "store.sqlite_reserve_mib: more than half of sqlite_max_size_mib",
         ),
         ("login", "certificate_ttl_s = 2592001", "login.certificate_ttl_s: more than certifi"),
+        ("ceremonies", "administrators = 1", "ceremonies.administrators: must be a whole number"),
         ("limits", "message_max_kib = 1089", "limits.message_max_kib: must be a whole number"),
         ("limits", "streams_per_connection = 0", "limits.streams_per_connection: must be a"),
         ("log", "format = \"xml\"", "log.format: must be \"json\" or \"text\""),
