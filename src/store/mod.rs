@@ -32,6 +32,7 @@ pub mod shreds;
 mod sqlite;
 mod tx;
 mod value;
+mod wipe;
 
 use std::collections::BTreeMap;
 use std::fmt;

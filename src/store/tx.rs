@@ -29,7 +29,7 @@ pub struct Tx {
     job: JobState,
     poison: Option<StoreError>,
     /// What was deleted is to leave nothing behind in the files, once it is durable.
-    wipe: bool,
+    pub(super) wipe: bool,
 }
 
 /// What the statements of one job came to.
@@ -391,30 +391,6 @@ impl Tx {
     #[must_use]
     pub fn changed(&self, table: &str) -> bool {
         self.changes.iter().any(|change| change.table == table)
-    }
-
-    /// Asks that what was deleted leaves nothing behind in the store's files: where they are ours,
-    /// the log beside them is emptied once this is durable, and again until nobody reads in it.
-    pub const fn wipe(&mut self) {
-        self.wipe = true;
-    }
-
-    pub(super) const fn wipes(&self) -> bool {
-        self.wipe
-    }
-
-    /// Moves the log of a SQLite file into the file, and empties it.
-    ///
-    /// # Errors
-    /// As [`Tx::query`].
-    pub(super) async fn empty_log(&mut self) -> Result<(), StoreError> {
-        // Everybody waits for the writer: it waits for no reader.
-        self.query("PRAGMA busy_timeout = 100", vec![]).await?;
-        let done = self.query_one("PRAGMA wal_checkpoint(TRUNCATE)", vec![]).await;
-        self.query("PRAGMA busy_timeout = 5000", vec![]).await?;
-        let busy: i64 = done?.ok_or(StoreError::Malformed)?.take()?;
-        self.wipe = busy != 0;
-        Ok(())
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {

@@ -194,6 +194,17 @@ fn store_urls_become_endpoints() {
 }
 
 #[test]
+fn no_ceremony_takes_fewer_than_two_administrators() {
+    assert_eq!(parse(LEAST).unwrap().ceremonies.administrators, 2);
+    let three = parse(&with("ceremonies", "administrators = 3")).unwrap();
+    assert_eq!(three.ceremonies.administrators, 3);
+    for few in ["administrators = 0", "administrators = 1", "administrators = 11"] {
+        let refused = parse(&with("ceremonies", few)).unwrap_err().to_string();
+        assert!(refused.contains("ceremonies.administrators"), "{refused}");
+    }
+}
+
+#[test]
 fn bad_configurations_are_refused_with_key_and_advice() {
     let table = [
         ("vault", "nam = 1", "vault.nam: unknown key; [vault] takes trust_domain, name"),
@@ -245,7 +256,6 @@ fn bad_configurations_are_refused_with_key_and_advice() {
             "store.sqlite_reserve_mib: more than half of sqlite_max_size_mib",
         ),
         ("login", "certificate_ttl_s = 2592001", "login.certificate_ttl_s: more than certifi"),
-        ("ceremonies", "administrators = 1", "ceremonies.administrators: must be a whole number"),
         ("limits", "message_max_kib = 1089", "limits.message_max_kib: must be a whole number"),
         ("limits", "streams_per_connection = 0", "limits.streams_per_connection: must be a"),
         ("log", "format = \"xml\"", "log.format: must be \"json\" or \"text\""),
