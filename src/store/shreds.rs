@@ -5,7 +5,7 @@ use crate::sealed_row;
 use crate::store::credentials::{CredentialRow, lease_below};
 use crate::store::database::ConnectionRow;
 use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner};
-use crate::store::named_keys::{NamedKeyRow, NamedKeyVersionRow};
+use crate::store::named_keys::NamedKeyVersionRow;
 use crate::store::{Row, StoreError, Tx, Versioned};
 use crate::types::{IdentityId, ObjectId, ResourceName, UnixMillis};
 
@@ -102,17 +102,6 @@ pub async fn count_sealed(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i
                AND placement = 'sealed' LIMIT $2) AS held";
     let row = tx.query_one(sql, params![owner, most]).await?;
     row.ok_or(StoreError::Malformed)?.take()
-}
-
-/// Lists an owner's named keys in the HSM that are not shredded.
-pub async fn keys_in_hsm(
-    tx: &mut Tx,
-    owner: IdentityId,
-    limit: i64,
-) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
-    let tail = "WHERE owner = $1 AND placement = 'hsm' AND state <> 'shredded' \
-                ORDER BY name LIMIT $2";
-    tx.select(tail, params![owner, limit]).await
 }
 
 /// Lists versions of an owner's named keys that are in the HSM.

@@ -47,8 +47,6 @@ words! {
         Active = "active",
         /// It is not, until somebody says so again.
         Disabled = "disabled",
-        /// Its owner was shredded, and its versions in the HSM with them.
-        Shredded = "shredded",
     }
 }
 words! {

@@ -13,11 +13,11 @@ use crate::error::{Error, Result};
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
 use crate::store::identities::IdentityRow;
 use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner, KeyState};
-use crate::store::named_keys::{NamedKeyRow, NamedKeyVersionRow};
+use crate::store::named_keys::NamedKeyVersionRow;
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned, secrets};
 use crate::types::{
-    IdentityId, IdentityName, IdentityState, KeyVersionState, NamedKeyState, RequestContext,
+    IdentityId, IdentityName, IdentityState, KeyVersionState, RequestContext,
 };
 use crate::vault::{Decision, Operation, Page, PageToken, READS, Resource, Verb, View, WRITES};
 
@@ -126,26 +126,10 @@ async fn destroy_keys(tx: &mut Tx, owner: KeyOwner) -> Result<i64> {
     Ok(destroyed)
 }
 
-/// Ends named keys in the HSM: nothing uses them from here on. The rows say what is to be destroyed
+/// Hands named keys in the HSM to the worker that destroys them. The rows say what is to be destroyed
 /// there, so that a crash leaves nothing that the worker does not find.
 async fn hand_over(ctx: &RequestContext, tx: &mut Tx, id: IdentityId) -> Result<i64> {
     let (changed_at, by) = (ctx.now, ctx.actor());
-    loop {
-        let keys = shreds::keys_in_hsm(tx, id, PAGE).await?;
-        if keys.is_empty() {
-            break;
-        }
-        for key in keys {
-            let row = NamedKeyRow {
-                state: NamedKeyState::Shredded,
-                rotate_at: None,
-                changed_at,
-                changed_by: by.clone(),
-                ..key.row.clone()
-            };
-            tx.change(&key, &row).await?;
-        }
-    }
     let mut ending = 0_i64;
     loop {
         let versions = shreds::versions_in_hsm(tx, id, PAGE).await?;

@@ -4,14 +4,14 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::create::require_room;
-use super::find::{gone, named, of, shredded, stale, unknown};
+use super::find::{gone, is_shredded, named, of, owner_fence, shredded, stale, unknown};
 use super::make::{MadeInHsm, NewVersion, blank, is_made, make_in_hsm, rotates_at};
 use super::show::KeyDetail;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
-use crate::types::{KeyName, NamedKeyState, Placement, RequestContext};
+use crate::types::{KeyName, Placement, RequestContext};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Makes a key's next version.
@@ -56,7 +56,14 @@ impl Verb for RotateKey {
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let found = named(view, &self.name).await?;
-        Ok(vec![of(&self.name, found.as_ref())?])
+        let mut resource = of(&self.name, found.as_ref())?;
+        // It stands on its owner as well: nothing is made for one who was shredded since.
+        if let Some(found) = found {
+            let read =
+                view.read(move |tx| async move { owner_fence(tx, &found.row).await }.boxed());
+            resource.rows.extend(read.await?);
+        }
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Rotation> {
@@ -64,18 +71,24 @@ impl Verb for RotateKey {
         if !decision.resource()?.rows.contains(&was.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
         }
-        if was.row.state == NamedKeyState::Shredded {
-            return Err(shredded());
-        }
         let (id, newest) = (was.row.id, was.row.newest);
         if self.expected != 0 && self.expected != newest {
             return Err(stale(newest));
         }
+        let row = was.row.clone();
         let read = view.read(move |tx| {
-            async move { Ok(named_keys::newest_version(tx, id, false).await?) }.boxed()
+            async move {
+                let last = named_keys::newest_version(tx, id, false).await?;
+                Ok((last, is_shredded(tx, &row).await?))
+            }
+            .boxed()
         });
+        let (last, is_shredded) = read.await?;
+        if is_shredded {
+            return Err(shredded());
+        }
         // Numbers of versions that came to nothing are not used again.
-        let last = read.await?.filter(|last| last.row.version >= newest);
+        let last = last.filter(|last| last.row.version >= newest);
         let last = last.ok_or_else(|| gone("named_key_versions", id))?.row.version;
         let version = last.saturating_add(1);
         let now = view.now();

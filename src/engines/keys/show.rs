@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::find::{gone, named, of, unknown};
+use super::find::{gone, is_shredded, named, of, unknown};
 use crate::engines::identities::{Names, read_labels};
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, KeyName, NamedKeyState, ObjectId, RequestContext};
+use crate::types::{IdentityName, KeyName, ObjectId, RequestContext};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
 /// Versions that are shown.
@@ -29,6 +29,8 @@ pub struct KeyDetail {
     pub created_by: String,
     /// The name of who changed it last.
     pub changed_by: String,
+    /// Whether its owner was shredded.
+    pub shredded: bool,
 }
 
 impl KeyDetail {
@@ -40,8 +42,15 @@ impl KeyDetail {
             owner: owner.ok_or_else(|| gone("identities", ObjectId(row.row.owner.0)))?,
             created_by: names.actor(tx, &row.row.created_by).await?,
             changed_by: names.actor(tx, &row.row.changed_by).await?,
+            shredded: is_shredded(tx, &row.row).await?,
             row,
         })
+    }
+
+    /// The word for whether it is used.
+    #[must_use]
+    pub const fn shown_state(&self) -> &'static str {
+        if self.shredded { "shredded" } else { self.row.row.state.as_str() }
     }
 }
 
@@ -69,9 +78,9 @@ impl ShownKey {
     async fn read(tx: &mut Tx, id: ObjectId) -> Result<Self> {
         let row = tx.lookup::<NamedKeyRow>(&id).await?.ok_or_else(|| gone("named_keys", id))?;
         let (newest, mut names, mut versions) = (row.row.newest, Names::default(), Vec::new());
-        let shredded = row.row.state == NamedKeyState::Shredded;
         let live = named_keys::newest_version(tx, id, true).await?;
-        if !shredded && live.is_none_or(|live| live.row.version != newest) {
+        let is_newest = live.is_some_and(|live| live.row.version == newest);
+        if !is_newest && !is_shredded(tx, &row.row).await? {
             return Err(gone("named_key_versions", id));
         }
         for Versioned { row, .. } in named_keys::versions_of(tx, id, SHOWN).await? {

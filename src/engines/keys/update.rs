@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::create::every_s;
-use super::find::{named, of, shredded, unknown};
+use super::find::{named, of, unknown};
 use super::make::rotates_at;
 use super::show::KeyDetail;
 use crate::audit::Field;
@@ -101,12 +101,6 @@ impl Verb for UpdateKey {
         if self.revision != was.version || !shown {
             let text = format!("its revision is {}, which is not what was expected", was.version);
             return Err(Error::Conflict(text.into()));
-        }
-        if was.row.state == NamedKeyState::Shredded {
-            return Err(shredded());
-        }
-        if self.state == Some(NamedKeyState::Shredded) {
-            return Err(Error::invalid("a key is active or disabled; `identity shred` ends it"));
         }
         let is = self.changed(view, &was.row)?;
         Ok((was, is))
