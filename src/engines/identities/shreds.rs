@@ -16,9 +16,7 @@ use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner, KeyState};
 use crate::store::named_keys::NamedKeyVersionRow;
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned, secrets};
-use crate::types::{
-    IdentityId, IdentityName, IdentityState, KeyVersionState, RequestContext,
-};
+use crate::types::{IdentityId, IdentityName, IdentityState, KeyVersionState, RequestContext};
 use crate::vault::{Decision, Operation, Page, PageToken, READS, Resource, Verb, View, WRITES};
 
 /// Rows that are read at once.
