@@ -250,6 +250,7 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                 if self.op.is_done(&self.prepared) {
                     check_ceremony(tx, O::ACTION)?;
                 }
+                self.story.success = self.op.outcome(&output);
                 Reached::Recorded(output)
             }
             Step::Abandon(_, release) => {

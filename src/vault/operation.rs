@@ -257,6 +257,11 @@ pub trait EffectOperation: Verb {
         false
     }
 
+    /// What the record calls what was done.
+    fn outcome(&self, _: &Self::Output) -> &'static str {
+        "OK"
+    }
+
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(
         &self,

@@ -163,6 +163,13 @@ impl<O: Solemn + EffectOperation> EffectOperation for InCeremony<O> {
         if it.standing.ready { self.0.needs(&it.inner) } else { WRITES }
     }
 
+    fn outcome(&self, held: &Self::Output) -> &'static str {
+        match held {
+            Held::Done(done) => self.0.outcome(done),
+            Held::Open(_) => OPEN,
+        }
+    }
+
     /// What only asks has nothing to act on.
     fn is_done(&self, it: &Self::Prepared) -> bool {
         !it.standing.ready
