@@ -1,8 +1,9 @@
 //! Who holds a ceremony, and what voids one.
 
+use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
-    CancelCeremonyRequest, DenyCeremonyRequest, ResumeIdentityRequest, SuspendIdentityRequest,
-    UpdateIdentityRequest,
+    CancelCeremonyRequest, DenyCeremonyRequest, EntryFilter, ListEntriesRequest,
+    ResumeIdentityRequest, SuspendIdentityRequest, UpdateIdentityRequest,
 };
 
 use super::*;
@@ -49,6 +50,20 @@ async fn two_administrators_hold_one_and_it_is_performed_once() {
         assert_eq!(find(&s.third, &asked.id).await.state, "performed");
         refused(shred(&s.second, "etl").await, "was shredded");
         refused(shred(&s.third, "etl").await, "was shredded");
+
+        s.f.node().vault.integrate().await.unwrap();
+        let action = "identities.shred".to_owned();
+        let filter = Some(EntryFilter { action, ..Default::default() });
+        let request = ListEntriesRequest { filter, ..Default::default() };
+        let mut record = RecordServiceClient::new(s.admin.clone());
+        let entries = record.list_entries(request).await.unwrap().into_inner().entries;
+        let told = |outcome: &str| entries.iter().filter(|it| it.outcome == outcome).count();
+        assert_eq!((told(OPEN), told("ok")), (3, 1), "{entries:#?}");
+        let done = entries.iter().find(|it| it.outcome == "ok").unwrap();
+        let approved = format!("ceremony {} approved by ", asked.id);
+        assert!(done.detail.contains(&approved), "{}", done.detail);
+        let changed = |table: &str| done.changes.iter().any(|change| change.table == table);
+        assert!(changed("ceremonies") && changed("shreds") && changed("identities"));
     }
 }
 
