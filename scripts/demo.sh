@@ -387,6 +387,26 @@ elevate() {
     say "over by itself: connection, role and right are gone"
 }
 
+shred() {
+    step "10. An identity is shredded: its data are there before, and open for nobody after"
+    run strongroom identity create leaver --kind pipeline --owner carol --purpose 'goes' --tier low
+    run strongroom grant add admin --action secrets.put --resource secrets/leaver/key
+    run strongroom grant add admin --action secrets.get --resource secrets/leaver/key
+    typed strongroom secret put leaver/key --owner leaver -
+    printf 'what nobody is to read again' |
+        strongroom secret put leaver/key --owner leaver - | shown
+    run strongroom secret get leaver/key
+    say "what would be lost, and who else uses it:"
+    run strongroom identity shred leaver --dry-run
+    say "another name than is meant is refused; elsewhere it takes two administrators, here one"
+    must_end_with 7 strongroom identity shred leaver --confirm leafer
+    run strongroom identity shred leaver --confirm leaver --reason 'to be erased'
+    must_end_with 7 strongroom secret get leaver/key
+    grep -q 'its owner was shredded' "$home/complained" || die "it does not say why"
+    say "a backup from before still opens by the root key, and the vault says so:"
+    must_end_with 7 strongroom identity shred leaver --finish
+}
+
 show_record() {
     step "11. The record of all of it, verified; then altered by hand"
     # What ends by itself is in the record like everything else, a moment later.
@@ -498,6 +518,7 @@ main() {
     run_job
     elevate
     rotate_root
+    shred
     show_record
     failed=0
     if [[ ${KEEP:-} != 1 ]]; then

@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::artifacts::ArtifactCommand;
 use super::authorities::CaCommand;
+use super::ceremonies::CeremonyCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -139,6 +140,9 @@ pub enum ClientCommand {
     /// Ask for rights for a time, approve what others ask for
     #[command(subcommand)]
     Elevate(ElevateCommand),
+    /// Approve what no administrator does alone
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
     /// Enrol and prove second factors
     #[command(subcommand)]
     Factor(FactorCommand),

@@ -6,6 +6,7 @@ mod key;
 mod list;
 mod policy;
 mod show;
+mod shred;
 
 use std::path::PathBuf;
 
@@ -18,6 +19,7 @@ use self::key::{RotateKey, ScheduleKey};
 use self::list::{List, list};
 use self::policy::{PolicyCommand, policy};
 use self::show::text;
+use self::shred::{Shred, Shreds, shred};
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
 use super::output::{Format, escape_lines, fields, note, print, show, time};
@@ -57,6 +59,15 @@ pub enum IdentityCommand {
     Suspend(Contain),
     /// Contain an identity for good; its name is never used again
     Retire(Contain),
+    /// Destroy an identity's key and with it all that is under it, for good; takes a ceremony
+    Shred(Shred),
+    /// Show what shredding an identity would take, or whether it is shredded and unrecoverable
+    ShredStatus {
+        /// Its name.
+        name: String,
+    },
+    /// List identities that were shredded
+    Shreds(Shreds),
     /// Let a suspended identity act again; what the suspension killed stays dead
     Resume(Reasoned),
     /// Say how the identities of a kind live
@@ -153,6 +164,9 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
         IdentityCommand::Policy(command) => return policy(session, command).await,
         IdentityCommand::Suspend(args) => return suspend(session, args).await,
         IdentityCommand::Retire(args) => return retire(session, args).await,
+        IdentityCommand::Shred(args) => return shred(session, args).await,
+        IdentityCommand::ShredStatus { name } => return shred::status(session, name).await,
+        IdentityCommand::Shreds(args) => return shred::list(session, args).await,
         IdentityCommand::Create(args) => create(session, args).await?,
         IdentityCommand::Show { name, holdings: true } => return holdings(session, name).await,
         IdentityCommand::Show { name, holdings: false } => {

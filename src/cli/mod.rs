@@ -6,6 +6,7 @@ mod actions;
 mod args;
 mod artifacts;
 mod authorities;
+mod ceremonies;
 pub mod control;
 mod credentials;
 mod database;
@@ -103,6 +104,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
+        ClientCommand::Ceremony(command) => ceremonies::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,

@@ -3,6 +3,7 @@
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
 pub mod authorities;
+pub mod ceremonies;
 pub mod database;
 pub mod elevations;
 pub mod factors;

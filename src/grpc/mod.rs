@@ -2,6 +2,7 @@
 
 mod accept;
 mod authorities;
+mod ceremonies;
 mod database;
 mod door;
 mod elevations;
@@ -22,6 +23,7 @@ mod records;
 mod root;
 mod secrets;
 mod serve;
+mod shreds;
 mod status;
 mod system;
 pub mod tls;

@@ -8,6 +8,7 @@ use tonic::transport::Server;
 
 use super::accept::Gate;
 use super::authorities::RotatingAuthorities;
+use super::ceremonies::Ceremonies;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
@@ -34,6 +35,7 @@ use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
 use crate::proto::authority_service_server::AuthorityServiceServer;
+use crate::proto::ceremony_service_server::CeremonyServiceServer;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
 use crate::proto::factor_service_server::FactorServiceServer;
@@ -78,6 +80,8 @@ pub struct Settings {
     pub tokens: TokenLimits,
     /// How many certificates an identity may have whose time is not over.
     pub certificates: u32,
+    /// How many administrators a ceremony takes.
+    pub administrators: u32,
 }
 
 impl Default for Settings {
@@ -94,6 +98,7 @@ impl Default for Settings {
             login: LoginTtl::default(),
             tokens: TokenLimits::default(),
             certificates: 10_000,
+            administrators: 2,
         }
     }
 }
@@ -155,6 +160,8 @@ pub async fn serve(
     let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
     let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
     let elevations = elevations.max_decoding_message_size(most);
+    let ceremonies = CeremonyServiceServer::new(Ceremonies(gate.clone()));
+    let ceremonies = ceremonies.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
     let rotating = AuthorityServiceServer::new(RotatingAuthorities(gate.clone()));
     let rotating = rotating.max_decoding_message_size(most);
@@ -180,7 +187,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers).with(&root).with(&rotating);
+    let health = health.with(&issuers).with(&root).with(&rotating).with(&ceremonies);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -203,6 +210,7 @@ pub async fn serve(
         .add_service(tokens)
         .add_service(issuers)
         .add_service(elevations)
+        .add_service(ceremonies)
         .add_service(factors)
         .add_service(root)
         .add_service(rotating)

@@ -14,6 +14,7 @@ use crate::hsm::{Hsm, HsmError};
 use crate::store::keys::{
     self, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow,
 };
+use crate::store::shreds::ShredRow;
 use crate::store::{Reader, StoreError, Tx, Versioned};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
 
@@ -53,6 +54,12 @@ impl NewKey {
     /// # Errors
     /// [`error::Error::Conflict`] when somebody else made this version first, or its root key is gone.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<()> {
+        // Who never had a key and was shredded meanwhile gets none.
+        if let KeyOwner::Identity(id) = self.row.owner
+            && tx.lookup::<ShredRow>(&id).await?.is_some()
+        {
+            return Err(KeyringError::Shredded.into());
+        }
         // Whoever retires a root key looks at its wraps beside nobody: what is written before is seen,
         // what comes after sees the row.
         let root = tx.lookup::<HsmKeyRow>(&self.wrap.recipient).await?;
@@ -212,7 +219,7 @@ impl Keyring {
             return Ok(None);
         };
         if row.row.state == KeyState::Destroyed {
-            return Err(KeyringError::NoKey);
+            return Err(KeyringError::Shredded);
         }
         let id = Find::Id(row.row.id);
         let opened = open.cache.lock().lookup(id, epoch).filter(|key| key.row == row);

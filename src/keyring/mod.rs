@@ -70,9 +70,12 @@ pub enum KeyringError {
     /// A ciphertext or wrap does not open at its place: an alarm.
     #[error("{0} does not open at its place")]
     Misplaced(String),
-    /// The owner has no key with that id, or it was destroyed.
+    /// The owner has no key with that id.
     #[error("the key is not there any more")]
     NoKey,
+    /// The owner's key was destroyed.
+    #[error("its owner was shredded: nothing that was under their key opens any more")]
+    Shredded,
     /// A wrap has a suite that this binary does not know.
     #[error("a wrap has the unknown suite {0}")]
     UnknownSuite(i64),
@@ -101,9 +104,10 @@ impl From<KeyringError> for Error {
     fn from(error: KeyringError) -> Self {
         match error {
             KeyringError::Sealed => Self::Sealed,
-            KeyringError::Unsealed | KeyringError::NotFounded | KeyringError::NoKey => {
-                Self::precondition(error.to_string())
-            }
+            KeyringError::Unsealed
+            | KeyringError::NotFounded
+            | KeyringError::NoKey
+            | KeyringError::Shredded => Self::precondition(error.to_string()),
             KeyringError::Exists(_) => Self::AlreadyExists(error.to_string().into()),
             KeyringError::Replaced(_) | KeyringError::Unfit(_) => {
                 tracing::error!(%error, alarm = true, "the keys are not what was stored");

@@ -126,6 +126,7 @@ impl Node {
             entropy: Arc::clone(&parts.entropy),
             clock: VaultClock::new(Arc::clone(&parts.clock), parts.node.clone()),
             identity: life::installation(&found),
+            quorum: parts.limits.administrators,
             tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;

@@ -63,6 +63,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/sqlite/0014_rotations.sql"),
         include_str!("../../migrations/postgres/0014_rotations.sql"),
     ),
+    (
+        15,
+        include_str!("../../migrations/sqlite/0015_ceremonies.sql"),
+        include_str!("../../migrations/postgres/0015_ceremonies.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none.

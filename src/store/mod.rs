@@ -3,6 +3,7 @@
 //! [`Store::open`] gives a [`Reader`] and a [`Writer`]. `server.rs` hands the writer to the vault
 //! alone, so that nothing is written that was not decided and recorded.
 
+pub mod ceremonies;
 pub mod changers;
 pub mod clock;
 mod commit;
@@ -29,9 +30,11 @@ pub mod recovery;
 pub mod rotations;
 mod sealed;
 pub mod secrets;
+pub mod shreds;
 mod sqlite;
 mod tx;
 mod value;
+mod wipe;
 
 use std::collections::BTreeMap;
 use std::fmt;

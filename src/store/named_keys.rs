@@ -171,7 +171,8 @@ pub async fn keys_due(
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
     let tail = "WHERE state = 'active' AND rotate_at IS NOT NULL AND rotate_at <= $1 \
-                AND (rotate_at, id) > ($2, $3) ORDER BY rotate_at, id LIMIT $4";
+                AND owner NOT IN (SELECT id FROM shreds) AND (rotate_at, id) > ($2, $3) \
+                ORDER BY rotate_at, id LIMIT $4";
     tx.select_intact(tail, params![now, after.0, after.1, limit]).await
 }
 
@@ -182,7 +183,8 @@ pub async fn keys_spent(
     after: ObjectId,
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
-    let tail = "WHERE state = 'active' AND id > $1 AND id IN (\
+    let tail = "WHERE state = 'active' AND id > $1 AND owner NOT IN (SELECT id FROM shreds) \
+                AND id IN (\
                 SELECT v.named_key FROM named_key_counts c \
                 JOIN named_key_versions v ON v.id = c.id \
                 JOIN named_keys k ON k.id = v.named_key AND k.newest = v.version \

@@ -2,12 +2,12 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
-    FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose, KeyVersionState, Kind,
-    NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId,
-    ResourceName, ResourcePattern, Rotates, RotationState, SecretPath, SecretState, Segment, Tier,
-    UnixMillis, VaultId,
+    CeremonyId, CeremonyState, CredentialId, CredentialKind, CredentialState, ElevationId,
+    ElevationState, FactorId, FactorKind, FactorState, GrantId, GroupId, Id, IdentityId,
+    IdentityName, IdentityState, InvitationState, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose,
+    KeyVersionState, Kind, NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement,
+    RecoveryState, RequestId, ResourceName, ResourcePattern, Rotates, RotationState, SecretPath,
+    SecretState, Segment, Tier, UnixMillis, VaultId,
 };
 
 /// A value of a column.
@@ -171,6 +171,8 @@ text_columns!(
     GrantId,
     CredentialId,
     ElevationId,
+    CeremonyId,
+    CeremonyState,
     FactorId,
     ObjectId,
     IdentityName,

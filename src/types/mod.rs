@@ -4,6 +4,7 @@
 //! room but [`crate::error`].
 
 mod bytes;
+mod ceremony;
 mod clock;
 mod context;
 mod elevation;
@@ -24,14 +25,15 @@ mod token;
 mod verbs;
 
 pub use bytes::SecretBytes;
+pub use ceremony::CeremonyState;
 pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
 pub use elevation::{ElevationEvent, ElevationState, TRANSITIONS};
 pub use entropy::{Entropy, SystemEntropy};
 pub use federation::{Preset, Replay, SignatureAlgorithm};
 pub use id::{
-    CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
-    VaultId,
+    CeremonyId, CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId,
+    RequestId, VaultId,
 };
 pub use key::{
     KeyAlgorithm, KeyOrigin, KeyPurpose, KeyUsage, KeyVersionState, NamedKeyState, Placement,

@@ -14,6 +14,8 @@ pub struct Verb {
     pub administrative: bool,
     /// It makes what stands by itself: an elevated call does not, unless the role says so.
     pub standing: bool,
+    /// Several administrators do it together: nothing of it is committed without a ceremony.
+    pub ceremony: bool,
 }
 
 impl Verb {
@@ -27,6 +29,11 @@ impl Verb {
         self.standing = true;
         self
     }
+
+    const fn ceremony(mut self) -> Self {
+        self.ceremony = true;
+        self
+    }
 }
 
 const fn verb(
@@ -35,7 +42,7 @@ const fn verb(
     resource: &'static str,
     administrative: bool,
 ) -> Verb {
-    Verb { action, rpc, resource, administrative, standing: false }
+    Verb { action, rpc, resource, administrative, standing: false, ceremony: false }
 }
 
 /// Every verb, by noun.
@@ -56,6 +63,10 @@ pub const VERBS: &[Verb] = &[
     verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true)
         .standing(),
     verb("identities.retire", "IdentityService/RetireIdentity", "identities/<name>", true),
+    verb("identities.shred", "IdentityService/ShredIdentity", "identities/<name>", true).ceremony(),
+    verb("identities.finish-shred", "IdentityService/FinishShred", "identities/<name>", true),
+    verb("identities.shredding", "IdentityService/GetShredding", "identities/<name>", true),
+    verb("identities.list-shreds", "IdentityService/ListShreds", "identities", true),
     verb(
         "identities.issue-cert",
         "IdentityService/IssueLoginCertificate",
@@ -155,6 +166,11 @@ pub const VERBS: &[Verb] = &[
     verb("elevations.extend", "ElevationService/ExtendElevation", "elevations/<role>", false),
     verb("elevations.review", "ElevationService/ReviewElevation", "elevations/<role>", false),
     verb("elevations.revoke", "ElevationService/RevokeElevation", "elevations/<role>", false),
+    verb("ceremonies.list", "CeremonyService/ListCeremonies", "ceremonies", true),
+    verb("ceremonies.show", "CeremonyService/GetCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.approve", "CeremonyService/ApproveCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.deny", "CeremonyService/DenyCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.cancel", "CeremonyService/CancelCeremony", "ceremonies/<ceremony>", true),
     verb("secrets.put", "SecretService/PutSecret", "secrets/<path>", false).standing(),
     verb("secrets.get", "SecretService/GetSecret", "secrets/<path>", false),
     verb("secrets.list", "SecretService/ListSecrets", "secrets", false),
@@ -227,6 +243,10 @@ mod tests {
         "identities.suspend",
         "identities.retire",
         "identities.show-key",
+        "identities.shred",
+        "identities.finish-shred",
+        "identities.shredding",
+        "identities.list-shreds",
         "groups.show",
         "groups.list",
         "groups.remove",
@@ -251,6 +271,12 @@ mod tests {
         "pki.remove-role",
         // Never elevated, as all that governs elevations.
         "elevations.confirm-role",
+        "ceremonies.list",
+        "ceremonies.show",
+        // By whoever is in the group of administrators alone.
+        "ceremonies.approve",
+        "ceremonies.deny",
+        "ceremonies.cancel",
         "records.list",
         "records.tail",
         "records.read",

@@ -56,6 +56,8 @@ pub struct Parts {
     pub clock: VaultClock,
     /// The installation.
     pub identity: Installation,
+    /// How many administrators a ceremony takes, unless the installation is one for development.
+    pub quorum: u32,
     /// Tasks that shutdown waits for.
     pub tasks: TaskGroup,
 }
@@ -110,11 +112,14 @@ pub(super) struct Core {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) clock: VaultClock,
     pub(super) identity: Installation,
+    pub(super) quorum: u32,
     pub(super) tasks: TaskGroup,
     pub(super) policy: Policy,
     pub(super) subjects: Subjects,
     /// The authority epoch at which the caches were last emptied for it.
     pub(super) watched: AtomicI64,
+    /// How many identities had been shredded when the keys in memory were last forgotten for it.
+    pub(super) shredded: AtomicI64,
     /// Tells those who wait that rights may have moved.
     pub(super) moved: watch::Sender<()>,
     pub(super) decisions: Decisions,

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::entries::Story;
 use super::retries::{Claim, Claimed};
-use super::run::{Answered, Ready, needs};
+use super::run::{Answered, Ready, check_ceremony, needs};
 use super::spend::Spending;
 use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
@@ -245,11 +245,17 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                     Reached::Made(made)
                 } else {
                     self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                    check_ceremony(tx, O::ACTION)?;
                     Reached::Intended
                 }
             }
             Step::Record(effect) => {
-                Reached::Recorded(self.op.record(ctx, tx, &self.prepared, effect).await?)
+                let output = self.op.record(ctx, tx, &self.prepared, effect).await?;
+                if self.op.is_done(&self.prepared) {
+                    check_ceremony(tx, O::ACTION)?;
+                }
+                self.story.success = self.op.outcome(&output);
+                Reached::Recorded(output)
             }
             Step::Abandon(_, release) => {
                 self.op.abandon(ctx, tx, &self.prepared).await?;

@@ -91,7 +91,8 @@ impl Vault {
     /// # Errors
     /// [`Error::Internal`] when the built-in policy does not compile.
     pub fn new(parts: Parts) -> Result<Self> {
-        let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, tasks } = parts;
+        let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, .. } = parts;
+        let (quorum, tasks) = (parts.quorum, parts.tasks);
         let core = Core {
             reader,
             writer,
@@ -101,10 +102,12 @@ impl Vault {
             entropy,
             clock,
             identity,
+            quorum,
             tasks,
             policy: Policy::builtin()?,
             subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
+            shredded: std::sync::atomic::AtomicI64::new(0),
             moved: tokio::sync::watch::Sender::new(()),
             decisions: decide::Decisions::default(),
             endings: endings::Endings::default(),

@@ -263,6 +263,11 @@ pub trait EffectOperation: Verb {
         None
     }
 
+    /// What the record calls what was done.
+    fn outcome(&self, _: &Self::Output) -> &'static str {
+        "OK"
+    }
+
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(
         &self,

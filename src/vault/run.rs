@@ -11,8 +11,9 @@ use super::retries::{Claim, Claimed};
 use super::spend::Spending;
 use super::{Decision, Note, Operation, Resumed, Vault, Verb, View};
 use crate::error::{Error, Result};
-use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, Writes};
-use crate::types::{Id, RequestContext};
+use crate::store::ceremonies::CeremonyRow;
+use crate::store::{Change, Entry, Fence, Job, Needs, SealedRow as _, Settled, Tx, Work, Writes};
+use crate::types::{Id, RequestContext, Verb as VerbRow};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 pub(super) const ATTEMPTS: usize = 3;
@@ -177,6 +178,15 @@ impl Vault {
     }
 }
 
+/// Refuses what several administrators do together where no ceremony says that they do.
+pub(super) fn check_ceremony(tx: &Tx, action: &str) -> Result<()> {
+    let solemn = VerbRow::lookup(action).is_some_and(|verb| verb.ceremony);
+    if solemn && !tx.changed(CeremonyRow::TABLE.name) {
+        return Err(Error::internal("an act without its ceremony"));
+    }
+    Ok(())
+}
+
 /// What a commit needs that also claims a key or takes a use: each is a statement of its own.
 pub(super) const fn needs(own: Needs, claims: bool, spends: bool) -> Needs {
     let writes = match (own.writes, claims, spends) {
@@ -258,6 +268,7 @@ impl<O: Operation> Work for RunWork<O> {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
+        check_ceremony(tx, O::ACTION)?;
         if self.writes {
             tell_standing(ctx, tx, O::ACTION, &self.decision).await?;
         }

@@ -13,7 +13,7 @@ use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
 use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
-    key_usage, records,
+    key_usage, records, shreds,
 };
 use crate::types::{Id, RequestId, UnixMillis};
 
@@ -146,14 +146,28 @@ impl Vault {
         self.write(move |tx| async move { Ok(clock::advance(tx, &node, at).await?) }.boxed()).await
     }
 
-    /// Looks whether another node moved the authority epoch, and empties the caches if so.
+    /// Looks whether another node moved the authority epoch, and empties the caches if so; those of
+    /// keys too, where somebody was shredded.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn watch_authority(&self) -> Result<()> {
-        let epoch =
-            self.core.reader.urgent_view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        let watched = self.core.watched.load(Ordering::Acquire);
+        let looked = self.core.reader.urgent_view(move |tx| {
+            async move {
+                let epoch = tx.epoch().await?;
+                let shredded = if epoch == watched { None } else { Some(shreds::count(tx).await?) };
+                Ok((epoch, shredded))
+            }
+            .boxed()
+        });
+        let (epoch, shredded) = looked.await?;
         self.core.reader.saw_epoch(epoch);
+        if let Some(shredded) = shredded
+            && self.core.shredded.swap(shredded, Ordering::AcqRel) != shredded
+        {
+            self.core.keyring.forget_all();
+        }
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
             // Of a key in the HSM that another node made or destroyed it is told like that as well. One

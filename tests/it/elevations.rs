@@ -11,7 +11,7 @@ mod glass;
 mod life;
 mod model;
 mod notices;
-mod page;
+pub(crate) mod page;
 mod processes;
 mod program;
 mod puppets;

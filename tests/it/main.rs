@@ -11,6 +11,7 @@
 mod attacks;
 mod authorities;
 mod bad_input;
+mod ceremonies;
 mod cli;
 mod cli_verify;
 mod config;

@@ -10,10 +10,12 @@ use super::count::Counts;
 use super::sign::Turns;
 use super::stream::Streams;
 use crate::error::{Error, Result};
-use crate::keyring::Place;
+use crate::keyring::{KeyringError, Place};
+use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::shreds::ShredRow;
+use crate::store::{RowRef, StoreError, Tx, Versioned};
 use crate::types::{
     KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, SecretBytes,
     VaultId,
@@ -48,6 +50,8 @@ pub(super) struct Hot {
     pub(super) resource: Resource,
     /// Its newest version, of the same snapshot, or why there is none: an alarm for whoever uses it.
     newest: Newest,
+    /// Whether its owner was shredded.
+    shredded: bool,
     versions: Mutex<HashMap<i64, Arc<NamedKeyVersionRow>>>,
 }
 
@@ -66,14 +70,19 @@ impl Keys {
         let read = view.read(move |tx| {
             async move {
                 let Some(row) = named_keys::key_named(tx, &wanted).await? else { return Ok(None) };
-                let newest = newest(tx, &row.row).await?;
-                Ok(Some((row, newest)))
+                let shredded = is_shredded(tx, &row.row).await?;
+                let newest = newest(tx, &row.row, shredded).await?;
+                let owner = owner_fence(tx, &row.row).await?;
+                Ok(Some((row, newest, owner, shredded)))
             }
             .boxed()
         });
-        let Some((row, newest)) = read.await? else { return Ok(None) };
-        let resource = of(name, Some(&row))?;
-        let hot = Arc::new(Hot { row, resource, newest, versions: Mutex::default() });
+        let Some((row, newest, owner, shredded)) = read.await? else { return Ok(None) };
+        let mut resource = of(name, Some(&row))?;
+        // It stands on its owner as well: nothing is encrypted under a key that was shredded since.
+        resource.rows.extend(owner);
+        let versions = Mutex::default();
+        let hot = Arc::new(Hot { row, resource, newest, shredded, versions });
         if hot.newest.is_err() {
             return Ok(Some(hot));
         }
@@ -109,7 +118,7 @@ impl Keys {
         }
         let row = &hot.row.row;
         if row.state == NamedKeyState::Awaiting {
-            return Err(awaits());
+            hot.require_active()?;
         }
         let Some(usage) = usage else { return Ok(hot) };
         if row.algorithm.usage() != usage {
@@ -129,6 +138,7 @@ impl Hot {
     /// Refuses a key that is not used.
     pub(super) fn require_active(&self) -> Result<()> {
         match self.row.row.state {
+            _ if self.shredded => Err(shredded()),
             NamedKeyState::Active => Ok(()),
             NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
             NamedKeyState::Awaiting => Err(awaits()),
@@ -201,8 +211,14 @@ pub(super) fn label(vault: VaultId, key: ObjectId, version: i64) -> String {
 
 /// Finds a key's newest version. What the key's row says is the newest is, in one snapshot: a row
 /// that was put back is behind the versions.
-async fn newest(tx: &mut Tx, key: &NamedKeyRow) -> Result<Newest> {
-    let found = match named_keys::newest_version(tx, key.id, true).await {
+async fn newest(tx: &mut Tx, key: &NamedKeyRow, shredded: bool) -> Result<Newest> {
+    let looked = if shredded {
+        // Its versions are gone, or going.
+        named_keys::version_numbered(tx, key.id, key.newest).await
+    } else {
+        named_keys::newest_version(tx, key.id, true).await
+    };
+    let found = match looked {
         Ok(found) => found,
         // Whoever is not allowed to use the key is not told of it.
         Err(error @ StoreError::Tampered { .. }) => return Ok(Err(error)),
@@ -239,6 +255,22 @@ pub(super) fn unknown() -> Error {
 /// Answers that there is a name, and no key yet.
 pub(super) fn awaits() -> Error {
     Error::precondition("the key awaits its import")
+}
+
+/// Tells whether a key's owner was shredded.
+pub(super) async fn is_shredded(tx: &mut Tx, key: &NamedKeyRow) -> Result<bool> {
+    Ok(tx.lookup::<ShredRow>(&key.owner).await?.is_some())
+}
+
+/// Points at a key's owner, unless its row is not what was sealed: others use the key on.
+pub(super) async fn owner_fence(tx: &mut Tx, key: &NamedKeyRow) -> Result<Option<RowRef>> {
+    let owner = tx.lookup_intact::<IdentityRow>(&key.owner).await?;
+    Ok(owner.map(|owner| owner.fence()))
+}
+
+/// Answers that nothing of a key is left.
+pub(super) fn shredded() -> Error {
+    KeyringError::Shredded.into()
 }
 
 /// Answers that somebody else rotated first.

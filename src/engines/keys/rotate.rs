@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::create::{check_room, require_room};
-use super::find::{awaits, gone, named, of, stale, unknown};
+use super::find::{awaits, gone, is_shredded, named, of, owner_fence, shredded, stale, unknown};
 use super::make::{MadeInHsm, NewVersion, blank, is_made, make_in_hsm, rotates_at};
 use super::show::KeyDetail;
 use crate::audit::Field;
@@ -56,7 +56,14 @@ impl Verb for RotateKey {
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let found = named(view, &self.name).await?;
-        Ok(vec![of(&self.name, found.as_ref())?])
+        let mut resource = of(&self.name, found.as_ref())?;
+        // It stands on its owner as well: nothing is made for one who was shredded since.
+        if let Some(found) = found {
+            let read =
+                view.read(move |tx| async move { owner_fence(tx, &found.row).await }.boxed());
+            resource.rows.extend(read.await?);
+        }
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Rotation> {
@@ -71,11 +78,20 @@ impl Verb for RotateKey {
         if self.expected != 0 && self.expected != newest {
             return Err(stale(newest));
         }
+        let row = was.row.clone();
         let read = view.read(move |tx| {
-            async move { Ok(named_keys::newest_version(tx, id, false).await?) }.boxed()
+            async move {
+                let last = named_keys::newest_version(tx, id, false).await?;
+                Ok((last, is_shredded(tx, &row).await?))
+            }
+            .boxed()
         });
+        let (last, is_shredded) = read.await?;
+        if is_shredded {
+            return Err(shredded());
+        }
         // Numbers of versions that came to nothing are not used again.
-        let last = read.await?.filter(|last| last.row.version >= newest);
+        let last = last.filter(|last| last.row.version >= newest);
         let last = last.ok_or_else(|| gone("named_key_versions", id))?.row.version;
         let version = last.saturating_add(1);
         let now = view.now();

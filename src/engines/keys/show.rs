@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::find::{gone, named, of, unknown};
+use super::find::{gone, is_shredded, named, of, unknown};
 use crate::engines::identities::{Names, read_labels};
 use crate::error::{Error, Result};
 use crate::store::key_usage::{self, LastUse};
@@ -30,6 +30,8 @@ pub struct KeyDetail {
     pub created_by: String,
     /// The name of who changed it last.
     pub changed_by: String,
+    /// Whether its owner was shredded.
+    pub shredded: bool,
     /// Its last use, as far as the record has its place in the log.
     pub last_use: Option<ShownUse>,
 }
@@ -70,8 +72,15 @@ impl KeyDetail {
             created_by: names.actor(tx, &row.row.created_by).await?,
             changed_by: names.actor(tx, &row.row.changed_by).await?,
             last_use: ShownUse::of(tx, &mut names, row.row.id).await?,
+            shredded: is_shredded(tx, &row.row).await?,
             row,
         })
+    }
+
+    /// The word for whether it is used.
+    #[must_use]
+    pub const fn shown_state(&self) -> &'static str {
+        if self.shredded { "shredded" } else { self.row.row.state.as_str() }
     }
 }
 
@@ -100,7 +109,8 @@ impl ShownKey {
         let row = tx.lookup::<NamedKeyRow>(&id).await?.ok_or_else(|| gone("named_keys", id))?;
         let (newest, mut names, mut versions) = (row.row.newest, Names::default(), Vec::new());
         let live = named_keys::newest_version(tx, id, true).await?;
-        if live.is_none_or(|live| live.row.version != newest) {
+        let is_newest = live.is_some_and(|live| live.row.version == newest);
+        if !is_newest && !is_shredded(tx, &row.row).await? {
             return Err(gone("named_key_versions", id));
         }
         for Versioned { row, .. } in named_keys::versions_of(tx, id, SHOWN).await? {

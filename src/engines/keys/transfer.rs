@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::create::{check_room_for, require_own};
-use super::find::{named, of, place, stale, unknown};
+use super::find::{is_shredded, named, of, owner_fence, place, shredded, stale, unknown};
 use super::show::KeyDetail;
 use crate::audit::Field;
 use crate::engines::secrets::nameable;
@@ -79,13 +79,16 @@ impl Verb for TransferKey {
     type Prepared = Transfer;
     type Output = KeyDetail;
 
-    /// It stands on the new owner as well.
+    /// It stands on both owners as well: what was of one who is shredded meanwhile goes nowhere.
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let (name, owner) = (self.name.clone(), self.owner.clone());
         let read = view.read(move |tx| {
             async move {
                 let found = named_keys::key_named(tx, &name).await?;
                 let mut resource = of(&name, found.as_ref())?;
+                if let Some(found) = &found {
+                    resource.rows.extend(owner_fence(tx, &found.row).await?);
+                }
                 let owner = identity_named(tx, &owner).await?;
                 resource.rows.extend(owner.map(|owner| owner.fence()));
                 Ok(resource)
@@ -117,12 +120,15 @@ impl Verb for TransferKey {
         if it.stays() {
             return Ok(it);
         }
-        let id = it.was.row.id;
+        let key = it.was.row.clone();
         let read = view.read(move |tx| {
             async move {
-                let sealed =
-                    named_keys::versions_sealed(tx, id, VERSIONS.saturating_add(1)).await?;
-                Ok((sealed, named_keys::versions_in_hsm(tx, id).await?))
+                if is_shredded(tx, &key).await? {
+                    return Err(shredded());
+                }
+                let most = VERSIONS.saturating_add(1);
+                let sealed = named_keys::versions_sealed(tx, key.id, most).await?;
+                Ok((sealed, named_keys::versions_in_hsm(tx, key.id).await?))
             }
             .boxed()
         });

@@ -55,6 +55,7 @@ pub(super) fn update(request: UpdateKeyRequest) -> Result<UpdateKey> {
 }
 
 pub(super) fn detail(key: KeyDetail) -> NamedKey {
+    let state = key.shown_state().to_owned();
     let row = key.row.row;
     NamedKey {
         id: row.id.to_string(),
@@ -62,7 +63,7 @@ pub(super) fn detail(key: KeyDetail) -> NamedKey {
         owner: key.owner.to_string(),
         algorithm: row.algorithm.to_string(),
         placement: row.placement.to_string(),
-        state: row.state.to_string(),
+        state,
         version: row.newest,
         min_version: row.min_version,
         rotate_every_s: row.rotate_every_s.unwrap_or_default(),

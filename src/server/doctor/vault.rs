@@ -220,6 +220,7 @@ fn advise(error: &KeyringError) -> (String, &'static str) {
         | KeyringError::NotFounded
         | KeyringError::Exists(_)
         | KeyringError::NoKey
+        | KeyringError::Shredded
         | KeyringError::UnknownSuite(_)
         | KeyringError::Crypto(_)
         | KeyringError::Other(_) => "look into the server's log",

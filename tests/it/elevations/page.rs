@@ -47,10 +47,10 @@ fn words(line: &str) -> Vec<String> {
 
 /// Who types a command on a page, and the command, without the program's name; with what the page
 /// says of it.
-pub(super) type Typed = (String, Vec<String>, String);
+pub(crate) type Typed = (String, Vec<String>, String);
 
 /// Lists the commands of this program in the blocks of a page, or of a part of it.
-pub(super) fn typed(page: &str) -> Vec<Typed> {
+pub(crate) fn typed(page: &str) -> Vec<Typed> {
     let (mut fenced, mut found) = (false, Vec::new());
     let joined = page.replace("\\\n", " ");
     for line in joined.lines() {
@@ -89,8 +89,10 @@ fn every_command_on_a_page_is_one_that_the_program_takes() {
         "identities",
         "leases",
         "artifacts",
+        "ceremonies",
         "keys",
         "rotation",
+        "shredding",
     ] {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();
         for (_, words, _) in typed(&text) {

@@ -4,27 +4,30 @@ use std::collections::BTreeMap;
 
 use prost::Message as _;
 use strongroom::proto::{
-    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
-    CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
-    CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
-    ExtendElevationRequest, GetAuthoritiesRequest, GetAuthorityRequest, GetCertificateRoleRequest,
-    GetCheckpointRequest, GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest,
-    GetGrantRequest, GetGroupRequest, GetHoldingsRequest, GetIdentityKeyRequest,
-    GetIdentityRequest, GetRevocationListRequest, GetRootRequest, InspectTokenRequest,
-    InviteFactorRequest, IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle,
+    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveCeremonyRequest,
+    ApproveElevationRequest, CancelCeremonyRequest, CancelRecoveryRequest,
+    ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest, CreateTokenRequest,
+    DenyCeremonyRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
+    ExtendElevationRequest, FinishShredRequest, GetAuthoritiesRequest, GetAuthorityRequest,
+    GetCeremonyRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
+    GetElevationRequest, GetElevationRoleRequest, GetGrantRequest, GetGroupRequest,
+    GetHoldingsRequest, GetIdentityKeyRequest, GetIdentityRequest, GetRevocationListRequest,
+    GetRootRequest, GetShreddingRequest, InspectTokenRequest, InviteFactorRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCeremoniesRequest,
     ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
     ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
     ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
-    ListLeasesRequest, ListLifecyclesRequest, ListTokensRequest, MakeRecoveryCodesRequest,
-    MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
-    RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
-    ResetFactorsRequest, ResumeIdentityRequest, RetireAuthorityRequest, RetireIdentityRequest,
-    RetireRootRequest, ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest,
-    RevokeLeaseRequest, RevokeTokenRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
-    RotateRootRequest, ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest,
-    SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
+    ListLeasesRequest, ListLifecyclesRequest, ListShredsRequest, ListTokensRequest,
+    MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
+    PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest,
+    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
+    RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
+    RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest, ResumeIdentityRequest,
+    RetireAuthorityRequest, RetireIdentityRequest, RetireRootRequest, ReviewElevationRequest,
+    RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest,
+    RotateAuthorityRequest, RotateIdentityKeyRequest, RotateRootRequest, ScheduleAuthorityRequest,
+    ScheduleIdentityKeyRequest, ScheduleRootRequest, SealRequest, ShredIdentityRequest,
+    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
     TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
     WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
@@ -58,9 +61,9 @@ pub(super) struct Things {
 
 const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
-/// Who is retired.
+/// Who is retired, and shredded.
 pub(super) const LEAVER: &str = "leaver";
-/// The id of a factor that nobody has.
+/// The id of a factor, or a ceremony, that there is none of.
 const NO_FACTOR: &str = "018f0000-0000-7000-8000-000000000000";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
@@ -78,6 +81,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "ElevationService" => elevations(method, of),
+        "CeremonyService" => ceremonies(method),
         "SecretService" => secrets::request(method, of),
         "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method, of),
@@ -158,6 +162,13 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
         }
         .encode_to_vec(),
         "RetireIdentity" => RetireIdentityRequest { name: LEAVER.into(), reason }.encode_to_vec(),
+        "ShredIdentity" => {
+            let (name, confirm) = (LEAVER.to_owned(), LEAVER.to_owned());
+            ShredIdentityRequest { name, confirm, reason }.encode_to_vec()
+        }
+        "FinishShred" => FinishShredRequest { name: LEAVER.into() }.encode_to_vec(),
+        "GetShredding" => GetShreddingRequest { name: LEAVER.into() }.encode_to_vec(),
+        "ListShreds" => ListShredsRequest::default().encode_to_vec(),
         "SuspendIdentity" => SuspendIdentityRequest { name, reason }.encode_to_vec(),
         "ResumeIdentity" => ResumeIdentityRequest { name, reason }.encode_to_vec(),
         "IssueLoginCertificate" => IssueLoginCertificateRequest {
@@ -330,6 +341,20 @@ pub(super) fn elevation_role() -> ElevationRole {
 pub(super) fn elevation() -> RequestElevationRequest {
     let resources = vec!["database/analytics/writer".into()];
     RequestElevationRequest { role: "night".into(), resources, ..Default::default() }
+}
+
+fn ceremonies(method: &str) -> Vec<u8> {
+    let (id, reason) = (NO_FACTOR.to_owned(), String::new());
+    match method {
+        "ListCeremonies" => ListCeremoniesRequest::default().encode_to_vec(),
+        "GetCeremony" => GetCeremonyRequest { id }.encode_to_vec(),
+        "ApproveCeremony" => {
+            ApproveCeremonyRequest { id, hash: String::new(), reason }.encode_to_vec()
+        }
+        "DenyCeremony" => DenyCeremonyRequest { id, reason }.encode_to_vec(),
+        "CancelCeremony" => CancelCeremonyRequest { id }.encode_to_vec(),
+        _ => unknown(method),
+    }
 }
 
 fn elevations(method: &str, of: &Things) -> Vec<u8> {
