@@ -208,6 +208,20 @@ pub struct Status {
     pub store: String,
     /// When it started, in Unix milliseconds.
     pub started_at_ms: i64,
+    /// What the newest check of the state found; none before the first.
+    pub state_check: Option<StateCheck>,
+}
+
+/// What a check of the state found: the record held against the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateCheck {
+    /// When it ended, in Unix milliseconds.
+    pub checked_at_ms: i64,
+    /// Rows that were compared.
+    pub rows: u64,
+    /// Rows that are not what the record says.
+    pub wrong: u64,
 }
 
 /// Asks a vault on this machine.

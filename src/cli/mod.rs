@@ -27,6 +27,7 @@ mod run;
 mod secrets;
 mod session;
 mod span;
+mod state;
 mod system;
 mod tokens;
 mod values;

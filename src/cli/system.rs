@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::acceptance;
 use super::args::Global;
-use super::control::{Pin, Reply, Request, State, Status, ask};
+use super::control::{Pin, Reply, Request, State, StateCheck, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, show, time};
@@ -117,7 +117,17 @@ fn table(status: &Status) -> String {
         ("token", status.token.clone()),
         ("store", status.store.clone()),
         ("started", time(status.started_at_ms)),
+        ("rows checked", status.state_check.as_ref().map(checked).unwrap_or_default()),
     ])
+}
+
+fn checked(check: &StateCheck) -> String {
+    let StateCheck { checked_at_ms, rows, wrong } = check;
+    let at = time(*checked_at_ms);
+    match wrong {
+        0 => format!("{rows} right, {at}"),
+        wrong => format!("{wrong} of {rows} WRONG, {at}: `strongroom audit verify --state`"),
+    }
 }
 
 /// Unseals the vault on this machine.

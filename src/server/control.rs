@@ -21,7 +21,8 @@ use super::life::{Life, Occasion};
 use super::pin::PinMemory;
 use super::recovery::RecoveryOrder;
 use crate::cli::control::{
-    MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, State as Shown, Status,
+    MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, State as Shown, StateCheck,
+    Status,
 };
 use crate::config::SecretSource;
 use crate::crypto::hex;
@@ -178,7 +179,12 @@ impl Control {
             State::Stopping => (Shown::Stopping, None),
         };
         let restores = tokio::time::timeout(SOON, self.life.restores()).await.ok().flatten();
-        Status { state, because, restores, ..self.about.clone() }
+        let state_check = self.life.vault().state().report().map(|report| StateCheck {
+            checked_at_ms: report.checked_at.0,
+            rows: report.rows,
+            wrong: report.wrong(),
+        });
+        Status { state, because, restores, state_check, ..self.about.clone() }
     }
 
     async fn unseal(&self, given: Option<SecretBytes>, force: bool) -> Result<String> {

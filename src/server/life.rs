@@ -250,7 +250,12 @@ impl Life {
 
     fn serve_as(&self, state: State) {
         let now = self.0.parts.clock.monotonic();
-        *self.0.serves_since.lock() = (state == State::Serving).then_some(now);
+        let serves = state == State::Serving;
+        *self.0.serves_since.lock() = serves.then_some(now);
+        if serves {
+            // At a start, and of a store that was accepted: nobody knows what was done to it.
+            self.0.vault.state().ask();
+        }
         self.0.standing.set(state);
     }
 

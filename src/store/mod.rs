@@ -28,6 +28,7 @@ pub mod recovery;
 mod sealed;
 pub mod secrets;
 mod sqlite;
+pub mod state;
 mod tx;
 mod value;
 

@@ -178,6 +178,7 @@ pub const VERBS: &[Verb] = &[
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
+    verb("records.verify-state", "RecordService/VerifyState", "records/log", true),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
@@ -222,6 +223,7 @@ mod tests {
         "records.list",
         "records.tail",
         "records.read",
+        "records.verify-state",
         "system.seal",
         "system.cancel-recovery",
     ];

@@ -3,7 +3,8 @@
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
 //! idempotency keys, and blocks of serials in `serials.rs`) is a closed list in `upkeep.rs`:
-//! undecided, without an entry, unable to write a sealed row.
+//! undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
+//! alone.
 
 mod acceptance;
 mod anchor;
@@ -29,6 +30,7 @@ mod run;
 mod serials;
 mod session;
 mod spend;
+mod state;
 mod stream;
 mod subject;
 mod subjects;
@@ -68,6 +70,7 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::Origin;
+pub use state::{StateKeeper, StateReport};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
@@ -110,6 +113,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
+            state: state::StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }

@@ -23,8 +23,8 @@ use strongroom::proto::{
     ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
     RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest, SealRequest,
     SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
-    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
+    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, VerifyStateRequest,
+    WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 
 use super::{issuers, keys, secrets};
@@ -278,6 +278,7 @@ fn records(method: &str) -> Vec<u8> {
         "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
         "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
         "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        "VerifyState" => VerifyStateRequest::default().encode_to_vec(),
         _ => unknown(method),
     }
 }
