@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::backup::BackupCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::factors::FactorCommand;
@@ -23,7 +24,7 @@ use super::recovery::RecoveryCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
-use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
+use super::system::{SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 
 /// Strongroom, an identity-first secrets vault: server and client in one program.
@@ -160,9 +161,6 @@ pub enum ClientCommand {
     Seal(SealArgs),
     /// Unseal the vault on this machine
     Unseal(UnsealArgs),
-    /// Deal with a store that was restored
-    #[command(subcommand)]
-    Backup(BackupCommand),
     /// Write a completion script for a shell to standard output
     Completions {
         /// The shell.
@@ -190,6 +188,25 @@ pub enum ServerCommand {
     /// hour, and within a day of it: it takes effect then, everything that the administrator held is
     /// dead, and the certificate is written.
     RecoverAdmin(RecoverAdminArgs),
+    /// Make, check and restore encrypted copies of the store
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Bring the schema of a store up to date, once it was backed up
+    ///
+    /// A server does so by itself at its start for SQLite, after it has copied the file beside
+    /// itself. A PostgreSQL it leaves as it is: back that up, then run this once.
+    Migrate(MigrateArgs),
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Says that a PostgreSQL was backed up just now: nobody else can know.
+    #[arg(long)]
+    pub backed_up: bool,
 }
 
 /// What `recover-admin` takes.

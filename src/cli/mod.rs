@@ -4,6 +4,7 @@
 mod acceptance;
 mod actions;
 mod args;
+mod backup;
 pub mod control;
 mod credentials;
 mod database;
@@ -40,9 +41,10 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 pub use args::{
-    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, RecoverAdminArgs,
-    ServerArgs, ServerCommand,
+    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
+    RecoverAdminArgs, ServerArgs, ServerCommand,
 };
+pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
 pub use session::DEFAULT_PORT;
@@ -76,6 +78,24 @@ pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// Runs `backup create`, which asks the server on this machine.
+pub(crate) fn create_backup(global: &Global, args: &CreateBackupArgs) -> Outcome {
+    alone(backup::create(global.output, args))
+}
+
+/// Runs `backup accept`, which asks the server on this machine.
+pub(crate) fn accept_backup(global: &Global, args: &AcceptArgs) -> Outcome {
+    alone(backup::accept(global, args))
+}
+
+/// Runs a command on a runtime of its own.
+fn alone(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::Unexpected, format!("no runtime: {error}")))?;
+    runtime.block_on(until_interrupted(command))
 }
 
 /// Ends a command at Ctrl-C; the vault finishes or undoes what it was asked for.
@@ -113,7 +133,6 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,
-        ClientCommand::Backup(command) => system::backup(global, command).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);

@@ -4,6 +4,7 @@
 //! that uses a key tells which one ([`KeyUse`]), so that the record can name it. The formats are
 //! written down, with test vectors, in `docs/formats.md`.
 
+mod backup;
 mod cache;
 mod create;
 mod data;
@@ -30,6 +31,7 @@ use crate::store::keys::{HsmPurpose, KeyOwner};
 use crate::store::{RowSealer, StoreError};
 use crate::types::{Entropy, SecretBytes, VaultId};
 
+pub use backup::BackupWrap;
 pub use create::{Genesis, OnFound};
 pub use data::{Opened, Place, SealedValue, Stored};
 pub use head::{Head, HeadKept};

@@ -26,6 +26,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("key_keeper", "keys.settle"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
+    ("control_socket", "system.create-backup"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
 ];

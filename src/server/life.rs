@@ -106,6 +106,14 @@ impl Life {
         &self.0.vault
     }
 
+    pub(super) fn parts(&self) -> &Ingredients {
+        &self.0.parts
+    }
+
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
     /// Where the authorities are while the vault is unsealed.
     #[must_use]
     pub fn authorities(&self) -> &AuthoritySlot {
@@ -293,7 +301,7 @@ impl Life {
         Ok(recovered)
     }
 
-    fn require_serving(&self) -> Result<()> {
+    pub(super) fn require_serving(&self) -> Result<()> {
         self.0.standing.refusal().map_or(Ok(()), Err)
     }
 

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod assemble;
+mod backup;
 mod control;
 mod dev;
 mod doctor;
@@ -10,6 +11,7 @@ mod found;
 mod init;
 mod life;
 mod listener;
+mod migrate;
 mod node;
 mod pin;
 mod recall;

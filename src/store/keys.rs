@@ -326,6 +326,13 @@ pub async fn newest_key(
     tx.lookup_where("WHERE owner = $1 ORDER BY version DESC LIMIT 1", params![owner]).await
 }
 
+/// Finds the newest key that is an identity's and was not destroyed.
+pub async fn newest_of_identities(tx: &mut Tx) -> Result<Option<Id>, StoreError> {
+    let tail = "WHERE owner <> 'system' AND state <> 'destroyed' ORDER BY id DESC LIMIT 1";
+    let found = tx.lookup_where::<IdentityKeyRow>(tail, vec![]).await?;
+    Ok(found.map(|found| found.row.id))
+}
+
 /// Lists the wraps of a key.
 pub async fn wraps_of(tx: &mut Tx, key: Id) -> Result<Vec<WrapRow>, StoreError> {
     let sql = "SELECT key_id, recipient, suite, blob FROM key_wraps WHERE key_id = $1 \

@@ -94,7 +94,7 @@ async fn a_row_that_was_put_back_taken_away_put_in_or_edited_is_named() {
         })
         .await;
         let entries = list(&mut records, EntryFilter { identity: "admin".into(), ..told }).await;
-        assert_eq!(entries.len(), 2, "who asked had it as well");
+        assert_eq!(entries.len(), 1, "who asked had it as well");
         assert_eq!(sorted(checked(&Audited::new(&f)).await), (9, named));
     }
 }
