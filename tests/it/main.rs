@@ -10,6 +10,7 @@
 
 mod attacks;
 mod authorities;
+mod backup;
 mod bad_input;
 mod cli;
 mod cli_verify;

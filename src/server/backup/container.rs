@@ -226,6 +226,33 @@ mod tests {
         Ok(out)
     }
 
+    /// A disk with room for so much.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_fails_the_backup_wherever_it_does() {
+        let (_, bytes) = backup(&[7; 3 * CHUNK]);
+        let opened = open(bytes.as_slice()).unwrap();
+        let (header, about) = (opened.header, opened.about);
+        for room in [0, 30, 700, bytes.len() / 2, bytes.len() - 1] {
+            let (mut from, mut disk) = (&[7; 3 * CHUNK][..], Disk(room));
+            let key = SecretBytes::new(vec![5; 32]);
+            let made = write(&header, &about, &key, &SystemEntropy, (&mut from, &mut disk));
+            assert_eq!(made.unwrap_err().reason(), "PRECONDITION", "{room}");
+        }
+    }
+
     #[test]
     fn a_backup_opens_whole_and_with_no_bit_changed_or_no_byte_less() {
         for len in [0, 1, CHUNK, 3 * CHUNK + 17] {
