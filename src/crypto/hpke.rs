@@ -5,6 +5,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::aead::TAG_BYTES;
 use super::{CryptoError, Result, hmac_sha256};
 use crate::types::{Entropy, SecretBytes};
 
@@ -58,10 +59,13 @@ pub fn hpke_seal(
     let sent = hpke_public(&ephemeral)?;
     let shared = shared(&ephemeral, public, (&sent, public))?;
     let (key, nonce) = schedule(&shared, info)?;
-    let mut message = Zeroizing::new(plaintext.to_vec());
+    // Of the final size at once: growing would leave a copy behind.
+    let room = plaintext.len().saturating_add(TAG_BYTES);
+    let mut message = Zeroizing::new(Vec::with_capacity(room));
+    message.extend_from_slice(plaintext);
     key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut *message)
         .map_err(|_long| CryptoError::TooLong("the message"))?;
-    Ok([sent.as_slice(), &message].concat())
+    Ok([sent.as_slice(), message.as_slice()].concat())
 }
 
 /// Decrypts what [`hpke_seal`] made for the holder of a private half.

@@ -73,7 +73,7 @@ pub fn join_shares(shares: &[SecretBytes]) -> Result<SecretBytes> {
 fn multiply(a: u8, b: u8) -> u8 {
     let (mut a, mut product) = (a, 0);
     for bit in 0..8 {
-        product ^= a & (b >> bit & 1).wrapping_neg();
+        product ^= a & ((b >> bit) & 1).wrapping_neg();
         a = (a << 1) ^ (0x1b & (a >> 7).wrapping_neg());
     }
     product

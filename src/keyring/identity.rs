@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cache::Find;
 use super::master::{INFO_DATA_WRAP, Mixer, derive};
-use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Result};
+use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Recipient, Result};
 use crate::crypto::{
     AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
     wrap_salt,
@@ -30,11 +30,12 @@ impl DataWrapKey {
     }
 }
 
-/// An identity key that is not in the store yet, with its wrap for the root key.
+/// An identity key that is not in the store yet, with its wraps for the root key and for every
+/// recovery set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
     pub(super) row: IdentityKeyRow,
-    pub(super) wrap: WrapRow,
+    pub(super) wraps: Vec<WrapRow>,
     /// The root key that wrapped it.
     pub used: KeyUse,
 }
@@ -52,10 +53,14 @@ impl NewKey {
     /// [`error::Error::Conflict`] when somebody else made this version first.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<()> {
         match tx.insert(&self.row).await {
-            Ok(_) => Ok(keys::insert_wrap(tx, &self.wrap).await?),
-            Err(StoreError::Taken) => Err(moved()),
-            Err(other) => Err(other.into()),
+            Ok(_) => {}
+            Err(StoreError::Taken) => return Err(moved()),
+            Err(other) => return Err(other.into()),
         }
+        for wrap in &self.wraps {
+            keys::insert_wrap(tx, wrap).await?;
+        }
+        Ok(())
     }
 }
 
@@ -74,6 +79,15 @@ pub(super) fn subject(owner: KeyOwner) -> Subject<'static> {
 
 /// Encodes the place of a wrap.
 pub(super) fn wrap_aad(vault: VaultId, row: &IdentityKeyRow, root: &HsmKey) -> Vec<u8> {
+    wrap_aad_of(vault, row, (&root.label, root.version))
+}
+
+/// The same, for any recipient.
+pub(super) fn wrap_aad_of(
+    vault: VaultId,
+    row: &IdentityKeyRow,
+    (recipient, version): (&str, i64),
+) -> Vec<u8> {
     AssociatedData {
         format: Format::Xaes256Gcm,
         vault,
@@ -83,29 +97,43 @@ pub(super) fn wrap_aad(vault: VaultId, row: &IdentityKeyRow, root: &HsmKey) -> V
         key_owner: subject(row.owner),
         object: Subject::Id(row.id),
         object_version: row.version,
-        key: Subject::Label(&root.label),
-        key_version: root.version,
+        key: Subject::Label(recipient),
+        key_version: version,
     }
     .encode()
 }
 
-/// Makes a key and wraps it for a root key.
+/// Makes a key and wraps it for a root key and the recovery sets.
 pub(super) async fn make(
     hsm: &dyn Hsm,
     mixer: &Mixer,
     vault: VaultId,
-    root: &HsmKey,
+    (root, sets): (&HsmKey, &[Recipient]),
     row: IdentityKeyRow,
 ) -> Result<(SecretBytes, NewKey)> {
     let key = mixer.key()?;
+    let mut wraps = vec![wrap_for_root(hsm, mixer, vault, root, (&row, &key)).await?];
+    for set in sets {
+        wraps.push(set.wrap(vault, &row, &key, mixer)?);
+    }
+    Ok((key, NewKey { row, wraps, used: root.used_for("wrap") }))
+}
+
+/// Wraps a key for a root key in the HSM.
+pub(super) async fn wrap_for_root(
+    hsm: &dyn Hsm,
+    mixer: &Mixer,
+    vault: VaultId,
+    root: &HsmKey,
+    (row, key): (&IdentityKeyRow, &SecretBytes),
+) -> Result<WrapRow> {
     let mut salt = [0; SALT_BYTES];
     mixer.fill(&mut salt)?;
-    let aad = wrap_aad(vault, &row, root);
+    let aad = wrap_aad(vault, row, root);
     let wrapping_key = hsm.hmac(&root.label, &kdf_input(&aad, &salt)).await?;
-    let blob = wrap_key(&wrapping_key, &salt, &aad, &key, mixer)?;
+    let blob = wrap_key(&wrapping_key, &salt, &aad, key, mixer)?;
     let recipient = root.label.clone();
-    let wrap = WrapRow { key_id: row.id, recipient, suite: SUITE_HMAC_KDF, blob };
-    Ok((key, NewKey { row, wrap, used: root.used_for("wrap") }))
+    Ok(WrapRow { key_id: row.id, recipient, suite: SUITE_HMAC_KDF, blob })
 }
 
 /// Unwraps a key with the first wrap that one of our root keys can open.
@@ -165,7 +193,9 @@ impl Keyring {
         let id = Id::ordered(now, &open.mixer)?;
         let row = IdentityKeyRow { id, owner, version, state: KeyState::Active, created_at: now };
         let root = open.active(HsmPurpose::Root)?;
-        let made = make(self.0.hsm.as_ref(), &open.mixer, open.vault, root, row.clone()).await?;
+        let sets = Arc::clone(&*open.sets.read());
+        let hsm = self.0.hsm.as_ref();
+        let made = make(hsm, &open.mixer, open.vault, (root, &sets), row.clone()).await?;
         let key = derive(open.vault, &made.0, INFO_DATA_WRAP)?;
         Ok((DataWrapKey { row: Versioned { row, version: 1 }, key }, made.1))
     }

@@ -14,7 +14,9 @@ mod master;
 mod material;
 mod names;
 mod proof;
+mod recover;
 mod rewrap;
+mod sets;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -39,7 +41,9 @@ pub use identity::NewKey;
 pub use master::MasterKeys;
 pub use names::{HsmKey, label};
 pub use proof::{Challenge, NONCE_BYTES};
+pub use recover::{Recovered, SetKey};
 pub use rewrap::{Rewrapped, Wrapped};
+pub use sets::{Recipient, Share};
 pub use unseal::FinalTry;
 
 /// The result of this room.
@@ -151,6 +155,8 @@ struct Open {
     hsm_keys: Vec<HsmKey>,
     keys: MasterKeys,
     mixer: master::Mixer,
+    /// The recovery sets that every identity key is wrapped for.
+    sets: RwLock<Arc<[Recipient]>>,
     cache: Mutex<cache::Cache>,
     materials: Mutex<material::Materials>,
 }

@@ -131,15 +131,16 @@ impl Keyring {
             return Err(KeyringError::Unfit("they changed meanwhile".into()));
         }
         self.forget_pending(vault).await?;
+        let sets = parking_lot::RwLock::new(super::sets::read(reader).await?.into());
         let (cache, materials) = Default::default();
-        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache, materials };
+        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, sets, cache, materials };
         *self.0.open.write() = Some(Arc::new(open));
         trial.stays = true;
         Ok(keys)
     }
 }
 
-async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
+pub(super) async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
     let view = reader.view(|tx| {
         Box::pin(async move {
             let Some(found) = keys::foundation(tx, &Check::Nothing).await? else {
@@ -152,7 +153,7 @@ async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
     view.await?.ok_or(KeyringError::NotFounded)
 }
 
-async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
+pub(super) async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
     let view =
         reader.view(move |tx| Box::pin(async move { Ok(keys::foundation(tx, &check).await) }));
     view.await??.ok_or(KeyringError::NotFounded)
@@ -183,6 +184,7 @@ mod tests {
             hsm_keys: Vec::new(),
             keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
+            sets: parking_lot::RwLock::default(),
             cache: parking_lot::Mutex::default(),
             materials: parking_lot::Mutex::default(),
         });

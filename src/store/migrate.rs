@@ -59,6 +59,11 @@ const MIGRATIONS: &[Migration] = &[
         include_str!("../../migrations/sqlite/0008_keys.sql"),
         include_str!("../../migrations/postgres/0008_keys.sql"),
     ),
+    (
+        16,
+        include_str!("../../migrations/sqlite/0016_recovery_sets.sql"),
+        include_str!("../../migrations/postgres/0016_recovery_sets.sql"),
+    ),
 ];
 
 /// Brings a SQLite file up to date, making it where there is none. One that an older program wrote is

@@ -26,6 +26,7 @@ pub mod pki;
 mod postgres;
 pub mod records;
 pub mod recovery;
+pub mod recovery_sets;
 mod sealed;
 pub mod secrets;
 mod sqlite;

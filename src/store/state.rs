@@ -11,7 +11,8 @@ use crate::store::sealed::sealed_bytes;
 use crate::store::sqlite::fault;
 use crate::store::{
     Row, SealedRow, StoreError, Table, Tx, Value, credentials, crls, database, elevations, factors,
-    identities, issuers, keys, lifecycles, logins, named_keys, notices, pki, recovery, secrets,
+    identities, issuers, keys, lifecycles, logins, named_keys, notices, pki, recovery,
+    recovery_sets, secrets,
 };
 
 /// Every table of sealed rows; the conformance suite compares the list with the schema.
@@ -32,6 +33,7 @@ pub static TABLES: &[&Table] = &[
     factors::CodeRow::TABLE,
     factors::InvitationRow::TABLE,
     recovery::RecoveryRow::TABLE,
+    recovery_sets::RecoverySetRow::TABLE,
     elevations::ElevationRoleRow::TABLE,
     elevations::ElevationRow::TABLE,
     issuers::IssuerRow::TABLE,
