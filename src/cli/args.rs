@@ -21,6 +21,7 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::recovery_sets::RecoverySetCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
@@ -155,6 +156,9 @@ pub enum ClientCommand {
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),
+    /// Make key pairs whose private half is split, for the day that the HSM is lost
+    #[command(subcommand)]
+    RecoverySet(RecoverySetCommand),
     /// Show the state of the vault on this machine
     Status(StatusArgs),
     /// Seal the vault: its keys leave memory
@@ -188,6 +192,13 @@ pub enum ServerCommand {
     /// hour, and within a day of it: it takes effect then, everything that the administrator held is
     /// dead, and the certificate is written.
     RecoverAdmin(RecoverAdminArgs),
+    /// Open a vault whose HSM is lost with the shares of a recovery set, into a new HSM
+    ///
+    /// With the server stopped, its store in place, and an empty token named in the configuration.
+    /// Every identity key is wrapped for a new root key; secrets, stored credentials and named keys
+    /// that are kept sealed open again. Keys that were in the old HSM are gone with it: authorities
+    /// are made anew, and what they signed is worth nothing any more.
+    Recover(RecoverArgs),
     /// Make, check and restore encrypted copies of the store
     #[command(subcommand)]
     Backup(BackupCommand),
@@ -196,6 +207,21 @@ pub enum ServerCommand {
     /// A server does so by itself at its start for SQLite, after it has copied the file beside
     /// itself. A PostgreSQL it leaves as it is: back that up, then run this once.
     Migrate(MigrateArgs),
+}
+
+/// What `recover` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RecoverArgs {
+    /// A share that its holder opened, as `recovery-set open-share` wrote it; once for each.
+    #[arg(long = "share", value_name = "FILE", required = true)]
+    pub shares: Vec<PathBuf>,
+    /// The configuration, a TOML file, with the new token.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that holds the PIN of the new token, `-` for standard input; the source of the
+    /// configuration where it is left out.
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
 }
 
 /// What `migrate` takes.

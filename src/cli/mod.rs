@@ -24,6 +24,7 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod recovery_sets;
 mod run;
 mod secrets;
 mod session;
@@ -42,11 +43,12 @@ use clap::CommandFactory as _;
 
 pub use args::{
     Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
-    RecoverAdminArgs, ServerArgs, ServerCommand,
+    RecoverAdminArgs, RecoverArgs, ServerArgs, ServerCommand,
 };
 pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
+pub use recovery_sets::OpenShare;
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
@@ -130,6 +132,7 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
+        ClientCommand::RecoverySet(command) => recovery_sets::run(global, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,

@@ -14,6 +14,7 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod recovery_sets;
 pub mod secrets;
 pub mod system;
 pub mod tokens;

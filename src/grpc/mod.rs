@@ -18,6 +18,7 @@ mod lifecycles;
 mod login;
 mod pki;
 mod records;
+mod recovery_sets;
 mod secrets;
 mod serve;
 mod status;

@@ -21,6 +21,7 @@ use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
+use super::recovery_sets::RecoverySets;
 use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
@@ -42,6 +43,7 @@ use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
+use crate::proto::recovery_set_service_server::RecoverySetServiceServer;
 use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
@@ -152,6 +154,8 @@ pub async fn serve(
     let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
     let elevations = elevations.max_decoding_message_size(most);
     let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let sets = RecoverySetServiceServer::new(RecoverySets(gate.clone()));
+    let sets = sets.max_decoding_message_size(most);
     let system = System(gate.clone(), standing.clone());
     let system = SystemServiceServer::new(system).max_decoding_message_size(most);
     let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
@@ -173,7 +177,7 @@ pub async fn serve(
     let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
     let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
     let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers);
+    let health = health.with(&issuers).with(&sets);
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -188,6 +192,7 @@ pub async fn serve(
         .add_service(groups)
         .add_service(grants)
         .add_service(records)
+        .add_service(sets)
         .add_service(pki)
         .add_service(database)
         .add_service(leases)

@@ -195,7 +195,7 @@ impl Keyring {
         let root = open.active(HsmPurpose::Root)?;
         let sets = Arc::clone(&*open.sets.read());
         let hsm = self.0.hsm.as_ref();
-        let made = make(hsm, &open.mixer, open.vault, (root, &sets), row.clone()).await?;
+        let made = make(hsm, &open.mixer, open.vault, (root, &*sets), row.clone()).await?;
         let key = derive(open.vault, &made.0, INFO_DATA_WRAP)?;
         Ok((DataWrapKey { row: Versioned { row, version: 1 }, key }, made.1))
     }

@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use super::identity::{unwrap, wrap_aad_of};
 use super::{KeyUse, Keyring, KeyringError, Result};
 use crate::crypto::{CryptoError, Encoder, HpkePublic, SUITE_HPKE, hpke_open, hpke_seal};
+use crate::error::Error;
 use crate::store::keys::{self, IdentityKeyRow, WrapRow};
 use crate::store::{Reader, recovery_sets};
 use crate::types::{Entropy, Id, SecretBytes, VaultId};
@@ -122,8 +123,8 @@ pub(super) async fn read(reader: &Reader) -> Result<Vec<Recipient>> {
     let rows = reader.view(|tx| async move { Ok(recovery_sets::active(tx).await?) }.boxed());
     let rows = rows.await?.into_iter().map(|found| found.row);
     let recipient = |row: recovery_sets::RecoverySetRow| {
-        let public = row.public_key.as_slice().try_into();
-        let public = public.map_err(|_length| KeyringError::Unfit("a recovery set".into()))?;
+        let public = HpkePublic::try_from(row.public_key.as_slice())
+            .map_err(|_length| KeyringError::Unfit("a recovery set".into()))?;
         Ok(Recipient { set: row.id, public })
     };
     rows.map(recipient).collect()
@@ -164,6 +165,11 @@ impl Keyring {
                 Ok(unwrapped) => unwrapped,
                 // It was destroyed meanwhile.
                 Err(KeyringError::NoKey) => continue,
+                // An alarm, and nothing that keeps the others waiting.
+                Err(error @ KeyringError::Misplaced(_)) => {
+                    drop(Error::from(error));
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if !used.contains(&root) {

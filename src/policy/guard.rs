@@ -22,6 +22,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("federation", "issuers.login"),
     ("issuer_keeper", "issuers.end-sessions"),
     ("issuer_keeper", "issuers.purge"),
+    ("recovery_set_keeper", "recovery_sets.wrap"),
     ("key_keeper", "keys.rotate"),
     ("key_keeper", "keys.settle"),
     ("control_socket", "system.unseal"),

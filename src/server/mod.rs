@@ -16,6 +16,7 @@ mod node;
 mod pin;
 mod recall;
 mod recover;
+mod recover_vault;
 mod recovery;
 mod run;
 mod serve;

@@ -26,7 +26,7 @@ use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
     self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
-    NoticeCourier, NoticeKeeper, SecretKeeper, TokenReaper,
+    NoticeCourier, NoticeKeeper, RecoverySetKeeper, SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -267,6 +267,8 @@ fn start_workers(
     workers::start(secrets, vault, standing, tasks);
     let keys = KeyKeeper::new(vault.clone(), reader.clone());
     workers::start(keys, vault, standing, tasks);
+    let sets = RecoverySetKeeper::new(vault.clone(), reader.clone());
+    workers::start(sets, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }

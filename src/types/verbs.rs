@@ -179,6 +179,15 @@ pub const VERBS: &[Verb] = &[
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
     verb("records.verify-state", "RecordService/VerifyState", "records/log", true),
+    verb("recovery_sets.create", "RecoverySetService/CreateRecoverySet", "recovery_sets", true)
+        .standing(),
+    verb("recovery_sets.list", "RecoverySetService/ListRecoverySets", "recovery_sets", true),
+    verb(
+        "recovery_sets.destroy",
+        "RecoverySetService/DestroyRecoverySet",
+        "recovery_sets/<set>",
+        true,
+    ),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
@@ -224,6 +233,8 @@ mod tests {
         "records.tail",
         "records.read",
         "records.verify-state",
+        "recovery_sets.list",
+        "recovery_sets.destroy",
         "system.seal",
         "system.cancel-recovery",
     ];

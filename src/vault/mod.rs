@@ -45,6 +45,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use crate::error::{Error, Result};
+use crate::keyring::Recipient;
 use crate::policy::{Basis, Policy};
 use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
@@ -270,6 +271,14 @@ impl Vault {
                 uses.grants.insert(*grant, ctx.now);
             }
         }
+    }
+
+    /// Has the keyring know for which recovery sets keys are wrapped, and lists them.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; what the store answers.
+    pub async fn follow_sets(&self) -> Result<Vec<Recipient>> {
+        Ok(self.core.keyring.follow_sets(&self.core.reader).await?)
     }
 
     /// The vault's clock.

@@ -9,6 +9,7 @@ mod lease_reaper;
 mod lifecycle_keeper;
 mod notice_courier;
 mod notice_keeper;
+mod recovery_set_keeper;
 mod secret_keeper;
 mod token_reaper;
 
@@ -24,6 +25,7 @@ pub use lease_reaper::LeaseReaper;
 pub use lifecycle_keeper::LifecycleKeeper;
 pub use notice_courier::NoticeCourier;
 pub use notice_keeper::NoticeKeeper;
+pub use recovery_set_keeper::RecoverySetKeeper;
 pub use secret_keeper::SecretKeeper;
 pub use token_reaper::TokenReaper;
 

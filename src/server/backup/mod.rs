@@ -38,13 +38,13 @@ pub(super) fn run(global: &Global, command: &BackupCommand) -> Outcome {
 
 /// The PIN, and whether a refusal of it is to be remembered: that of the configured source is.
 #[derive(Debug)]
-struct Pin {
+pub(super) struct Pin {
     pin: SecretBytes,
     memory: Option<PinMemory>,
 }
 
 impl Pin {
-    fn of(config: &Config, file: Option<&Path>) -> Outcome<Self> {
+    pub(super) fn of(config: &Config, file: Option<&Path>) -> Outcome<Self> {
         let secret = |text: Zeroizing<String>| SecretBytes::new(text.as_bytes().to_vec());
         if let Some(file) = file {
             return Ok(Self { pin: secret(read_secret(file)?), memory: None });
@@ -58,6 +58,21 @@ impl Pin {
         Ok(Self { pin, memory: Some(memory) })
     }
 
+    pub(super) fn secret(&self) -> SecretBytes {
+        self.pin.clone()
+    }
+
+    /// Runs what tries the PIN.
+    pub(super) async fn remembered<T>(
+        &self,
+        config: &Config,
+        attempt: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let Some(memory) = &self.memory else { return attempt.await };
+        files::private_dir(&config.server.data_dir)?;
+        memory.guard(attempt).await
+    }
+
     /// Logs into the token, once.
     async fn log_in(&self, config: &Config) -> Result<Arc<Pkcs11Hsm>> {
         let token = assemble::token(config)?;
@@ -68,13 +83,7 @@ impl Pin {
                 other => assemble::explain(&other),
             })
         };
-        match &self.memory {
-            Some(memory) => {
-                files::private_dir(&config.server.data_dir)?;
-                memory.guard(attempt).await?;
-            }
-            None => attempt.await?,
-        }
+        self.remembered(config, attempt).await?;
         Ok(token)
     }
 }

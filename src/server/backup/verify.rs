@@ -182,7 +182,7 @@ async fn chain(
     let reader = Store::open_copy(copy, &sealer, batches).map_err(|error| told(error.into()))?;
     let hsm = Arc::clone(token) as Arc<dyn Hsm>;
     let keyring = Keyring::new(hsm, Arc::new(SystemEntropy), sealer);
-    let unsealed = keyring.unseal(&reader, pin.pin.clone(), FinalTry::Refuse).await;
+    let unsealed = keyring.unseal(&reader, pin.secret(), FinalTry::Refuse).await;
     let master = unsealed.map_err(|error| told(error.into()))?;
     codec.set_key(Some(master.batch.clone()));
     let looked = async {
