@@ -406,11 +406,7 @@ pub(super) async fn foundation(reader: &Reader, check: Check) -> Result<Foundati
 /// Trusts what an unverified row names: while nothing but health is answered, to let handshakes
 /// come to their end.
 pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
-    let login = found
-        .hsm_keys
-        .iter()
-        .find(|key| key.purpose == keys::HsmPurpose::CaLogin)
-        .and_then(|key| key.certificate.as_deref());
+    let login = found.newest(keys::HsmPurpose::CaLogin).and_then(|key| key.certificate.as_deref());
     let missing = || Error::precondition("the store names no login authority");
     Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?)
 }

@@ -28,5 +28,6 @@ pub use found::{First, Founded, Founding, found};
 pub use life::{Life, Occasion};
 pub use listener::ListenerTls;
 pub use node::{Ingredients, Node};
+pub use recover_vault::{VaultRecovered, recover as recover_vault};
 pub use recovery::RecoveryOrder;
 pub use run::run;

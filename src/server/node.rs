@@ -296,7 +296,7 @@ async fn serve_http(
 
 /// Writes the root's certificate as PEM, as the store has it.
 fn root_pem(found: &Foundation) -> String {
-    let root = found.hsm_keys.iter().find(|key| key.purpose == HsmPurpose::CaRoot);
+    let root = found.newest(HsmPurpose::CaRoot);
     let der = root.and_then(|key| key.certificate.as_deref());
     der.map(crate::engines::pki::pem).unwrap_or_default()
 }

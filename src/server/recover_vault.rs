@@ -28,7 +28,7 @@ use crate::store::{
     BatchCodec, Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, StoreError, Tx, Work,
     Writer, Writes, named_keys, records, recovery_sets,
 };
-use crate::types::{Clock as _, Id, RequestId, SecretBytes, TaskGroup, UnixMillis};
+use crate::types::{Clock as _, Id, RequestId, SecretBytes, TaskGroup, UnixMillis, VaultId};
 
 /// Keys that are wrapped again in one commit.
 const STEP: i64 = 200;
@@ -36,14 +36,16 @@ const STEP: i64 = 200;
 const TOLD: usize = 20;
 
 /// What became of a vault.
-#[derive(Debug, Default)]
-struct Outcomes {
-    vault: String,
-    wrapped: u64,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultRecovered {
+    /// Its id.
+    pub vault: VaultId,
+    /// Keys that are wrapped for the new root.
+    pub wrapped: u64,
     /// Keys that were not wrapped for the set: nothing opens them any more.
-    lost: u64,
-    /// Named keys that were in the HSM.
-    gone: Vec<String>,
+    pub lost: u64,
+    /// Named keys that were in the HSM that is lost, as far as they are told.
+    pub gone: Vec<String>,
 }
 
 /// Recovers.
@@ -60,7 +62,8 @@ pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
         let parts = assemble::ingredients(&config, token).map_err(told)?;
         let recovering = recover(&parts, &key, &vault, pin.secret());
         let done = pin.remembered(&config, recovering).await.map_err(told)?;
-        let Outcomes { vault, wrapped, lost, gone } = &done;
+        let VaultRecovered { vault, wrapped, lost, gone } = &done;
+        let vault = vault.to_string();
         let shown = json!({
             "vault_id": vault,
             "keys_wrapped": wrapped,
@@ -107,17 +110,23 @@ fn join(args: &RecoverArgs) -> Outcome<(String, SetKey)> {
         let bytes = STANDARD.decode(&share.share).map_err(|_malformed| unfit())?;
         parts.push(SecretBytes::new(bytes));
     }
-    let set: Id = set.parse().map_err(|_none: Error| unfit())?;
+    let set = set.parse::<Id>().map_err(|_none| unfit())?;
     let key = SetKey::join(set, &parts).map_err(|_malformed| unfit())?;
     Ok((vault, key))
 }
 
-async fn recover(
+/// Recovers a vault into the HSM of a node that does not run.
+///
+/// # Errors
+/// [`Error::AlreadyExists`] where the HSM holds the vault's root key: nothing is lost;
+/// [`Error::Precondition`] for shares that are not those of a set of this vault, and for a store that
+/// was not wrapped for it; what store and HSM answer.
+pub async fn recover(
     parts: &Ingredients,
     key: &SetKey,
     vault: &str,
     pin: SecretBytes,
-) -> Result<Outcomes> {
+) -> Result<VaultRecovered> {
     let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
     let tasks = TaskGroup::default();
     let batches = Arc::clone(&codec) as Arc<dyn BatchCodec>;
@@ -133,11 +142,11 @@ async fn recover(
         codec.set_key(Some(recovered.keys.batch.clone()));
         let (wrapped, lost) = wrap(&reader, &writer, &keyring, key).await?;
         let gone = gone(&reader).await?;
-        let id = recovered.vault.id.to_string();
+        let id = recovered.vault.id;
         commit(parts, &keyring, &codec, &writer, recovered, (wrapped, lost)).await?;
-        Ok(Outcomes { vault: id, wrapped, lost, gone })
+        Ok(VaultRecovered { vault: id, wrapped, lost, gone })
     };
-    let done = done.await;
+    let done: Result<VaultRecovered> = done.await;
     drop((reader, writer));
     let sealed = keyring.seal().await;
     tasks.shutdown().await;

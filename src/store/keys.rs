@@ -224,6 +224,15 @@ pub struct Foundation {
     pub system: IdentityKeyRow,
 }
 
+impl Foundation {
+    /// The newest key of a purpose that is not destroyed: those of an HSM that was lost stay on record.
+    #[must_use]
+    pub fn newest(&self, purpose: HsmPurpose) -> Option<&HsmKeyRow> {
+        let there = |key: &&HsmKeyRow| key.purpose == purpose && key.state != KeyState::Destroyed;
+        self.hsm_keys.iter().filter(there).max_by_key(|key| key.version)
+    }
+}
+
 /// How the rows of the foundation are checked.
 #[derive(Debug)]
 pub enum Check {

@@ -106,6 +106,13 @@ fn every_command_explains_itself() {
         "migrate",
         "recover-admin",
         "recovery cancel",
+        "recover",
+        "recovery-set holder-key",
+        "recovery-set create",
+        "recovery-set list",
+        "recovery-set shares",
+        "recovery-set destroy",
+        "recovery-set open-share",
         "completions",
     ] {
         let help = run(&format!("{line} --help"));

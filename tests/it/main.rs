@@ -44,6 +44,7 @@ mod pki;
 mod races;
 mod records;
 mod recovery;
+mod recovery_sets;
 mod seal;
 mod secrets;
 mod server;

@@ -6,18 +6,19 @@ use prost::Message as _;
 use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
     CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
-    CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
-    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
-    InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
-    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
-    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
-    ReadLogRequest, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    CreateRecoverySetRequest, CreateTokenRequest, DenyElevationRequest, DestroyRecoverySetRequest,
+    ElevationRole, ElevationStep, EnrolFactorRequest, ExtendElevationRequest,
+    GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
+    GetElevationRequest, GetElevationRoleRequest, GetGrantRequest, GetGroupRequest,
+    GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest, InspectTokenRequest,
+    InviteFactorRequest, IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle,
+    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
+    ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
+    ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
+    ListLeasesRequest, ListLifecyclesRequest, ListRecoverySetsRequest, ListTokensRequest,
+    MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
+    PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest,
+    RecoveryHolder, RemoveCertificateRoleRequest, RemoveConnectionRequest,
     RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
     RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
     ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest, RevokeCertificateRequest,
@@ -26,6 +27,9 @@ use strongroom::proto::{
     TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, VerifyStateRequest,
     WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
+
+use strongroom::crypto::{hex, hpke_public};
+use strongroom::types::SecretBytes;
 
 use super::{issuers, keys, secrets};
 use crate::support::logins::registration;
@@ -80,6 +84,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "IssuerService" => issuers::request(method, of),
         "KeyService" => keys::request(method),
         "RecordService" => records(method),
+        "RecoverySetService" => recovery_sets(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
             "CancelRecovery" => {
@@ -268,6 +273,30 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
         }
         "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn recovery_sets(method: &str) -> Vec<u8> {
+    match method {
+        "CreateRecoverySet" => {
+            let public = |byte: u8| {
+                let private = SecretBytes::new(vec![byte; 32]);
+                hex(&hpke_public(&private).unwrap())
+            };
+            let holder = |(name, byte): (&str, u8)| RecoveryHolder {
+                name: name.into(),
+                public_key: public(byte),
+                ..Default::default()
+            };
+            let holders = [("one", 1), ("two", 2)].map(holder).to_vec();
+            CreateRecoverySetRequest { threshold: 2, holders, ..Default::default() }.encode_to_vec()
+        }
+        "ListRecoverySets" => ListRecoverySetsRequest {}.encode_to_vec(),
+        "DestroyRecoverySet" => {
+            let id = "00000000-0000-7000-8000-000000000000".to_owned();
+            DestroyRecoverySetRequest { id, ..Default::default() }.encode_to_vec()
+        }
         _ => unknown(method),
     }
 }
