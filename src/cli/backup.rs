@@ -69,6 +69,10 @@ pub struct BackupOpenArgs {
     /// where it is left out.
     #[arg(long, value_name = "FILE")]
     pub pin_file: Option<PathBuf>,
+    /// A share of a recovery set that its holder opened; once for each. Where the HSM is lost: it is
+    /// not asked then, and `strongroom recover` goes on with the store.
+    #[arg(long = "share", value_name = "FILE", conflicts_with = "pin_file")]
+    pub shares: Vec<PathBuf>,
 }
 
 /// What `backup restore` takes.

@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 
 use super::cache::Find;
 use super::master::Mixer;
-use super::{KeyUse, Keyring, KeyringError, Result, label};
+use super::{KeyUse, Keyring, KeyringError, Recipient, Result, SetKey, label};
 use crate::crypto::{
     AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
     wrap_salt,
@@ -24,6 +24,8 @@ pub struct BackupWrap {
     pub suite: i64,
     /// The wrap.
     pub blob: Vec<u8>,
+    /// The same key for each recovery set: where the HSM is lost, backups open with them.
+    pub sets: Vec<(Id, Vec<u8>)>,
 }
 
 impl BackupWrap {
@@ -43,6 +45,19 @@ impl BackupWrap {
         let salt = wrap_salt(&self.blob).map_err(misplaced)?;
         let wrapping_key = hsm.hmac(&root, &kdf_input(&aad, salt)).await?;
         unwrap_key(&wrapping_key, &aad, &self.blob).map_err(misplaced)
+    }
+
+    /// Opens the key with the private half of a recovery set.
+    ///
+    /// # Errors
+    /// [`KeyringError::NoKey`] for a backup that was not made for the set;
+    /// [`KeyringError::Misplaced`] where the shares are not those of the set.
+    pub fn open_with(&self, key: &SetKey, vault: VaultId, backup: Id) -> Result<SecretBytes> {
+        let wrap = self.sets.iter().find(|(set, _)| *set == key.set);
+        let (_, sealed) = wrap.ok_or(KeyringError::NoKey)?;
+        let aad = wrap_aad(vault, backup, (&Recipient::label(vault, key.set), 1));
+        key.open(vault, &aad, sealed)
+            .map_err(|error| KeyringError::opening(error, || "the key of the backup".to_owned()))
     }
 }
 
@@ -77,7 +92,12 @@ impl Keyring {
         let aad = wrap_aad(open.vault, backup, (&root.label, root.version));
         let wrapping_key = self.0.hsm.hmac(&root.label, &kdf_input(&aad, &salt)).await?;
         let blob = wrap_key(&wrapping_key, &salt, &aad, &key, mixer)?;
-        let wrap = BackupWrap { root_version: root.version, suite: SUITE_HMAC_KDF, blob };
+        let mut sets = Vec::new();
+        for set in open.sets.read().iter() {
+            let aad = wrap_aad(open.vault, backup, (&Recipient::label(open.vault, set.set), 1));
+            sets.push((set.set, set.seal(open.vault, &aad, &key, mixer)?));
+        }
+        let wrap = BackupWrap { root_version: root.version, suite: SUITE_HMAC_KDF, blob, sets };
         Ok((key, wrap, root.used_for("wrap backup")))
     }
 

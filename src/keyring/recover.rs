@@ -12,10 +12,10 @@ use parking_lot::RwLock;
 
 use super::create::row_of;
 use super::identity::wrap_for_root;
-use super::sets::open_wrap;
+use super::sets::{info, open_wrap};
 use super::unseal::{FinalTry, checked, read_unchecked};
 use super::{HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, Open, Recipient, Result, label};
-use crate::crypto::{hpke_public, join_shares};
+use crate::crypto::{CryptoError, hpke_open, hpke_public, join_shares};
 use crate::error;
 use crate::store::keys::{
     self, Check, Foundation, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyState, VaultRow, WrapRow,
@@ -37,6 +37,16 @@ impl SetKey {
     /// [`KeyringError::Crypto`] for shares that cannot be of one secret.
     pub fn join(set: Id, shares: &[SecretBytes]) -> Result<Self> {
         Ok(Self { set, private: join_shares(shares)? })
+    }
+
+    /// Opens what was sealed to the set for a place.
+    pub(super) fn open(
+        &self,
+        vault: VaultId,
+        aad: &[u8],
+        sealed: &[u8],
+    ) -> Result<SecretBytes, CryptoError> {
+        hpke_open(&self.private, &info(vault, self.set), aad, sealed)
     }
 }
 

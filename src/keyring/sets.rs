@@ -42,8 +42,19 @@ impl Recipient {
     ) -> Result<WrapRow> {
         let recipient = Self::label(vault, self.set);
         let aad = wrap_aad_of(vault, row, (&recipient, VERSION));
-        let blob = hpke_seal(&self.public, &info(vault, self.set), &aad, key.expose(), entropy)?;
+        let blob = self.seal(vault, &aad, key, entropy)?;
         Ok(WrapRow { key_id: row.id, recipient, suite: SUITE_HPKE, blob })
+    }
+
+    /// Seals a key to the set, for a place.
+    pub(super) fn seal(
+        &self,
+        vault: VaultId,
+        aad: &[u8],
+        key: &SecretBytes,
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, CryptoError> {
+        hpke_seal(&self.public, &info(vault, self.set), aad, key.expose(), entropy)
     }
 }
 
@@ -69,7 +80,7 @@ pub(super) fn open_wrap(
         .map_err(|error| KeyringError::opening(error, || format!("the wrap of key {}", row.id)))
 }
 
-fn info(vault: VaultId, set: Id) -> Vec<u8> {
+pub(super) fn info(vault: VaultId, set: Id) -> Vec<u8> {
     Encoder::new("strongroom/wrap/hpke/v1").bytes(vault.0.as_bytes()).bytes(set.as_bytes()).finish()
 }
 

@@ -4,6 +4,7 @@
 //! some at a time and counts for nothing until the last commit, which puts the new keys in the place
 //! of the old ones and is on the record.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -52,7 +53,7 @@ pub struct VaultRecovered {
 pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
     let config = Config::load(&args.config).map_err(|error| failed(&error.into()))?;
     environment(&config, None)?;
-    let (vault, key) = join(args)?;
+    let (vault, key) = join(&args.shares)?;
     let pin = Pin::of(&config, args.pin_file.as_deref())?;
     in_runtime(&config, true, async {
         let told = |error: Error| failed(&error);
@@ -86,10 +87,10 @@ pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
     })
 }
 
-/// Puts the shares together.
-fn join(args: &RecoverArgs) -> Outcome<(String, SetKey)> {
-    let mut shares = Vec::with_capacity(args.shares.len());
-    for file in &args.shares {
+/// Puts shares together: the vault's id, and the private half of the set.
+pub(super) fn join(files: &[PathBuf]) -> Outcome<(String, SetKey)> {
+    let mut shares = Vec::with_capacity(files.len());
+    for file in files {
         let text = read_text(file)?;
         let share: Option<OpenShare> = serde_json::from_str(&text).ok();
         let unfit = || Failure::usage(format!("{} holds no opened share", file.display()));

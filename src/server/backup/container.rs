@@ -47,6 +47,18 @@ pub(super) struct Header {
     suite: i64,
     /// The wrap, in base64.
     wrap: String,
+    /// The same for each recovery set.
+    sets: Vec<SetWrap>,
+}
+
+/// The backup's key, sealed to a recovery set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetWrap {
+    /// The set.
+    set: String,
+    /// The wrap, in base64.
+    wrap: String,
 }
 
 /// What a header comes to once it is read.
@@ -73,6 +85,11 @@ impl Header {
             root_version: wrap.root_version,
             suite: wrap.suite,
             wrap: STANDARD.encode(&wrap.blob),
+            sets: wrap
+                .sets
+                .iter()
+                .map(|(set, blob)| SetWrap { set: set.to_string(), wrap: STANDARD.encode(blob) })
+                .collect(),
         }
     }
 
@@ -80,11 +97,13 @@ impl Header {
     pub(super) fn about(&self) -> Option<About> {
         let blob = STANDARD.decode(&self.wrap).ok()?;
         let content = Content::ALL.into_iter().find(|one| one.as_str() == self.content)?;
+        let read = |one: &SetWrap| Some((one.set.parse().ok()?, STANDARD.decode(&one.wrap).ok()?));
+        let sets = self.sets.iter().map(read).collect::<Option<Vec<_>>>()?;
         Some(About {
             id: self.id.parse().ok()?,
             vault: self.vault_id.parse().ok()?,
             content,
-            wrap: BackupWrap { root_version: self.root_version, suite: self.suite, blob },
+            wrap: BackupWrap { root_version: self.root_version, suite: self.suite, blob, sets },
         })
     }
 
@@ -209,7 +228,12 @@ mod tests {
             id: Id::from_bytes([3; 16]),
             vault: VaultId(Id::from_bytes([1; 16])),
             content: Content::Whole,
-            wrap: BackupWrap { root_version: 1, suite: 1, blob: vec![9; 104] },
+            wrap: BackupWrap {
+                root_version: 1,
+                suite: 1,
+                blob: vec![9; 104],
+                sets: vec![(Id::from_bytes([4; 16]), vec![8; 80])],
+            },
         };
         let summary = Summary { schema: 8, log_size: 5, log_root: vec![7; 32] };
         let header = Header::new(&about, &summary, UnixMillis(1));

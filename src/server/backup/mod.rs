@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::assemble;
 use super::files;
 use super::pin::PinMemory;
+use super::recover_vault;
 use super::run::{environment, failed};
 use crate::cli::{
     self, BackupCommand, BackupOpenArgs, Global, Outcome, prompt_secret, read_secret,
@@ -22,6 +23,7 @@ use crate::cli::{
 use crate::config::{Config, Store};
 use crate::error::{Error, Result};
 use crate::hsm::{Hsm as _, HsmError, Pkcs11Hsm};
+use crate::keyring::SetKey;
 use crate::types::SecretBytes;
 
 pub(super) use create::{BackupOrder, Made, create};
@@ -98,10 +100,23 @@ fn store_of(config: &Config) -> Result<PathBuf> {
     }
 }
 
+/// What opens a backup.
+#[derive(Debug)]
+enum Opener {
+    /// The HSM of its vault, with the PIN.
+    Hsm(Pin),
+    /// The shares of a recovery set.
+    Set(SetKey),
+}
+
 /// Loads what `verify` and `restore` take.
-fn load(args: &BackupOpenArgs) -> Outcome<(Config, Pin)> {
+fn load(args: &BackupOpenArgs) -> Outcome<(Config, Opener)> {
     let config = Config::load(&args.config).map_err(|error| failed(&error.into()))?;
     environment(&config, None)?;
-    let pin = Pin::of(&config, args.pin_file.as_deref())?;
-    Ok((config, pin))
+    let opener = if args.shares.is_empty() {
+        Opener::Hsm(Pin::of(&config, args.pin_file.as_deref())?)
+    } else {
+        Opener::Set(recover_vault::join(&args.shares)?.1)
+    };
+    Ok((config, opener))
 }

@@ -21,7 +21,7 @@ const MOST_KEYS: usize = 100_000;
 
 /// Restores.
 pub(super) fn run(global: &Global, args: &RestoreArgs) -> Outcome {
-    let (config, pin) = load(&args.open)?;
+    let (config, opener) = load(&args.open)?;
     let store = store_of(&config).map_err(|error| failed(&error))?;
     let shredded = args.shredded.as_deref().map(keys).transpose()?.unwrap_or_default();
     in_runtime(&config, true, async {
@@ -30,8 +30,8 @@ pub(super) fn run(global: &Global, args: &RestoreArgs) -> Outcome {
         let _lock = files::lock(&config.server.data_dir).map_err(told)?;
         require_empty(&store)?;
         let work = WorkDir::beside(&store).map_err(told)?;
-        let verified = verify::open(&config, &pin, &work, &args.open).await?;
-        if !verified.finding.key_opened {
+        let verified = verify::open(&config, &opener, &work, &args.open).await?;
+        if !verified.opens {
             return Err(Failure::usage("what has no wraps is restored with --key-wraps FILE"));
         }
         let gone = leave_out(&verified.copy, &shredded).map_err(|error| told(error.into()))?;

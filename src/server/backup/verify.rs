@@ -10,21 +10,21 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use serde::Serialize;
 
-use super::container::{self, Header, damaged};
+use super::container::{self, About, Header, damaged};
 use super::work::WorkDir;
-use super::{Pin, load, store_of};
+use super::{Opener, Pin, load, store_of};
 use crate::audit::{self, RecordCodec};
 use crate::cli::{BackupOpenArgs, Exit, Failure, Global, Outcome, fields, show, time};
 use crate::config::Config;
 use crate::error::Error;
 use crate::hsm::{Hsm, HsmError, Pkcs11Hsm};
-use crate::keyring::{FinalTry, Keyring, KeyringError};
+use crate::keyring::{FinalTry, Keyring, KeyringError, SetKey};
 use crate::server::run::{failed, in_runtime};
 use crate::server::{files, life};
 use crate::store::backup::{Content, is_whole, join_wraps, summary, wraps_in};
 use crate::store::keys::Check;
 use crate::store::{BatchCodec, RowSealer, Store, StoreError};
-use crate::types::{SystemEntropy, VaultId};
+use crate::types::{SecretBytes, SystemEntropy, VaultId};
 
 /// What came out.
 #[derive(Debug, Serialize)]
@@ -44,12 +44,12 @@ pub(super) struct Finding {
 
 /// Verifies.
 pub(super) fn run(global: &Global, args: &BackupOpenArgs) -> Outcome {
-    let (config, pin) = load(args)?;
+    let (config, opener) = load(args)?;
     let store = store_of(&config).map_err(|error| failed(&error))?;
     in_runtime(&config, true, async {
         files::private_dir(&config.server.data_dir).map_err(|error| failed(&error))?;
         let work = WorkDir::beside(&store).map_err(|error| failed(&error))?;
-        let opened = open(&config, &pin, &work, args).await?;
+        let opened = open(&config, &opener, &work, args).await?;
         show(global.output, &opened.finding, text)
     })
 }
@@ -58,13 +58,15 @@ pub(super) fn run(global: &Global, args: &BackupOpenArgs) -> Outcome {
 pub(super) struct Verified {
     /// The store that came out of it.
     pub(super) copy: PathBuf,
+    /// Whether it has the wraps without which nothing in it opens.
+    pub(super) opens: bool,
     pub(super) finding: Finding,
 }
 
 /// Opens a backup into a directory, with its wraps where they are apart, and looks at all of it.
 pub(super) async fn open(
     config: &Config,
-    pin: &Pin,
+    opener: &Opener,
     work: &WorkDir,
     args: &BackupOpenArgs,
 ) -> Outcome<Verified> {
@@ -80,24 +82,53 @@ pub(super) async fn open(
             ));
         }
     }
-    let token = pin.log_in(config).await.map_err(|error| failed(&error))?;
-    let done = examine(&token, pin, work, (file, wraps)).await;
-    if let Err(error) = token.logout().await {
-        tracing::warn!(%error, "the HSM could not be logged out");
+    match opener {
+        Opener::Set(key) => examine(&With::Set(key), work, (file, wraps)).await,
+        Opener::Hsm(pin) => {
+            let token = pin.log_in(config).await.map_err(|error| failed(&error))?;
+            let done = examine(&With::Hsm(&token, pin), work, (file, wraps)).await;
+            if let Err(error) = token.logout().await {
+                tracing::warn!(%error, "the HSM could not be logged out");
+            }
+            done
+        }
     }
-    done
+}
+
+/// What a backup is opened with.
+enum With<'a> {
+    Hsm(&'a Arc<Pkcs11Hsm>, &'a Pin),
+    Set(&'a SetKey),
+}
+
+impl With<'_> {
+    /// Opens the key of a backup.
+    async fn key(&self, about: &About) -> Outcome<SecretBytes> {
+        let opened = match self {
+            Self::Hsm(token, _) => about.wrap.open(token.as_ref(), about.vault, about.id).await,
+            Self::Set(key) => about.wrap.open_with(key, about.vault, about.id),
+        };
+        opened.map_err(|error| match error {
+            KeyringError::Hsm(HsmError::KeyMissing(key)) => {
+                Failure::new(Exit::Unverified, format!("the token has no key `{key}`"))
+                    .hint("a backup opens with the HSM of its vault, or a copy of its keys")
+            }
+            KeyringError::NoKey => damaged("it was not made for this recovery set"),
+            KeyringError::Misplaced(_) => damaged("its key does not open"),
+            other => failed(&other.into()),
+        })
+    }
 }
 
 async fn examine(
-    token: &Arc<Pkcs11Hsm>,
-    pin: &Pin,
+    with: &With<'_>,
     work: &WorkDir,
     (file, wraps): (&Path, Option<&Path>),
 ) -> Outcome<Verified> {
-    let (copy, header) = decrypt(token.as_ref(), file, work.file("copy")).await?;
+    let (copy, header) = decrypt(with, file, work.file("copy")).await?;
     let about = header.about().ok_or_else(|| damaged("its header is none"))?;
     if let Some(wraps) = wraps {
-        let (wraps, other) = decrypt(token.as_ref(), wraps, work.file("wraps")).await?;
+        let (wraps, other) = decrypt(with, wraps, work.file("wraps")).await?;
         if other.about().map(|other| other.vault) != Some(about.vault) {
             return Err(damaged("its wraps are those of another vault"));
         }
@@ -109,7 +140,10 @@ async fn examine(
         Content::WithoutWraps => wraps.is_some(),
         Content::WrapsAlone => false,
     };
-    let key_opened = opens && chain(token, pin, &copy, &header, about.vault).await?;
+    let key_opened = match with {
+        With::Hsm(token, pin) if opens => chain(token, pin, &copy, &header, about.vault).await?,
+        With::Hsm(..) | With::Set(_) => false,
+    };
     let finding = Finding {
         content: about.content.as_str(),
         vault_id: about.vault.to_string(),
@@ -121,7 +155,7 @@ async fn examine(
         key_wraps,
         key_opened,
     };
-    Ok(Verified { copy, finding })
+    Ok(Verified { copy, opens, finding })
 }
 
 fn read_header(file: &Path) -> Outcome<container::Opened<BufReader<File>>> {
@@ -132,17 +166,10 @@ fn read_header(file: &Path) -> Outcome<container::Opened<BufReader<File>>> {
 }
 
 /// Decrypts a backup into a new file, and compares that with what the header says.
-async fn decrypt(hsm: &dyn Hsm, file: &Path, to: PathBuf) -> Outcome<(PathBuf, Header)> {
+async fn decrypt(with: &With<'_>, file: &Path, to: PathBuf) -> Outcome<(PathBuf, Header)> {
     let opened = read_header(file)?;
-    let (header, about) = (opened.header.clone(), opened.about.clone());
-    let key = about.wrap.open(hsm, about.vault, about.id).await.map_err(|error| match error {
-        KeyringError::Hsm(HsmError::KeyMissing(key)) => {
-            Failure::new(Exit::Unverified, format!("the token has no key `{key}`"))
-                .hint("a backup opens with the HSM of its vault, or a copy of its keys")
-        }
-        KeyringError::Misplaced(_) => damaged("its key does not open with this HSM"),
-        other => failed(&other.into()),
-    })?;
+    let header = opened.header.clone();
+    let key = with.key(&opened.about).await?;
     let expected = header.clone();
     let decrypting = tokio::task::spawn_blocking(move || -> Outcome<PathBuf> {
         let unable = |error: io::Error| {
@@ -205,7 +232,7 @@ async fn chain(
 }
 
 pub(super) fn text(finding: &Finding) -> String {
-    let opened = if finding.key_opened { "yes" } else { "no: its wraps are apart" };
+    let opened = if finding.key_opened { "yes" } else { "not looked at" };
     fields(&[
         ("content", finding.content.to_owned()),
         ("vault", finding.vault_id.clone()),

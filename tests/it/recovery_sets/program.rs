@@ -34,6 +34,7 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
         "recovery-set create --threshold",
         "recovery-set list",
         "recovery-set open-share",
+        "strongroom backup restore FILE --config",
         "strongroom recover --config",
         "recover-admin",
     ] {
@@ -77,6 +78,9 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let others = open("ben", "cem", "no.open");
     assert_eq!(others.status.code(), Some(9), "{}", text(&others.stderr));
     assert!(!Path::new(&at("no.open")).exists());
+    let backup = at("vault.backup");
+    let made = real.local(&format!("backup create --out {backup}"));
+    assert!(made.status.success(), "{}", text(&made.stderr));
     assert_eq!(server.stop(), Some(0));
 
     let recover = |shares: &[&str]| {
@@ -91,6 +95,15 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     assert_eq!(there.status.code(), Some(6), "its token is there: {}", text(&there.stderr));
     token(&real, "second");
     real.replace("token_label = \"real\"", "token_label = \"second\"");
+    // The disk is lost as well: a backup opens with the shares.
+    for name in ["vault.db", "vault.db-wal", "vault.db-shm"] {
+        drop(std::fs::remove_file(dir.join("data").join(name)));
+    }
+    let mut restore = program();
+    restore.args(["backup", "restore", &backup, "--config"]).arg(&real.config);
+    let with = ["--share".to_owned(), at("ann.open"), "--share".to_owned(), at("cem.open")];
+    let restored = restore.args(with).output().unwrap();
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
     let few = recover(&["ann.open"]);
     assert_eq!(few.status.code(), Some(2), "{}", text(&few.stderr));
     let sealed = recover(&["ann.share", "cem.open"]);
