@@ -1,6 +1,8 @@
 //! The key of a backup: fresh for each, wrapped for the root key, so that a backup yields nothing
 //! without the HSM.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt as _;
 
 use super::cache::Find;
@@ -93,7 +95,8 @@ impl Keyring {
         let wrapping_key = self.0.hsm.hmac(&root.label, &kdf_input(&aad, &salt)).await?;
         let blob = wrap_key(&wrapping_key, &salt, &aad, &key, mixer)?;
         let mut sets = Vec::new();
-        for set in open.sets.read().iter() {
+        let recipients = Arc::clone(&*open.sets.read());
+        for set in recipients.iter() {
             let aad = wrap_aad(open.vault, backup, (&Recipient::label(open.vault, set.set), 1));
             sets.push((set.set, set.seal(open.vault, &aad, &key, mixer)?));
         }

@@ -15,7 +15,7 @@ use super::identity::wrap_for_root;
 use super::sets::{info, open_wrap};
 use super::unseal::{FinalTry, checked, read_unchecked};
 use super::{HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, Open, Recipient, Result, label};
-use crate::crypto::{CryptoError, hpke_open, hpke_public, join_shares};
+use crate::crypto::{CryptoError, HPKE_KEY_BYTES, hpke_open, hpke_public, join_shares};
 use crate::error;
 use crate::store::keys::{
     self, Check, Foundation, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyState, VaultRow, WrapRow,
@@ -36,7 +36,11 @@ impl SetKey {
     /// # Errors
     /// [`KeyringError::Crypto`] for shares that cannot be of one secret.
     pub fn join(set: Id, shares: &[SecretBytes]) -> Result<Self> {
-        Ok(Self { set, private: join_shares(shares)? })
+        let private = join_shares(shares)?;
+        if private.len_bytes() != HPKE_KEY_BYTES {
+            return Err(CryptoError::KeyLength.into());
+        }
+        Ok(Self { set, private })
     }
 
     /// Opens what was sealed to the set for a place.

@@ -53,7 +53,7 @@ pub(in crate::server) async fn create(life: &Life, order: BackupOrder) -> Result
     life.require_serving()?;
     let Location::Sqlite { path, .. } = &life.parts().location else {
         return Err(Error::precondition(
-            "a PostgreSQL is backed up by its own tools: docs/operating.md says how",
+            "a PostgreSQL is backed up by its own tools: docs/backup.md says how",
         ));
     };
     if !order.out.is_absolute() {

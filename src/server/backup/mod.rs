@@ -26,7 +26,7 @@ use crate::hsm::{Hsm as _, HsmError, Pkcs11Hsm};
 use crate::keyring::SetKey;
 use crate::types::SecretBytes;
 
-pub(super) use create::{BackupOrder, Made, create};
+pub(super) use create::{BackupOrder, create};
 
 /// Runs `strongroom backup …`.
 pub(super) fn run(global: &Global, command: &BackupCommand) -> Outcome {
@@ -95,7 +95,7 @@ fn store_of(config: &Config) -> Result<PathBuf> {
     match &config.store {
         Store::Sqlite(sqlite) => Ok(sqlite.path.clone()),
         Store::Postgres(_) => Err(Error::precondition(
-            "a PostgreSQL is backed up and restored by its own tools: docs/operating.md says how",
+            "a PostgreSQL is backed up and restored by its own tools: docs/backup.md says how",
         )),
     }
 }
