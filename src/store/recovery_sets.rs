@@ -33,9 +33,10 @@ sealed_row! {
     }
 }
 
-/// Lists the sets that keys are wrapped for.
+/// Lists the sets that keys are wrapped for: one that is not what was sealed is none, with the alarm,
+/// and keeps no vault sealed.
 pub async fn active(tx: &mut Tx) -> Result<Vec<Versioned<RecoverySetRow>>, StoreError> {
-    tx.select("WHERE state = 'active' ORDER BY id LIMIT $1", params![MOST]).await
+    tx.select_intact("WHERE state = 'active' ORDER BY id LIMIT $1", params![MOST]).await
 }
 
 /// Lists all of them.

@@ -243,7 +243,7 @@ impl Vault {
                 let upto = last.filter(|_| full).cloned();
                 let (from, until) = (after.clone(), upto.clone());
                 let (next, compared) = blocking(fold, move |fold| {
-                    fold.compare(table, &rows, (&from, until.as_deref()))
+                    fold.compare(table, &rows, (from.as_str(), until.as_deref()))
                 })
                 .await?;
                 fold = next;
