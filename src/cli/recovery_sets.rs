@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{read_json, read_secret, write_private, write_public};
-use super::output::{fields, json_text, note, show, show_list, time};
+use super::output::{Listed, fields, json_text, note, show, show_list, time};
 use super::session::{Session, idempotency_key, must};
 use crate::crypto::{HPKE_KEY_BYTES, hex, hpke_private, hpke_public, parse_hex};
 use crate::keyring::Share;
@@ -183,7 +183,7 @@ async fn sets(session: &Session) -> Outcome<Vec<RecoverySet>> {
 }
 
 async fn list(session: &Session) -> Outcome {
-    let sets = sets(session).await?;
+    let sets = Listed { items: sets(session).await?, more: false };
     let headers = ["ID", "STATE", "ENOUGH", "HOLDERS", "KEYS", "MADE"];
     show_list(session.format, &sets, headers, |set| {
         let names: Vec<_> = set.holders.iter().map(|holder| holder.name.as_str()).collect();
@@ -211,6 +211,9 @@ fn text(set: &RecoverySet) -> String {
 }
 
 fn write_shares(set: &RecoverySet, dir: &Path) -> Outcome {
+    std::fs::create_dir_all(dir).map_err(|error| {
+        Failure::new(Exit::Unexpected, format!("{} cannot be made ({error})", dir.display()))
+    })?;
     for holder in &set.holders {
         // A name is one segment: the vault lets no other in. This program does not rely on it.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

@@ -6,12 +6,13 @@ use super::cache::Find;
 use super::master::{INFO_DATA_WRAP, Mixer, derive};
 use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Recipient, Result};
 use crate::crypto::{
-    AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
-    wrap_salt,
+    AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, SUITE_HPKE, Subject, kdf_input, unwrap_key,
+    wrap_key, wrap_salt,
 };
 use crate::error;
 use crate::hsm::Hsm;
 use crate::store::keys::{self, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow};
+use crate::store::recovery_sets::{self, RecoverySetRow};
 use crate::store::{Reader, StoreError, Tx, Versioned};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
 
@@ -57,8 +58,14 @@ impl NewKey {
             Err(StoreError::Taken) => return Err(moved()),
             Err(other) => return Err(other.into()),
         }
+        // A set may have been destroyed since: nothing is wrapped for it any more.
+        let sets = if self.wraps.len() > 1 { recovery_sets::active(tx).await? } else { Vec::new() };
         for wrap in &self.wraps {
-            keys::insert_wrap(tx, wrap).await?;
+            let is_of =
+                |set: &Versioned<RecoverySetRow>| wrap.recipient.ends_with(&set.row.id.to_string());
+            if wrap.suite != SUITE_HPKE || sets.iter().any(is_of) {
+                keys::insert_wrap(tx, wrap).await?;
+            }
         }
         Ok(())
     }
