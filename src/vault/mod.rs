@@ -114,7 +114,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
-            state: state::StateKeeper::default(),
+            state: StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
