@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::artifacts::ArtifactCommand;
 use super::authorities::CaCommand;
+use super::backup::BackupCommand;
 use super::ceremonies::CeremonyCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
@@ -23,11 +24,12 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::recovery_sets::RecoverySetCommand;
 use super::root::RootCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
-use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
+use super::system::{SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 
 /// Strongroom, an identity-first secrets vault: server and client in one program.
@@ -170,15 +172,15 @@ pub enum ClientCommand {
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),
+    /// Make key pairs whose private half is split, for the day that the HSM is lost
+    #[command(subcommand)]
+    RecoverySet(RecoverySetCommand),
     /// Show the state of the vault on this machine
     Status(StatusArgs),
     /// Seal the vault: its keys leave memory
     Seal(SealArgs),
     /// Unseal the vault on this machine
     Unseal(UnsealArgs),
-    /// Deal with a store that was restored
-    #[command(subcommand)]
-    Backup(BackupCommand),
     /// Write a completion script for a shell to standard output
     Completions {
         /// The shell.
@@ -206,6 +208,47 @@ pub enum ServerCommand {
     /// hour, and within a day of it: it takes effect then, everything that the administrator held is
     /// dead, and the certificate is written.
     RecoverAdmin(RecoverAdminArgs),
+    /// Open a vault whose HSM is lost with the shares of a recovery set, into a new HSM
+    ///
+    /// With the server stopped, its store in place, and an empty token named in the configuration.
+    /// Every identity key is wrapped for a new root key; secrets, stored credentials and named keys
+    /// that are kept sealed open again. Keys that were in the old HSM are gone with it: authorities
+    /// are made anew, and what they signed is worth nothing any more.
+    Recover(RecoverArgs),
+    /// Make, check and restore encrypted copies of the store
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Bring the schema of a store up to date, once it was backed up
+    ///
+    /// A server does so by itself at its start for SQLite, after it has copied the file beside
+    /// itself. A PostgreSQL it leaves as it is: back that up, then run this once.
+    Migrate(MigrateArgs),
+}
+
+/// What `recover` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RecoverArgs {
+    /// A share that its holder opened, as `recovery-set open-share` wrote it; once for each.
+    #[arg(long = "share", value_name = "FILE", required = true)]
+    pub shares: Vec<PathBuf>,
+    /// The configuration, a TOML file, with the new token.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that holds the PIN of the new token, `-` for standard input; the source of the
+    /// configuration where it is left out.
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Says that a PostgreSQL was backed up just now: nobody else can know.
+    #[arg(long)]
+    pub backed_up: bool,
 }
 
 /// What `recover-admin` takes.

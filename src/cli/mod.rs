@@ -6,6 +6,7 @@ mod actions;
 mod args;
 mod artifacts;
 mod authorities;
+mod backup;
 mod ceremonies;
 pub mod control;
 mod credentials;
@@ -26,11 +27,13 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod recovery_sets;
 mod root;
 mod run;
 mod secrets;
 mod session;
 mod span;
+mod state;
 mod system;
 mod tokens;
 mod values;
@@ -43,11 +46,13 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 pub use args::{
-    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, RecoverAdminArgs,
-    ServerArgs, ServerCommand,
+    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
+    RecoverAdminArgs, RecoverArgs, ServerArgs, ServerCommand,
 };
+pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
+pub use recovery_sets::OpenShare;
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
@@ -79,6 +84,24 @@ pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// Runs `backup create`, which asks the server on this machine.
+pub(crate) fn create_backup(global: &Global, args: &CreateBackupArgs) -> Outcome {
+    alone(backup::create(global.output, args))
+}
+
+/// Runs `backup accept`, which asks the server on this machine.
+pub(crate) fn accept_backup(global: &Global, args: &AcceptArgs) -> Outcome {
+    alone(backup::accept(global, args))
+}
+
+/// Runs a command on a runtime of its own.
+fn alone(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::Unexpected, format!("no runtime: {error}")))?;
+    runtime.block_on(until_interrupted(command))
 }
 
 /// Ends a command at Ctrl-C; the vault finishes or undoes what it was asked for.
@@ -117,10 +140,10 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Ca(command) => authorities::run(&session()?, command).await,
         ClientCommand::Root(command) => root::run(&session()?, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
+        ClientCommand::RecoverySet(command) => recovery_sets::run(global, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,
-        ClientCommand::Backup(command) => system::backup(global, command).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);

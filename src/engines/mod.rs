@@ -16,6 +16,7 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod recovery_sets;
 pub mod root;
 pub mod rotations;
 pub mod secrets;

@@ -20,6 +20,7 @@ mod lifecycles;
 mod login;
 mod pki;
 mod records;
+mod recovery_sets;
 mod root;
 mod secrets;
 mod serve;

@@ -136,7 +136,7 @@ mod tests {
         assert!(cache.lookup(current, 4).is_none());
         assert!(cache.lookup(Find::Id(id(2)), 4).is_some());
         cache.forget(None);
-        assert!(cache.lookup(Find::Id(id(2))).is_none());
+        assert!(cache.lookup(Find::Id(id(2)), 4).is_none());
         assert_eq!((Arc::strong_count(&a), Arc::strong_count(&b)), (1, 1));
     }
 }

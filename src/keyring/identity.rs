@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::cache::Find;
 use super::master::{INFO_DATA_WRAP, Mixer, derive};
-use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Result};
+use super::{HsmKey, KeyUse, Keyring, KeyringError, Open, Recipient, Result};
 use crate::crypto::{
     AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
     wrap_salt,
@@ -14,6 +14,7 @@ use crate::hsm::{Hsm, HsmError};
 use crate::store::keys::{
     self, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyOwner, KeyState, WrapRow,
 };
+use crate::store::recovery_sets::{self, RecoverySetRow};
 use crate::store::shreds::ShredRow;
 use crate::store::{Reader, StoreError, Tx, Versioned};
 use crate::types::{Entropy, Id, SecretBytes, UnixMillis, VaultId};
@@ -33,11 +34,12 @@ impl DataWrapKey {
     }
 }
 
-/// An identity key that is not in the store yet, with its wrap for the root key.
+/// An identity key that is not in the store yet, with its wraps for the root key and for every
+/// recovery set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewKey {
     pub(super) row: IdentityKeyRow,
-    pub(super) wrap: WrapRow,
+    pub(super) wraps: Vec<WrapRow>,
     /// The root key that wrapped it.
     pub used: KeyUse,
 }
@@ -62,15 +64,24 @@ impl NewKey {
         }
         // Whoever retires a root key looks at its wraps beside nobody: what is written before is seen,
         // what comes after sees the row.
-        let root = tx.lookup::<HsmKeyRow>(&self.wrap.recipient).await?;
+        let root = tx.lookup::<HsmKeyRow>(&self.used.key).await?;
         if root.is_none_or(|root| root.row.state == KeyState::Destroyed) {
             return Err(moved());
         }
         match tx.insert(&self.row).await {
-            Ok(_) => Ok(keys::insert_wrap(tx, &self.wrap).await?),
-            Err(StoreError::Taken) => Err(moved()),
-            Err(other) => Err(other.into()),
+            Ok(_) => {}
+            Err(StoreError::Taken) => return Err(moved()),
+            Err(other) => return Err(other.into()),
         }
+        // A set may have been destroyed since: nothing is wrapped for it any more.
+        let sets = if self.wraps.len() > 1 { recovery_sets::active(tx).await? } else { Vec::new() };
+        for wrap in &self.wraps {
+            let is_there = |id| sets.iter().any(|set: &Versioned<RecoverySetRow>| set.row.id == id);
+            if Recipient::set_of(&wrap.recipient).is_none_or(is_there) {
+                keys::insert_wrap(tx, wrap).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -89,6 +100,15 @@ pub(super) fn subject(owner: KeyOwner) -> Subject<'static> {
 
 /// Encodes the place of a wrap.
 pub(super) fn wrap_aad(vault: VaultId, row: &IdentityKeyRow, root: &HsmKey) -> Vec<u8> {
+    wrap_aad_of(vault, row, (&root.label, root.version))
+}
+
+/// The same, for any recipient.
+pub(super) fn wrap_aad_of(
+    vault: VaultId,
+    row: &IdentityKeyRow,
+    (recipient, version): (&str, i64),
+) -> Vec<u8> {
     AssociatedData {
         format: Format::Xaes256Gcm,
         vault,
@@ -98,29 +118,43 @@ pub(super) fn wrap_aad(vault: VaultId, row: &IdentityKeyRow, root: &HsmKey) -> V
         key_owner: subject(row.owner),
         object: Subject::Id(row.id),
         object_version: row.version,
-        key: Subject::Label(&root.label),
-        key_version: root.version,
+        key: Subject::Label(recipient),
+        key_version: version,
     }
     .encode()
 }
 
-/// Makes a key and wraps it for a root key.
+/// Makes a key and wraps it for a root key and the recovery sets.
 pub(super) async fn make(
     hsm: &dyn Hsm,
     mixer: &Mixer,
     vault: VaultId,
-    root: &HsmKey,
+    (root, sets): (&HsmKey, &[Recipient]),
     row: IdentityKeyRow,
 ) -> Result<(SecretBytes, NewKey)> {
     let key = mixer.key()?;
+    let mut wraps = vec![wrap_for_root(hsm, mixer, vault, root, (&row, &key)).await?];
+    for set in sets {
+        wraps.push(set.wrap(vault, &row, &key, mixer)?);
+    }
+    Ok((key, NewKey { row, wraps, used: root.used_for("wrap") }))
+}
+
+/// Wraps a key for a root key in the HSM.
+pub(super) async fn wrap_for_root(
+    hsm: &dyn Hsm,
+    mixer: &Mixer,
+    vault: VaultId,
+    root: &HsmKey,
+    (row, key): (&IdentityKeyRow, &SecretBytes),
+) -> Result<WrapRow> {
     let mut salt = [0; SALT_BYTES];
     mixer.fill(&mut salt)?;
-    let aad = wrap_aad(vault, &row, root);
+    let aad = wrap_aad(vault, row, root);
     let wrapping_key = hsm.hmac(&root.label, &kdf_input(&aad, &salt)).await?;
-    let blob = wrap_key(&wrapping_key, &salt, &aad, &key, mixer)?;
+    let blob = wrap_key(&wrapping_key, &salt, &aad, key, mixer)?;
     let recipient = root.label.clone();
-    let wrap = WrapRow { key_id: row.id, recipient, suite: SUITE_HMAC_KDF, blob };
-    Ok((key, NewKey { row, wrap, used: root.used_for("wrap") }))
+    Ok(WrapRow { key_id: row.id, recipient, suite: SUITE_HMAC_KDF, blob })
 }
 
 /// Unwraps a key with the first wrap that one of our root keys can open.
@@ -180,7 +214,9 @@ impl Keyring {
         let id = Id::ordered(now, &open.mixer)?;
         let row = IdentityKeyRow { id, owner, version, state: KeyState::Active, created_at: now };
         let root = self.current_root(open, reader).await?;
-        let made = make(self.0.hsm.as_ref(), &open.mixer, open.vault, &root, row.clone()).await?;
+        let sets = Arc::clone(&*open.sets.read());
+        let hsm = self.0.hsm.as_ref();
+        let made = make(hsm, &open.mixer, open.vault, (&root, &*sets), row.clone()).await?;
         let key = derive(open.vault, &made.0, INFO_DATA_WRAP)?;
         Ok((DataWrapKey { row: Versioned { row, version: 1 }, key }, made.1))
     }
@@ -219,7 +255,7 @@ impl Keyring {
             return Ok(None);
         };
         if row.row.state == KeyState::Destroyed {
-            return Err(KeyringError::Shredded);
+            return Err(destroyed(reader, row.row.owner).await?);
         }
         let id = Find::Id(row.row.id);
         let opened = open.cache.lock().lookup(id, epoch).filter(|key| key.row == row);
@@ -241,7 +277,7 @@ impl Keyring {
     /// Unwraps a key that was read. Its wrap may be for a root key that this node has not heard of, or
     /// may have been moved to another since it was read, and the old one destroyed: then both are
     /// looked at once more.
-    async fn unwrap_read(
+    pub(super) async fn unwrap_read(
         &self,
         open: &Open,
         reader: &Reader,
@@ -261,6 +297,15 @@ impl Keyring {
         }
         unwrap(hsm, open.vault, &open.hsm_keys(), row, &wraps).await.map(Some)
     }
+}
+
+/// Why a key is destroyed: its owner was shredded, or all that was under it is under a newer version.
+async fn destroyed(reader: &Reader, owner: KeyOwner) -> Result<KeyringError> {
+    let KeyOwner::Identity(id) = owner else { return Ok(KeyringError::NoKey) };
+    let view =
+        reader.view(move |tx| Box::pin(async move { Ok(tx.lookup::<ShredRow>(&id).await?) }));
+    let shredded = view.await?.is_some();
+    Ok(if shredded { KeyringError::Shredded } else { KeyringError::NoKey })
 }
 
 async fn read_key(

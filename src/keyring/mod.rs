@@ -4,6 +4,7 @@
 //! that uses a key tells which one ([`KeyUse`]), so that the record can name it. The formats are
 //! written down, with test vectors, in `docs/formats.md`.
 
+mod backup;
 mod cache;
 mod create;
 mod data;
@@ -14,8 +15,10 @@ mod material;
 mod moves;
 mod names;
 mod proof;
+mod recover;
 mod refresh;
 mod rewrap;
+mod sets;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -32,6 +35,7 @@ use crate::store::keys::{HsmPurpose, KeyOwner};
 use crate::store::{RowSealer, StoreError};
 use crate::types::{Entropy, SecretBytes, VaultId};
 
+pub use backup::BackupWrap;
 pub use create::{Genesis, OnFound};
 pub use data::{Opened, Place, SealedValue, Stored};
 pub use head::{Head, HeadKept};
@@ -40,7 +44,9 @@ pub use master::MasterKeys;
 pub use moves::MovedWrap;
 pub use names::{HsmKey, label};
 pub use proof::{Challenge, NONCE_BYTES};
+pub use recover::{Recovered, SetKey};
 pub use rewrap::{Rewrapped, Wrapped};
+pub use sets::{Recipient, Share};
 pub use unseal::FinalTry;
 
 /// The result of this room.
@@ -159,6 +165,8 @@ struct Open {
     hsm_keys: RwLock<Arc<[HsmKey]>>,
     keys: MasterKeys,
     mixer: master::Mixer,
+    /// The recovery sets that every identity key is wrapped for.
+    sets: RwLock<Arc<[Recipient]>>,
     cache: Mutex<cache::Cache>,
     materials: Mutex<material::Materials>,
 }

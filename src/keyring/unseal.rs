@@ -138,16 +138,17 @@ impl Keyring {
             return Err(KeyringError::Unfit(CHANGED.into()));
         }
         self.forget_pending(vault).await?;
+        let sets = parking_lot::RwLock::new(super::sets::read(reader).await?.into());
         let (cache, materials) = Default::default();
         let hsm_keys = RwLock::new(hsm_keys.into());
-        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache, materials };
+        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, sets, cache, materials };
         *self.0.open.write() = Some(Arc::new(open));
         trial.stays = true;
         Ok(keys)
     }
 }
 
-async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
+pub(super) async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
     let view = reader.view(|tx| {
         Box::pin(async move {
             let Some(found) = keys::foundation(tx, &Check::Nothing).await? else {
@@ -191,6 +192,7 @@ mod tests {
             hsm_keys: RwLock::new(Arc::new([])),
             keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
+            sets: parking_lot::RwLock::default(),
             cache: parking_lot::Mutex::default(),
             materials: parking_lot::Mutex::default(),
         });

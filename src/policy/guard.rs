@@ -22,6 +22,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("federation", "issuers.login"),
     ("issuer_keeper", "issuers.end-sessions"),
     ("issuer_keeper", "issuers.purge"),
+    ("recovery_set_keeper", "recovery_sets.wrap"),
     ("key_keeper", "keys.rotate"),
     ("key_keeper", "keys.settle"),
     ("rotation_keeper", "root.rotate"),
@@ -33,6 +34,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("rotation_keeper", "identities.finish-key"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
+    ("control_socket", "system.create-backup"),
     ("listener", "system.issue-listener"),
     ("dev", "system.renew-administrator"),
 ];

@@ -106,6 +106,14 @@ impl Life {
         &self.0.vault
     }
 
+    pub(super) fn parts(&self) -> &Ingredients {
+        &self.0.parts
+    }
+
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
     /// Where the authorities are while the vault is unsealed.
     #[must_use]
     pub fn authorities(&self) -> &AuthoritySlot {
@@ -250,7 +258,12 @@ impl Life {
 
     fn serve_as(&self, state: State) {
         let now = self.0.parts.clock.monotonic();
-        *self.0.serves_since.lock() = (state == State::Serving).then_some(now);
+        let serves = state == State::Serving;
+        *self.0.serves_since.lock() = serves.then_some(now);
+        if serves {
+            // At a start, and of a store that was accepted: nobody knows what was done to it.
+            self.0.vault.state().ask();
+        }
         self.0.standing.set(state);
     }
 
@@ -288,7 +301,7 @@ impl Life {
         Ok(recovered)
     }
 
-    fn require_serving(&self) -> Result<()> {
+    pub(super) fn require_serving(&self) -> Result<()> {
         self.0.standing.refusal().map_or(Ok(()), Err)
     }
 
@@ -418,7 +431,9 @@ pub(super) async fn foundation(reader: &Reader, check: Check) -> Result<Foundati
 /// Trusts what an unverified row names: while nothing but health is answered, to let handshakes
 /// come to their end.
 pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
-    let logins = found.hsm_keys.iter().filter(|key| key.purpose == keys::HsmPurpose::CaLogin);
+    let logins = found.hsm_keys.iter().filter(|key| {
+        key.purpose == keys::HsmPurpose::CaLogin && key.state != keys::KeyState::Destroyed
+    });
     let logins = logins.filter_map(|key| key.certificate.as_deref());
     Trust::of(&found.vault.trust_domain.parse()?, logins)
 }

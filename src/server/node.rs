@@ -26,7 +26,7 @@ use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
     self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
-    NoticeCourier, NoticeKeeper, RotationKeeper, SecretKeeper, TokenReaper,
+    NoticeCourier, NoticeKeeper, RecoverySetKeeper, RotationKeeper, SecretKeeper, TokenReaper,
 };
 use crate::{grpc, http};
 
@@ -270,6 +270,8 @@ fn start_workers(
     workers::start(keys, vault, standing, tasks);
     let rotations = RotationKeeper::new(vault.clone(), reader.clone(), authorities.clone());
     workers::start(rotations, vault, standing, tasks);
+    let sets = RecoverySetKeeper::new(vault.clone(), reader.clone());
+    workers::start(sets, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }
@@ -297,7 +299,7 @@ async fn serve_http(
 
 /// Writes the root's certificate as PEM, as the store has it.
 fn root_pem(found: &Foundation) -> String {
-    let root = found.hsm_keys.iter().find(|key| key.purpose == HsmPurpose::CaRoot);
+    let root = found.newest(HsmPurpose::CaRoot);
     let der = root.and_then(|key| key.certificate.as_deref());
     der.map(crate::engines::pki::pem).unwrap_or_default()
 }

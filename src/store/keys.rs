@@ -225,6 +225,15 @@ pub struct Foundation {
     pub system: IdentityKeyRow,
 }
 
+impl Foundation {
+    /// The newest key of a purpose that is not destroyed: those of an HSM that was lost stay on record.
+    #[must_use]
+    pub fn newest(&self, purpose: HsmPurpose) -> Option<&HsmKeyRow> {
+        let there = |key: &&HsmKeyRow| key.purpose == purpose && key.state != KeyState::Destroyed;
+        self.hsm_keys.iter().filter(there).max_by_key(|key| key.version)
+    }
+}
+
 /// How the rows of the foundation are checked.
 #[derive(Debug)]
 pub enum Check {
@@ -345,6 +354,13 @@ pub async fn keys_of(
     limit: i64,
 ) -> Result<Vec<Versioned<IdentityKeyRow>>, StoreError> {
     tx.select("WHERE owner = $1 ORDER BY version DESC LIMIT $2", params![owner, limit]).await
+}
+
+/// Finds the newest key that is an identity's and was not destroyed.
+pub async fn newest_of_identities(tx: &mut Tx) -> Result<Option<Id>, StoreError> {
+    let tail = "WHERE owner <> 'system' AND state <> 'destroyed' ORDER BY id DESC LIMIT 1";
+    let found = tx.lookup_where::<IdentityKeyRow>(tail, vec![]).await?;
+    Ok(found.map(|found| found.row.id))
 }
 
 /// Lists the wraps of a key.

@@ -100,6 +100,11 @@ sealed_row! {
     }
 }
 
+/// Lists keys that are kept in the HSM.
+pub async fn in_hsm(tx: &mut Tx, limit: i64) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    tx.select("WHERE placement = 'hsm' ORDER BY id LIMIT $1", params![limit]).await
+}
+
 /// Finds a key by its name.
 pub async fn key_named(
     tx: &mut Tx,

@@ -225,6 +225,16 @@ pub const VERBS: &[Verb] = &[
     verb("root.retire", "RootService/RetireRoot", "root/key", true),
     verb("root.show", "RootService/GetRoot", "root/key", true),
     verb("root.schedule", "RootService/ScheduleRoot", "root/key", true).standing(),
+    verb("records.verify-state", "RecordService/VerifyState", "records/log", true),
+    verb("recovery_sets.create", "RecoverySetService/CreateRecoverySet", "recovery_sets", true)
+        .standing(),
+    verb("recovery_sets.list", "RecoverySetService/ListRecoverySets", "recovery_sets", true),
+    verb(
+        "recovery_sets.destroy",
+        "RecoverySetService/DestroyRecoverySet",
+        "recovery_sets/<set>",
+        true,
+    ),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
@@ -284,6 +294,9 @@ mod tests {
         "authorities.show",
         "root.retire",
         "root.show",
+        "records.verify-state",
+        "recovery_sets.list",
+        "recovery_sets.destroy",
         "system.seal",
         "system.cancel-recovery",
     ];

@@ -13,6 +13,7 @@ use super::decide::Decisions;
 use super::endings::Endings;
 use super::refusals::Refusals;
 use super::serials::Serials;
+use super::state::StateKeeper;
 use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
 use crate::crypto::VerifierKey;
@@ -129,6 +130,7 @@ pub(super) struct Core {
     /// The newest head that this node signed, or was about to.
     pub(super) signed: Mutex<Option<Head>>,
     pub(super) serials: Serials,
+    pub(super) state: StateKeeper,
 }
 
 impl Core {

@@ -245,14 +245,14 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                     Reached::Made(made)
                 } else {
                     self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
-                    check_ceremony(tx, O::ACTION)?;
+                    check_ceremony(ctx, tx, O::ACTION)?;
                     Reached::Intended
                 }
             }
             Step::Record(effect) => {
                 let output = self.op.record(ctx, tx, &self.prepared, effect).await?;
                 if self.op.is_done(&self.prepared) {
-                    check_ceremony(tx, O::ACTION)?;
+                    check_ceremony(ctx, tx, O::ACTION)?;
                 }
                 self.story.success = self.op.outcome(&output);
                 Reached::Recorded(output)

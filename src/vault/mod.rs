@@ -3,7 +3,8 @@
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
 //! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`) is a closed
-//! list: undecided, without an entry, unable to write a sealed row.
+//! list: undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
+//! alone.
 
 mod acceptance;
 mod anchor;
@@ -29,6 +30,7 @@ mod run;
 mod serials;
 mod session;
 mod spend;
+mod state;
 mod stream;
 mod subject;
 mod subjects;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use crate::error::{Error, Result};
+use crate::keyring::Recipient;
 use crate::policy::{Basis, Policy};
 use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
@@ -69,6 +72,7 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::Origin;
+pub use state::{StateKeeper, StateReport};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
@@ -115,6 +119,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
+            state: StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -277,6 +282,14 @@ impl Vault {
     #[must_use]
     pub fn node(&self) -> &str {
         self.core.clock.node()
+    }
+
+    /// Has the keyring know for which recovery sets keys are wrapped, and lists them.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; what the store answers.
+    pub async fn follow_sets(&self) -> Result<Vec<Recipient>> {
+        Ok(self.core.keyring.follow_sets(&self.core.reader).await?)
     }
 
     /// The vault's clock.

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::{Resource, Subject};
+use super::{Resource, StateKeeper, Subject};
 use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
@@ -261,6 +261,12 @@ impl View {
     #[must_use]
     pub fn record(&self) -> Arc<RecordCodec> {
         Arc::clone(&self.core.codec)
+    }
+
+    /// The state check.
+    #[must_use]
+    pub fn state(&self) -> &StateKeeper {
+        &self.core.state
     }
 
     /// Randomness.

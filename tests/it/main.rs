@@ -10,6 +10,7 @@
 
 mod attacks;
 mod authorities;
+mod backup;
 mod bad_input;
 mod ceremonies;
 mod cli;
@@ -44,6 +45,7 @@ mod pki;
 mod races;
 mod records;
 mod recovery;
+mod recovery_sets;
 mod root;
 mod seal;
 mod secrets;

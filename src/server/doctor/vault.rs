@@ -71,7 +71,7 @@ async fn schema(config: &Config, location: &Location) -> Finding {
         Ok((Some(found), known)) => Finding::warning(
             "store",
             format!("{}, schema {found} of {known}", config.store),
-            "the server brings it up to date when it starts; take a backup before",
+            "the server brings a SQLite up to date when it starts; a PostgreSQL, `strongroom migrate`",
         ),
         Ok((None, _)) => {
             Finding::warning("store", format!("{} is empty", config.store), "run `strongroom init`")

@@ -6,8 +6,9 @@ use prost::Message as _;
 use strongroom::proto::{
     ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveCeremonyRequest,
     ApproveElevationRequest, CancelCeremonyRequest, CancelRecoveryRequest,
-    ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest, CreateTokenRequest,
-    DenyCeremonyRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
+    ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
+    CreateRecoverySetRequest, CreateTokenRequest, DenyCeremonyRequest, DenyElevationRequest,
+    DestroyRecoverySetRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
     ExtendElevationRequest, FinishShredRequest, GetAuthoritiesRequest, GetAuthorityRequest,
     GetCeremonyRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
     GetElevationRequest, GetElevationRoleRequest, GetGrantRequest, GetGroupRequest,
@@ -17,20 +18,24 @@ use strongroom::proto::{
     ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
     ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
     ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
-    ListLeasesRequest, ListLifecyclesRequest, ListShredsRequest, ListTokensRequest,
-    MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest,
-    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
-    RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
-    RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest, ResumeIdentityRequest,
-    RetireAuthorityRequest, RetireIdentityRequest, RetireRootRequest, ReviewElevationRequest,
-    RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest,
-    RotateAuthorityRequest, RotateIdentityKeyRequest, RotateRootRequest, ScheduleAuthorityRequest,
-    ScheduleIdentityKeyRequest, ScheduleRootRequest, SealRequest, ShredIdentityRequest,
-    SignCertificateRequest, SubjectNames, SuspendIdentityRequest, TailEntriesRequest,
-    TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest, WatchElevationsRequest,
-    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
+    ListLeasesRequest, ListLifecyclesRequest, ListRecoverySetsRequest, ListShredsRequest,
+    ListTokensRequest, MakeRecoveryCodesRequest, MintTokenRequest, PutCertificateRoleRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, PutElevationRoleRequest, PutLifecycleRequest,
+    ReadLogRequest, RecoveryHolder, RemoveCertificateRoleRequest, RemoveConnectionRequest,
+    RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest,
+    ResumeIdentityRequest, RetireAuthorityRequest, RetireIdentityRequest, RetireRootRequest,
+    ReviewElevationRequest, RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest,
+    RevokeTokenRequest, RotateAuthorityRequest, RotateIdentityKeyRequest, RotateRootRequest,
+    ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest, SealRequest,
+    ShredIdentityRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    TailEntriesRequest, TransferIdentityRequest, UpdateIdentityRequest, VerifyFactorRequest,
+    VerifyStateRequest, WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest,
+    add_grant_request,
 };
+
+use strongroom::crypto::{hex, hpke_public};
+use strongroom::types::SecretBytes;
 
 use super::{issuers, keys, secrets};
 use crate::support::logins::registration;
@@ -109,6 +114,7 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
             "ScheduleRoot" => ScheduleRootRequest::default().encode_to_vec(),
             _ => unknown(method),
         },
+        "RecoverySetService" => recovery_sets(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
             "CancelRecovery" => {
@@ -315,12 +321,37 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
     }
 }
 
+fn recovery_sets(method: &str) -> Vec<u8> {
+    match method {
+        "CreateRecoverySet" => {
+            let public = |byte: u8| {
+                let private = SecretBytes::new(vec![byte; 32]);
+                hex(&hpke_public(&private).unwrap())
+            };
+            let holder = |(name, byte): (&str, u8)| RecoveryHolder {
+                name: name.into(),
+                public_key: public(byte),
+                ..Default::default()
+            };
+            let holders = [("one", 1), ("two", 2)].map(holder).to_vec();
+            CreateRecoverySetRequest { threshold: 2, holders, ..Default::default() }.encode_to_vec()
+        }
+        "ListRecoverySets" => ListRecoverySetsRequest {}.encode_to_vec(),
+        "DestroyRecoverySet" => {
+            let id = "00000000-0000-7000-8000-000000000000".to_owned();
+            DestroyRecoverySetRequest { id, ..Default::default() }.encode_to_vec()
+        }
+        _ => unknown(method),
+    }
+}
+
 fn records(method: &str) -> Vec<u8> {
     match method {
         "ListEntries" => ListEntriesRequest::default().encode_to_vec(),
         "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
         "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
         "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        "VerifyState" => VerifyStateRequest::default().encode_to_vec(),
         _ => unknown(method),
     }
 }
