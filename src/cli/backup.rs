@@ -81,7 +81,7 @@ pub struct RestoreArgs {
     /// What is restored.
     #[command(flatten)]
     pub open: BackupOpenArgs,
-    /// A file with the ids of keys that were shredded since, one a line: their wraps are left out.
+    /// A file with the ids of identities that were shredded since, one a line: their wraps are left out.
     #[arg(long, value_name = "FILE")]
     pub shredded: Option<PathBuf>,
 }

@@ -14,7 +14,7 @@ use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{read_json, read_secret, write_private, write_public};
 use super::output::{Listed, fields, json_text, note, show, show_list, time};
-use super::session::{Session, idempotency_key, must};
+use super::session::{Session, must};
 use crate::crypto::{HPKE_KEY_BYTES, hex, hpke_private, hpke_public, parse_hex};
 use crate::keyring::Share;
 use crate::proto::recovery_set_service_client::RecoverySetServiceClient;
@@ -138,7 +138,7 @@ pub(super) async fn run(global: &Global, command: &RecoverySetCommand) -> Outcom
             let session = Session::open(global)?;
             let request = DestroyRecoverySetRequest { id: id.clone(), reason: reason.clone() };
             let destroyed = session
-                .call(request, async |wire, request| {
+                .call_once(request, async |wire, request| {
                     RecoverySetServiceClient::new(wire).destroy_recovery_set(request).await
                 })
                 .await?;
@@ -157,12 +157,11 @@ async fn create(session: &Session, args: &CreateArgs) -> Outcome {
         Ok(RecoveryHolder { name, public_key, sealed_share: String::new() })
     };
     let request = CreateRecoverySetRequest {
-        idempotency_key: idempotency_key()?,
         threshold: args.threshold,
         holders: args.holders.iter().map(holder).collect::<Outcome<_>>()?,
     };
     let made = session
-        .call(request, async |wire, request| {
+        .call_once(request, async |wire, request| {
             RecoverySetServiceClient::new(wire).create_recovery_set(request).await
         })
         .await?;

@@ -86,7 +86,9 @@ pub(super) async fn run(session: &Session, command: &RootCommand) -> Outcome {
         RootCommand::Schedule(every) => {
             let request = ScheduleRootRequest { rotate_every_s: every.seconds() };
             session
-                .call(request, async |wire, request| Client::new(wire).schedule_root(request).await)
+                .call_once(request, async |wire, request| {
+                    Client::new(wire).schedule_root(request).await
+                })
                 .await?
                 .root
         }

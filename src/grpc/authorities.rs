@@ -9,6 +9,7 @@ use crate::engines::authorities::{
     AuthorityStatus, AuthorityVersion, RetireAuthority, RotateAuthority, ScheduleAuthority,
     ShowAuthority,
 };
+use crate::engines::ceremonies::{Held, InCeremony};
 use crate::proto;
 use crate::proto::authority_service_server::AuthorityService;
 use crate::proto::{
@@ -42,7 +43,8 @@ impl AuthorityService for RotatingAuthorities {
         let (ctx, request) = self.0.accept(request).await?;
         let RetireAuthorityRequest { name, version, force } = request;
         let op = RetireAuthority { name: self.0.read(&ctx, name.parse())?, version, force };
-        let retired = Gate::answer(&ctx, self.0.vault.run_effect(&ctx, op).await)?;
+        let held = self.0.vault.run_effect(&ctx, InCeremony(op)).await.and_then(Held::done);
+        let retired = Gate::answer(&ctx, held)?;
         Ok(Response::new(RetireAuthorityResponse { authority: Some(authority(retired)) }))
     }
 

@@ -3,8 +3,8 @@
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
-use super::fields::retry;
 use crate::crypto::hex;
+use crate::engines::ceremonies::{Held, InCeremony};
 use crate::engines::recovery_sets::{
     CreateSet, DescribedSet, DestroySet, Holder, HolderKey, ListSets,
 };
@@ -28,7 +28,8 @@ impl RecoverySetService for RecoverySets {
     ) -> Result<Response<CreateRecoverySetResponse>, Status> {
         let (ctx, request) = self.0.accept(request).await?;
         let create = self.0.read(&ctx, create(&request))?;
-        let made = Gate::answer(&ctx, self.0.vault.run(&ctx, create).await)?;
+        let held = self.0.vault.run(&ctx, InCeremony(create)).await.and_then(Held::done);
+        let made = Gate::answer(&ctx, held)?;
         Ok(Response::new(CreateRecoverySetResponse { set: Some(self.set(made)) }))
     }
 
@@ -48,7 +49,8 @@ impl RecoverySetService for RecoverySets {
     ) -> Result<Response<DestroyRecoverySetResponse>, Status> {
         let (ctx, DestroyRecoverySetRequest { id, reason }) = self.0.accept(request).await?;
         let destroy = DestroySet { id: self.0.read(&ctx, id.parse())?, reason };
-        let destroyed = Gate::answer(&ctx, self.0.vault.run(&ctx, destroy).await)?;
+        let held = self.0.vault.run(&ctx, InCeremony(destroy)).await.and_then(Held::done);
+        let destroyed = Gate::answer(&ctx, held)?;
         Ok(Response::new(DestroyRecoverySetResponse { set: Some(self.set(destroyed)) }))
     }
 }
@@ -77,7 +79,6 @@ fn holder(of: Holder) -> RecoveryHolder {
 }
 
 fn create(request: &CreateRecoverySetRequest) -> Parsed<CreateSet> {
-    let retry = retry(&request.idempotency_key, request)?;
     let keys = request.holders.iter().map(|of| HolderKey::parse(&of.name, &of.public_key));
-    CreateSet::new(request.threshold, keys.collect::<Parsed<_>>()?, retry)
+    CreateSet::new(request.threshold, keys.collect::<Parsed<_>>()?)
 }

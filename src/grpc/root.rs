@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::span;
+use crate::engines::ceremonies::{Held, InCeremony};
 use crate::engines::identities::{IdentityKeyStatus, IdentityKeyVersion};
 use crate::engines::root::{
     RetireRoot, RootStatus, RootVersion, RotateRoot, ScheduleRoot, ShowRoot,
@@ -30,7 +31,8 @@ impl RootService for Root {
     ) -> Result<Response<RotateRootResponse>, Status> {
         let (ctx, RotateRootRequest { expected_version }) = self.0.accept(request).await?;
         let op = RotateRoot { expected: expected_version };
-        let rotated = Gate::answer(&ctx, self.0.vault.run_effect(&ctx, op).await)?;
+        let held = self.0.vault.run_effect(&ctx, InCeremony(op)).await.and_then(Held::done);
+        let rotated = Gate::answer(&ctx, held)?;
         Ok(Response::new(RotateRootResponse { root: Some(root(rotated)) }))
     }
 
@@ -40,7 +42,8 @@ impl RootService for Root {
     ) -> Result<Response<RetireRootResponse>, Status> {
         let (ctx, RetireRootRequest { version }) = self.0.accept(request).await?;
         let op = RetireRoot { version };
-        let retired = Gate::answer(&ctx, self.0.vault.run_effect(&ctx, op).await)?;
+        let held = self.0.vault.run_effect(&ctx, InCeremony(op)).await.and_then(Held::done);
+        let retired = Gate::answer(&ctx, held)?;
         Ok(Response::new(RetireRootResponse { root: Some(root(retired)) }))
     }
 
@@ -59,7 +62,9 @@ impl RootService for Root {
     ) -> Result<Response<ScheduleRootResponse>, Status> {
         let (ctx, ScheduleRootRequest { rotate_every_s }) = self.0.accept(request).await?;
         let every = self.0.read(&ctx, span("rotate_every_s", rotate_every_s))?;
-        let set = Gate::answer(&ctx, self.0.vault.run(&ctx, ScheduleRoot { every }).await)?;
+        let op = InCeremony(ScheduleRoot { every });
+        let held = self.0.vault.run(&ctx, op).await.and_then(Held::done);
+        let set = Gate::answer(&ctx, held)?;
         Ok(Response::new(ScheduleRootResponse { root: Some(root(set)) }))
     }
 }

@@ -138,7 +138,7 @@ impl Keyring {
             return Err(KeyringError::Unfit(CHANGED.into()));
         }
         self.forget_pending(vault).await?;
-        let sets = parking_lot::RwLock::new(super::sets::read(reader).await?.into());
+        let sets = RwLock::new(super::sets::read(reader).await?.into());
         let (cache, materials) = Default::default();
         let hsm_keys = RwLock::new(hsm_keys.into());
         let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, sets, cache, materials };
@@ -192,7 +192,7 @@ mod tests {
             hsm_keys: RwLock::new(Arc::new([])),
             keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
-            sets: parking_lot::RwLock::default(),
+            sets: RwLock::default(),
             cache: parking_lot::Mutex::default(),
             materials: parking_lot::Mutex::default(),
         });

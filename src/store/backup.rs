@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::store::StoreError;
 use crate::store::sqlite::{self, fault};
-use crate::types::Id;
+use crate::types::IdentityId;
 
 /// Which part of a store a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,15 +121,17 @@ pub fn join_wraps(copy: &Path, wraps: &Path) -> Result<usize, StoreError> {
     ))
 }
 
-/// Takes every wrap of some keys out of a copy; counts them.
+/// Takes every wrap of the keys of some identities out of a copy; counts them.
 ///
 /// # Errors
 /// What SQLite answers.
-pub fn leave_out(copy: &Path, keys: &[Id]) -> Result<usize, StoreError> {
+pub fn leave_out(copy: &Path, owners: &[IdentityId]) -> Result<usize, StoreError> {
     let copy = edit(copy)?;
     let mut gone = 0_usize;
-    for key in keys {
-        let deleted = copy.execute("DELETE FROM key_wraps WHERE key_id = ?1", (key.to_string(),));
+    let sql = "DELETE FROM key_wraps WHERE key_id IN \
+               (SELECT id FROM identity_keys WHERE owner = ?1)";
+    for owner in owners {
+        let deleted = copy.execute(sql, (owner.to_string(),));
         gone = gone.saturating_add(told(deleted)?);
     }
     Ok(gone)
@@ -165,6 +167,7 @@ fn told<T>(done: rusqlite::Result<T>) -> Result<T, StoreError> {
 mod tests {
     use super::*;
     use crate::store::migrate;
+    use crate::types::Id;
 
     fn store(dir: &Path) -> std::path::PathBuf {
         let path = dir.join("vault.db");
@@ -173,7 +176,7 @@ mod tests {
         let key = Id::from_bytes([7; 16]);
         store
             .execute_batch(&format!(
-                "INSERT INTO identity_keys VALUES ('{key}', 'system', 1, 'active', 0, 1, 1, x'00'); \
+                "INSERT INTO identity_keys VALUES ('{key}', '{key}', 1, 'active', 0, 1, 1, x'00'); \
                  INSERT INTO key_wraps VALUES ('{key}', 'root', 1, x'c0ffeec0ffeec0ffee'); \
                  INSERT INTO key_wraps VALUES ('other', 'root', 1, x'aa')"
             ))
@@ -204,7 +207,7 @@ mod tests {
         assert!(holds("whole") && holds("wraps") && !holds("without"));
 
         assert_eq!(join_wraps(&at("without"), &at("wraps")).unwrap(), 1);
-        assert_eq!(leave_out(&at("whole"), &[Id::from_bytes([7; 16])]).unwrap(), 1);
+        assert_eq!(leave_out(&at("whole"), &[IdentityId(Id::from_bytes([7; 16]))]).unwrap(), 1);
         assert_eq!([wraps("without"), wraps("whole")], [1, 1]);
         assert!(!holds("whole"));
         assert!(copy(&store, &at("whole"), Content::Whole).is_err(), "it replaces nothing");

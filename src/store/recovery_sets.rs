@@ -95,8 +95,10 @@ pub async fn add_wraps(tx: &mut Tx, wraps: &[WrapRow]) -> Result<u64, StoreError
     Ok(added)
 }
 
-/// Deletes every wrap for a recipient.
+/// Deletes every wrap for a recipient, and leaves nothing of them in the store's files.
 pub async fn delete_wraps(tx: &mut Tx, recipient: &str) -> Result<u64, StoreError> {
     let sql = "DELETE FROM key_wraps WHERE recipient = $1";
-    tx.execute(sql, params![recipient.to_owned()]).await
+    let deleted = tx.execute(sql, params![recipient.to_owned()]).await?;
+    tx.wipe();
+    Ok(deleted)
 }

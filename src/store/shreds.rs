@@ -4,7 +4,7 @@ use crate::params;
 use crate::sealed_row;
 use crate::store::credentials::{CredentialRow, lease_below};
 use crate::store::database::ConnectionRow;
-use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner};
+use crate::store::keys::{IdentityKeyRow, KeyOwner};
 use crate::store::named_keys::NamedKeyVersionRow;
 use crate::store::{Row, StoreError, Tx, Versioned};
 use crate::types::{IdentityId, ResourceName, UnixMillis};
@@ -80,12 +80,6 @@ pub async fn recipients_of(tx: &mut Tx, owner: KeyOwner) -> Result<Vec<String>, 
                (SELECT id FROM identity_keys WHERE owner = $1) ORDER BY recipient";
     let rows = tx.query(sql, params![owner]).await?;
     rows.into_iter().map(|mut row| row.take()).collect()
-}
-
-/// Lists root keys that are not destroyed.
-pub async fn standing_roots(tx: &mut Tx) -> Result<Vec<Versioned<HsmKeyRow>>, StoreError> {
-    let tail = "WHERE purpose = 'root' AND state <> 'destroyed' ORDER BY version";
-    tx.select(tail, vec![]).await
 }
 
 /// Counts versions of an owner's secrets that hold a value, up to a bound.

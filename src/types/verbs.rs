@@ -212,7 +212,8 @@ pub const VERBS: &[Verb] = &[
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
     verb("authorities.rotate", "AuthorityService/RotateAuthority", "authorities/<authority>", true)
         .standing(),
-    verb("authorities.retire", "AuthorityService/RetireAuthority", "authorities/<authority>", true),
+    verb("authorities.retire", "AuthorityService/RetireAuthority", "authorities/<authority>", true)
+        .ceremony(),
     verb("authorities.show", "AuthorityService/GetAuthority", "authorities/<authority>", true),
     verb(
         "authorities.schedule",
@@ -221,20 +222,22 @@ pub const VERBS: &[Verb] = &[
         true,
     )
     .standing(),
-    verb("root.rotate", "RootService/RotateRoot", "root/key", true).standing(),
-    verb("root.retire", "RootService/RetireRoot", "root/key", true),
+    verb("root.rotate", "RootService/RotateRoot", "root/key", true).standing().ceremony(),
+    verb("root.retire", "RootService/RetireRoot", "root/key", true).ceremony(),
     verb("root.show", "RootService/GetRoot", "root/key", true),
-    verb("root.schedule", "RootService/ScheduleRoot", "root/key", true).standing(),
+    verb("root.schedule", "RootService/ScheduleRoot", "root/key", true).standing().ceremony(),
     verb("records.verify-state", "RecordService/VerifyState", "records/log", true),
     verb("recovery_sets.create", "RecoverySetService/CreateRecoverySet", "recovery_sets", true)
-        .standing(),
+        .standing()
+        .ceremony(),
     verb("recovery_sets.list", "RecoverySetService/ListRecoverySets", "recovery_sets", true),
     verb(
         "recovery_sets.destroy",
         "RecoverySetService/DestroyRecoverySet",
         "recovery_sets/<set>",
         true,
-    ),
+    )
+    .ceremony(),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];

@@ -15,7 +15,7 @@ use super::Worker;
 use crate::engines::keys::{ROTATE_AT, RotateKey, SettleVersion};
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{Reader, Tx, Versioned, shreds};
+use crate::store::{Reader, Tx, Versioned};
 use crate::types::{Caller, Id, ObjectId, UnixMillis};
 use crate::vault::Vault;
 

@@ -34,13 +34,13 @@ async fn root(admin: &Channel) -> RootKey {
     client.get_root(GetRootRequest {}).await.unwrap().into_inner().root.unwrap()
 }
 
-async fn rotate(admin: &Channel, expected_version: i64) -> Result<RootKey, Code> {
+pub(crate) async fn rotate(admin: &Channel, expected_version: i64) -> Result<RootKey, Code> {
     let mut client = RootServiceClient::new(admin.clone());
     let rotated = client.rotate_root(RotateRootRequest { expected_version }).await;
     rotated.map(|it| it.into_inner().root.unwrap()).map_err(|status| status.code())
 }
 
-async fn retire(admin: &Channel, version: i64) -> Result<RootKey, Code> {
+pub(crate) async fn retire(admin: &Channel, version: i64) -> Result<RootKey, Code> {
     let mut client = RootServiceClient::new(admin.clone());
     let retired = client.retire_root(RetireRootRequest { version }).await;
     retired.map(|it| it.into_inner().root.unwrap()).map_err(|status| status.code())
@@ -57,7 +57,7 @@ fn states(root: &RootKey) -> Vec<(i64, &str)> {
     root.versions.iter().map(|it| (it.version, it.state.as_str())).collect()
 }
 
-async fn moved(admin: &Channel, from: i64) {
+pub(crate) async fn moved(admin: &Channel, from: i64) {
     until("all of it is moved", async || {
         let root = root(admin).await;
         let old = root.versions.iter().find(|it| it.version == from).unwrap();

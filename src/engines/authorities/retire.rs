@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::{AuthorityName, AuthorityStatus, resource, valid};
 use crate::audit::Field;
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::rotations::{Versions, find, next};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -91,6 +92,13 @@ impl Verb for RetireAuthority {
             if it.left > 0 { format!(", forced, {} were valid", it.left) } else { String::new() };
         let detail = format!("{} CA {}{forced}", self.name, it.key.row.version);
         note.private.push((Field::Detail, detail));
+    }
+}
+
+impl Solemn for RetireAuthority {
+    fn terms(&self) -> Vec<Term> {
+        let forced = if self.force { "yes" } else { "no" };
+        vec![Term::new("version", &self.version.to_string()), Term::new("forced", forced)]
     }
 }
 

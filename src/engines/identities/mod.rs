@@ -39,7 +39,7 @@ pub use rotate::EndLogin;
 pub use show::{Described, ShowIdentity};
 pub use shred::ShredIdentity;
 pub use shredding::{Losses, Reader, ShowShredding, Shredding};
-pub use shreds::{FinishShred, ListShreds, Shred, apply_again};
+pub use shreds::{FinishShred, ListShreds, Shred};
 pub use state::{Due, ResumeIdentity, SuspendIdentity};
 pub use transfer::TransferIdentity;
 pub use update::{End, UpdateIdentity};

@@ -16,7 +16,7 @@ use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, IdentityName, RequestContext, UnixMillis};
+use crate::types::{IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis};
 use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
 /// Connections of one identity that are forgotten with it, at most.
@@ -128,7 +128,12 @@ impl Operation for ShredIdentity {
     ) -> Result<Shred> {
         let found = read(tx, it.id).await?;
         let connections = check(tx, &found.row, ctx.now).await?;
-        retire(ctx, tx, found).await?;
+        // What stands on its row is decided again, also where it was retired before.
+        if found.row.state == IdentityState::Retired {
+            tx.update(found.version, &found.row).await?;
+        } else {
+            retire(ctx, tx, found).await?;
+        }
         let row = destroy(ctx, tx, it.id, &connections).await?;
         Shred::of(tx, &row).await
     }

@@ -8,15 +8,17 @@ use async_trait::async_trait;
 use super::Names;
 use super::show::{decided, resource};
 use super::shredding::COUNTED;
-use super::state::contain;
+use crate::engines::root::ROOT;
+use crate::engines::rotations::Versions;
 use crate::error::{Error, Result};
+use crate::keyring::Recipient;
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
-use crate::store::identities::IdentityRow;
 use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner, KeyState};
 use crate::store::named_keys::NamedKeyVersionRow;
+use crate::store::recovery_sets::RecoverySetRow;
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned, secrets};
-use crate::types::{IdentityId, IdentityName, IdentityState, KeyVersionState, RequestContext};
+use crate::types::{IdentityId, IdentityName, KeyVersionState, RequestContext, RotationState};
 use crate::vault::{Decision, Operation, Page, PageToken, READS, Resource, Verb, View, WRITES};
 
 /// Rows that are read at once.
@@ -50,28 +52,47 @@ impl Shred {
     }
 }
 
-/// What could open a copy of the store as it is: every root key that is not destroyed, and whoever
-/// the owner's keys are wrapped for.
+/// What could open a copy of the store as it is: every root key that the HSM did not destroy, and
+/// whoever the owner's keys are wrapped for.
 async fn openers(tx: &mut Tx, owner: KeyOwner) -> Result<Vec<String>> {
-    let roots = shreds::standing_roots(tx).await?;
-    let mut openers: Vec<_> = roots.into_iter().map(|root| root.row.id).collect();
+    let roots = Versions::read(tx, ROOT).await?;
+    let standing = roots.keys.iter().filter(|key| !is_destroyed(&roots, &key.row));
+    let mut openers: Vec<_> = standing.map(|key| key.row.id.clone()).collect();
     openers.extend(shreds::recipients_of(tx, owner).await?);
     openers.sort_unstable();
     openers.dedup();
     Ok(openers)
 }
 
-/// Lists what of that is left. What is no key in the HSM is left until its row says otherwise.
+/// Lists what of that is left: root keys whose destruction in the HSM is not on record, and recovery
+/// sets that stand. What is neither is left.
 async fn still_open(tx: &mut Tx, row: &ShredRow) -> Result<Vec<String>> {
     let openers: Vec<String> = serde_json::from_str(&row.openers).map_err(Error::internal)?;
-    let mut left = Vec::new();
+    let (roots, mut left) = (Versions::read(tx, ROOT).await?, Vec::new());
     for opener in openers {
-        let key = tx.lookup::<HsmKeyRow>(&opener).await?;
-        if key.is_none_or(|key| key.row.state != KeyState::Destroyed) {
+        let gone = match Recipient::set_of(&opener) {
+            Some(set) => {
+                let set = tx.lookup::<RecoverySetRow>(&set).await?;
+                set.is_some_and(|set| set.row.state == KeyState::Destroyed)
+            }
+            None => {
+                let root = roots.keys.iter().find(|key| key.row.id == opener);
+                root.is_some_and(|root| is_destroyed(&roots, &root.row))
+            }
+        };
+        if !gone {
             left.push(opener);
         }
     }
     Ok(left)
+}
+
+/// Tells whether the HSM destroyed a root key: its row says so before the HSM is asked, the rotation's
+/// afterwards.
+fn is_destroyed(roots: &Versions, root: &HsmKeyRow) -> bool {
+    let asked = roots.replaced(root.version);
+    let asked = asked.is_some_and(|found| found.row.state == RotationState::Retiring);
+    root.state == KeyState::Destroyed && !asked
 }
 
 /// Destroys an identity's key, and what hangs on it: every wrap is deleted, its keys in the HSM are
@@ -171,36 +192,6 @@ async fn forget(
     let row = ConnectionRow { active: false, changed_at, changed_by: by, ..row };
     tx.update(connection.version, &row).await?;
     Ok(())
-}
-
-/// Shreds again what had been shredded when an older copy of the store was put in its place: whoever
-/// restores one knows the ids from the record, or from a list that was kept. How many there were.
-///
-/// Identities that the copy does not know hold nothing in it. Credentials of a connection with live
-/// leases stay, because they are what ends them.
-///
-/// # Errors
-/// [`Error::Precondition`] for the last administrator who can log in; what the store answers.
-pub async fn apply_again(ctx: &RequestContext, tx: &mut Tx, ids: &[IdentityId]) -> Result<usize> {
-    let mut again = 0_usize;
-    for id in ids {
-        let Some(found) = tx.lookup::<IdentityRow>(id).await? else { continue };
-        if tx.lookup::<ShredRow>(id).await?.is_some() {
-            continue;
-        }
-        if found.row.state != IdentityState::Retired {
-            contain(ctx, tx, found, IdentityState::Retired).await?;
-        }
-        let mut idle = Vec::new();
-        for connection in shreds::connections_of(tx, *id, PAGE).await? {
-            if shreds::lease_on(tx, std::slice::from_ref(&connection)).await?.is_none() {
-                idle.push(connection);
-            }
-        }
-        destroy(ctx, tx, *id, &idle).await?;
-        again = again.saturating_add(1);
-    }
-    Ok(again)
 }
 
 /// Establishes that nothing opens a copy from before an identity was shredded.

@@ -21,7 +21,7 @@ use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, KeyName, KeyPurpose, NamedKeyState, Placement, RequestContext};
+use crate::types::{KeyName, KeyPurpose, NamedKeyState, Placement, RequestContext};
 use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES};
 
 /// Versions of a backup at most.

@@ -3,18 +3,18 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 
 use super::{DescribedSet, Holder, MOST_ACTIVE, MOST_HOLDERS, holder, parse_public, sets};
 use crate::audit::Field;
-use crate::crypto::{HpkePublic, hpke_private, hpke_public, split_secret};
+use crate::crypto::{HpkePublic, hex, hpke_private, hpke_public, split_secret};
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::error::{Error, Result};
 use crate::keyring::Share;
 use crate::store::keys::KeyState;
 use crate::store::recovery_sets::{self, RecoverySetRow};
 use crate::store::{Needs, Tx};
 use crate::types::{Id, RequestContext, Segment, VaultId};
-use crate::vault::{Decision, GOVERNS, Note, Operation, Resource, RetryKey, Verb, View};
+use crate::vault::{Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// A holder, and the key that its share is sealed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,6 @@ impl HolderKey {
 pub struct CreateSet {
     threshold: u8,
     holders: Vec<HolderKey>,
-    retry: Option<RetryKey>,
 }
 
 impl CreateSet {
@@ -47,7 +46,7 @@ impl CreateSet {
     /// # Errors
     /// [`Error::Invalid`] for fewer than two holders that are enough, or more than there are; for a
     /// name or a key that stands there twice.
-    pub fn new(threshold: i32, holders: Vec<HolderKey>, retry: Option<RetryKey>) -> Result<Self> {
+    pub fn new(threshold: i32, holders: Vec<HolderKey>) -> Result<Self> {
         let names: BTreeSet<_> = holders.iter().map(|holder| holder.name.as_str()).collect();
         let keys: BTreeSet<_> = holders.iter().map(|holder| holder.public).collect();
         if names.len() != holders.len() || keys.len() != holders.len() {
@@ -61,7 +60,7 @@ impl CreateSet {
                 "two holders at the least are enough, of {MOST_HOLDERS} at the most"
             ))
         })?;
-        Ok(Self { threshold, holders, retry })
+        Ok(Self { threshold, holders })
     }
 
     /// Makes the key pair and seals each share to its holder; the private half ends here.
@@ -96,6 +95,7 @@ impl Verb for CreateSet {
         sets()
     }
 
+    // The pair of a call that only asks is forgotten: nobody was told of it.
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
         let id = view.new_id()?;
         let (public, holders) = self.split(view, id)?;
@@ -113,31 +113,19 @@ impl Verb for CreateSet {
         Ok((view.vault_id(), row))
     }
 
-    fn note(&self, (_, row): &Self::Prepared, note: &mut Note) {
+    // The set that is made is told with the rows that changed.
+    fn note(&self, _: &Self::Prepared, note: &mut Note) {
         let names: Vec<_> = self.holders.iter().map(|holder| holder.name.as_str()).collect();
-        let told = format!("{}: {} of {}", row.id, self.threshold, names.join(", "));
+        let told = format!("{} of {}", self.threshold, names.join(", "));
         note.private.push((Field::Detail, told));
     }
+}
 
-    fn retry_key(&self) -> Option<&RetryKey> {
-        self.retry.as_ref()
-    }
-
-    fn made(&self, (_, row): &Self::Prepared) -> String {
-        row.id.to_string()
-    }
-
-    async fn replay(&self, view: &View, made: &str) -> Result<DescribedSet> {
-        let (id, vault): (Id, _) = (made.parse()?, view.vault_id());
-        let read = view.read(move |tx| {
-            async move {
-                let row = tx.lookup::<RecoverySetRow>(&id).await?;
-                let row = row.ok_or_else(|| Error::internal("a set that was made is gone"))?;
-                DescribedSet::read(tx, vault, row).await
-            }
-            .boxed()
-        });
-        read.await
+impl Solemn for CreateSet {
+    fn terms(&self) -> Vec<Term> {
+        let holder = |it: &HolderKey| Term::new(&format!("holder {}", it.name), &hex(&it.public));
+        let threshold = Term::new("threshold", &self.threshold.to_string());
+        [threshold].into_iter().chain(self.holders.iter().map(holder)).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::{DescribedSet, one};
 use crate::audit::Field;
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::error::{Error, Result};
 use crate::keyring::Recipient;
 use crate::store::keys::KeyState;
@@ -50,6 +51,12 @@ impl Verb for DestroySet {
         if !self.reason.is_empty() {
             note.private.push((Field::Reason, self.reason.clone()));
         }
+    }
+}
+
+impl Solemn for DestroySet {
+    fn terms(&self) -> Vec<Term> {
+        vec![Term::new("reason", &self.reason)]
     }
 }
 

@@ -22,7 +22,7 @@ use crate::types::{ResourceName, Rotates};
 use crate::vault::{Resource, View};
 
 /// What rotates here.
-const ROOT: Kept = (HsmPurpose::Root, Rotates::Root);
+pub(super) const ROOT: Kept = (HsmPurpose::Root, Rotates::Root);
 
 /// The root key as a resource, with the row of its current version.
 async fn resource(view: &View) -> Result<Resource> {

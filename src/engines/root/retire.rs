@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::{ROOT, RootStatus, resource};
 use crate::audit::Field;
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::rotations::{Versions, find, next};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -93,6 +94,12 @@ impl Verb for RetireRoot {
     fn note(&self, it: &Retiring, note: &mut Note) {
         note.keys.push(it.used());
         note.private.push((Field::Detail, format!("root {}", it.key.row.version)));
+    }
+}
+
+impl Solemn for RetireRoot {
+    fn terms(&self) -> Vec<Term> {
+        vec![Term::new("version", &self.version.to_string())]
     }
 }
 

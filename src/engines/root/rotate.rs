@@ -5,6 +5,7 @@ use async_trait::async_trait;
 
 use super::{ROOT, RootStatus, resource};
 use crate::audit::Field;
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::rotations::{NextVersion, Schedule, next, raced};
 use crate::error::{Error, Result};
 use crate::hsm::{KeyInfo, KeyKind};
@@ -47,6 +48,12 @@ impl Verb for RotateRoot {
         note.keys.push(used(it));
         let RotationRow { from_version, to_version, .. } = it.row;
         note.private.push((Field::Detail, format!("root {from_version} -> {to_version}")));
+    }
+}
+
+impl Solemn for RotateRoot {
+    fn terms(&self) -> Vec<Term> {
+        vec![Term::new("expected version", &self.expected.to_string())]
     }
 }
 

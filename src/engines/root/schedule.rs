@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::{RootStatus, resource};
 use crate::audit::Field;
+use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::keys::every_s;
 use crate::engines::rotations::Schedule;
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::store::{Needs, Tx};
 use crate::types::{RequestContext, Rotates};
 use crate::vault::{Decision, Note, Operation, Resource, Verb, View, WRITES};
 
-/// Says how often the root key rotates by itself; whoever says so approves of each time.
+/// Says how often the root key rotates by itself; who says so together approves of each time.
 #[derive(Debug, Clone, Copy)]
 pub struct ScheduleRoot {
     /// How often; none for never.
@@ -37,6 +38,14 @@ impl Verb for ScheduleRoot {
     fn note(&self, every_s: &Option<i64>, note: &mut Note) {
         let every = every_s.map_or_else(|| "never".to_owned(), |s| format!("every {s} s"));
         note.private.push((Field::Detail, every));
+    }
+}
+
+impl Solemn for ScheduleRoot {
+    fn terms(&self) -> Vec<Term> {
+        let every =
+            self.every.map_or_else(|| "never".to_owned(), |it| format!("{} s", it.as_secs()));
+        vec![Term::new("every", &every)]
     }
 }
 

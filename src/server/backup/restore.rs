@@ -14,16 +14,16 @@ use crate::error::Error;
 use crate::server::files;
 use crate::server::run::{failed, in_runtime};
 use crate::store::backup::leave_out;
-use crate::types::Id;
+use crate::types::IdentityId;
 
-/// Keys whose wraps are left out at the most.
-const MOST_KEYS: usize = 100_000;
+/// Identities that are left out at the most.
+const MOST: usize = 100_000;
 
 /// Restores.
 pub(super) fn run(global: &Global, args: &RestoreArgs) -> Outcome {
     let (config, opener) = load(&args.open)?;
     let store = store_of(&config).map_err(|error| failed(&error))?;
-    let shredded = args.shredded.as_deref().map(keys).transpose()?.unwrap_or_default();
+    let shredded = args.shredded.as_deref().map(identities).transpose()?.unwrap_or_default();
     in_runtime(&config, true, async {
         let told = |error: Error| failed(&error);
         files::private_dir(&config.server.data_dir).map_err(told)?;
@@ -48,6 +48,11 @@ pub(super) fn run(global: &Global, args: &RestoreArgs) -> Outcome {
             "start the server: where the HSM knows a longer log, two administrators accept it with \
              `strongroom backup accept`",
         );
+        if gone > 0 {
+            note(
+                "nothing opens what was shredded; put it on record: `identity shred` each of them",
+            );
+        }
         Ok(())
     })
 }
@@ -66,18 +71,19 @@ fn require_empty(store: &Path) -> Outcome {
     Ok(())
 }
 
-/// Reads the ids of keys, one a line.
-fn keys(file: &Path) -> Outcome<Vec<Id>> {
+/// Reads the ids of identities, one a line.
+fn identities(file: &Path) -> Outcome<Vec<IdentityId>> {
     let text = read_text(file)?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let ids: Vec<_> = lines
-        .take(MOST_KEYS.saturating_add(1))
+        .take(MOST.saturating_add(1))
         .map(|line| {
-            line.parse::<Id>().map_err(|_none| Failure::usage("a line that is no id of a key"))
+            let unfit = || Failure::usage("a line that is no id of an identity");
+            line.parse::<IdentityId>().map_err(|_none| unfit())
         })
         .collect::<Outcome<_>>()?;
-    if ids.len() > MOST_KEYS {
-        return Err(Failure::usage(format!("there are more than {MOST_KEYS} keys")));
+    if ids.len() > MOST {
+        return Err(Failure::usage(format!("there are more than {MOST} identities")));
     }
     Ok(ids)
 }

@@ -2,28 +2,25 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use strongroom::Result as Done;
-use strongroom::engines::identities::apply_again;
 use strongroom::hsm::Hsm as _;
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::recovery_set_service_client::RecoverySetServiceClient;
 use strongroom::proto::{
-    FinishShredRequest, ListConnectionsRequest, ListShredsRequest, PutConnectionRequest,
-    PutDatabaseRoleRequest, RevokeLeaseRequest, SignItem, SignRequest,
+    DestroyRecoverySetRequest, FinishShredRequest, ListConnectionsRequest, ListShredsRequest,
+    PutConnectionRequest, PutDatabaseRoleRequest, RevokeLeaseRequest, RotateIdentityKeyRequest,
+    SignItem, SignRequest,
 };
-use strongroom::store::keys::{HsmKeyRow, KeyState};
-use strongroom::store::{Location, Needs, Tx};
-use strongroom::types::{Caller, IdentityId, RequestContext};
-use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
+use strongroom::store::Location;
 
 use super::*;
 use crate::keys::{self, create, encrypt};
 use crate::secrets::{self, fetch, put};
 use crate::support::hand::Hand;
-use crate::support::logins::{fingerprint, human, login};
+use crate::support::logins::{human, login};
 use crate::support::node::BACKENDS;
 use crate::support::target::{World, ask, issue, until};
+use crate::{recovery_sets, root};
 
 /// Everything that alice does with what is hers, and bob reads.
 const GRANTS: [(&str, &str); 7] = [
@@ -273,62 +270,6 @@ async fn live_leases_on_their_connections_stand_against_it() {
     }
 }
 
-/// Does in one commit what other parts of the vault do: marks the roots destroyed, or shreds again.
-struct ByHand(Act);
-
-enum Act {
-    DestroyRoots,
-    ShredAgain(Vec<IdentityId>),
-}
-
-#[async_trait]
-impl Verb for ByHand {
-    const ACTION: &'static str = "identities.list";
-    type Prepared = ();
-    type Output = usize;
-
-    async fn resources(&self, _: &View) -> Done<Vec<Resource>> {
-        Ok(vec![Resource::named("identities".parse()?)])
-    }
-
-    async fn prepare(&self, _: &View, _: &Decision) -> Done<()> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Operation for ByHand {
-    const NEEDS: Needs = GOVERNS;
-
-    async fn commit(
-        &self,
-        ctx: &RequestContext,
-        tx: &mut Tx,
-        (): &(),
-        _: &Decision,
-    ) -> Done<usize> {
-        match &self.0 {
-            Act::ShredAgain(ids) => apply_again(ctx, tx, ids).await,
-            Act::DestroyRoots => {
-                let roots = tx.select::<HsmKeyRow>("WHERE purpose = 'root'", vec![]).await?;
-                for root in &roots {
-                    let row = HsmKeyRow { state: KeyState::Destroyed, ..root.row.clone() };
-                    tx.change(root, &row).await?;
-                }
-                Ok(roots.len())
-            }
-        }
-    }
-}
-
-async fn by_hand(f: &Fixture, act: Act) -> usize {
-    let vault = &f.node().vault;
-    let print = fingerprint(&f.admin.certificate_pem);
-    let admin = vault.authenticate_certificate(print, |_| true).await.unwrap();
-    let ctx = vault.context(Caller::Identity(admin), None).unwrap();
-    vault.run(&ctx, ByHand(act)).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_unrecoverable_once_nothing_is_left_that_opens_a_copy() {
     for backend in BACKENDS {
@@ -337,17 +278,28 @@ async fn it_is_unrecoverable_once_nothing_is_left_that_opens_a_copy() {
         let finish = || FinishShredRequest { name: "alice".to_owned() };
         let refused = identities.finish_shred(finish()).await.unwrap_err();
         assert!(refused.message().contains("was not shredded"), "{refused}");
+        let holders = recovery_sets::Holders::new(&["ann", "ben"]);
+        let set = recovery_sets::create(&p.admin, holders.request(2)).await.unwrap();
+        recovery_sets::covered(&p.admin).await;
         shred(&p.admin, "alice").await.unwrap();
         let shown = shredding(&p.admin, "alice").await.shred.unwrap();
-        assert_eq!((shown.openers.len(), shown.unrecoverable_at_ms), (1, 0));
-        assert!(shown.openers[0].ends_with("/root/1"), "{shown:?}");
-        let refused = identities.finish_shred(finish()).await.unwrap_err();
-        assert!(refused.message().contains(&shown.openers[0]), "{refused}");
+        assert_eq!((shown.openers.len(), shown.unrecoverable_at_ms), (2, 0));
+        assert!(shown.openers[0].ends_with(&format!("/recovery/{}", set.id)), "{shown:?}");
+        assert!(shown.openers[1].ends_with("/root/1"), "{shown:?}");
         until("the HSM is done", async || {
             shredding(&p.admin, "alice").await.shred.unwrap().hsm_keys_left == 0
         })
         .await;
-        by_hand(&p.f, Act::DestroyRoots).await;
+        // Neither of the two alone: the root that the HSM destroyed, the set that was destroyed.
+        root::rotate(&p.admin, 1).await.unwrap();
+        root::moved(&p.admin, 1).await;
+        root::retire(&p.admin, 1).await.unwrap();
+        let refused = identities.finish_shred(finish()).await.unwrap_err();
+        assert!(refused.message().contains(&shown.openers[0]), "{refused}");
+        assert!(!refused.message().contains(&shown.openers[1]), "{refused}");
+        let destroy = DestroyRecoverySetRequest { id: set.id, reason: "a test".to_owned() };
+        let mut sets = RecoverySetServiceClient::new(p.admin.clone());
+        sets.destroy_recovery_set(destroy).await.unwrap();
         let finished = identities.finish_shred(finish()).await.unwrap().into_inner();
         let finished = finished.shred.unwrap();
         assert!(finished.openers.is_empty() && finished.unrecoverable_at_ms > 0, "{finished:?}");
@@ -359,15 +311,24 @@ async fn it_is_unrecoverable_once_nothing_is_left_that_opens_a_copy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_who_was_shredded_shreds_an_older_copy_again() {
-    let p = Place::new(Backend::Sqlite).await;
-    let ids = vec![p.alice_id().await.parse().unwrap()];
-    let unknown = "018f0000-0000-7000-8000-000000000000".parse().unwrap();
-    let list = || Act::ShredAgain([ids.clone(), vec![unknown]].concat());
-    assert_eq!(by_hand(&p.f, list()).await, 1);
-    assert!(p.wraps().await.is_empty());
-    assert_eq!(by_hand(&p.f, list()).await, 0, "once");
-    assert!(shredding(&p.admin, "alice").await.shred.is_some());
-    let bob = p.f.connect(&p.bob).await;
-    until("it is in force", async || all_shredded(&p.uses(&bob).await)).await;
+async fn every_version_of_a_rotated_key_is_shredded_and_nothing_moves_or_wraps_it_again() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let mut identities = IdentityServiceClient::new(p.admin.clone());
+        let rotate = RotateIdentityKeyRequest { name: "alice".to_owned(), expected_version: 0 };
+        identities.rotate_identity_key(rotate).await.unwrap();
+        let done = shred(&p.admin, "alice").await.unwrap();
+        assert_eq!(done.key_versions, 2);
+        // Both workers have their rounds: that of rotations, and that of recovery sets.
+        let holders = recovery_sets::Holders::new(&["ann", "ben"]);
+        recovery_sets::create(&p.admin, holders.request(2)).await.unwrap();
+        recovery_sets::covered(&p.admin).await;
+        root::rotate(&p.admin, 1).await.unwrap();
+        root::moved(&p.admin, 1).await;
+        assert!(p.wraps().await.is_empty());
+        let sql = "SELECT state FROM rotations WHERE subject LIKE 'identity%'";
+        until("its rotation ends", async || p.hand().ask(sql).await == ["retired"]).await;
+        let bob = p.f.connect(&p.bob).await;
+        until("it is in force", async || all_shredded(&p.uses(&bob).await)).await;
+    }
 }

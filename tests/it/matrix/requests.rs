@@ -334,7 +334,7 @@ fn recovery_sets(method: &str) -> Vec<u8> {
                 ..Default::default()
             };
             let holders = [("one", 1), ("two", 2)].map(holder).to_vec();
-            CreateRecoverySetRequest { threshold: 2, holders, ..Default::default() }.encode_to_vec()
+            CreateRecoverySetRequest { threshold: 2, holders }.encode_to_vec()
         }
         "ListRecoverySets" => ListRecoverySetsRequest {}.encode_to_vec(),
         "DestroyRecoverySet" => {
