@@ -390,11 +390,15 @@ elevate() {
 shred() {
     step "10. An identity is shredded: its data are there before, and open for nobody after"
     run strongroom identity create leaver --kind pipeline --owner carol --purpose 'goes' --tier low
-    run strongroom grant add admin --action secrets.put --resource secrets/leaver/key
-    run strongroom grant add admin --action secrets.get --resource secrets/leaver/key
-    typed strongroom secret put leaver/key --owner leaver -
-    printf 'what nobody is to read again' |
-        strongroom secret put leaver/key --owner leaver - | shown
+    local action
+    for action in put get; do
+        run strongroom grant add admin --action "secrets.$action" --resource secrets/leaver/key
+        run strongroom grant add admin --action "secrets.$action" --resource secrets/demo/token
+    done
+    printf 'what nobody is to read again' >"$home/value"
+    run strongroom secret put leaver/key --owner leaver --from-file "$home/value"
+    printf 'what stays' >"$home/stays"
+    run strongroom secret put demo/token --from-file "$home/stays"
     run strongroom secret get leaver/key
     say "what would be lost, and who else uses it:"
     run strongroom identity shred leaver --dry-run
@@ -407,8 +411,36 @@ shred() {
     must_end_with 7 strongroom identity shred leaver --finish
 }
 
+# How many keys an old version of the root key still wraps.
+left_under() {
+    strongroom --output json root status >"$home/root.json"
+    "$PYTHON" -c 'import json, sys
+versions = json.load(open(sys.argv[1]))["versions"]
+print(next(it["wraps"] for it in versions if it["version"] == int(sys.argv[2])))' \
+        "$home/root.json" "$1"
+}
+
+rotate_root() {
+    step "11. The root key in the HSM is rotated: what others have reads as before, and no copy opens"
+    local tries
+    run strongroom root rotate
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(left_under 1) -ne 0 ]] || break
+        sleep 0.1
+    done
+    [[ $(left_under 1) -eq 0 ]] || die "the old root key still wraps something"
+    run strongroom root status
+    run strongroom root retire 1
+    run strongroom secret get demo/token --out "$home/stays.after"
+    cmp -s "$home/stays" "$home/stays.after" || die "the secret is another one now"
+    say "the secret reads as before: $(<"$home/stays.after")"
+    must_end_with 7 strongroom secret get leaver/key
+    say "the old root is gone from the HSM, so that what was shredded is in no backup either:"
+    run strongroom identity shred leaver --finish
+}
+
 show_record() {
-    step "11. The record of all of it, verified; then altered by hand"
+    step "12. The record of all of it, verified; then altered by hand"
     # What ends by itself is in the record like everything else, a moment later.
     local tries
     for ((tries = 0; tries < 50; tries++)); do
@@ -453,36 +485,6 @@ show_record() {
     run strongroom audit verify --public-key "$home/record.key" --kept "$home/kept"
 }
 
-# How many keys an old version of the root key still wraps.
-left_under() {
-    strongroom --output json root status >"$home/root.json"
-    "$PYTHON" -c 'import json, sys
-versions = json.load(open(sys.argv[1]))["versions"]
-print(next(it["wraps"] for it in versions if it["version"] == int(sys.argv[2])))' \
-        "$home/root.json" "$1"
-}
-
-rotate_root() {
-    step "10. The root key in the HSM is rotated; what the old one wraps is moved, then it is destroyed"
-    local action tries
-    for action in put get; do
-        run strongroom grant add admin --action "secrets.$action" --resource secrets/demo/token
-    done
-    printf 'made before the rotation' >"$home/value"
-    run strongroom secret put demo/token --from-file "$home/value"
-    run strongroom root rotate
-    for ((tries = 0; tries < 100; tries++)); do
-        [[ $(left_under 1) -ne 0 ]] || break
-        sleep 0.1
-    done
-    [[ $(left_under 1) -eq 0 ]] || die "the old root key still wraps something"
-    run strongroom root status
-    run strongroom root retire 1
-    run strongroom secret get demo/token --out "$home/value.after"
-    cmp -s "$home/value" "$home/value.after" || die "the secret is another one now"
-    say "the secret reads as before: $(<"$home/value.after")"
-}
-
 what_to_try() {
     step "KEEP=1: all of it is still up"
     cat <<TRY
@@ -517,12 +519,12 @@ main() {
     end_lease
     run_job
     elevate
-    rotate_root
     shred
+    rotate_root
     show_record
     failed=0
     if [[ ${KEEP:-} != 1 ]]; then
-        step "12. Everything is stopped and removed"
+        step "13. Everything is stopped and removed"
         local vault=$vault_pid postgres
         postgres=$(<"$target/pid")
         kill -TERM "$vault"
