@@ -20,8 +20,8 @@ use crate::error;
 use crate::store::keys::{
     self, Check, Foundation, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyState, VaultRow, WrapRow,
 };
-use crate::store::{Reader, StoreError, Tx, recovery_sets};
-use crate::types::{Id, SecretBytes, UnixMillis, VaultId};
+use crate::store::{Reader, StoreError, Tx, recovery_sets, rotations};
+use crate::types::{Id, Rotates, SecretBytes, UnixMillis, VaultId};
 
 /// The private half of a recovery set, put together from its shares.
 pub struct SetKey {
@@ -157,7 +157,7 @@ impl Keyring {
         if !sets.contains(&Recipient { set: key.set, public }) {
             return Err(unfit());
         }
-        let (made, hsm_keys) = self.new_keys(vault, &found, now).await?;
+        let (made, hsm_keys) = self.new_keys(reader, vault, &found, now).await?;
         let created = hsm_keys.iter().map(|key| key.used_for("create")).chain([used]).collect();
         let open = Open {
             vault,
@@ -175,6 +175,7 @@ impl Keyring {
 
     async fn new_keys(
         &self,
+        reader: &Reader,
         vault: VaultId,
         found: &Foundation,
         now: UnixMillis,
@@ -187,9 +188,7 @@ impl Keyring {
         }
         let (mut rows, mut made) = (Vec::new(), Vec::new());
         for purpose in HsmPurpose::ALL {
-            let versions = found.hsm_keys.iter().filter(|row| row.purpose == *purpose);
-            let newest = versions.map(|row| row.version).max().unwrap_or(0);
-            let version = newest.checked_add(1).ok_or(KeyringError::NoKey)?;
+            let version = next_version(reader, *purpose).await?;
             let label = label(vault, *purpose, version);
             let info = match self.0.hsm.lookup_key(&label).await? {
                 Some(info) => info,
@@ -235,6 +234,24 @@ impl Keyring {
         }
         Ok((wraps, lost))
     }
+}
+
+/// The number of a purpose's next key: above each that was made, and each that a rotation began to make,
+/// because what came to nothing is destroyed by its number.
+async fn next_version(reader: &Reader, purpose: HsmPurpose) -> Result<i64> {
+    let view = reader.view(move |tx| {
+        async move {
+            let made = keys::keys_for(tx, purpose).await?;
+            let begun = match purpose.as_str().parse::<Rotates>() {
+                Ok(subject) => rotations::of_subject(tx, subject, 1).await?,
+                Err(_not_rotated) => Vec::new(),
+            };
+            let made = made.first().map_or(0, |key| key.row.version);
+            Ok(begun.first().map_or(made, |rotation| rotation.row.to_version.max(made)))
+        }
+        .boxed()
+    });
+    view.await?.checked_add(1).ok_or(KeyringError::NoKey)
 }
 
 fn is_there(row: &HsmKeyRow) -> bool {

@@ -29,7 +29,7 @@ use crate::store::{
     BatchCodec, Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, StoreError, Tx, Work,
     Writer, Writes, named_keys, records, recovery_sets,
 };
-use crate::types::{Clock as _, Id, RequestId, SecretBytes, TaskGroup, UnixMillis, VaultId};
+use crate::types::{Id, RequestId, SecretBytes, TaskGroup, UnixMillis, VaultId};
 
 /// Keys that are wrapped again in one commit.
 const STEP: i64 = 200;

@@ -271,6 +271,8 @@ impl<O: EffectOperation> Work for EffectWork<O> {
     fn holds(&self) -> Option<Id> {
         match &self.step {
             Step::Intend(..) => self.op.holds(&self.prepared),
+            // What intends nothing counts here.
+            Step::Record(_) if self.op.is_done(&self.prepared) => self.op.holds(&self.prepared),
             Step::Record(_) | Step::Abandon(..) => None,
         }
     }

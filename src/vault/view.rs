@@ -31,11 +31,7 @@ pub struct View {
 }
 
 impl View {
-    pub(super) const fn new(
-        core: Arc<Core>,
-        ctx: RequestContext,
-        subject: Option<Arc<Subject>>,
-    ) -> Self {
+    pub(super) fn new(core: Arc<Core>, ctx: RequestContext, subject: Option<Arc<Subject>>) -> Self {
         let (used, under) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         Self { core, ctx, subject, used, under }
     }

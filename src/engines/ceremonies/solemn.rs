@@ -170,6 +170,11 @@ impl<O: Solemn + EffectOperation> EffectOperation for InCeremony<O> {
         }
     }
 
+    // As above.
+    fn holds(&self, it: &Self::Prepared) -> Option<Id> {
+        if it.standing.ready { self.0.holds(&it.inner) } else { Some(it.call.identity()) }
+    }
+
     /// What only asks has nothing to act on.
     fn is_done(&self, it: &Self::Prepared) -> bool {
         !it.standing.ready

@@ -163,7 +163,7 @@ pub struct Restored {
 
 /// The one answer for whatever is wrong with a backup.
 fn no_backup() -> Error {
-    Error::invalid("this is no backup of a key of this vault")
+    Error::invalid("this is no backup of a key of this vault, or its owner's key was rotated since")
 }
 
 impl RestoreKey {

@@ -42,25 +42,17 @@ struct Anchor {
 }
 
 impl Trust {
-    /// Takes the login CA, for the vault's own trust domain.
-    ///
-    /// # Errors
-    /// [`Error::Precondition`] when its certificate is no authority's.
-    pub fn new(ours: &TrustDomain, login_ca: &[u8]) -> Result<Self> {
-        Self::of(ours, [login_ca])
-    }
-
     /// Takes every login CA that is believed, for the vault's own trust domain.
     ///
     /// # Errors
-    /// As [`Trust::new`].
-    pub fn of<'a>(
+    /// [`Error::Precondition`] when a certificate is no authority's, or there is none.
+    pub fn of<C: AsRef<[u8]>>(
         ours: &TrustDomain,
-        login_cas: impl IntoIterator<Item = &'a [u8]>,
+        login_cas: impl IntoIterator<Item = C>,
     ) -> Result<Self> {
         let (mut hints, mut anchors) = (Vec::new(), Vec::new());
         for login_ca in login_cas {
-            let anchor = Anchor::new(ours, login_ca)?;
+            let anchor = Anchor::new(ours, login_ca.as_ref())?;
             hints.extend_from_slice(anchor.verifier.root_hint_subjects());
             anchors.push(anchor);
         }
