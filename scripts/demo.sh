@@ -332,8 +332,60 @@ elevate() {
     say "over by itself: connection, role and right are gone"
 }
 
+shred() {
+    step "10. An identity is shredded: its data are there before, and open for nobody after"
+    run strongroom identity create leaver --kind pipeline --owner carol --purpose 'goes' --tier low
+    local action
+    for action in put get; do
+        run strongroom grant add admin --action "secrets.$action" --resource secrets/leaver/key
+        run strongroom grant add admin --action "secrets.$action" --resource secrets/demo/token
+    done
+    printf 'what nobody is to read again' >"$home/value"
+    run strongroom secret put leaver/key --owner leaver --from-file "$home/value"
+    printf 'what stays' >"$home/stays"
+    run strongroom secret put demo/token --from-file "$home/stays"
+    run strongroom secret get leaver/key
+    say "what would be lost, and who else uses it:"
+    run strongroom identity shred leaver --dry-run
+    say "another name than is meant is refused; elsewhere it takes two administrators, here one"
+    must_end_with 7 strongroom identity shred leaver --confirm leafer
+    run strongroom identity shred leaver --confirm leaver --reason 'to be erased'
+    must_end_with 7 strongroom secret get leaver/key
+    grep -q 'its owner was shredded' "$home/complained" || die "it does not say why"
+    say "a backup from before still opens by the root key, and the vault says so:"
+    must_end_with 7 strongroom identity shred leaver --finish
+}
+
+# How many keys an old version of the root key still wraps.
+left_under() {
+    strongroom --output json root status >"$home/root.json"
+    "$PYTHON" -c 'import json, sys
+versions = json.load(open(sys.argv[1]))["versions"]
+print(next(it["wraps"] for it in versions if it["version"] == int(sys.argv[2])))' \
+        "$home/root.json" "$1"
+}
+
+rotate_root() {
+    step "11. The root key in the HSM is rotated: what others have reads as before, and no copy opens"
+    local tries
+    run strongroom root rotate
+    for ((tries = 0; tries < 100; tries++)); do
+        [[ $(left_under 1) -ne 0 ]] || break
+        sleep 0.1
+    done
+    [[ $(left_under 1) -eq 0 ]] || die "the old root key still wraps something"
+    run strongroom root status
+    run strongroom root retire 1
+    run strongroom secret get demo/token --out "$home/stays.after"
+    cmp -s "$home/stays" "$home/stays.after" || die "the secret is another one now"
+    say "the secret reads as before: $(<"$home/stays.after")"
+    must_end_with 7 strongroom secret get leaver/key
+    say "the old root is gone from the HSM, so that what was shredded is in no backup either:"
+    run strongroom identity shred leaver --finish
+}
+
 show_record() {
-    step "10. The record of all of it, verified; then altered by hand"
+    step "12. The record of all of it, verified; then altered by hand"
     # What ends by itself is in the record like everything else, a moment later.
     local tries
     for ((tries = 0; tries < 50; tries++)); do
@@ -412,10 +464,12 @@ main() {
     end_lease
     run_job
     elevate
+    shred
+    rotate_root
     show_record
     failed=0
     if [[ ${KEEP:-} != 1 ]]; then
-        step "11. Everything is stopped and removed"
+        step "13. Everything is stopped and removed"
         local vault=$vault_pid postgres
         postgres=$(<"$target/pid")
         kill -TERM "$vault"

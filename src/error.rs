@@ -65,6 +65,9 @@ pub enum Error {
     /// Change the state first (resume the identity, configure the role).
     #[error("{0}")]
     Precondition(Message),
+    /// Have other administrators approve, then repeat: a ceremony is open.
+    #[error("{0}")]
+    Ceremony(Message),
     /// Wait, or ask for a higher limit.
     #[error("{0}")]
     Exhausted(Message),
@@ -112,6 +115,7 @@ impl Error {
             Self::AlreadyExists(_) => "ALREADY_EXISTS",
             Self::Conflict(_) => "CONFLICT",
             Self::Precondition(_) => "PRECONDITION",
+            Self::Ceremony(_) => "CEREMONY_OPEN",
             Self::Exhausted(_) => "EXHAUSTED",
             Self::Unavailable(_) => "UNAVAILABLE",
             Self::Sealed => "SEALED",

@@ -25,6 +25,7 @@ mod oidc;
 mod pki;
 mod record;
 mod report;
+mod root;
 mod secrets;
 mod suspend;
 mod tokens;
@@ -77,6 +78,9 @@ fn main() {
         }
         rows.extend(keys::measure(&vault, &wants).await);
         vault.node.stop().await.expect("the node stops");
+        if wants("root_rotate") {
+            rows.extend(root::measure().await);
+        }
         if wants("suspend") {
             rows.extend(suspend::measure().await);
         }

@@ -34,12 +34,14 @@ pub(crate) fn with_token() -> Option<(Command, tempfile::TempDir)> {
 pub(crate) const BENCH: &str = "bench";
 pub(crate) const PAIR: &str = "pair";
 pub(crate) const MANY: &str = "many";
+/// For the rotation of a root key.
+pub(crate) const ROOT: &str = "root";
 
 /// Makes the HSM's tokens, before anything uses one.
 pub(crate) fn initialise_tokens() {
     let module = softhsm::lookup_module().expect("SoftHSM is installed by make deps");
     let so_pin = SecretBytes::new(b"bench-so-pin".to_vec());
-    for label in [BENCH, PAIR, MANY] {
+    for label in [BENCH, PAIR, MANY, ROOT] {
         softhsm::initialise_token(&module, label, &so_pin, &pin()).unwrap();
     }
 }
@@ -54,7 +56,7 @@ pub(crate) fn sqlite(name: &str) -> Location {
     Location::Sqlite { path: dir().join(name), max_mib: 0, reserve_mib: 0 }
 }
 
-fn pin() -> SecretBytes {
+pub(crate) fn pin() -> SecretBytes {
     SecretBytes::new(PIN.to_vec())
 }
 
@@ -86,9 +88,9 @@ pub(crate) async fn serve(label: &str, location: Location) -> Node {
     Node::start(ingredients(label, location).1, pin()).await.unwrap()
 }
 
-/// A running vault with its administrator's login.
-pub(crate) struct Vault {
-    pub(crate) node: Node,
+/// A vault with its administrator's login; running, or founded alone.
+pub(crate) struct Vault<N = Node> {
+    pub(crate) node: N,
     pub(crate) hsm: Arc<Pkcs11Hsm>,
     pub(crate) certificate_pem: String,
     parts: Ingredients,
@@ -103,6 +105,11 @@ impl Vault {
 
     /// Founds a vault and serves it.
     pub(crate) async fn on(label: &str, location: Location) -> Self {
+        Self::found(label, location).await.serve().await
+    }
+
+    /// Founds a vault.
+    pub(crate) async fn found(label: &str, location: Location) -> Vault<()> {
         let (hsm, parts) = ingredients(label, location);
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
@@ -115,9 +122,8 @@ impl Vault {
             first: First::Administrator(Request::parse(csr.der()).unwrap()),
         };
         let founded = found(&parts, &founding, pin()).await.unwrap();
-        let node = Node::start(parts.clone(), pin()).await.unwrap();
         let certificate_pem = founded.certificate_pem;
-        Self { node, hsm, certificate_pem, parts, key_pem: key.serialize_pem() }
+        Vault { node: (), hsm, certificate_pem, parts, key_pem: key.serialize_pem() }
     }
 
     /// Another node of the same vault.
@@ -134,6 +140,20 @@ impl Vault {
             channels.push(connect(address, root, Some(login.clone())).await);
         }
         channels
+    }
+}
+
+impl Vault<()> {
+    /// What its node is made of.
+    pub(crate) const fn parts(&self) -> &Ingredients {
+        &self.parts
+    }
+
+    /// Serves it.
+    pub(crate) async fn serve(self) -> Vault {
+        let Self { node: (), hsm, certificate_pem, parts, key_pem } = self;
+        let node = Node::start(parts.clone(), pin()).await.unwrap();
+        Vault { node, hsm, certificate_pem, parts, key_pem }
     }
 }
 

@@ -5,6 +5,9 @@ CREATE TABLE named_keys (
     owner TEXT NOT NULL,
     algorithm TEXT NOT NULL,
     placement TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    origin TEXT NOT NULL,
+    may_back_up BIGINT NOT NULL,
     state TEXT NOT NULL,
     newest BIGINT NOT NULL,
     min_version BIGINT NOT NULL,
@@ -26,7 +29,8 @@ CREATE INDEX named_keys_by_owner ON named_keys (owner, name);
 CREATE INDEX named_keys_due ON named_keys (rotate_at) WHERE rotate_at IS NOT NULL;
 
 -- Versions of named keys. What is sealed is encrypted under a data key of its own, which the
--- owner's wraps; of what is in the HSM stands here how it is found and what it is.
+-- owner's wraps; of what is in the HSM stands here how it is found, what it is, and whose
+-- place it takes there.
 CREATE TABLE named_key_versions (
     id TEXT PRIMARY KEY,
     named_key TEXT NOT NULL,
@@ -36,6 +40,8 @@ CREATE TABLE named_key_versions (
     wrap_key TEXT,
     public_key BLOB,
     pinned BLOB,
+    origin TEXT NOT NULL,
+    in_hsm_of TEXT,
     created_at BIGINT NOT NULL,
     created_by TEXT NOT NULL,
     changed_at BIGINT NOT NULL,
@@ -45,8 +51,12 @@ CREATE TABLE named_key_versions (
     mac BLOB NOT NULL,
     UNIQUE (named_key, version)
 );
--- What is being made in the HSM, or was left there.
-CREATE INDEX named_key_versions_pending ON named_key_versions (changed_at) WHERE state = 'pending';
+-- What is being made in the HSM, or was left there, or is not used any more.
+CREATE INDEX named_key_versions_left ON named_key_versions (changed_at, id)
+    WHERE state IN ('pending', 'retired');
+-- Whose places in the HSM are taken.
+CREATE INDEX named_key_versions_in_hsm ON named_key_versions (in_hsm_of)
+    WHERE in_hsm_of IS NOT NULL;
 
 -- Messages that nodes reserved for a version, where they are counted: by the version's id.
 CREATE TABLE named_key_counts (

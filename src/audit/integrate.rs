@@ -17,6 +17,7 @@ use super::entry::ReadEntry;
 use super::extend::Tiles;
 use super::filter::{Bloom, entries_in};
 use super::head::{Head, digest, tampered};
+use super::usage::KeyUses;
 use crate::crypto::{self, Frontier, Hash, Tile, TileEdge, TileId};
 use crate::error::{Error, Result};
 use crate::store::records::{self, FilterRow, HeadRow, LaneState, PendingBatch};
@@ -38,6 +39,7 @@ pub struct Integration {
     lanes: Vec<LaneState>,
     tiles: Vec<Tile>,
     filters: Vec<FilterRow>,
+    uses: KeyUses,
     settled: Option<tokio::sync::oneshot::Sender<Settled>>,
 }
 
@@ -157,6 +159,7 @@ fn integrate(
         lanes: Vec::new(),
         tiles: Vec::new(),
         filters: Vec::new(),
+        uses: KeyUses::default(),
         settled: None,
     };
     let mut filters = BTreeMap::new();
@@ -235,7 +238,9 @@ impl Integration {
         self.places.push((self.to.size, batch.lane, batch.seq, batch.entries));
         for entry in entries {
             let bundle = self.to.size / WIDTH;
-            filters.entry(bundle).or_default().add_entry(&ReadEntry::decode(entry)?);
+            let read = ReadEntry::decode(entry)?;
+            filters.entry(bundle).or_default().add_entry(&read);
+            self.uses.add(&read);
             leaves.push(crypto::leaf_hash(entry));
             self.to.size = self.to.size.saturating_add(1);
         }
@@ -262,6 +267,7 @@ impl Work for Integration {
         for filter in &self.filters {
             records::put_filter(tx, filter).await?;
         }
+        self.uses.store(tx).await?;
         Ok(())
     }
 

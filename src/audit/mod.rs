@@ -15,6 +15,8 @@ mod integrate;
 mod names;
 mod questions;
 mod retire;
+mod state;
+mod usage;
 #[cfg(test)]
 mod vectors;
 
@@ -32,3 +34,5 @@ pub use integrate::{Integration, plan};
 pub use names::{Named, Names};
 pub use questions::{Ended, Filter, Found, LogEntry, Shown, entries_of, find};
 pub use retire::{Retirement, retire};
+pub use state::{Compared, StateFault, StateFold, Wrong};
+pub use usage::DAY_MS;

@@ -17,6 +17,7 @@ pub(super) fn print_all(format: Format) -> Outcome {
                 "resource": verb.resource,
                 "administrative": verb.administrative,
                 "standing": verb.standing,
+                "ceremony": verb.ceremony,
             })
         })
         .collect();

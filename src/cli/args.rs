@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::artifacts::ArtifactCommand;
+use super::authorities::CaCommand;
+use super::backup::BackupCommand;
+use super::ceremonies::CeremonyCommand;
 use super::database::DatabaseCommand;
 use super::elevations::ElevateCommand;
 use super::enrolments::EnrolmentCommand;
@@ -22,10 +26,12 @@ use super::output::Format;
 use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
+use super::recovery_sets::RecoverySetCommand;
+use super::root::RootCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
 use super::session::variable;
-use super::system::{BackupCommand, SealArgs, StatusArgs, UnsealArgs};
+use super::system::{SealArgs, StatusArgs, UnsealArgs};
 use super::tokens::TokenCommand;
 use super::wraps::{UnwrapArgs, WrapCommand};
 
@@ -140,12 +146,18 @@ pub enum ClientCommand {
     /// Encrypt, sign and compute MACs with keys that stay in the vault
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Sign model files and datasets, and verify them
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
     /// Get database credentials, configure where they come from
     #[command(subcommand)]
     Db(DatabaseCommand),
     /// Ask for rights for a time, approve what others ask for
     #[command(subcommand)]
     Elevate(ElevateCommand),
+    /// Approve what no administrator does alone
+    #[command(subcommand)]
+    Ceremony(CeremonyCommand),
     /// Enrol and prove second factors
     #[command(subcommand)]
     Factor(FactorCommand),
@@ -169,18 +181,24 @@ pub enum ClientCommand {
     /// Read and verify the record
     #[command(subcommand)]
     Audit(RecordCommand),
+    /// Rotate the authorities of certificates and of logins
+    #[command(subcommand)]
+    Ca(CaCommand),
+    /// Rotate the root key in the HSM
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),
+    /// Make key pairs whose private half is split, for the day that the HSM is lost
+    #[command(subcommand)]
+    RecoverySet(RecoverySetCommand),
     /// Show the state of the vault on this machine
     Status(StatusArgs),
     /// Seal the vault: its keys leave memory
     Seal(SealArgs),
     /// Unseal the vault on this machine
     Unseal(UnsealArgs),
-    /// Deal with a store that was restored
-    #[command(subcommand)]
-    Backup(BackupCommand),
     /// Write a completion script for a shell to standard output
     Completions {
         /// The shell.
@@ -208,6 +226,47 @@ pub enum ServerCommand {
     /// hour, and within a day of it: it takes effect then, everything that the administrator held is
     /// dead, and the certificate is written.
     RecoverAdmin(RecoverAdminArgs),
+    /// Open a vault whose HSM is lost with the shares of a recovery set, into a new HSM
+    ///
+    /// With the server stopped, its store in place, and an empty token named in the configuration.
+    /// Every identity key is wrapped for a new root key; secrets, stored credentials and named keys
+    /// that are kept sealed open again. Keys that were in the old HSM are gone with it: authorities
+    /// are made anew, and what they signed is worth nothing any more.
+    Recover(RecoverArgs),
+    /// Make, check and restore encrypted copies of the store
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Bring the schema of a store up to date, once it was backed up
+    ///
+    /// A server does so by itself at its start for SQLite, after it has copied the file beside
+    /// itself. A PostgreSQL it leaves as it is: back that up, then run this once.
+    Migrate(MigrateArgs),
+}
+
+/// What `recover` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RecoverArgs {
+    /// A share that its holder opened, as `recovery-set open-share` wrote it; once for each.
+    #[arg(long = "share", value_name = "FILE", required = true)]
+    pub shares: Vec<PathBuf>,
+    /// The configuration, a TOML file, with the new token.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that holds the PIN of the new token, `-` for standard input; the source of the
+    /// configuration where it is left out.
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+}
+
+/// What `migrate` takes.
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// The configuration, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Says that a PostgreSQL was backed up just now: nobody else can know.
+    #[arg(long)]
+    pub backed_up: bool,
 }
 
 /// What `recover-admin` takes.

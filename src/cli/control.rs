@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
 pub use super::acceptance::{LogHead, Rollback};
+pub use super::backup::BackupReport;
 use super::failure::{Exit, Failure, Outcome};
 pub use super::recovery::{PinChallenge, RecoveryReport};
 use crate::error::Error;
@@ -104,6 +105,13 @@ pub enum Request {
         /// What the HSM answers to it, in base64.
         proof: String,
     },
+    /// Makes a backup.
+    Backup {
+        /// A new file, named from the root on.
+        out: String,
+        /// `whole`, `without-key-wraps` or `key-wraps`.
+        content: String,
+    },
 }
 
 impl Request {
@@ -132,6 +140,8 @@ pub enum Reply {
     Challenge(PinChallenge),
     /// A recovery.
     Recovery(RecoveryReport),
+    /// A backup that was made.
+    Backup(BackupReport),
     /// It was done.
     Done {
         /// What was done, in a sentence.
@@ -208,10 +218,29 @@ pub struct Status {
     pub store: String,
     /// When it started, in Unix milliseconds.
     pub started_at_ms: i64,
+    /// What the newest check of the state found; none before the first.
+    pub state_check: Option<StateCheck>,
+}
+
+/// What a check of the state found: the record held against the tables.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateCheck {
+    /// When it ended, in Unix milliseconds.
+    pub checked_at_ms: i64,
+    /// Rows that were compared.
+    pub rows: u64,
+    /// Rows that are not what the record says.
+    pub wrong: u64,
 }
 
 /// Asks a vault on this machine.
 pub(crate) async fn ask(socket: &Path, request: &Request) -> Outcome<Reply> {
+    ask_within(socket, request, PATIENCE).await
+}
+
+/// Asks a vault on this machine for what takes its time.
+pub(super) async fn ask_within(socket: &Path, request: &Request, most: Duration) -> Outcome<Reply> {
     let exchange = async {
         let stream = UnixStream::connect(socket).await?;
         let (from, mut to) = stream.into_split();
@@ -230,7 +259,7 @@ pub(crate) async fn ask(socket: &Path, request: &Request) -> Outcome<Reply> {
              of its configuration as --socket",
         )
     };
-    match tokio::time::timeout(PATIENCE, exchange).await {
+    match tokio::time::timeout(most, exchange).await {
         Ok(Ok(Reply::Failed { reason, message })) => Err(Failure::from_reason(&reason, message)),
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(error)) => Err(unreachable(&error)),
@@ -271,6 +300,10 @@ mod tests {
                     proof: "AA==".into(),
                 },
                 r#"{"command":"recover_admin","name":"carol","csr":"-----","nonce":"MA==","proof":"AA=="}"#,
+            ),
+            (
+                Request::Backup { out: "/b".into(), content: "whole".into() },
+                r#"{"command":"backup","out":"/b","content":"whole"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), json);

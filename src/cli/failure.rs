@@ -245,7 +245,7 @@ fn exit_of_reason(reason: &str) -> Exit {
         "DENIED" | "TAMPERED" => Exit::Denied,
         "NOT_FOUND" => Exit::NotFound,
         "ALREADY_EXISTS" | "CONFLICT" => Exit::Conflict,
-        "INVALID" | "PRECONDITION" | "OPENED" => Exit::Invalid,
+        "INVALID" | "PRECONDITION" | "OPENED" | "CEREMONY_OPEN" => Exit::Invalid,
         "EXHAUSTED" | "UNAVAILABLE" | "SEALED" | "OUTCOME_UNKNOWN" | "DEADLINE" => {
             Exit::Unavailable
         }
@@ -304,6 +304,10 @@ fn hint_of(reason: &str) -> Option<&'static str> {
         "ALREADY_EXISTS" => "choose another name, or `show` what is there",
         "CONFLICT" => "somebody changed it meanwhile: look at it again and repeat",
         "PRECONDITION" => "change the state that the message names, then repeat",
+        "CEREMONY_OPEN" => {
+            "nothing was done yet: have another administrator look with `strongroom ceremony show` \
+             and approve, then repeat the same command"
+        }
         "EXHAUSTED" => "wait a little and repeat, or ask the operator for a higher limit",
         "UNAVAILABLE" => "repeat later; on the server, `strongroom status` and the log say more",
         "SEALED" => "an operator runs `strongroom unseal` on the server",
@@ -389,6 +393,7 @@ mod tests {
             Error::AlreadyExists("x".into()),
             Error::Conflict("x".into()),
             Error::precondition("x"),
+            Error::Ceremony("x".into()),
             Error::Exhausted("x".into()),
             Error::unavailable("x"),
             Error::Sealed,

@@ -2,9 +2,11 @@
 
 mod change;
 mod contain;
+mod key;
 mod list;
 mod policy;
 mod show;
+mod shred;
 
 use std::path::PathBuf;
 
@@ -13,9 +15,11 @@ use clap::{Args, Subcommand};
 
 use self::change::{Transfer, Update, transfer, update};
 use self::contain::{Contain, holdings, retire, suspend};
+use self::key::{RotateKey, ScheduleKey};
 use self::list::{List, list};
 use self::policy::{PolicyCommand, policy};
 use self::show::text;
+use self::shred::{Shred, Shreds, shred};
 use super::enrolments::{Enroll, enroll};
 use super::failure::Outcome;
 use super::files::{check_new, read_text, write_public};
@@ -56,11 +60,29 @@ pub enum IdentityCommand {
     Suspend(Contain),
     /// Contain an identity for good; its name is never used again
     Retire(Contain),
+    /// Destroy an identity's key and with it all that is under it, for good; takes a ceremony
+    Shred(Shred),
+    /// Show what shredding an identity would take, or whether it is shredded and unrecoverable
+    ShredStatus {
+        /// Its name.
+        name: String,
+    },
+    /// List identities that were shredded
+    Shreds(Shreds),
     /// Let a suspended identity act again; what the suspension killed stays dead
     Resume(Reasoned),
     /// Say how the identities of a kind live
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Make the next version of an identity's key; what is under the old one is moved in the background
+    RotateKey(RotateKey),
+    /// Show the versions of an identity's key, and how far rotations are
+    Key {
+        /// The identity's name.
+        name: String,
+    },
+    /// Say how often an identity's key rotates by itself
+    ScheduleKey(ScheduleKey),
     /// Sign a login certificate from a CSR
     IssueCert(IssueCert),
     /// Make a token with which a machine joins as an identity, once
@@ -140,9 +162,15 @@ pub(super) async fn run(session: &Session, command: &IdentityCommand) -> Outcome
         IdentityCommand::List(args) => return list(session, args).await,
         IdentityCommand::IssueCert(args) => return issue_cert(session, args).await,
         IdentityCommand::Enroll(args) => return enroll(session, args).await,
+        IdentityCommand::RotateKey(args) => return key::rotate(session, args).await,
+        IdentityCommand::Key { name } => return key::status(session, name).await,
+        IdentityCommand::ScheduleKey(args) => return key::set(session, args).await,
         IdentityCommand::Policy(command) => return policy(session, command).await,
         IdentityCommand::Suspend(args) => return suspend(session, args).await,
         IdentityCommand::Retire(args) => return retire(session, args).await,
+        IdentityCommand::Shred(args) => return shred(session, args).await,
+        IdentityCommand::ShredStatus { name } => return shred::status(session, name).await,
+        IdentityCommand::Shreds(args) => return shred::list(session, args).await,
         IdentityCommand::Create(args) => create(session, args).await?,
         IdentityCommand::Show { name, holdings: true } => return holdings(session, name).await,
         IdentityCommand::Show { name, holdings: false } => {

@@ -1,6 +1,7 @@
 //! `strongroom key …`
 
 mod args;
+mod custody;
 mod streams;
 mod text;
 mod work;
@@ -8,7 +9,7 @@ mod work;
 use super::failure::Outcome;
 use super::output::{print, show, show_list};
 use super::session::{Session, collect, idempotency_key, must};
-use super::span::seconds_or_default;
+use super::span::{Span, seconds_or_default};
 use crate::proto::key_service_client::KeyServiceClient as Client;
 use crate::proto::{
     CreateKeyRequest, ExportKeyRequest, GetKeyRequest, GetKeyResponse, ListKeysRequest,
@@ -25,7 +26,17 @@ pub(super) async fn run(session: &Session, command: &KeyCommand) -> Outcome {
     match command {
         KeyCommand::Create(args) => create(session, args).await,
         KeyCommand::Show { name } => show(session.format, &fetch(session, name).await?, shown_text),
-        KeyCommand::List { prefix, limit } => list(session, prefix, *limit).await,
+        KeyCommand::List { prefix, limit, unused_for } => {
+            list(session, prefix, (*limit, *unused_for)).await
+        }
+        KeyCommand::Usage { name, limit } => custody::usage(session, name, *limit).await,
+        KeyCommand::WrappingKey { name } => custody::wrapping_key(session, name).await,
+        KeyCommand::Import { name, wrapped } => custody::import(session, name, wrapped).await,
+        KeyCommand::Transfer { name, owner, cas } => {
+            custody::transfer(session, name, (owner, *cas)).await
+        }
+        KeyCommand::Backup { name, out } => custody::backup(session, name, out).await,
+        KeyCommand::Restore { name, from } => custody::restore(session, name, from).await,
         KeyCommand::Rotate { name, cas } => rotate(session, name, *cas).await,
         KeyCommand::Update(args) => update(session, args).await,
         KeyCommand::Disable { name } => turn(session, name, "disabled").await,
@@ -66,6 +77,9 @@ async fn create(session: &Session, args: &Create) -> Outcome {
         owner: args.owner.clone(),
         rotate_every_s: seconds_or_default(args.rotate_every),
         labels: args.labels.iter().cloned().collect(),
+        purpose: if args.for_artifacts { "artifacts".to_owned() } else { String::new() },
+        import: args.import,
+        may_back_up: args.allow_backup,
     };
     let made = session
         .call(request, async |wire, request| Client::new(wire).create_key(request).await)
@@ -78,9 +92,15 @@ async fn fetch(session: &Session, name: &str) -> Outcome<GetKeyResponse> {
     session.call(request, async |wire, request| Client::new(wire).get_key(request).await).await
 }
 
-async fn list(session: &Session, prefix: &str, limit: usize) -> Outcome {
+async fn list(
+    session: &Session,
+    prefix: &str,
+    (limit, unused_for): (usize, Option<Span>),
+) -> Outcome {
+    let unused_for_s = seconds_or_default(unused_for);
     let listed = collect(limit, async |page_size, page_token| {
-        let request = ListKeysRequest { page_size, page_token, prefix: prefix.to_owned() };
+        let prefix = prefix.to_owned();
+        let request = ListKeysRequest { page_size, page_token, prefix, unused_for_s };
         let page = session
             .call(request, async |wire, request| Client::new(wire).list_keys(request).await)
             .await?;

@@ -4,6 +4,10 @@
 mod acceptance;
 mod actions;
 mod args;
+mod artifacts;
+mod authorities;
+mod backup;
+mod ceremonies;
 pub mod control;
 mod credentials;
 mod database;
@@ -25,10 +29,13 @@ mod output;
 mod pki;
 mod records;
 mod recovery;
+mod recovery_sets;
+mod root;
 mod run;
 mod secrets;
 mod session;
 mod span;
+mod state;
 mod system;
 mod tokens;
 mod values;
@@ -42,11 +49,13 @@ use std::process::ExitCode;
 use clap::CommandFactory as _;
 
 pub use args::{
-    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, RecoverAdminArgs,
-    ServerArgs, ServerCommand,
+    Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
+    RecoverAdminArgs, RecoverArgs, ServerArgs, ServerCommand,
 };
+pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
+pub use recovery_sets::OpenShare;
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
@@ -80,6 +89,24 @@ pub fn run(global: &Global, command: &ClientCommand) -> ExitCode {
     }
 }
 
+/// Runs `backup create`, which asks the server on this machine.
+pub(crate) fn create_backup(global: &Global, args: &CreateBackupArgs) -> Outcome {
+    alone(backup::create(global.output, args))
+}
+
+/// Runs `backup accept`, which asks the server on this machine.
+pub(crate) fn accept_backup(global: &Global, args: &AcceptArgs) -> Outcome {
+    alone(backup::accept(global, args))
+}
+
+/// Runs a command on a runtime of its own.
+fn alone(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(Exit::Unexpected, format!("no runtime: {error}")))?;
+    runtime.block_on(until_interrupted(command))
+}
+
 /// Ends a command at Ctrl-C; the vault finishes or undoes what it was asked for.
 async fn until_interrupted(command: impl Future<Output = Outcome>) -> Outcome {
     tokio::select! {
@@ -105,9 +132,11 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Grant(command) => grants::run(&session()?, command).await,
         ClientCommand::Db(command) => database::run(&session()?, command).await,
         ClientCommand::Elevate(command) => elevations::run(&session()?, command).await,
+        ClientCommand::Ceremony(command) => ceremonies::run(&session()?, command).await,
         ClientCommand::Factor(command) => factors::run(&session()?, command).await,
         ClientCommand::Secret(command) => secrets::run(&session()?, command).await,
         ClientCommand::Key(command) => keys::run(&session()?, command).await,
+        ClientCommand::Artifact(command) => artifacts::run(global, command).await,
         ClientCommand::Token(command) => tokens::run(&session()?, command).await,
         ClientCommand::Unwrap(args) => wraps::unwrap(&session()?, args).await,
         ClientCommand::Wrap(command) => wraps::run(&session()?, command).await,
@@ -115,11 +144,13 @@ async fn dispatch(global: &Global, command: &ClientCommand) -> Outcome {
         ClientCommand::Lease(command) => leases::run(&session()?, command).await,
         ClientCommand::Pki(command) => pki::run(&session()?, command).await,
         ClientCommand::Audit(command) => records::run(global, command).await,
+        ClientCommand::Ca(command) => authorities::run(&session()?, command).await,
+        ClientCommand::Root(command) => root::run(&session()?, command).await,
         ClientCommand::Recovery(command) => recovery::run(&session()?, command).await,
+        ClientCommand::RecoverySet(command) => recovery_sets::run(global, command).await,
         ClientCommand::Status(args) => system::status(global.output, args).await,
         ClientCommand::Seal(args) => system::seal(&session()?, args).await,
         ClientCommand::Unseal(args) => system::unseal(global.output, args).await,
-        ClientCommand::Backup(command) => system::backup(global, command).await,
         ClientCommand::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "strongroom", &mut script);

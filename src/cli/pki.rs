@@ -379,13 +379,16 @@ async fn authorities(session: &Session) -> Outcome {
             Client::new(wire).get_authorities(request).await
         })
         .await?;
-    show(session.format, &found.authorities, |authorities| {
+    let all: Vec<_> = found.authorities.into_iter().chain(found.retiring).collect();
+    show(session.format, &all, |authorities| {
         // Text before a PEM block is a comment (RFC 7468, section 2): the whole is a bundle.
         authorities
             .iter()
             .map(|authority| {
                 let text = fields(&[
                     ("authority", authority.name.clone()),
+                    ("version", authority.version.to_string()),
+                    ("state", authority.state.clone()),
                     ("key", authority.key_type.clone()),
                     ("fingerprint", authority.fingerprint.clone()),
                     ("ends", time(authority.expires_at_ms)),

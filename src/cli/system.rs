@@ -1,14 +1,12 @@
-//! `strongroom status | seal | unseal | backup accept`: the vault as a whole. All but `seal` are
-//! local acts on the server's own socket.
+//! `strongroom status | seal | unseal`: the vault as a whole. All but `seal` are local acts on the
+//! server's own socket.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 
-use super::acceptance;
-use super::args::Global;
-use super::control::{Pin, Reply, Request, State, Status, ask};
+use super::control::{Pin, Reply, Request, State, StateCheck, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, show, time};
@@ -50,32 +48,6 @@ pub struct UnsealArgs {
     pub force: bool,
 }
 
-/// `strongroom backup …`
-#[derive(Debug, Subcommand)]
-pub enum BackupCommand {
-    /// Accept, as an administrator, a store whose log does not extend what was kept of it
-    ///
-    /// Two different administrators must, one after the other; of a development vault one. What
-    /// is accepted (the vault, the head that was kept, the head that was found) is signed here
-    /// with the key of your login certificate (--cert and --key); the key goes nowhere.
-    Accept(AcceptArgs),
-}
-
-/// What `backup accept` takes.
-#[derive(Debug, Clone, Args)]
-pub struct AcceptArgs {
-    /// Where the server listens.
-    #[command(flatten)]
-    pub at: StatusArgs,
-    /// The head that you accept: its entries and its root. Without it nothing is signed, and the
-    /// command says which head the vault found.
-    #[arg(long, value_name = "ENTRIES:ROOT")]
-    pub found: Option<String>,
-    /// Accept a head of the log that this vault did not write: nothing that a backup does.
-    #[arg(long)]
-    pub altered: bool,
-}
-
 /// Shows the state. A vault that does not serve is `Unavailable` to scripts, once it is shown.
 pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
     let status = match ask(&args.socket, &Request::Status).await? {
@@ -84,6 +56,7 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
         | Reply::Rollback(_)
         | Reply::Challenge(_)
         | Reply::Recovery(_)
+        | Reply::Backup(_)
         | Reply::Failed { .. } => return Err(beside_the_point()),
     };
     show(format, &status, table)?;
@@ -117,7 +90,17 @@ fn table(status: &Status) -> String {
         ("token", status.token.clone()),
         ("store", status.store.clone()),
         ("started", time(status.started_at_ms)),
+        ("rows checked", status.state_check.as_ref().map(checked).unwrap_or_default()),
     ])
+}
+
+fn checked(check: &StateCheck) -> String {
+    let StateCheck { checked_at_ms, rows, wrong } = check;
+    let at = time(*checked_at_ms);
+    match wrong {
+        0 => format!("{rows} right, {at}"),
+        wrong => format!("{wrong} of {rows} WRONG, {at}: `strongroom audit verify --state`"),
+    }
 }
 
 /// Unseals the vault on this machine.
@@ -131,21 +114,8 @@ pub(super) async fn unseal(format: Format, args: &UnsealArgs) -> Outcome {
     done(format, ask(&args.at.socket, &request).await?)
 }
 
-/// Accepts a restored store.
-pub(super) async fn backup(global: &Global, command: &BackupCommand) -> Outcome {
-    match command {
-        BackupCommand::Accept(args) => {
-            let Reply::Rollback(rollback) = ask(&args.at.socket, &Request::Rollback).await? else {
-                return Err(beside_the_point());
-            };
-            let accept =
-                acceptance::accept(global, &rollback, args.found.as_deref(), args.altered)?;
-            done(global.output, ask(&args.at.socket, &accept).await?)
-        }
-    }
-}
-
-fn done(format: Format, reply: Reply) -> Outcome {
+/// Shows what was done.
+pub(super) fn done(format: Format, reply: Reply) -> Outcome {
     match reply {
         Reply::Done { message } => {
             show(format, &json!({ "message": message }), |_| fields(&[("done", message.clone())]))
@@ -154,6 +124,7 @@ fn done(format: Format, reply: Reply) -> Outcome {
         | Reply::Rollback(_)
         | Reply::Challenge(_)
         | Reply::Recovery(_)
+        | Reply::Backup(_)
         | Reply::Failed { .. } => Err(beside_the_point()),
     }
 }

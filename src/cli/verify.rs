@@ -17,6 +17,7 @@ use super::files::read_text;
 use super::output::{Format, fields, note, show};
 use super::records::checkpoint;
 use super::session::Session;
+use super::state;
 use super::values::{Sides, Values};
 use crate::crypto::{
     Checkpoint, Frontier, HASH_BYTES, Hash, TILE_WIDTH, TileId, TilePath, VerifierKey,
@@ -36,6 +37,10 @@ pub struct VerifyArgs {
     /// A file that holds an older checkpoint, kept somewhere else: the record must extend it.
     #[arg(long, visible_alias = "since", value_name = "FILE")]
     kept: Option<PathBuf>,
+    /// Have the vault hold what the record says of every sealed row against its tables, and name
+    /// the rows that are missing, inserted, older or altered.
+    #[arg(long, conflicts_with_all = ["export", "public_key", "kept"])]
+    state: bool,
 }
 
 /// What came out.
@@ -103,6 +108,9 @@ impl From<Fault> for Stop {
 
 /// Verifies a running vault or a copy, prints what came out, and fails where something is wrong.
 pub(super) async fn verify(global: &Global, args: &VerifyArgs) -> Outcome {
+    if args.state {
+        return state::verify(&Session::open(global)?).await;
+    }
     let given = args.public_key.as_deref().map(read_text).transpose()?;
     let given = given.as_ref().map(|text| text.trim().to_owned());
     if let Some(dir) = &args.export {

@@ -5,6 +5,7 @@
 //! into the file. Must not know how the values are used. Every key is explained in
 //! `deploy/strongroom.toml`, which the tests load.
 
+mod ceremonies;
 mod dev;
 mod environment;
 mod fault;
@@ -29,6 +30,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+pub use ceremonies::Ceremonies;
 pub use environment::{Environment, lookup as variable, of_postgres};
 pub use fault::ConfigError;
 pub use hsm::{Hsm, TokenName};
@@ -60,6 +62,7 @@ pub const SECTIONS: &[(&str, &[&str])] = &[
     (login::SECTION, login::KEYS),
     (pki::SECTION, pki::KEYS),
     (limits::SECTION, limits::KEYS),
+    (ceremonies::SECTION, ceremonies::KEYS),
     (notices::SECTION, notices::KEYS),
     (webhook::SECTION, webhook::KEYS),
     (mail::SECTION, mail::KEYS),
@@ -85,6 +88,8 @@ pub struct Config {
     pub pki: Pki,
     /// Bounds on what a caller may send.
     pub limits: Limits,
+    /// How many administrators do together what nobody does alone.
+    pub ceremonies: Ceremonies,
     /// How notices are worded, and how long they are tried.
     pub notices: Notices,
     /// Where notices are posted to, if anywhere.
@@ -144,6 +149,7 @@ impl Config {
             login: login::read(&document)?,
             pki: pki::read(&document)?,
             limits: limits::read(&document)?,
+            ceremonies: ceremonies::read(&document)?,
             notices: notices::read(&document)?,
             webhook: webhook::read(&document)?,
             mail: mail::read(&document)?,

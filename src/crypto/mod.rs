@@ -5,13 +5,17 @@
 
 mod aad;
 mod aead;
+mod dsse;
 mod encode;
+mod hpke;
+mod import;
 mod merkle;
 mod message;
 mod note;
 mod otp;
 mod scram;
 mod segments;
+mod shamir;
 mod signing;
 mod tiles;
 mod tlog;
@@ -31,7 +35,12 @@ use crate::types::SecretBytes;
 
 pub use aad::{AssociatedData, Format, Subject};
 pub use aead::{NONCE_BYTES, OVERHEAD_BYTES, TAG_BYTES, open, seal};
+pub use dsse::{
+    PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Sha256, pre_authentication, scheme_of,
+};
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
+pub use hpke::{HPKE_KEY_BYTES, HpkePublic, hpke_open, hpke_private, hpke_public, hpke_seal};
+pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{
     EMPTY_ROOT, Frontier, HASH_BYTES, Hash, leaf_hash, node_hash, verify_consistency,
     verify_inclusion,
@@ -42,10 +51,13 @@ pub use note::{sign_note, verify_note};
 pub use otp::{OTP_SECRET_BYTES, OtpCode, STEP_S, hotp, otp_secret_text, otp_step, totp_step};
 pub use scram::scram_sha_256_verifier;
 pub use segments::{SEGMENT_BYTES, STREAM_HEADER_BYTES, StreamHeader, StreamOpener, StreamSealer};
+pub use shamir::{join_shares, split_secret};
 pub use signing::{MacHash, NamedMac, NewSigner, Scheme, new_signer, public_of, sign, verifies};
 pub use tiles::{ProofPlan, TILE_WIDTH, Tile, TileEdge, TileId, TileReader};
 pub use tlog::{Checkpoint, ENTRY_BYTES, TilePath, decode_bundle, encode_bundle, note_body};
-pub use wrap::{SALT_BYTES, SUITE_HMAC_KDF, kdf_input, unwrap_key, wrap_key, wrap_salt};
+pub use wrap::{
+    SALT_BYTES, SUITE_HMAC_KDF, SUITE_HPKE, kdf_input, unwrap_key, wrap_key, wrap_salt,
+};
 
 /// The result of this room.
 pub type Result<T, E = CryptoError> = std::result::Result<T, E>;

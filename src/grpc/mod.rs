@@ -1,6 +1,8 @@
 //! gRPC: translation only. Decode, [`Vault::run`](crate::vault::Vault::run), encode.
 
 mod accept;
+mod authorities;
+mod ceremonies;
 mod database;
 mod door;
 mod elevations;
@@ -19,8 +21,11 @@ mod lifecycles;
 mod login;
 mod pki;
 mod records;
+mod recovery_sets;
+mod root;
 mod secrets;
 mod serve;
+mod shreds;
 mod status;
 mod system;
 pub mod tls;

@@ -12,10 +12,10 @@ use super::accept::Gate;
 use super::fields::{optional, retry, span};
 use crate::crypto::sha256;
 use crate::engines::pki::{
-    Anchors, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse, ListCertificates,
-    ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, Quota, RemoveRole, Request as Csr,
-    RevokeCertificate, Roles, Said, ShowAuthorities, ShowCrl, ShowRole, Standing, SubjectName,
-    Usage, WildcardNames, crl_pem, listed,
+    Anchors, Authorities, Authority, CertificateRole, CrlSlot, Issued, KeyType, KeyUse,
+    ListCertificates, ListRoles, Listed, Mint, NewKey, Order, Profile, PutRole, Quota, RemoveRole,
+    Request as Csr, RevokeCertificate, Role, Roles, Said, ShowAuthorities, ShowCrl, ShowRole,
+    Standing, SubjectName, Usage, WildcardNames, crl_pem, listed,
 };
 use crate::error::{Error, Result};
 use crate::proto::pki_service_server::PkiService;
@@ -183,8 +183,9 @@ impl PkiService for Pki {
         &self,
         request: Request<GetRevocationListRequest>,
     ) -> Result<Response<GetRevocationListResponse>, Status> {
-        let (ctx, GetRevocationListRequest {}) = self.gate.accept(request).await?;
-        let op = ShowCrl { crls: self.crls.clone() };
+        let (ctx, GetRevocationListRequest { version }) = self.gate.accept(request).await?;
+        let (crls, authorities) = (self.crls.clone(), self.gate.authorities.clone());
+        let op = ShowCrl { crls, authorities, version };
         let crl = &Gate::answer(&ctx, self.gate.vault.run(&ctx, op).await)?.row;
         Ok(Response::new(GetRevocationListResponse {
             crl_pem: crl_pem(&crl.der),
@@ -344,14 +345,30 @@ fn anchors_proto(anchors: &Anchors) -> Result<GetAuthoritiesResponse> {
     let authorities = &anchors.0;
     Ok(GetAuthoritiesResponse {
         authorities: vec![
-            authority_proto("root", &authorities.root)?,
-            authority_proto("issuing", &authorities.issuing)?,
+            authority_proto(&authorities.root, CURRENT)?,
+            authority_proto(&authorities.issuing, CURRENT)?,
         ],
-        login_authority: Some(authority_proto("login", &authorities.login)?),
+        login_authority: Some(authority_proto(&authorities.login, CURRENT)?),
+        retiring: retiring(authorities, Role::Issuing)?,
+        retiring_login_authorities: retiring(authorities, Role::Login)?,
     })
 }
 
-fn authority_proto(name: &str, authority: &Authority) -> Result<AuthorityProto> {
+fn retiring(authorities: &Authorities, role: Role) -> Result<Vec<AuthorityProto>> {
+    let old = authorities.old.iter().filter(|old| old.role() == role);
+    old.map(|old| authority_proto(old, RETIRING)).collect()
+}
+
+/// Whether an authority signs, or what it signed is believed alone.
+const CURRENT: &str = "current";
+const RETIRING: &str = "retiring";
+
+fn authority_proto(authority: &Authority, state: &str) -> Result<AuthorityProto> {
+    let name = match authority.role() {
+        Role::Root => "root",
+        Role::Issuing => "issuing",
+        Role::Login => "login",
+    };
     let der = authority.certificate_der();
     let said = Said::of_der(der)?;
     Ok(AuthorityProto {
@@ -362,5 +379,7 @@ fn authority_proto(name: &str, authority: &Authority) -> Result<AuthorityProto> 
         key_type: word(&authority.key_type())?,
         not_before_ms: said.not_before.0,
         expires_at_ms: said.not_after.0,
+        version: authority.version(),
+        state: state.to_owned(),
     })
 }

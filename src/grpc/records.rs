@@ -7,15 +7,15 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
-use crate::audit::{Field, Named, ReadFactor, Shown};
+use crate::audit::{self, Field, Named, ReadFactor, Shown};
 use crate::crypto::hex;
-use crate::engines::records::{Checkpoint, List, Question, Raw, Read, Tail};
+use crate::engines::records::{Checkpoint, List, Question, Raw, Read, Tail, Verified, VerifyState};
 use crate::error::{Error, Result as Parsed};
 use crate::proto::record_service_server::RecordService;
 use crate::proto::{
     Entry, EntryFilter, GetCheckpointRequest, GetCheckpointResponse, KeyUse, ListEntriesRequest,
-    ListEntriesResponse, ProvenFactor, ReadLogRequest, ReadLogResponse, RowChange,
-    TailEntriesRequest, TailEntriesResponse,
+    ListEntriesResponse, ProvenFactor, ReadLogRequest, ReadLogResponse, RowChange, StateFault,
+    TailEntriesRequest, TailEntriesResponse, VerifyStateRequest, VerifyStateResponse,
 };
 
 /// Serves the record.
@@ -81,6 +81,40 @@ impl RecordService for Records {
         let path = self.0.read(&ctx, path)?;
         let part = Gate::answer(&ctx, self.0.vault.run(&ctx, Read { path }).await)?;
         Ok(Response::new(ReadLogResponse { data: part.data.clone(), side: part.side.clone() }))
+    }
+
+    async fn verify_state(
+        &self,
+        request: Request<VerifyStateRequest>,
+    ) -> Result<Response<VerifyStateResponse>, Status> {
+        let (ctx, VerifyStateRequest { ticket }) = self.0.accept(request).await?;
+        let ticket = u64::try_from(ticket)
+            .map_err(|_negative| Error::invalid("ticket must be one that the vault gave, or 0"));
+        let ticket = self.0.read(&ctx, ticket)?;
+        let found = Gate::answer(&ctx, self.0.vault.run(&ctx, VerifyState { ticket }).await)?;
+        Ok(Response::new(verified(&found)))
+    }
+}
+
+fn verified(found: &Verified) -> VerifyStateResponse {
+    let ticket = i64::try_from(found.ticket).unwrap_or(i64::MAX);
+    let Some(report) = &found.report else {
+        return VerifyStateResponse { ticket, ..Default::default() };
+    };
+    let fault = |fault: &audit::StateFault| StateFault {
+        table: fault.table.to_owned(),
+        key: fault.key.clone(),
+        problem: fault.wrong.as_str().to_owned(),
+        named_version: fault.named,
+        found_version: fault.found,
+    };
+    VerifyStateResponse {
+        ticket,
+        checked_at_ms: report.checked_at.0,
+        entries: i64::try_from(report.entries).unwrap_or(i64::MAX),
+        rows: i64::try_from(report.rows).unwrap_or(i64::MAX),
+        faults: report.faults.iter().map(fault).collect(),
+        more_faults: i64::try_from(report.more).unwrap_or(i64::MAX),
     }
 }
 

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 
 use super::accept::Gate;
+use super::authorities::RotatingAuthorities;
+use super::ceremonies::Ceremonies;
 use super::database::DatabaseRpc;
 use super::door::Door;
 use super::elevations::Elevations;
@@ -22,6 +25,8 @@ use super::known::Known;
 use super::leases::LeaseRpc;
 use super::pki::Pki;
 use super::records::Records;
+use super::recovery_sets::RecoverySets;
+use super::root::Root;
 use super::secrets::Secrets;
 use super::system::System;
 use super::tls::{self, Tls};
@@ -33,6 +38,8 @@ use crate::engines::pki::{AuthoritySlot, CrlSlot, LoginTtl, SubjectName};
 use crate::engines::tokens::TokenLimits;
 use crate::error::{Error, Result};
 use crate::proto::DESCRIPTORS;
+use crate::proto::authority_service_server::AuthorityServiceServer;
+use crate::proto::ceremony_service_server::CeremonyServiceServer;
 use crate::proto::database_service_server::DatabaseServiceServer;
 use crate::proto::elevation_service_server::ElevationServiceServer;
 use crate::proto::enrolment_service_server::EnrolmentServiceServer;
@@ -45,6 +52,8 @@ use crate::proto::key_service_server::KeyServiceServer;
 use crate::proto::lease_service_server::LeaseServiceServer;
 use crate::proto::pki_service_server::PkiServiceServer;
 use crate::proto::record_service_server::RecordServiceServer;
+use crate::proto::recovery_set_service_server::RecoverySetServiceServer;
+use crate::proto::root_service_server::RootServiceServer;
 use crate::proto::secret_service_server::SecretServiceServer;
 use crate::proto::system_service_server::SystemServiceServer;
 use crate::proto::token_service_server::TokenServiceServer;
@@ -78,6 +87,8 @@ pub struct Settings {
     pub tokens: TokenLimits,
     /// How many certificates an identity may have whose time is not over.
     pub certificates: u32,
+    /// How many administrators a ceremony takes.
+    pub administrators: u32,
 }
 
 impl Default for Settings {
@@ -94,6 +105,7 @@ impl Default for Settings {
             login: LoginTtl::default(),
             tokens: TokenLimits::default(),
             certificates: 10_000,
+            administrators: 2,
         }
     }
 }
@@ -148,39 +160,13 @@ pub async fn serve(
     let v1 = Known { gate: gate.clone(), inner: v1 };
     let v1alpha = reflection().build_v1alpha().map_err(Error::internal)?;
     let v1alpha = Known { gate: gate.clone(), inner: v1alpha };
-    let most = settings.message_bytes;
-    let identities = Identities { gate: gate.clone(), login: settings.login };
-    let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
-    let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
-    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
-    let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
-    let elevations = elevations.max_decoding_message_size(most);
-    let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
-    let system = System(gate.clone(), standing.clone());
-    let system = SystemServiceServer::new(system).max_decoding_message_size(most);
-    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
-    let pki = pki.max_decoding_message_size(most);
-    let factors = Factors(gate.clone());
-    let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
-    let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
-    let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
-    let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
-    let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
-    let enrolments = Enrolments { gate: gate.clone(), login: settings.login };
-    let enrolments = EnrolmentServiceServer::new(enrolments).max_decoding_message_size(most);
-    let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
-    let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
-    let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
-    let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
-    let wraps = WrapServiceServer::new(Wraps(gate.clone())).max_decoding_message_size(most);
-    let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
-    let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
-    let leases =
-        LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
-    let health = Health::new(reporter).with(&identities).with(&groups).with(&grants);
-    let health = health.with(&records).with(&pki).with(&database).with(&leases).with(&system);
-    let health = health.with(&tokens).with(&factors).with(&elevations).with(&secrets).with(&keys);
-    let health = health.with(&issuers).with(&enrolments).with(&wraps);
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(health_service).add_service(v1).add_service(v1alpha);
+    let health = Health::new(reporter);
+    let health = add_people(&mut routes, health, &gate, (federation, &settings));
+    let health = add_keys(&mut routes, health, &gate, settings.message_bytes);
+    let held = Held { databases, crls, standing: standing.clone() };
+    let health = add_things(&mut routes, health, gate, (held, &settings));
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -188,28 +174,91 @@ pub async fn serve(
         .http2_keepalive_interval(Some(settings.ping))
         .http2_keepalive_timeout(Some(settings.pong))
         .layer(door)
-        .add_service(health_service)
-        .add_service(v1)
-        .add_service(v1alpha)
-        .add_service(identities)
-        .add_service(groups)
-        .add_service(grants)
-        .add_service(records)
-        .add_service(pki)
-        .add_service(database)
-        .add_service(leases)
-        .add_service(secrets)
-        .add_service(keys)
-        .add_service(tokens)
-        .add_service(wraps)
-        .add_service(issuers)
-        .add_service(enrolments)
-        .add_service(elevations)
-        .add_service(factors)
-        .add_service(system)
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
         .await
         .map_err(Error::internal)
+}
+
+/// Adds what tells who is who, and who may do what.
+fn add_people(
+    routes: &mut RoutesBuilder,
+    health: Health,
+    gate: &Gate,
+    (federation, settings): (Federation, &Settings),
+) -> Health {
+    let most = settings.message_bytes;
+    let identities = Identities { gate: gate.clone(), login: settings.login };
+    let identities = IdentityServiceServer::new(identities).max_decoding_message_size(most);
+    let groups = GroupServiceServer::new(Groups(gate.clone())).max_decoding_message_size(most);
+    let grants = GrantServiceServer::new(Grants(gate.clone())).max_decoding_message_size(most);
+    let elevations = ElevationServiceServer::new(Elevations(gate.clone()));
+    let elevations = elevations.max_decoding_message_size(most);
+    let ceremonies = CeremonyServiceServer::new(Ceremonies(gate.clone()));
+    let ceremonies = ceremonies.max_decoding_message_size(most);
+    let factors = Factors(gate.clone());
+    let factors = FactorServiceServer::new(factors).max_decoding_message_size(most);
+    let issuers = Issuers { gate: gate.clone(), federation, live: settings.tokens.live };
+    let issuers = IssuerServiceServer::new(issuers).max_decoding_message_size(most);
+    let tokens = Tokens { gate: gate.clone(), limits: settings.tokens };
+    let tokens = TokenServiceServer::new(tokens).max_decoding_message_size(most);
+    let enrolments = Enrolments { gate: gate.clone(), login: settings.login };
+    let enrolments = EnrolmentServiceServer::new(enrolments).max_decoding_message_size(most);
+    let health = health.with(&identities).with(&groups).with(&grants).with(&elevations);
+    let health =
+        health.with(&ceremonies).with(&factors).with(&issuers).with(&tokens).with(&enrolments);
+    routes.add_service(identities).add_service(groups).add_service(grants);
+    routes.add_service(elevations).add_service(ceremonies).add_service(factors);
+    routes.add_service(issuers).add_service(tokens).add_service(enrolments);
+    health
+}
+
+/// Adds what tells of the keys that all else hangs on, and uses keys that somebody named.
+fn add_keys(routes: &mut RoutesBuilder, health: Health, gate: &Gate, most: usize) -> Health {
+    let rotating = AuthorityServiceServer::new(RotatingAuthorities(gate.clone()));
+    let rotating = rotating.max_decoding_message_size(most);
+    let root = RootServiceServer::new(Root(gate.clone())).max_decoding_message_size(most);
+    let sets = RecoverySetServiceServer::new(RecoverySets(gate.clone()));
+    let sets = sets.max_decoding_message_size(most);
+    let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
+    let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
+    let health = health.with(&rotating).with(&root).with(&sets).with(&keys);
+    routes.add_service(rotating).add_service(root).add_service(sets).add_service(keys);
+    health
+}
+
+/// What the other services hold.
+struct Held {
+    databases: Databases,
+    crls: CrlSlot,
+    standing: Standing,
+}
+
+/// Adds what hands out, keeps and tells.
+fn add_things(
+    routes: &mut RoutesBuilder,
+    health: Health,
+    gate: Gate,
+    (Held { databases, crls, standing }, settings): (Held, &Settings),
+) -> Health {
+    let most = settings.message_bytes;
+    let records = RecordServiceServer::new(Records(gate.clone())).max_decoding_message_size(most);
+    let system = System(gate.clone(), standing);
+    let system = SystemServiceServer::new(system).max_decoding_message_size(most);
+    let pki = PkiServiceServer::new(Pki::new(gate.clone(), crls, settings.certificates));
+    let pki = pki.max_decoding_message_size(most);
+    let secrets = SecretServiceServer::new(Secrets::new(gate.clone()));
+    let secrets = secrets.max_decoding_message_size(most).max_encoding_message_size(most);
+    let wraps = WrapServiceServer::new(Wraps(gate.clone())).max_decoding_message_size(most);
+    let database = DatabaseRpc { gate: gate.clone(), databases: databases.clone() };
+    let database = DatabaseServiceServer::new(database).max_decoding_message_size(most);
+    let leases =
+        LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
+    let health = health.with(&records).with(&system).with(&pki).with(&secrets);
+    let health = health.with(&database).with(&leases).with(&wraps);
+    routes.add_service(records).add_service(system).add_service(pki).add_service(secrets);
+    routes.add_service(database).add_service(leases).add_service(wraps);
+    health
 }
 
 /// What reflection tells of: our services and health.

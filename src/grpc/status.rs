@@ -48,7 +48,9 @@ const fn code(error: &Error) -> Code {
         Error::NotFound(_) => Code::NotFound,
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Conflict(_) => Code::Aborted,
-        Error::Precondition(_) | Error::StepUp(_) | Error::Opened(_) => Code::FailedPrecondition,
+        Error::Precondition(_) | Error::StepUp(_) | Error::Opened(_) | Error::Ceremony(_) => {
+            Code::FailedPrecondition
+        }
         Error::Exhausted(_) => Code::ResourceExhausted,
         Error::Unavailable(_) | Error::Sealed | Error::OutcomeUnknown => Code::Unavailable,
         Error::Deadline => Code::DeadlineExceeded,

@@ -3,6 +3,7 @@
 //! Only what PKCS#11 leaves to its caller; must not know sessions or objects.
 
 use aws_lc_rs::digest;
+use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PSS_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
@@ -45,7 +46,9 @@ const UNCOMPRESSED: u8 = 0x04;
 /// None for another length or a compressed point. Source: PKCS#11 3.0, section 2.3.3.
 pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
     let len_bytes = match kind {
-        KeyKind::HmacSha256 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => return None,
+        KeyKind::HmacSha256 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => {
+            return None;
+        }
         KeyKind::EcdsaP256 => 65,
         KeyKind::EcdsaP384 => 97,
         KeyKind::Ed25519 => 32,
@@ -69,6 +72,7 @@ pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
         KeyKind::HmacSha256
         | KeyKind::RsaPss3072
         | KeyKind::RsaPss4096
+        | KeyKind::RsaOaep3072
         | KeyKind::EcdsaP256
         | KeyKind::EcdsaP384 => (bare.first() == Some(&UNCOMPRESSED)).then_some(bare),
     }
@@ -114,7 +118,7 @@ fn tlv(tag: u8, value: &[u8]) -> Option<Vec<u8>> {
 pub(super) fn spki(kind: KeyKind, point: &[u8]) -> Option<Vec<u8>> {
     let prefix = match kind {
         KeyKind::HmacSha256 => return None,
-        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => {
+        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => {
             let bits = tlv(BIT_STRING, &[&[0], point].concat())?;
             return tlv(SEQUENCE, &[RSA_ALGORITHM, &bits].concat());
         }
@@ -159,7 +163,7 @@ fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Verifies a signature of the kind's algorithm under a bare point.
 pub(super) fn verifies(kind: KeyKind, point: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let result = match kind {
-        KeyKind::HmacSha256 => return false,
+        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => return false,
         KeyKind::EcdsaP256 => {
             UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature)
         }
@@ -175,6 +179,14 @@ pub(super) fn verifies(kind: KeyKind, point: &[u8], message: &[u8], signature: &
         }
     };
     result.is_ok()
+}
+
+/// Encrypts by OAEP under a key of [`KeyKind::RsaOaep3072`], DER of its `SubjectPublicKeyInfo`.
+pub(super) fn encrypts(spki: &[u8], plaintext: &[u8]) -> Option<Vec<u8>> {
+    let public = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(spki).ok()?).ok()?;
+    let mut ciphertext = vec![0; public.ciphertext_size()];
+    let done = public.encrypt(&OAEP_SHA1_MGF1SHA1, plaintext, &mut ciphertext, None).ok()?;
+    Some(done.to_vec())
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use aws_lc_rs::rsa::{self, KeySize};
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
+use aws_lc_rs::rsa::{
+    self, KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey,
+};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     KeyPair, RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding,
@@ -52,6 +55,22 @@ enum Key {
     Ecdsa(KeyKind, EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(KeyKind, Box<rsa::KeyPair>),
+    Oaep(Box<Oaep>),
+}
+
+/// A key that decrypts, with DER of the `SubjectPublicKeyInfo`.
+struct Oaep {
+    private: OaepPrivateDecryptingKey,
+    spki: Vec<u8>,
+}
+
+impl Oaep {
+    fn generate() -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let private = PrivateDecryptingKey::generate(KeySize::Rsa3072)?;
+        let spki: PublicKeyX509Der<'_> = private.public_key().as_der()?;
+        let spki = spki.as_ref().to_vec();
+        Ok(Self { private: OaepPrivateDecryptingKey::new(private)?, spki })
+    }
 }
 
 impl MemoryHsm {
@@ -125,6 +144,9 @@ impl Key {
             KeyKind::RsaPss4096 => rsa::KeyPair::generate(KeySize::Rsa4096)
                 .map(|pair| Self::Rsa(kind, Box::new(pair)))
                 .map_err(failed),
+            KeyKind::RsaOaep3072 => {
+                Oaep::generate().map(|key| Self::Oaep(Box::new(key))).map_err(failed)
+            }
         }
     }
 
@@ -135,15 +157,23 @@ impl Key {
             Self::Ed25519(pair) => (KeyKind::Ed25519, Some(pair.public_key().as_ref())),
             // PKCS#1, as `der` takes it.
             Self::Rsa(kind, pair) => (*kind, Some(pair.public_key().as_ref())),
+            Self::Oaep(_) => (KeyKind::RsaOaep3072, None),
         };
-        let public_key_spki = point.and_then(|point| der::spki(kind, point));
+        let public_key_spki = match self {
+            Self::Oaep(key) => Some(key.spki.clone()),
+            Self::Hmac(_) | Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) => {
+                point.and_then(|point| der::spki(kind, point))
+            }
+        };
         let check = match (self, &public_key_spki) {
             (_, Some(spki)) => der::spki_hash(spki),
             (Self::Hmac(key), None) => {
                 let tag = hmac::sign(key, CHECK_LABEL);
                 tag.as_ref().iter().take(CHECK_BYTES).copied().collect()
             }
-            (Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..), None) => Vec::new(),
+            (Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) | Self::Oaep(_), None) => {
+                Vec::new()
+            }
         };
         KeyInfo { label: label.to_owned(), kind, public_key_spki, check }
     }
@@ -204,8 +234,8 @@ impl Hsm for MemoryHsm {
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.with(|state| match state.keys.get(label) {
             Some(Key::Hmac(key)) => Ok(SecretBytes::new(hmac::sign(key, data).as_ref().to_vec())),
-            Some(Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..)) => {
-                Err(untrusted(label, "it signs and does not MAC"))
+            Some(Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..) | Key::Oaep(_)) => {
+                Err(untrusted(label, "it does not MAC"))
             }
             None => Err(HsmError::KeyMissing(label.to_owned())),
         })
@@ -227,7 +257,27 @@ impl Hsm for MemoryHsm {
                 pair.sign(padding, &random, message, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
-            Some(Key::Hmac(_)) => Err(untrusted(label, "it MACs and does not sign")),
+            Some(Key::Hmac(_) | Key::Oaep(_)) => Err(untrusted(label, "it does not sign")),
+            None => Err(HsmError::KeyMissing(label.to_owned())),
+        })
+        .await
+    }
+
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.with(|state| match state.keys.get(label) {
+            Some(Key::Oaep(key)) => {
+                let mut plaintext = Zeroizing::new(vec![0; key.private.min_output_size()]);
+                let opened =
+                    key.private.decrypt(&OAEP_SHA1_MGF1SHA1, ciphertext, &mut plaintext, None);
+                Ok(opened.ok().map(|opened| SecretBytes::new(opened.to_vec())))
+            }
+            Some(Key::Hmac(_) | Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..)) => {
+                Err(untrusted(label, "it does not decrypt"))
+            }
             None => Err(HsmError::KeyMissing(label.to_owned())),
         })
         .await

@@ -37,6 +37,9 @@ pub const MAX_LABEL_BYTES: usize = 128;
 /// What the check value of a secret key is the HMAC of.
 const CHECK_LABEL: &[u8] = b"strongroom key check v1";
 
+/// Length of what an RSA key of 3,072 bits decrypts, in bytes.
+pub const OAEP_BYTES: usize = 384;
+
 /// Length of a secret key's check value, in bytes.
 const CHECK_BYTES: usize = 8;
 
@@ -55,6 +58,9 @@ pub enum KeyKind {
     RsaPss3072,
     /// RSA-PSS of 4,096 bits with SHA-384 and a salt as long.
     RsaPss4096,
+    /// RSA of 3,072 bits that decrypts by OAEP with SHA-1 and MGF1 with SHA-1 (RFC 8017, section
+    /// 7.1): what every token has. Nothing there stands on collisions of SHA-1.
+    RsaOaep3072,
 }
 
 /// What is known of a key in the token once its attributes were verified.
@@ -200,9 +206,31 @@ pub trait Hsm: Send + Sync + std::fmt::Debug {
     /// HMAC-SHA-256 of `data` under a [`KeyKind::HmacSha256`] key.
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError>;
 
+    /// As [`Hsm::hmac`], of several, in their order: one call, so that each costs less. Whoever has
+    /// many asks for few at a time, because others wait meanwhile.
+    async fn hmac_many(
+        &self,
+        label: &str,
+        data: Vec<Vec<u8>>,
+    ) -> Result<Vec<SecretBytes>, HsmError> {
+        let mut tags = Vec::with_capacity(data.len());
+        for one in data {
+            tags.push(self.hmac(label, &one).await?);
+        }
+        Ok(tags)
+    }
+
     /// Signs `message` (hashed as the key's kind says): DER `ECDSA-Sig-Value`, 64 bytes Ed25519, or
     /// RSA-PSS.
     async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError>;
+
+    /// Decrypts under a [`KeyKind::RsaOaep3072`] key; none for what does not open, whatever is wrong
+    /// with it.
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError>;
 
     /// Random bytes of the token's generator, at most 1,024.
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError>;

@@ -1,5 +1,5 @@
 //! The second listener, without TLS: `/metrics`, `/healthz`, `/readyz`, and `/crl/issuing.crl`, which
-//! is signed and for everybody. It answers nothing else about identities or what the vault holds.
+//! is signed and for everybody, as are the lists of its older versions. It answers nothing else about identities or what the vault holds.
 
 mod listen;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,7 +20,7 @@ use crate::hsm::Hsm;
 use crate::store::Versioned;
 use crate::store::crls::CrlRow;
 use crate::telemetry::{Gauges, Metrics};
-use crate::types::{Standing, State as Serving, TaskGroup};
+use crate::types::{Segment, Standing, State as Serving, TaskGroup};
 use crate::vault::Vault;
 
 pub use listen::Limits;
@@ -54,7 +54,7 @@ pub async fn serve(listener: TcpListener, front: Front, limits: Limits, tasks: T
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/crl/issuing.crl", get(crl))
+        .route("/crl/{file}", get(crl))
         .with_state(front);
     listen::listen(&listener, &routes, limits, &counted, &tasks).await;
 }
@@ -94,9 +94,14 @@ impl AsRef<[u8]> for Kept {
 
 /// The newest revocation list (RFC 2585, section 4.2). A node that does not serve may not know the
 /// newest, so that it shows none; nor does anybody show one that may not be used any more.
-async fn crl(State(front): State<Front>, asked: HeaderMap) -> Response {
+async fn crl(State(front): State<Front>, Path(file): Path<String>, asked: HeaderMap) -> Response {
+    // The current list's own name says that it is one that should be there.
+    let id = file.strip_suffix(".crl").filter(|name| name.starts_with("issuing"));
+    let Some(Ok(id)) = id.map(str::parse::<Segment>) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let now = front.vault.now().ok().filter(|_| front.standing.is_serving());
-    let crl = front.crls.current().zip(now).filter(|(crl, now)| crl.row.next_update > *now);
+    let crl = front.crls.newest(&id).zip(now).filter(|(crl, now)| crl.row.next_update > *now);
     let Some((crl, _)) = crl else {
         return (StatusCode::SERVICE_UNAVAILABLE, "there is no list here now\n").into_response();
     };

@@ -171,7 +171,7 @@ impl Keyring {
                 Some(info) => info,
                 None => self.create_key(purpose, &label).await?,
             };
-            let row = row_of(purpose, &info, now);
+            let row = row_of(purpose, 1, &info, now);
             hsm_keys.push(HsmKey::verified(id, &row, info)?);
             rows.push(row);
         }
@@ -179,7 +179,7 @@ impl Keyring {
     }
 
     /// Makes a key of the best kind that the token has.
-    async fn create_key(&self, purpose: HsmPurpose, label: &str) -> Result<KeyInfo> {
+    pub(super) async fn create_key(&self, purpose: HsmPurpose, label: &str) -> Result<KeyInfo> {
         let mut lacks = HsmError::Unsupported(format!("a key for `{purpose}`"));
         for kind in kinds(purpose) {
             match self.0.hsm.create_key(label, *kind).await {
@@ -206,15 +206,16 @@ impl Keyring {
         };
         let root = names::newest_active(&hsm_keys, HsmPurpose::Root)?;
         let (key, system) =
-            identity::make(self.0.hsm.as_ref(), &mixer, vault.id, root, row).await?;
+            identity::make(self.0.hsm.as_ref(), &mixer, vault.id, (root, &[]), row).await?;
         let keys = MasterKeys::derive(vault.id, &key, system.used.clone())?;
         let used = hsm_keys.iter().map(|key| key.used_for("create")).chain([system.used.clone()]);
         let used = used.collect();
         let open = Open {
             vault: vault.id,
-            hsm_keys,
+            hsm_keys: parking_lot::RwLock::new(hsm_keys.into()),
             keys: keys.clone(),
             mixer,
+            sets: parking_lot::RwLock::default(),
             cache: parking_lot::Mutex::default(),
             materials: parking_lot::Mutex::default(),
         };
@@ -222,11 +223,16 @@ impl Keyring {
     }
 }
 
-fn row_of(purpose: HsmPurpose, info: &KeyInfo, now: UnixMillis) -> HsmKeyRow {
+pub(super) fn row_of(
+    purpose: HsmPurpose,
+    version: i64,
+    info: &KeyInfo,
+    now: UnixMillis,
+) -> HsmKeyRow {
     HsmKeyRow {
         id: info.label.clone(),
         purpose,
-        version: 1,
+        version,
         state: KeyState::Active,
         pinned: info.check.clone(),
         certificate: None,

@@ -58,6 +58,14 @@ pub(super) enum KeyRef {
 }
 
 impl KeyRef {
+    /// Points at the key, where it is not new.
+    pub(super) const fn fence(&self) -> Option<&RowRef> {
+        match self {
+            Self::New(_) => None,
+            Self::Known(fence, ..) => Some(fence),
+        }
+    }
+
     /// Inserts the key if it is new, or makes sure that it is still active.
     pub(super) async fn store(&self, keyring: &Keyring, tx: &mut Tx) -> error::Result<Id> {
         match self {
@@ -117,6 +125,12 @@ impl SealedValue {
     pub fn used(&self) -> &[KeyUse] {
         &self.used
     }
+
+    /// Points at the owner's key, where it was there already.
+    #[must_use]
+    pub const fn fence(&self) -> Option<&RowRef> {
+        self.key.fence()
+    }
 }
 
 /// The key that new data of an owner goes under.
@@ -141,8 +155,8 @@ impl Keyring {
     /// Encrypts for an owner; makes the owner's first key where there is none.
     ///
     /// # Errors
-    /// [`KeyringError::Sealed`]; [`KeyringError::NoKey`] when the owner's keys are all retired or
-    /// destroyed; what store and HSM answer.
+    /// [`KeyringError::Sealed`]; [`KeyringError::NoKey`] when the owner's keys are all retired,
+    /// [`KeyringError::Shredded`] when they were destroyed; what store and HSM answer.
     pub async fn seal_for(
         &self,
         reader: &Reader,
@@ -173,10 +187,11 @@ impl Keyring {
         }
         let view =
             reader.view(move |tx| Box::pin(async move { Ok(keys::newest_key(tx, owner).await?) }));
-        if view.await?.is_some() {
-            return Err(KeyringError::NoKey);
+        if let Some(newest) = view.await? {
+            let destroyed = newest.row.state == KeyState::Destroyed;
+            return Err(if destroyed { KeyringError::Shredded } else { KeyringError::NoKey });
         }
-        let (wrap_key, new) = self.make_key(open, owner, 1, now).await?;
+        let (wrap_key, new) = self.make_key(open, reader, (owner, 1), now).await?;
         let used = vec![new.used.clone(), wrap_key.used_for("encrypt")];
         Ok(Target { wrap_key: Arc::new(wrap_key), key: KeyRef::New(Box::new(new)), used })
     }
@@ -184,8 +199,8 @@ impl Keyring {
     /// Decrypts what [`Keyring::seal_for`] made.
     ///
     /// # Errors
-    /// [`KeyringError::Sealed`]; [`KeyringError::NoKey`] when the key is gone or destroyed;
-    /// [`KeyringError::Misplaced`] when the blob belongs to another place, owner or key.
+    /// [`KeyringError::Sealed`]; [`KeyringError::NoKey`] when the key is gone,
+    /// [`KeyringError::Shredded`] when it was destroyed; [`KeyringError::Misplaced`] when the blob belongs to another place, owner or key.
     pub async fn open(
         &self,
         reader: &Reader,

@@ -4,6 +4,7 @@
 //! that uses a key tells which one ([`KeyUse`]), so that the record can name it. The formats are
 //! written down, with test vectors, in `docs/formats.md`.
 
+mod backup;
 mod cache;
 mod create;
 mod data;
@@ -11,9 +12,13 @@ mod head;
 mod identity;
 mod master;
 mod material;
+mod moves;
 mod names;
 mod proof;
+mod recover;
+mod refresh;
 mod rewrap;
+mod sets;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -30,14 +35,18 @@ use crate::store::keys::{HsmPurpose, KeyOwner};
 use crate::store::{RowSealer, StoreError};
 use crate::types::{Entropy, SecretBytes, VaultId};
 
+pub use backup::BackupWrap;
 pub use create::{Genesis, OnFound};
 pub use data::{Opened, Place, SealedValue, Stored};
 pub use head::{Head, HeadKept};
 pub use identity::NewKey;
 pub use master::MasterKeys;
+pub use moves::MovedWrap;
 pub use names::{HsmKey, label};
 pub use proof::{Challenge, NONCE_BYTES};
+pub use recover::{Recovered, SetKey};
 pub use rewrap::{Rewrapped, Wrapped};
+pub use sets::{Recipient, Share};
 pub use unseal::FinalTry;
 
 /// The result of this room.
@@ -67,9 +76,12 @@ pub enum KeyringError {
     /// A ciphertext or wrap does not open at its place: an alarm.
     #[error("{0} does not open at its place")]
     Misplaced(String),
-    /// The owner has no key with that id, or it was destroyed.
+    /// The owner has no key with that id.
     #[error("the key is not there any more")]
     NoKey,
+    /// The owner's key was destroyed.
+    #[error("its owner was shredded: nothing that was under their key opens any more")]
+    Shredded,
     /// A wrap has a suite that this binary does not know.
     #[error("a wrap has the unknown suite {0}")]
     UnknownSuite(i64),
@@ -98,9 +110,10 @@ impl From<KeyringError> for Error {
     fn from(error: KeyringError) -> Self {
         match error {
             KeyringError::Sealed => Self::Sealed,
-            KeyringError::Unsealed | KeyringError::NotFounded | KeyringError::NoKey => {
-                Self::precondition(error.to_string())
-            }
+            KeyringError::Unsealed
+            | KeyringError::NotFounded
+            | KeyringError::NoKey
+            | KeyringError::Shredded => Self::precondition(error.to_string()),
             KeyringError::Exists(_) => Self::AlreadyExists(error.to_string().into()),
             KeyringError::Replaced(_) | KeyringError::Unfit(_) => {
                 tracing::error!(%error, alarm = true, "the keys are not what was stored");
@@ -140,15 +153,20 @@ struct Inner {
     sealer: Arc<RowSealer>,
     /// Seals, unseals and foundings go one after the other.
     gate: tokio::sync::Mutex<()>,
+    /// Looks at the keys in the HSM go one after the other, so that none undoes a newer one.
+    looks: tokio::sync::Mutex<()>,
     open: RwLock<Option<Arc<Open>>>,
 }
 
 /// What is in memory while the vault is unsealed; wiped when the last user lets go of it.
 struct Open {
     vault: VaultId,
-    hsm_keys: Vec<HsmKey>,
+    /// Replaced as a whole where a key in the HSM was made, retired or destroyed.
+    hsm_keys: RwLock<Arc<[HsmKey]>>,
     keys: MasterKeys,
     mixer: master::Mixer,
+    /// The recovery sets that every identity key is wrapped for.
+    sets: RwLock<Arc<[Recipient]>>,
     cache: Mutex<cache::Cache>,
     materials: Mutex<material::Materials>,
 }
@@ -157,8 +175,9 @@ impl Keyring {
     /// Makes a sealed keyring; it hands the row key to `sealer` at unsealing and takes it back.
     #[must_use]
     pub fn new(hsm: Arc<dyn Hsm>, entropy: Arc<dyn Entropy>, sealer: Arc<RowSealer>) -> Self {
-        let gate = tokio::sync::Mutex::new(());
-        Self(Arc::new(Inner { hsm, entropy, sealer, gate, open: RwLock::new(None) }))
+        let (gate, looks) = Default::default();
+        let open = RwLock::new(None);
+        Self(Arc::new(Inner { hsm, entropy, sealer, gate, looks, open }))
     }
 
     /// Tells whether the keys are out of memory.
@@ -172,7 +191,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Sealed`].
     pub fn hsm_key(&self, purpose: HsmPurpose) -> Result<HsmKey> {
-        self.open_state()?.active(purpose).cloned()
+        self.open_state()?.active(purpose)
     }
 
     /// Lists every key in the HSM that the vault knows, retired ones included.
@@ -180,7 +199,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Sealed`].
     pub fn hsm_keys(&self) -> Result<Vec<HsmKey>> {
-        Ok(self.open_state()?.hsm_keys.clone())
+        Ok(self.open_state()?.hsm_keys().to_vec())
     }
 
     /// Lends the key that idempotency keys get their MAC from.
@@ -237,8 +256,12 @@ impl Keyring {
 }
 
 impl Open {
-    fn active(&self, purpose: HsmPurpose) -> Result<&HsmKey> {
-        names::newest_active(&self.hsm_keys, purpose)
+    fn hsm_keys(&self) -> Arc<[HsmKey]> {
+        Arc::clone(&self.hsm_keys.read())
+    }
+
+    fn active(&self, purpose: HsmPurpose) -> Result<HsmKey> {
+        names::newest_active(&self.hsm_keys(), purpose).cloned()
     }
 }
 

@@ -1,7 +1,7 @@
 //! That somebody has the PIN, proven by the HSM: whoever logs in with it has the HSM compute what
 //! nobody else can have computed, over a challenge that is used once.
 
-use super::{KeyUse, Keyring, KeyringError, Result, label};
+use super::{HsmKey, KeyUse, Keyring, KeyringError, Result, label};
 use crate::crypto::Encoder;
 use crate::hsm::{Hsm, HsmError};
 use crate::store::keys::HsmPurpose;
@@ -62,7 +62,12 @@ impl Keyring {
         proof: &SecretBytes,
     ) -> Result<Option<KeyUse>> {
         let open = self.open_state()?;
-        let root = open.active(HsmPurpose::Root)?;
+        // The one that answers, whether or not another took its place since.
+        let keys = open.hsm_keys();
+        let answers = |key: &&HsmKey| {
+            key.purpose == HsmPurpose::Root && key.version == challenge.root_version
+        };
+        let root = keys.iter().find(answers).ok_or(KeyringError::NoKey)?;
         let answer = challenge.answer(self.0.hsm.as_ref(), statement).await;
         let fits = answer.map_err(KeyringError::from)? == *proof;
         Ok(fits.then(|| root.used_for("prove PIN")))

@@ -1,4 +1,5 @@
-//! Transfers: data keys wrapped again, for another owner. The messages stay as they are.
+//! Data keys wrapped again: for another owner, or for the owner's newest key. The messages stay as they
+//! are.
 
 use super::cache::Find;
 use super::data::{Aads, KeyRef, LAYOUT, PART_BYTES, Place};
@@ -6,7 +7,7 @@ use super::{KeyUse, Keyring, KeyringError, Result};
 use crate::crypto;
 use crate::error;
 use crate::store::keys::KeyOwner;
-use crate::store::{Reader, Tx};
+use crate::store::{Reader, RowRef, Tx};
 use crate::types::{Id, UnixMillis};
 
 /// A wrapped data key, as [`super::Stored::parts`] gave it.
@@ -39,6 +40,12 @@ impl Rewrapped {
     /// [`error::Error::Conflict`] when the owner's keys were changed meanwhile.
     pub async fn store(&self, tx: &mut Tx) -> error::Result<(Id, &[Vec<u8>])> {
         Ok((self.key.store(&self.keyring, tx).await?, &self.wraps))
+    }
+
+    /// Points at the key that they are wrapped with now, where it was there already.
+    #[must_use]
+    pub const fn fence(&self) -> Option<&RowRef> {
+        self.key.fence()
     }
 
     /// Lists the keys that were used, for the record.

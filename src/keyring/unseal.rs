@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use super::master::Mixer;
-use super::{HsmKey, Keyring, KeyringError, MasterKeys, Open, Result, identity, names};
+use super::{Keyring, KeyringError, MasterKeys, Open, Result, identity, names};
 use crate::store::keys::{self, Check, Foundation, HsmPurpose, KeyOwner, KeyState, WrapRow};
 use crate::store::{Reader, RowSealer};
 use crate::types::SecretBytes;
@@ -30,6 +32,9 @@ impl Drop for Trial<'_> {
         }
     }
 }
+
+/// Why rows that were believed are not.
+const CHANGED: &str = "they changed meanwhile";
 
 /// Random bytes that the HSM gives at unsealing.
 const SEED_BYTES: usize = 32;
@@ -58,7 +63,11 @@ impl Keyring {
             return Ok(open.keys.clone());
         }
         self.log_in(pin, final_try).await?;
-        let unsealed = self.check_chain(reader).await;
+        let mut unsealed = self.check_chain(reader).await;
+        // Another node may have rotated a key at this moment.
+        if matches!(&unsealed, Err(KeyringError::Unfit(what)) if what == CHANGED) {
+            unsealed = self.check_chain(reader).await;
+        }
         if unsealed.is_err() {
             self.log_out().await;
         }
@@ -105,9 +114,7 @@ impl Keyring {
         let vault = read.vault.id;
         let mut hsm_keys = Vec::with_capacity(read.hsm_keys.len());
         for row in read.hsm_keys.iter().filter(|row| row.state != KeyState::Destroyed) {
-            let info = self.0.hsm.lookup_key(&row.id).await?;
-            let info = info.ok_or_else(|| KeyringError::Replaced(row.id.clone()))?;
-            hsm_keys.push(HsmKey::verified(vault, row, info)?);
+            hsm_keys.push(self.verified(vault, row).await?);
         }
         for purpose in HsmPurpose::ALL {
             names::newest_active(&hsm_keys, *purpose)?;
@@ -121,25 +128,27 @@ impl Keyring {
 
         // What was believed so far must be what was sealed, before the key is in force.
         if checked(reader, Check::Trial(keys.row.clone())).await? != read {
-            return Err(KeyringError::Unfit("they changed meanwhile".into()));
+            return Err(KeyringError::Unfit(CHANGED.into()));
         }
         let mixer = self.mixer().await?;
         let mut trial = Trial { sealer: &self.0.sealer, stays: false };
         self.0.sealer.set_key(Some(keys.row.clone()));
         // And no older than what this process saw before it was sealed.
         if checked(reader, Check::InForce).await? != read {
-            return Err(KeyringError::Unfit("they changed meanwhile".into()));
+            return Err(KeyringError::Unfit(CHANGED.into()));
         }
         self.forget_pending(vault).await?;
+        let sets = RwLock::new(super::sets::read(reader).await?.into());
         let (cache, materials) = Default::default();
-        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, cache, materials };
+        let hsm_keys = RwLock::new(hsm_keys.into());
+        let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, sets, cache, materials };
         *self.0.open.write() = Some(Arc::new(open));
         trial.stays = true;
         Ok(keys)
     }
 }
 
-async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
+pub(super) async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
     let view = reader.view(|tx| {
         Box::pin(async move {
             let Some(found) = keys::foundation(tx, &Check::Nothing).await? else {
@@ -152,7 +161,7 @@ async fn read_unchecked(reader: &Reader) -> Result<(Foundation, Vec<WrapRow>)> {
     view.await?.ok_or(KeyringError::NotFounded)
 }
 
-async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
+pub(super) async fn checked(reader: &Reader, check: Check) -> Result<Foundation> {
     let view =
         reader.view(move |tx| Box::pin(async move { Ok(keys::foundation(tx, &check).await) }));
     view.await??.ok_or(KeyringError::NotFounded)
@@ -180,9 +189,10 @@ mod tests {
         let root = KeyUse { key: "root".into(), version: 1, purpose: "unwrap" };
         let open = Arc::new(Open {
             vault,
-            hsm_keys: Vec::new(),
+            hsm_keys: RwLock::new(Arc::new([])),
             keys: MasterKeys::derive(vault, &secret, root).unwrap(),
             mixer: keyring.mixer().await.unwrap(),
+            sets: RwLock::default(),
             cache: parking_lot::Mutex::default(),
             materials: parking_lot::Mutex::default(),
         });
@@ -194,7 +204,7 @@ mod tests {
             created_at: UnixMillis(0),
         };
         let key = Arc::new(DataWrapKey { row: Versioned { row, version: 1 }, key: secret });
-        open.cache.lock().remember(0, Find::Current(KeyOwner::System), &key);
+        open.cache.lock().remember((0, 0), Find::Current(KeyOwner::System), &key);
         let (cached, all): (Weak<_>, Weak<_>) = (Arc::downgrade(&key), Arc::downgrade(&open));
         drop(key);
         *keyring.0.open.write() = Some(open);

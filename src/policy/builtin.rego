@@ -15,8 +15,8 @@ import rego.v1
 receives := {
 	"database.credentials", "pki.issue", "pki.sign", "leases.renew", "tokens.create",
 	"tokens.renew", "secrets.get", "keys.decrypt", "keys.decrypt-stream", "keys.datakey",
-	"keys.sign", "keys.mac", "elevations.activate", "elevations.extend", "enrolments.renew",
-	"wraps.unwrap",
+	"keys.sign", "keys.mac", "keys.sign-artifact", "elevations.activate", "elevations.extend",
+	"enrolments.renew", "wraps.unwrap",
 }
 
 # What belongs to whoever holds the lease, the certificate, the token or the wrap.
@@ -46,6 +46,7 @@ for_keys_owner := {
 	"keys.show", "keys.rotate", "keys.update", "keys.encrypt", "keys.decrypt", "keys.rewrap",
 	"keys.encrypt-stream", "keys.decrypt-stream",
 	"keys.datakey", "keys.mac", "keys.verify-mac", "keys.sign", "keys.verify", "keys.export",
+	"keys.import", "keys.transfer", "keys.backup", "keys.sign-artifact", "keys.usage",
 }
 
 # What makes a credential by which somebody else is known.

@@ -166,6 +166,7 @@ fn limits(config: &Config) -> grpc::Settings {
             most: config.login.certificate_max_ttl,
         },
         certificates: limits.certificates_per_identity_max,
+        administrators: config.ceremonies.administrators,
         tokens: TokenLimits { live: limits.tokens_per_identity_max, ..TokenLimits::default() },
     }
 }

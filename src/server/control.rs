@@ -1,4 +1,5 @@
-//! The server's half of the local socket: `status`, `unseal`, `backup accept`, `recover-admin`.
+//! The server's half of the local socket: `status`, `unseal`, `backup create`, `backup accept`,
+//! `recover-admin`.
 //!
 //! A Unix socket of mode 0600; who connects is asked of the kernel, and only this user and root
 //! are answered. One line each way, then it closes.
@@ -17,17 +18,20 @@ use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::acceptance::Accepted;
+use super::backup::{self, BackupOrder};
 use super::life::{Life, Occasion};
 use super::pin::PinMemory;
 use super::recovery::RecoveryOrder;
 use crate::cli::control::{
-    MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, State as Shown, Status,
+    BackupReport, MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, State as Shown,
+    StateCheck, Status,
 };
 use crate::config::SecretSource;
 use crate::crypto::hex;
 use crate::engines::system::{Recovered, RecoveredLogin};
 use crate::error::{Error, Result};
 use crate::keyring::{Challenge, FinalTry};
+use crate::store::backup::Content;
 use crate::types::{SecretBytes, State, TaskGroup};
 
 /// How long a client may take to say its line.
@@ -158,6 +162,10 @@ impl Control {
                     Err(error) => Err(error.told()),
                 }
             }
+            Ok(Request::Backup { out, content }) => match self.back_up(out, &content).await {
+                Ok(report) => return Reply::Backup(report),
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match done {
@@ -178,7 +186,12 @@ impl Control {
             State::Stopping => (Shown::Stopping, None),
         };
         let restores = tokio::time::timeout(SOON, self.life.restores()).await.ok().flatten();
-        Status { state, because, restores, ..self.about.clone() }
+        let state_check = self.life.vault().state().report().map(|report| StateCheck {
+            checked_at_ms: report.checked_at.0,
+            rows: report.rows,
+            wrong: report.wrong(),
+        });
+        Status { state, because, restores, state_check, ..self.about.clone() }
     }
 
     async fn unseal(&self, given: Option<SecretBytes>, force: bool) -> Result<String> {
@@ -210,6 +223,23 @@ impl Control {
     ) -> Result<Recovered> {
         let (nonce, proof) = (decode(nonce)?, SecretBytes::new(decode(proof)?));
         self.life.recover(RecoveryOrder { name: name.parse()?, csr_pem, nonce, proof }).await
+    }
+
+    async fn back_up(&self, out: String, content: &str) -> Result<BackupReport> {
+        let content = Content::ALL.into_iter().find(|one| one.as_str() == content);
+        let content = content.ok_or_else(|| Error::invalid("no backup holds that"))?;
+        let order = BackupOrder { out: out.clone().into(), content };
+        let made = backup::create(&self.life, order).await?;
+        tracing::info!(backup = %made.id, file = out, "a backup was made");
+        Ok(BackupReport {
+            id: made.id.to_string(),
+            file: out,
+            content: made.content.as_str().to_owned(),
+            created_at_ms: made.created_at.0,
+            log_size: made.log_size,
+            log_root: made.log_root,
+            bytes: made.bytes,
+        })
     }
 
     async fn accept(&self, certificate: &str, signature: &str) -> Result<String> {

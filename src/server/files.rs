@@ -116,6 +116,17 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     })
 }
 
+/// Gives a file that is whole its name, where nothing has that name yet; the old one stays.
+pub(super) fn name(file: &Path, path: &Path) -> Result<()> {
+    let named = std::fs::hard_link(file, path).and_then(|()| sync_parent(path));
+    named.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            return Error::AlreadyExists(format!("{} exists", path.display()).into());
+        }
+        failed(path, "cannot be written", &error)
+    })
+}
+
 /// Removes a file that may be there.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {

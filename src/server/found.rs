@@ -152,7 +152,8 @@ async fn commit(
 ) -> Result<Founded> {
     let now = parts.clock.now();
     codec.set_key(Some(genesis.keys.batch.clone()));
-    let made = make_authorities(parts, founding, keyring, id, now).await?;
+    let of = (&founding.trust_domain, founding.dev);
+    let made = make_authorities(parts, of, keyring, id, now).await?;
     for (purpose, authority) in &made {
         genesis.set_certificate(*purpose, authority.certificate_der());
     }
@@ -187,9 +188,10 @@ async fn place(reader: &Reader, codec: &Arc<RecordCodec>, writer: &Writer) -> Re
     }
 }
 
-async fn make_authorities(
+/// Makes the certificates of the authorities whose keys are in the HSM.
+pub(super) async fn make_authorities(
     parts: &Ingredients,
-    founding: &Founding,
+    (trust_domain, dev): (&TrustDomain, bool),
     keyring: &Keyring,
     id: VaultId,
     now: UnixMillis,
@@ -197,10 +199,9 @@ async fn make_authorities(
     let text = id.to_string();
     // The end of the id is random; its beginning is a clock.
     let short = text.get(text.len().saturating_sub(8)..).unwrap_or(&text);
-    let deployment = if founding.dev { Deployment::Development } else { Deployment::Production };
+    let deployment = if dev { Deployment::Development } else { Deployment::Production };
     let hsm: &dyn Hsm = parts.hsm.as_ref();
-    let founder =
-        Founder { hsm, vault: short, deployment, trust_domain: &founding.trust_domain, now };
+    let founder = Founder { hsm, vault: short, deployment, trust_domain, now };
     let mut infos = BTreeMap::new();
     for purpose in [HsmPurpose::CaRoot, HsmPurpose::CaIssuing, HsmPurpose::CaLogin] {
         let label = keyring.hsm_key(purpose)?.label;

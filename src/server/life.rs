@@ -13,7 +13,7 @@ use super::recovery::{Given, RecoveryOrder};
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
-use crate::engines::pki::{Authorities, AuthoritySlot, Request, TrustDomain};
+use crate::engines::pki::{Authorities, Authority, AuthoritySlot, Request, Role, TrustDomain};
 use crate::engines::system::{CONTROL_SOCKET, RecoverAdministrator, Recovered, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
@@ -104,6 +104,14 @@ impl Life {
     #[must_use]
     pub fn vault(&self) -> &Vault {
         &self.0.vault
+    }
+
+    pub(super) fn parts(&self) -> &Ingredients {
+        &self.0.parts
+    }
+
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
     }
 
     /// Where the authorities are while the vault is unsealed.
@@ -250,7 +258,12 @@ impl Life {
 
     fn serve_as(&self, state: State) {
         let now = self.0.parts.clock.monotonic();
-        *self.0.serves_since.lock() = (state == State::Serving).then_some(now);
+        let serves = state == State::Serving;
+        *self.0.serves_since.lock() = serves.then_some(now);
+        if serves {
+            // At a start, and of a store that was accepted: nobody knows what was done to it.
+            self.0.vault.state().ask();
+        }
         self.0.standing.set(state);
     }
 
@@ -288,7 +301,7 @@ impl Life {
         Ok(recovered)
     }
 
-    fn require_serving(&self) -> Result<()> {
+    pub(super) fn require_serving(&self) -> Result<()> {
         self.0.standing.refusal().map_or(Ok(()), Err)
     }
 
@@ -320,12 +333,7 @@ impl Life {
         }
         self.0.vault.mark_clock().await?;
         let ours: TrustDomain = found.vault.trust_domain.parse()?;
-        let hsm = self.0.parts.hsm.as_ref();
-        let crl_url = self.0.parts.crl_url.clone();
-        let loaded = Authorities::load(&self.0.keyring, hsm, &ours, crl_url).await?;
-        let authorities = Arc::new(loaded);
-        self.0.authorities.set(Some(Arc::clone(&authorities)));
-        self.show(&authorities).await?;
+        self.take_authorities(&ours).await?;
         let anchored = self.0.vault.check_anchor().await?;
         if occasion == Occasion::Asked {
             let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
@@ -344,6 +352,35 @@ impl Life {
         })
     }
 
+    async fn take_authorities(&self, ours: &TrustDomain) -> Result<()> {
+        let hsm = self.0.parts.hsm.as_ref();
+        let crl_url = self.0.parts.crl_url.clone();
+        let loaded = Authorities::load(&self.0.keyring, hsm, ours, crl_url).await?;
+        let authorities = Arc::new(loaded);
+        self.0.authorities.set(Some(Arc::clone(&authorities)));
+        self.show(&authorities).await
+    }
+
+    /// Takes up authorities that were rotated, and lets go of those that were retired, whichever node
+    /// did it.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub async fn follow_authorities(&self) -> Result<()> {
+        let are_loaded = || -> Result<bool> {
+            Ok(self.0.authorities.current()?.are_of(&self.0.keyring.hsm_keys()?))
+        };
+        if are_loaded()? {
+            return Ok(());
+        }
+        let _gate = self.0.gate.lock().await;
+        if are_loaded()? {
+            return Ok(());
+        }
+        let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
+        self.take_authorities(&ours).await
+    }
+
     async fn show(&self, authorities: &Authorities) -> Result<()> {
         let ours: TrustDomain = self.0.vault.installation().trust_domain.parse()?;
         let Inner { parts, vault, authorities: slot, .. } = &*self.0;
@@ -360,7 +397,8 @@ impl Life {
             }
             Err(error) => return Err(error),
         };
-        let trust = Trust::new(&ours, authorities.login.certificate_der())?;
+        let logins = authorities.of(Role::Login).map(Authority::certificate_der);
+        let trust = Trust::of(&ours, logins)?;
         self.0.tls.replace(&identity, trust)?;
         *self.0.listener_ends.lock() = ends;
         Ok(())
@@ -393,13 +431,11 @@ pub(super) async fn foundation(reader: &Reader, check: Check) -> Result<Foundati
 /// Trusts what an unverified row names: while nothing but health is answered, to let handshakes
 /// come to their end.
 pub(super) fn trust_unchecked(found: &Foundation) -> Result<Trust> {
-    let login = found
-        .hsm_keys
-        .iter()
-        .find(|key| key.purpose == keys::HsmPurpose::CaLogin)
-        .and_then(|key| key.certificate.as_deref());
-    let missing = || Error::precondition("the store names no login authority");
-    Trust::new(&found.vault.trust_domain.parse()?, login.ok_or_else(missing)?)
+    let logins = found.hsm_keys.iter().filter(|key| {
+        key.purpose == keys::HsmPurpose::CaLogin && key.state != keys::KeyState::Destroyed
+    });
+    let logins = logins.filter_map(|key| key.certificate.as_deref());
+    Trust::of(&found.vault.trust_domain.parse()?, logins)
 }
 
 pub(super) fn installation(found: &Foundation) -> Installation {

@@ -2,6 +2,7 @@
 
 mod acceptance;
 mod assemble;
+mod backup;
 mod control;
 mod dev;
 mod doctor;
@@ -10,10 +11,12 @@ mod found;
 mod init;
 mod life;
 mod listener;
+mod migrate;
 mod node;
 mod pin;
 mod recall;
 mod recover;
+mod recover_vault;
 mod recovery;
 mod run;
 mod serve;
@@ -25,5 +28,6 @@ pub use found::{First, Founded, Founding, found};
 pub use life::{Life, Occasion};
 pub use listener::ListenerTls;
 pub use node::{Ingredients, Node};
+pub use recover_vault::{VaultRecovered, recover as recover_vault};
 pub use recovery::RecoveryOrder;
 pub use run::run;

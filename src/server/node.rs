@@ -26,7 +26,8 @@ use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
     self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
-    NoticeCourier, NoticeKeeper, SecretKeeper, TokenReaper, WrapKeeper,
+    NoticeCourier, NoticeKeeper, RecoverySetKeeper, RotationKeeper, SecretKeeper, TokenReaper,
+    WrapKeeper,
 };
 use crate::{grpc, http};
 
@@ -126,6 +127,7 @@ impl Node {
             entropy: Arc::clone(&parts.entropy),
             clock: VaultClock::new(Arc::clone(&parts.clock), parts.node.clone()),
             identity: life::installation(&found),
+            quorum: parts.limits.administrators,
             tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;
@@ -269,6 +271,10 @@ fn start_workers(
     workers::start(keys, vault, standing, tasks);
     let wraps = WrapKeeper::new(vault.clone(), reader.clone());
     workers::start(wraps, vault, standing, tasks);
+    let rotations = RotationKeeper::new(vault.clone(), reader.clone(), authorities.clone());
+    workers::start(rotations, vault, standing, tasks);
+    let sets = RecoverySetKeeper::new(vault.clone(), reader.clone());
+    workers::start(sets, vault, standing, tasks);
     let crls = CrlKeeper::new(vault.clone(), reader.clone(), authorities, crls);
     workers::start(crls, vault, standing, tasks);
 }
@@ -296,7 +302,7 @@ async fn serve_http(
 
 /// Writes the root's certificate as PEM, as the store has it.
 fn root_pem(found: &Foundation) -> String {
-    let root = found.hsm_keys.iter().find(|key| key.purpose == HsmPurpose::CaRoot);
+    let root = found.newest(HsmPurpose::CaRoot);
     let der = root.and_then(|key| key.certificate.as_deref());
     der.map(crate::engines::pki::pem).unwrap_or_default()
 }

@@ -68,7 +68,7 @@ async fn look(reader: &Reader, founding: &Founding) -> Result<Founded> {
     let ours = logins.find(|der| is_for(der, request.key().spki_der())).ok_or_else(|| {
         Error::AlreadyExists("the store holds a vault already, founded with another key".into())
     })?;
-    let root = found.hsm_keys.iter().find(|key| key.purpose == HsmPurpose::CaRoot);
+    let root = found.newest(HsmPurpose::CaRoot);
     let root = root.and_then(|key| key.certificate.as_deref()).ok_or(Error::Internal)?;
     Ok(Founded { vault: found.vault.id, certificate_pem: pem(&ours), root_pem: pem(root) })
 }

@@ -136,6 +136,7 @@ fn about(config: &Config, node: &Node) -> Status {
         token: token.clone(),
         store: store.to_owned(),
         started_at_ms: SystemClock.now().0,
+        state_check: None,
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         round(|l| async move {
             l.vault().watch_authority().await?;
             l.standing().heard(News::Authority);
-            Ok(())
+            l.follow_authorities().await
         }),
     );
     every("clock", SECOND, When::Always, round(mark_clock));
@@ -55,6 +55,12 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         MINUTE,
         When::Serving,
         round(|l| async move { l.vault().purge_retries().await }),
+    );
+    every(
+        "key usage",
+        MINUTE * 10,
+        When::Serving,
+        round(|l| async move { l.vault().purge_key_usage().await }),
     );
     every(
         "anchor",
@@ -78,6 +84,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
     let counts = Arc::clone(metrics);
     every("counts", MINUTE, When::Always, round(move |l| count(l, Arc::clone(&counts))));
     watch_seal(life, tasks);
+    watch_state(life, metrics, tasks);
 }
 
 async fn mark_clock(life: Life) -> Result<()> {
@@ -149,6 +156,34 @@ fn watch_seal(life: &Life, tasks: &TaskGroup) {
                 life.standing().heard(News::Seal);
             }
             report("seal", obeyed);
+        }
+    }));
+}
+
+/// Checks the state when it is due: a check that is under way does not keep the node from stopping.
+fn watch_state(life: &Life, metrics: &Arc<Metrics>, tasks: &TaskGroup) {
+    let (life, metrics, group) = (life.clone(), Arc::clone(metrics), tasks.clone());
+    drop(tasks.spawn(async move {
+        let mut rest = SECOND / 4;
+        loop {
+            tokio::select! {
+                () = group.stopping() => return,
+                () = tokio::time::sleep(rest) => {}
+            }
+            rest = SECOND / 4;
+            if !life.standing().is_serving() || !life.vault().state_is_due() {
+                continue;
+            }
+            let checked = tokio::select! {
+                () = group.stopping() => return,
+                checked = life.vault().check_state() => checked,
+            };
+            if let Ok(found) = &checked {
+                metrics.state(found.checked_at, found.wrong());
+            } else {
+                rest = SECOND * 5;
+            }
+            report("state", checked.map(drop));
         }
     }));
 }

@@ -116,11 +116,12 @@ fn contained_rows() -> String {
     format!("WHERE id IN (SELECT c.id {} LIMIT $4) ORDER BY identity, id", contained_from())
 }
 
-/// Tells until when the newest list of an authority may be used, and the length of what it lists:
-/// for whoever looks at a store without its keys.
-pub async fn outlook(tx: &mut Tx, id: &Segment) -> Result<Option<(UnixMillis, i64)>, StoreError> {
-    let sql = "SELECT next_update, CAST(LENGTH(listed) AS BIGINT) FROM crls WHERE id = $1";
-    let row = tx.query_one(sql, params![*id]).await?;
+/// Tells until when the newest list may be used, and the length of what it lists: for whoever looks at
+/// a store without its keys.
+pub async fn outlook(tx: &mut Tx) -> Result<Option<(UnixMillis, i64)>, StoreError> {
+    let sql = "SELECT next_update, CAST(LENGTH(listed) AS BIGINT) FROM crls \
+               ORDER BY next_update DESC LIMIT 1";
+    let row = tx.query_one(sql, params![]).await?;
     row.map(|mut row| Ok((row.take()?, row.take()?))).transpose()
 }
 

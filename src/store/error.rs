@@ -46,6 +46,17 @@ pub enum StoreError {
         /// Version that this binary knows.
         known: i64,
     },
+    /// A PostgreSQL was written by an older binary: it is backed up before it is changed.
+    #[error(
+        "the store's schema {found} is older than this program's {known}: back the database up, then \
+         run `strongroom migrate --backed-up`"
+    )]
+    Outdated {
+        /// Version in the store.
+        found: i64,
+        /// Version that this binary knows.
+        known: i64,
+    },
     /// Nobody knows whether the commit took effect.
     #[error("the outcome of the commit is unknown")]
     OutcomeUnknown,
@@ -98,6 +109,7 @@ impl From<StoreError> for Error {
             }
             StoreError::Sealed => Self::Sealed,
             StoreError::OutcomeUnknown => Self::OutcomeUnknown,
+            StoreError::Outdated { .. } => Self::precondition(error.to_string()),
             StoreError::Newer { .. } | StoreError::Malformed | StoreError::Failed(_) => {
                 Self::internal(error)
             }

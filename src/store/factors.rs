@@ -97,6 +97,16 @@ sealed_row! {
     }
 }
 
+/// Lists authenticators whose secrets are under an identity's key. One that is not what was sealed
+/// holds up itself alone.
+pub async fn secrets_under(
+    tx: &mut Tx,
+    key: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<FactorRow>>, StoreError> {
+    tx.select_intact("WHERE secret_key = $1 ORDER BY id LIMIT $2", params![key, limit]).await
+}
+
 /// Lists what a human has enrolled or is enrolling, oldest first.
 pub async fn standing(
     tx: &mut Tx,

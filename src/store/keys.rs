@@ -1,5 +1,6 @@
 //! The vault's own row, its seal, the keys in the HSM, and identity keys with their wraps.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -218,10 +219,19 @@ pub struct Foundation {
     pub vault: VaultRow,
     /// Whether it is sealed.
     pub seal: SealRow,
-    /// Every key in the HSM, by label.
+    /// Every key in the HSM that was not destroyed, by label.
     pub hsm_keys: Vec<HsmKeyRow>,
     /// Version 1 of the key of `system`: what the master keys are derived from.
     pub system: IdentityKeyRow,
+}
+
+impl Foundation {
+    /// The newest key of a purpose that is not destroyed: those of an HSM that was lost stay on record.
+    #[must_use]
+    pub fn newest(&self, purpose: HsmPurpose) -> Option<&HsmKeyRow> {
+        let there = |key: &&HsmKeyRow| key.purpose == purpose && key.state != KeyState::Destroyed;
+        self.hsm_keys.iter().filter(there).max_by_key(|key| key.version)
+    }
 }
 
 /// How the rows of the foundation are checked.
@@ -245,7 +255,9 @@ pub async fn foundation(tx: &mut Tx, check: &Check) -> Result<Option<Foundation>
         return Ok(None);
     };
     let seal = only(checked::<SealRow>(tx, check, "LIMIT 2", vec![]).await?)?;
-    let hsm_keys = checked(tx, check, "ORDER BY id LIMIT $1", params![MAX_HSM_KEYS]).await?;
+    // One that was destroyed opens nothing, and there may be many.
+    let tail = "WHERE state <> 'destroyed' ORDER BY id LIMIT $1";
+    let hsm_keys = checked(tx, check, tail, params![MAX_HSM_KEYS]).await?;
     let tail = "WHERE owner = $1 AND version = 1";
     let system = only(checked(tx, check, tail, params![KeyOwner::System]).await?)?;
     Ok(Some(Foundation {
@@ -326,20 +338,46 @@ pub async fn newest_key(
     tx.lookup_where("WHERE owner = $1 ORDER BY version DESC LIMIT 1", params![owner]).await
 }
 
+/// Finds a version of an owner's key.
+pub async fn key_numbered(
+    tx: &mut Tx,
+    owner: KeyOwner,
+    version: i64,
+) -> Result<Option<Versioned<IdentityKeyRow>>, StoreError> {
+    tx.lookup_where("WHERE owner = $1 AND version = $2", params![owner, version]).await
+}
+
+/// Lists the versions of an owner's key, the newest first.
+pub async fn keys_of(
+    tx: &mut Tx,
+    owner: KeyOwner,
+    limit: i64,
+) -> Result<Vec<Versioned<IdentityKeyRow>>, StoreError> {
+    tx.select("WHERE owner = $1 ORDER BY version DESC LIMIT $2", params![owner, limit]).await
+}
+
+/// Finds the newest key that is an identity's and was not destroyed.
+pub async fn newest_of_identities(tx: &mut Tx) -> Result<Option<Id>, StoreError> {
+    let tail = "WHERE owner <> 'system' AND state <> 'destroyed' ORDER BY id DESC LIMIT 1";
+    let found = tx.lookup_where::<IdentityKeyRow>(tail, vec![]).await?;
+    Ok(found.map(|found| found.row.id))
+}
+
 /// Lists the wraps of a key.
 pub async fn wraps_of(tx: &mut Tx, key: Id) -> Result<Vec<WrapRow>, StoreError> {
     let sql = "SELECT key_id, recipient, suite, blob FROM key_wraps WHERE key_id = $1 \
                ORDER BY recipient LIMIT $2";
     let rows = tx.query(sql, params![key, MAX_WRAPS]).await?;
-    let read = |mut row: Row| {
-        Ok(WrapRow {
-            key_id: row.take()?,
-            recipient: row.take()?,
-            suite: row.take()?,
-            blob: row.take()?,
-        })
-    };
-    rows.into_iter().map(read).collect()
+    rows.into_iter().map(wrap).collect()
+}
+
+fn wrap(mut row: Row) -> Result<WrapRow, StoreError> {
+    Ok(WrapRow {
+        key_id: row.take()?,
+        recipient: row.take()?,
+        suite: row.take()?,
+        blob: row.take()?,
+    })
 }
 
 /// Inserts a wrap.
@@ -350,6 +388,76 @@ pub async fn insert_wrap(tx: &mut Tx, wrap: &WrapRow) -> Result<(), StoreError> 
     let sql = "INSERT INTO key_wraps (key_id, recipient, suite, blob) VALUES ($1, $2, $3, $4)";
     let params = params![wrap.key_id, wrap.recipient, wrap.suite, wrap.blob];
     tx.execute(sql, params).await.map(drop)
+}
+
+/// Lists the keys in the HSM of a purpose, the newest first, destroyed ones included.
+pub async fn keys_for(
+    tx: &mut Tx,
+    purpose: HsmPurpose,
+) -> Result<Vec<Versioned<HsmKeyRow>>, StoreError> {
+    let tail = "WHERE purpose = $1 ORDER BY version DESC LIMIT $2";
+    tx.select(tail, params![purpose, MAX_HSM_KEYS]).await
+}
+
+/// Finds the key in the HSM of a purpose that what is new is made with.
+pub async fn current_of(
+    tx: &mut Tx,
+    purpose: HsmPurpose,
+) -> Result<Option<Versioned<HsmKeyRow>>, StoreError> {
+    let tail = "WHERE purpose = $1 AND state = 'active' ORDER BY version DESC LIMIT 1";
+    tx.lookup_where(tail, params![purpose]).await
+}
+
+/// Counts the wraps of a recipient.
+pub async fn count_wraps(tx: &mut Tx, recipient: &str) -> Result<i64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM key_wraps WHERE recipient = $1";
+    let row = tx.query_one(sql, params![recipient.to_owned()]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
+/// A part of a walk through the wraps of a recipient.
+#[derive(Debug)]
+pub struct WrapPart {
+    /// Wraps with their keys; each whose key is not what was sealed, an alarm, is left out.
+    pub wraps: Vec<(IdentityKeyRow, WrapRow)>,
+    /// The key after which the next part begins; none where this is the last.
+    pub next: Option<String>,
+}
+
+/// Walks through the wraps of a recipient by key, after one of them.
+pub async fn wraps_after(
+    tx: &mut Tx,
+    recipient: &str,
+    after: &str,
+    limit: i64,
+) -> Result<WrapPart, StoreError> {
+    let sql = "SELECT key_id, recipient, suite, blob FROM key_wraps \
+               WHERE recipient = $1 AND key_id > $2 ORDER BY key_id LIMIT $3";
+    let params = || params![recipient.to_owned(), after.to_owned(), limit];
+    let rows = tx.query(sql, params()).await?;
+    let wraps = rows.into_iter().map(wrap).collect::<Result<Vec<_>, _>>()?;
+    let full = i64::try_from(wraps.len()).is_ok_and(|len| len >= limit);
+    let next = wraps.last().filter(|_| full).map(|last| last.key_id.to_string());
+    let tail = "WHERE id IN (SELECT key_id FROM key_wraps \
+                WHERE recipient = $1 AND key_id > $2 ORDER BY key_id LIMIT $3)";
+    let keys = tx.select_intact::<IdentityKeyRow>(tail, params()).await?;
+    let mut keys: HashMap<Id, IdentityKeyRow> =
+        keys.into_iter().map(|key| (key.row.id, key.row)).collect();
+    let with_key = |wrap: WrapRow| keys.remove(&wrap.key_id).map(|key| (key, wrap));
+    Ok(WrapPart { wraps: wraps.into_iter().filter_map(with_key).collect(), next })
+}
+
+/// Puts a wrap in the place of another of the same key, if that is still there as it was.
+pub async fn replace_wrap(tx: &mut Tx, was: &WrapRow, is: &WrapRow) -> Result<bool, StoreError> {
+    let sql = "UPDATE key_wraps SET recipient = $1, suite = $2, blob = $3 \
+               WHERE key_id = $4 AND recipient = $5 AND blob = $6";
+    let params = params![is.recipient, is.suite, is.blob, was.key_id, was.recipient, was.blob];
+    Ok(tx.execute(sql, params).await? == 1)
+}
+
+/// Removes every wrap of a key.
+pub async fn remove_wraps(tx: &mut Tx, key: Id) -> Result<(), StoreError> {
+    tx.execute("DELETE FROM key_wraps WHERE key_id = $1", params![key]).await.map(drop)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! [`Store::open`] gives a [`Reader`] and a [`Writer`]. `server.rs` hands the writer to the vault
 //! alone, so that nothing is written that was not decided and recorded.
 
+pub mod backup;
+pub mod ceremonies;
 pub mod changers;
 pub mod clock;
 mod commit;
@@ -15,6 +17,7 @@ pub mod factors;
 pub mod idempotency;
 pub mod identities;
 pub mod issuers;
+pub mod key_usage;
 pub mod keys;
 pub mod lifecycles;
 pub mod logins;
@@ -25,16 +28,21 @@ pub mod pki;
 mod postgres;
 pub mod records;
 pub mod recovery;
+pub mod recovery_sets;
+pub mod rotations;
 mod sealed;
 pub mod secrets;
+pub mod shreds;
 mod sqlite;
+pub mod state;
 mod tx;
 mod value;
+mod wipe;
 pub mod wraps;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -93,7 +101,8 @@ impl Store {
     /// Brings the schema up to date and opens both ends.
     ///
     /// # Errors
-    /// [`StoreError::Newer`] when a newer binary wrote it; what the database answers otherwise.
+    /// [`StoreError::Newer`] when a newer binary wrote it; [`StoreError::Outdated`] for a PostgreSQL
+    /// that an older one did; what the database answers otherwise.
     pub async fn open(
         location: &Location,
         node: &str,
@@ -133,7 +142,7 @@ impl Store {
             }
             Location::Postgres { url, lanes } => {
                 let server = postgres::Server::parse(url)?;
-                migrate::postgres(&server).await?;
+                migrate::postgres(&server, false).await?;
                 let pool = server.pool();
                 let group = postgres::Lanes {
                     server,
@@ -150,6 +159,41 @@ impl Store {
 }
 
 impl Store {
+    /// Opens a copy of an embedded store to look into it: nobody writes to it, and its schema stays
+    /// as it is.
+    ///
+    /// # Errors
+    /// What SQLite answers.
+    pub fn open_copy(
+        path: &Path,
+        sealer: &Arc<RowSealer>,
+        codec: Arc<dyn BatchCodec>,
+    ) -> Result<Reader, StoreError> {
+        let views = Views::Sqlite(sqlite::Readers::start(path, sealer)?);
+        let shared = Arc::new(commit::Shared {
+            codec,
+            node: "copy".to_owned(),
+            epoch: AtomicI64::new(0),
+            lanes: Mutex::default(),
+            counted: commit::Counted::default(),
+        });
+        Ok(Reader { views, sealer: Arc::clone(sealer), shared })
+    }
+
+    /// Brings the schema of a store up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`]; [`StoreError::Outdated`] for a PostgreSQL of which nobody says that it
+    /// was backed up; what the database answers otherwise.
+    pub async fn migrate(location: &Location, backed_up: bool) -> Result<(), StoreError> {
+        match location {
+            Location::Sqlite { path, .. } => migrate::sqlite(path),
+            Location::Postgres { url, .. } => {
+                migrate::postgres(&postgres::Server::parse(url)?, backed_up).await
+            }
+        }
+    }
+
     /// Tells the schema's version in a store, none in an empty one, and the one that this program
     /// knows; takes the lock for writing on the way, and changes nothing.
     ///

@@ -6,8 +6,8 @@ use crate::params;
 use crate::sealed_row;
 use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{
-    Id, IdentityId, KeyAlgorithm, KeyName, KeyVersionState, NamedKeyState, ObjectId, Placement,
-    UnixMillis,
+    Id, IdentityId, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose, KeyVersionState, NamedKeyState,
+    ObjectId, Placement, UnixMillis,
 };
 
 sealed_row! {
@@ -23,6 +23,12 @@ sealed_row! {
         pub algorithm: KeyAlgorithm,
         /// Where it is kept.
         pub placement: Placement,
+        /// What it may sign.
+        pub purpose: KeyPurpose,
+        /// Where its first key comes from, for ever.
+        pub origin: KeyOrigin,
+        /// Whether it may be backed up by itself, for ever.
+        pub may_back_up: bool,
         /// Whether it is used.
         pub state: NamedKeyState,
         /// The version that what is new uses.
@@ -69,6 +75,10 @@ sealed_row! {
         pub public_key: Option<Vec<u8>>,
         /// What the key in the HSM is pinned by.
         pub pinned: Option<Vec<u8>>,
+        /// Where the key comes from.
+        pub origin: KeyOrigin,
+        /// Whose place in the HSM it takes, as long as anything of it may be there.
+        pub in_hsm_of: Option<IdentityId>,
         /// When it was made.
         pub created_at: UnixMillis,
         /// By whom.
@@ -88,6 +98,11 @@ sealed_row! {
         /// How many, used or not.
         pub reserved: i64,
     }
+}
+
+/// Lists keys that are kept in the HSM.
+pub async fn in_hsm(tx: &mut Tx, limit: i64) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
+    tx.select("WHERE placement = 'hsm' ORDER BY id LIMIT $1", params![limit]).await
 }
 
 /// Finds a key by its name.
@@ -135,7 +150,7 @@ pub async fn newest_version(
     live: bool,
 ) -> Result<Option<Versioned<NamedKeyVersionRow>>, StoreError> {
     let tail = if live {
-        "WHERE named_key = $1 AND state = 'live' ORDER BY version DESC LIMIT 1"
+        "WHERE named_key = $1 AND state IN ('live', 'awaiting') ORDER BY version DESC LIMIT 1"
     } else {
         "WHERE named_key = $1 ORDER BY version DESC LIMIT 1"
     };
@@ -161,7 +176,8 @@ pub async fn keys_due(
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
     let tail = "WHERE state = 'active' AND rotate_at IS NOT NULL AND rotate_at <= $1 \
-                AND (rotate_at, id) > ($2, $3) ORDER BY rotate_at, id LIMIT $4";
+                AND owner NOT IN (SELECT id FROM shreds) AND (rotate_at, id) > ($2, $3) \
+                ORDER BY rotate_at, id LIMIT $4";
     tx.select_intact(tail, params![now, after.0, after.1, limit]).await
 }
 
@@ -172,7 +188,8 @@ pub async fn keys_spent(
     after: ObjectId,
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyRow>>, StoreError> {
-    let tail = "WHERE state = 'active' AND id > $1 AND id IN (\
+    let tail = "WHERE state = 'active' AND id > $1 AND owner NOT IN (SELECT id FROM shreds) \
+                AND id IN (\
                 SELECT v.named_key FROM named_key_counts c \
                 JOIN named_key_versions v ON v.id = c.id \
                 JOIN named_keys k ON k.id = v.named_key AND k.newest = v.version \
@@ -180,24 +197,66 @@ pub async fn keys_spent(
     tx.select_intact(tail, params![after, reserved, limit]).await
 }
 
-/// Walks through versions that have been in the making in the HSM since before a moment, after one
-/// of them.
-pub async fn versions_pending(
+/// Walks through versions of which something is to be destroyed in the HSM, after one of them: those
+/// that have been in the making since before a moment, and those that are not used any more.
+pub async fn versions_left(
     tx: &mut Tx,
     before: UnixMillis,
     after: (UnixMillis, ObjectId),
     limit: i64,
 ) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
-    let tail = "WHERE state = 'pending' AND changed_at <= $1 \
+    let tail = "WHERE state IN ('pending', 'retired') \
+                AND (state = 'retired' OR changed_at <= $1) \
                 AND (changed_at, id) > ($2, $3) ORDER BY changed_at, id LIMIT $4";
     tx.select_intact(tail, params![before, after.0, after.1, limit]).await
 }
 
-/// Counts the versions in the HSM of what an identity owns, up to a bound.
+/// Lists the versions that take a place in the HSM, the oldest first.
+pub async fn versions_in_hsm(
+    tx: &mut Tx,
+    key: ObjectId,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE named_key = $1 AND in_hsm_of IS NOT NULL ORDER BY version";
+    tx.select(tail, params![key]).await
+}
+
+/// Lists every version with a key in the store, the oldest first.
+pub async fn versions_sealed(
+    tx: &mut Tx,
+    key: ObjectId,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE named_key = $1 AND wrap_key IS NOT NULL ORDER BY version LIMIT $2";
+    tx.select(tail, params![key, limit]).await
+}
+
+/// Lists the versions with a key in the store from one number to another, the oldest first.
+pub async fn versions_used(
+    tx: &mut Tx,
+    key: ObjectId,
+    (from, to): (i64, i64),
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    let tail = "WHERE named_key = $1 AND version >= $2 AND version <= $3 AND state = 'live' \
+                ORDER BY version LIMIT $4";
+    tx.select(tail, params![key, from, to, limit]).await
+}
+
+/// Lists versions that are under an identity's key. One that is not what was sealed holds up itself
+/// alone.
+pub async fn versions_under(
+    tx: &mut Tx,
+    key: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<NamedKeyVersionRow>>, StoreError> {
+    tx.select_intact("WHERE wrap_key = $1 ORDER BY id LIMIT $2", params![key, limit]).await
+}
+
+/// Counts the places in the HSM that an identity's keys take, up to a bound: also of what is in the
+/// making, and of what is still to be destroyed.
 pub async fn count_in_hsm(tx: &mut Tx, owner: IdentityId, most: i64) -> Result<i64, StoreError> {
-    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM named_keys k \
-               JOIN named_key_versions v ON v.named_key = k.id \
-               WHERE k.owner = $1 AND k.placement = 'hsm' AND v.state <> 'failed' LIMIT $2) AS held";
+    let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM named_key_versions \
+               WHERE in_hsm_of = $1 LIMIT $2) AS held";
     let row = tx.query_one(sql, params![owner, most]).await?;
     row.ok_or(StoreError::Malformed)?.take()
 }

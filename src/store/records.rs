@@ -284,3 +284,15 @@ pub async fn placed(tx: &mut Tx, from: i64, to: i64) -> Result<Vec<PlacedBatch>,
         .map(|mut row| Ok(PlacedBatch { first: row.take()?, body: row.take()?, side: row.take()? }))
         .collect()
 }
+
+/// Reads the batches that hold the entries from `from` up to, and not including, `to`, without what
+/// stands beside them: index of the first entry, and the entries.
+pub async fn bodies(tx: &mut Tx, from: i64, to: i64) -> Result<Vec<(i64, Vec<u8>)>, StoreError> {
+    let sql = "SELECT p.first, b.body FROM log_places p \
+               JOIN record_batches b ON b.lane = p.lane AND b.seq = p.seq \
+               WHERE p.first < $2 AND p.first >= \
+               COALESCE((SELECT MAX(first) FROM log_places WHERE first <= $1), 0) \
+               ORDER BY p.first";
+    let rows = tx.query(sql, params![from, to]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+}

@@ -210,6 +210,17 @@ pub async fn versions_due(
     tx.select_intact(tail, params![now, limit]).await
 }
 
+/// Lists versions whose data keys are under an identity's key. One that is not what was sealed holds
+/// up itself alone.
+pub async fn versions_under(
+    tx: &mut Tx,
+    key: Id,
+    limit: i64,
+) -> Result<Vec<Versioned<SecretVersionRow>>, StoreError> {
+    let tail = "WHERE wrap_key = $1 AND state <> 'destroyed' ORDER BY id LIMIT $2";
+    tx.select_intact(tail, params![key, limit]).await
+}
+
 /// Reads a version's encrypted value.
 pub async fn message(tx: &mut Tx, version: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
     let sql = "SELECT message FROM secret_values WHERE id = $1";

@@ -28,6 +28,8 @@ pub struct Tx {
     may_bump: bool,
     job: JobState,
     poison: Option<StoreError>,
+    /// What was deleted is to leave nothing behind in the files, once it is durable.
+    pub(super) wipe: bool,
 }
 
 /// What the statements of one job came to.
@@ -60,6 +62,7 @@ impl Tx {
             may_bump: false,
             job: JobState::default(),
             poison: None,
+            wipe: false,
         }
     }
 
@@ -382,6 +385,12 @@ impl Tx {
 
     pub(super) fn set_bumped(&mut self, bumped: bool) {
         self.job.bumped = bumped;
+    }
+
+    /// Tells whether this job changed a row of a table.
+    #[must_use]
+    pub fn changed(&self, table: &str) -> bool {
+        self.changes.iter().any(|change| change.table == table)
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {

@@ -2,11 +2,12 @@
 
 use crate::store::StoreError;
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, ElevationId, ElevationState, FactorId,
-    FactorKind, FactorState, GrantId, GroupId, Id, IdentityId, IdentityName, IdentityState,
-    InvitationState, KeyAlgorithm, KeyName, KeyVersionState, Kind, NamedKeyState, NoticeKind,
-    NoticeNumber, ObjectId, Owner, Placement, RecoveryState, RequestId, ResourceName,
-    ResourcePattern, SecretPath, SecretState, Segment, Tier, UnixMillis, VaultId, WrapState,
+    CeremonyId, CeremonyState, CredentialId, CredentialKind, CredentialState, ElevationId,
+    ElevationState, FactorId, FactorKind, FactorState, GrantId, GroupId, Id, IdentityId,
+    IdentityName, IdentityState, InvitationState, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose,
+    KeyVersionState, Kind, NamedKeyState, NoticeKind, NoticeNumber, ObjectId, Owner, Placement,
+    RecoveryState, RequestId, ResourceName, ResourcePattern, Rotates, RotationState, SecretPath,
+    SecretState, Segment, Tier, UnixMillis, VaultId, WrapState,
 };
 
 /// A value of a column.
@@ -170,6 +171,8 @@ text_columns!(
     GrantId,
     CredentialId,
     ElevationId,
+    CeremonyId,
+    CeremonyState,
     FactorId,
     ObjectId,
     IdentityName,
@@ -198,6 +201,10 @@ text_columns!(
     NamedKeyState,
     KeyVersionState,
     WrapState,
+    KeyOrigin,
+    KeyPurpose,
+    Rotates,
+    RotationState,
 );
 
 /// Makes the parameters of a statement.

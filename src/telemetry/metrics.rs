@@ -71,6 +71,8 @@ pub struct Metrics {
     stuck: Gauge,
     crl_next_update: Gauge,
     crl_certificates: Gauge,
+    state_checked: Gauge,
+    state_wrong: Gauge,
     /// The log's size since batches wait, and since when it has not grown.
     waits: Mutex<Option<(i64, Instant)>>,
 }
@@ -118,6 +120,8 @@ impl Default for Metrics {
             stuck: Gauge::default(),
             crl_next_update: Gauge::default(),
             crl_certificates: Gauge::default(),
+            state_checked: Gauge::default(),
+            state_wrong: Gauge::default(),
             waits: Mutex::default(),
         };
         metrics.register();
@@ -164,6 +168,11 @@ impl Metrics {
         registry.register_with_unit("crl_next_update_timestamp", help, unit, gauge);
         let (help, gauge) = ("Certificates on that list", self.crl_certificates.clone());
         registry.register("crl_certificates", help, gauge);
+        let (help, unit) = ("When the record was last held against the tables", Unit::Seconds);
+        let gauge = self.state_checked.clone();
+        registry.register_with_unit("state_checked_timestamp", help, unit, gauge);
+        let (help, gauge) = ("Rows that are not what the record says", self.state_wrong.clone());
+        registry.register("state_wrong_rows", help, gauge);
     }
 
     /// Counts a request that was answered.
@@ -193,6 +202,12 @@ impl Metrics {
         self.log_size.set(size);
         self.log_lag.set(lag);
         self.checkpoint_age.set(checkpoint_age.as_secs_f64());
+    }
+
+    /// Takes notice of a check of the state: when it ended, and how many rows are wrong.
+    pub fn state(&self, checked_at: UnixMillis, wrong: u64) {
+        self.state_checked.set(checked_at.seconds());
+        self.state_wrong.set(i64::try_from(wrong).unwrap_or(i64::MAX));
     }
 
     /// Tells for how long batches have waited without the log growing.
@@ -258,6 +273,7 @@ mod tests {
         metrics.ending(&[(Kind::Pipeline, 3)]);
         metrics.notices(vec![("webhook".into(), 2, 1)]);
         metrics.log(12, 2, Duration::from_millis(1_500));
+        metrics.state(UnixMillis(7_000), 2);
         let gauges = Gauges {
             commits: 5,
             jobs: 9,
@@ -284,6 +300,8 @@ mod tests {
             "strongroom_hsm_stuck_threads 1",
             "strongroom_crl_next_update_timestamp_seconds 86400",
             "strongroom_crl_certificates 7",
+            "strongroom_state_checked_timestamp_seconds 7",
+            "strongroom_state_wrong_rows 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

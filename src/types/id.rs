@@ -110,6 +110,8 @@ ids! {
     CredentialId,
     /// One elevation, from its request on.
     ElevationId,
+    /// One ceremony, from its request on.
+    CeremonyId,
     /// One configured object of an engine: a connection, a role, a secret.
     ObjectId,
     /// One request.

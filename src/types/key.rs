@@ -47,6 +47,8 @@ words! {
         Active = "active",
         /// It is not, until somebody says so again.
         Disabled = "disabled",
+        /// It waits for the key that is to be imported.
+        Awaiting = "awaiting",
     }
 }
 words! {
@@ -58,6 +60,30 @@ words! {
         Live = "live",
         /// Making it came to nothing.
         Failed = "failed",
+        /// It waits for the key that is to be imported, with the key in the HSM that unwraps it.
+        Awaiting = "awaiting",
+        /// It is not used any more; its key in the HSM is to be destroyed.
+        Retired = "retired",
+        /// It is not used any more, and its key in the HSM is destroyed.
+        Destroyed = "destroyed",
+    }
+}
+words! {
+    /// Where a key comes from.
+    KeyOrigin, "origin" {
+        /// It was made here.
+        Made = "made",
+        /// It was made elsewhere, and brought here.
+        Imported = "imported",
+    }
+}
+words! {
+    /// What a key that signs may sign.
+    KeyPurpose, "purpose" {
+        /// Whatever its users send.
+        Any = "any",
+        /// Statements on artifacts, which the vault writes, and nothing else.
+        Artifacts = "artifacts",
     }
 }
 

@@ -4,6 +4,7 @@
 //! room but [`crate::error`].
 
 mod bytes;
+mod ceremony;
 mod clock;
 mod context;
 mod elevation;
@@ -16,6 +17,7 @@ mod name;
 mod notice;
 mod owner;
 mod pattern;
+mod rotation;
 mod serial;
 mod standing;
 mod tasks;
@@ -23,16 +25,19 @@ mod token;
 mod verbs;
 
 pub use bytes::SecretBytes;
+pub use ceremony::CeremonyState;
 pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};
 pub use elevation::{ElevationEvent, ElevationState, TRANSITIONS};
 pub use entropy::{Entropy, SystemEntropy};
 pub use federation::{Preset, Replay, SignatureAlgorithm};
 pub use id::{
-    CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId, RequestId,
-    VaultId,
+    CeremonyId, CredentialId, ElevationId, FactorId, GrantId, GroupId, Id, IdentityId, ObjectId,
+    RequestId, VaultId,
 };
-pub use key::{KeyAlgorithm, KeyUsage, KeyVersionState, NamedKeyState, Placement};
+pub use key::{
+    KeyAlgorithm, KeyOrigin, KeyPurpose, KeyUsage, KeyVersionState, NamedKeyState, Placement,
+};
 pub use kind::{
     CredentialKind, CredentialState, FactorKind, FactorState, IdentityState, InvitationState, Kind,
     RecoveryState, SecretState, Tier, WrapState,
@@ -41,6 +46,7 @@ pub use name::{IdentityName, KeyName, ResourceName, SecretPath, Segment};
 pub use notice::{Audience, NOTICES, NoticeKind, NoticeNumber};
 pub use owner::{Owner, OwnerName};
 pub use pattern::ResourcePattern;
+pub use rotation::{Rotates, RotationState};
 pub use serial::Serial;
 pub use standing::{News, Standing, State};
 pub use tasks::TaskGroup;

@@ -14,6 +14,8 @@ pub struct Verb {
     pub administrative: bool,
     /// It makes what stands by itself: an elevated call does not, unless the role says so.
     pub standing: bool,
+    /// Several administrators do it together: nothing of it is committed without a ceremony.
+    pub ceremony: bool,
 }
 
 impl Verb {
@@ -27,6 +29,11 @@ impl Verb {
         self.standing = true;
         self
     }
+
+    const fn ceremony(mut self) -> Self {
+        self.ceremony = true;
+        self
+    }
 }
 
 const fn verb(
@@ -35,7 +42,7 @@ const fn verb(
     resource: &'static str,
     administrative: bool,
 ) -> Verb {
-    Verb { action, rpc, resource, administrative, standing: false }
+    Verb { action, rpc, resource, administrative, standing: false, ceremony: false }
 }
 
 /// Every verb, by noun.
@@ -56,9 +63,23 @@ pub const VERBS: &[Verb] = &[
     verb("identities.resume", "IdentityService/ResumeIdentity", "identities/<name>", true)
         .standing(),
     verb("identities.retire", "IdentityService/RetireIdentity", "identities/<name>", true),
+    verb("identities.shred", "IdentityService/ShredIdentity", "identities/<name>", true).ceremony(),
+    verb("identities.finish-shred", "IdentityService/FinishShred", "identities/<name>", true),
+    verb("identities.shredding", "IdentityService/GetShredding", "identities/<name>", true),
+    verb("identities.list-shreds", "IdentityService/ListShreds", "identities", true),
     verb(
         "identities.issue-cert",
         "IdentityService/IssueLoginCertificate",
+        "identities/<name>",
+        true,
+    )
+    .standing(),
+    verb("identities.rotate-key", "IdentityService/RotateIdentityKey", "identities/<name>", true)
+        .standing(),
+    verb("identities.show-key", "IdentityService/GetIdentityKey", "identities/<name>", true),
+    verb(
+        "identities.schedule-key",
+        "IdentityService/ScheduleIdentityKey",
         "identities/<name>",
         true,
     )
@@ -152,6 +173,11 @@ pub const VERBS: &[Verb] = &[
     verb("elevations.extend", "ElevationService/ExtendElevation", "elevations/<role>", false),
     verb("elevations.review", "ElevationService/ReviewElevation", "elevations/<role>", false),
     verb("elevations.revoke", "ElevationService/RevokeElevation", "elevations/<role>", false),
+    verb("ceremonies.list", "CeremonyService/ListCeremonies", "ceremonies", true),
+    verb("ceremonies.show", "CeremonyService/GetCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.approve", "CeremonyService/ApproveCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.deny", "CeremonyService/DenyCeremony", "ceremonies/<ceremony>", true),
+    verb("ceremonies.cancel", "CeremonyService/CancelCeremony", "ceremonies/<ceremony>", true),
     verb("secrets.put", "SecretService/PutSecret", "secrets/<path>", false).standing(),
     verb("secrets.get", "SecretService/GetSecret", "secrets/<path>", false),
     verb("secrets.list", "SecretService/ListSecrets", "secrets", false),
@@ -180,6 +206,12 @@ pub const VERBS: &[Verb] = &[
     verb("keys.sign", "KeyService/Sign", "keys/<name>", false),
     verb("keys.verify", "KeyService/Verify", "keys/<name>", false),
     verb("keys.export", "KeyService/ExportKey", "keys/<name>", false),
+    verb("keys.import", "KeyService/ImportKey", "keys/<name>", false).standing(),
+    verb("keys.transfer", "KeyService/TransferKey", "keys/<name>", false).standing(),
+    verb("keys.backup", "KeyService/BackUpKey", "keys/<name>", false),
+    verb("keys.restore", "KeyService/RestoreKey", "keys/<name>", false).standing(),
+    verb("keys.sign-artifact", "KeyService/SignArtifact", "keys/<name>", false),
+    verb("keys.usage", "KeyService/GetKeyUsage", "keys/<name>", false),
     verb("keys.random", "KeyService/GetRandom", "keys", false),
     verb("wraps.unwrap", "WrapService/Unwrap", "wraps/<creator>", false),
     verb("wraps.show", "WrapService/GetWrap", "wraps/<creator>", false),
@@ -189,6 +221,34 @@ pub const VERBS: &[Verb] = &[
     verb("records.tail", "RecordService/TailEntries", "records/log", true),
     verb("records.read", "RecordService/ReadLog", "records/log", true),
     verb("records.checkpoint", "RecordService/GetCheckpoint", "records/checkpoint", false),
+    verb("authorities.rotate", "AuthorityService/RotateAuthority", "authorities/<authority>", true)
+        .standing(),
+    verb("authorities.retire", "AuthorityService/RetireAuthority", "authorities/<authority>", true)
+        .ceremony(),
+    verb("authorities.show", "AuthorityService/GetAuthority", "authorities/<authority>", true),
+    verb(
+        "authorities.schedule",
+        "AuthorityService/ScheduleAuthority",
+        "authorities/<authority>",
+        true,
+    )
+    .standing(),
+    verb("root.rotate", "RootService/RotateRoot", "root/key", true).standing().ceremony(),
+    verb("root.retire", "RootService/RetireRoot", "root/key", true).ceremony(),
+    verb("root.show", "RootService/GetRoot", "root/key", true),
+    verb("root.schedule", "RootService/ScheduleRoot", "root/key", true).standing().ceremony(),
+    verb("records.verify-state", "RecordService/VerifyState", "records/log", true),
+    verb("recovery_sets.create", "RecoverySetService/CreateRecoverySet", "recovery_sets", true)
+        .standing()
+        .ceremony(),
+    verb("recovery_sets.list", "RecoverySetService/ListRecoverySets", "recovery_sets", true),
+    verb(
+        "recovery_sets.destroy",
+        "RecoverySetService/DestroyRecoverySet",
+        "recovery_sets/<set>",
+        true,
+    )
+    .ceremony(),
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
@@ -206,6 +266,11 @@ mod tests {
         "identities.holdings",
         "identities.suspend",
         "identities.retire",
+        "identities.show-key",
+        "identities.shred",
+        "identities.finish-shred",
+        "identities.shredding",
+        "identities.list-shreds",
         "groups.show",
         "groups.list",
         "groups.remove",
@@ -232,9 +297,22 @@ mod tests {
         "pki.remove-role",
         // Never elevated, as all that governs elevations.
         "elevations.confirm-role",
+        "ceremonies.list",
+        "ceremonies.show",
+        // By whoever is in the group of administrators alone.
+        "ceremonies.approve",
+        "ceremonies.deny",
+        "ceremonies.cancel",
         "records.list",
         "records.tail",
         "records.read",
+        "authorities.retire",
+        "authorities.show",
+        "root.retire",
+        "root.show",
+        "records.verify-state",
+        "recovery_sets.list",
+        "recovery_sets.destroy",
         "system.seal",
         "system.cancel-recovery",
     ];

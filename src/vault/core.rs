@@ -13,6 +13,7 @@ use super::decide::Decisions;
 use super::endings::Endings;
 use super::refusals::Refusals;
 use super::serials::Serials;
+use super::state::StateKeeper;
 use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
 use crate::crypto::VerifierKey;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub clock: VaultClock,
     /// The installation.
     pub identity: Installation,
+    /// How many administrators a ceremony takes, unless the installation is one for development.
+    pub quorum: u32,
     /// Tasks that shutdown waits for.
     pub tasks: TaskGroup,
 }
@@ -110,11 +113,14 @@ pub(super) struct Core {
     pub(super) entropy: Arc<dyn Entropy>,
     pub(super) clock: VaultClock,
     pub(super) identity: Installation,
+    pub(super) quorum: u32,
     pub(super) tasks: TaskGroup,
     pub(super) policy: Policy,
     pub(super) subjects: Subjects,
     /// The authority epoch at which the caches were last emptied for it.
     pub(super) watched: AtomicI64,
+    /// How many identities had been shredded when the keys in memory were last forgotten for it.
+    pub(super) shredded: AtomicI64,
     /// Tells those who wait that rights may have moved.
     pub(super) moved: watch::Sender<()>,
     pub(super) decisions: Decisions,
@@ -124,6 +130,7 @@ pub(super) struct Core {
     /// The newest head that this node signed, or was about to.
     pub(super) signed: Mutex<Option<Head>>,
     pub(super) serials: Serials,
+    pub(super) state: StateKeeper,
 }
 
 impl Core {

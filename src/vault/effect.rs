@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use super::entries::Story;
 use super::retries::{Claim, Claimed};
-use super::run::{Answered, Ready, needs};
+use super::run::{Answered, Ready, check_ceremony, needs};
 use super::spend::Spending;
 use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
 use crate::store::{Change, Entry, Fence, Needs, Settled, Tx, Work, Writes};
-use crate::types::RequestContext;
+use crate::types::{Id, RequestContext};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 const ATTEMPTS: usize = 3;
@@ -84,10 +84,14 @@ struct Effect<O: EffectOperation> {
 }
 
 impl<O: EffectOperation> Effect<O> {
+    fn fence(&self) -> Fence {
+        self.view.fence(self.decision.fence(self.view.ctx.now))
+    }
+
     async fn run(&self) -> Answered<O::Output> {
         if self.spending.is_some() || !self.op.is_done(&self.prepared) {
             let intend = Step::Intend(self.claim.clone(), self.spending.clone());
-            match self.commit(intend, self.decision.fence(self.view.ctx.now)).await {
+            match self.commit(intend, self.fence()).await {
                 Ok(Answered::Intended(epoch)) => self.decision.stood_at(epoch),
                 Ok(other) => return other,
                 Err(error) => return Answered::Failed(error),
@@ -98,7 +102,7 @@ impl<O: EffectOperation> Effect<O> {
             // The key is given back: nothing of this try stays, and the next one makes another.
             Err(error) => return self.give_up(error, self.claim.clone()).await,
         };
-        match self.commit(Step::Record(effect), self.decision.fence(self.view.ctx.now)).await {
+        match self.commit(Step::Record(effect), self.fence()).await {
             Ok(Answered::Moved) => {
                 // Undone, its claim with it; decided again from the start.
                 let moved = Error::Conflict("what it stood on changed; its use is taken".into());
@@ -241,11 +245,17 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                     Reached::Made(made)
                 } else {
                     self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
+                    check_ceremony(ctx, tx, O::ACTION)?;
                     Reached::Intended
                 }
             }
             Step::Record(effect) => {
-                Reached::Recorded(self.op.record(ctx, tx, &self.prepared, effect).await?)
+                let output = self.op.record(ctx, tx, &self.prepared, effect).await?;
+                if self.op.is_done(&self.prepared) {
+                    check_ceremony(ctx, tx, O::ACTION)?;
+                }
+                self.story.success = self.op.outcome(&output);
+                Reached::Recorded(output)
             }
             Step::Abandon(_, release) => {
                 self.op.abandon(ctx, tx, &self.prepared).await?;
@@ -256,6 +266,15 @@ impl<O: EffectOperation> Work for EffectWork<O> {
             }
         });
         Ok(())
+    }
+
+    fn holds(&self) -> Option<Id> {
+        match &self.step {
+            Step::Intend(..) => self.op.holds(&self.prepared),
+            // What intends nothing counts here.
+            Step::Record(_) if self.op.is_done(&self.prepared) => self.op.holds(&self.prepared),
+            Step::Record(_) | Step::Abandon(..) => None,
+        }
     }
 
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry> {

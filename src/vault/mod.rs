@@ -2,8 +2,9 @@
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys, and blocks of serials in `serials.rs`) is a closed list in `upkeep.rs`:
-//! undecided, without an entry, unable to write a sealed row.
+//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`) is a closed
+//! list: undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
+//! alone.
 
 mod acceptance;
 mod anchor;
@@ -29,6 +30,7 @@ mod run;
 mod serials;
 mod session;
 mod spend;
+mod state;
 mod stream;
 mod subject;
 mod subjects;
@@ -37,6 +39,7 @@ mod token;
 mod upkeep;
 mod view;
 mod wrap;
+mod wraps;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +47,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use crate::error::{Error, Result};
+use crate::keyring::Recipient;
 use crate::policy::{Basis, Policy};
 use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
@@ -69,6 +73,7 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::{Origin, SignIn};
+pub use state::{StateKeeper, StateReport};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
@@ -77,6 +82,7 @@ pub use view::View;
 pub use wrap::{
     Encode, WrapFate, WrapOrder, Wrapped, Wrapping, missing_payload, open_wrapped, wrap_fate,
 };
+pub use wraps::WrapStep;
 
 use self::core::Core;
 use subjects::Wanted;
@@ -93,7 +99,8 @@ impl Vault {
     /// # Errors
     /// [`Error::Internal`] when the built-in policy does not compile.
     pub fn new(parts: Parts) -> Result<Self> {
-        let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, tasks } = parts;
+        let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, .. } = parts;
+        let (quorum, tasks) = (parts.quorum, parts.tasks);
         let core = Core {
             reader,
             writer,
@@ -103,10 +110,12 @@ impl Vault {
             entropy,
             clock,
             identity,
+            quorum,
             tasks,
             policy: Policy::builtin()?,
             subjects: subjects::Subjects::default(),
             watched: std::sync::atomic::AtomicI64::new(0),
+            shredded: std::sync::atomic::AtomicI64::new(0),
             moved: tokio::sync::watch::Sender::new(()),
             decisions: decide::Decisions::default(),
             endings: endings::Endings::default(),
@@ -114,6 +123,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
+            state: StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })
     }
@@ -270,6 +280,20 @@ impl Vault {
                 uses.grants.insert(*grant, ctx.now);
             }
         }
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.core.clock.node()
+    }
+
+    /// Has the keyring know for which recovery sets keys are wrapped, and lists them.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; what the store answers.
+    pub async fn follow_sets(&self) -> Result<Vec<Recipient>> {
+        Ok(self.core.keyring.follow_sets(&self.core.reader).await?)
     }
 
     /// The vault's clock.

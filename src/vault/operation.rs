@@ -257,6 +257,17 @@ pub trait EffectOperation: Verb {
         false
     }
 
+    /// Whose other intents that hold it as well wait for this one, on every node: what it counts
+    /// stays counted until it is durable.
+    fn holds(&self, _: &Self::Prepared) -> Option<Id> {
+        None
+    }
+
+    /// What the record calls what was done.
+    fn outcome(&self, _: &Self::Output) -> &'static str {
+        "OK"
+    }
+
     /// Commits the intent: a row, with a deterministic name, that recovery can end.
     async fn intend(
         &self,

@@ -13,12 +13,15 @@ use crate::crypto::{VerifierKey, note_body, sign_note};
 use crate::error::{Error, Result};
 use crate::store::{
     Change, Entry, Job, Needs, Settled, StoreError, Tx, Work, clock, idempotency, identities,
-    records,
+    key_usage, records, shreds,
 };
 use crate::types::{Id, RequestId, UnixMillis};
 
 /// Purges of idempotency keys in one round, a thousand each.
 const PURGES: usize = 100;
+/// Rows of the usage of keys that one purge takes, and how many days they are kept.
+const PURGED: i64 = 1_000;
+const USAGE_DAYS: i64 = 400;
 /// Notes of use in one job: many at once would hold up the group that they share.
 const USES: usize = 500;
 /// Steps of the log in one round: bounds a round, not the log.
@@ -143,16 +146,35 @@ impl Vault {
         self.write(move |tx| async move { Ok(clock::advance(tx, &node, at).await?) }.boxed()).await
     }
 
-    /// Looks whether another node moved the authority epoch, and empties the caches if so.
+    /// Looks whether another node moved the authority epoch, and empties the caches if so; those of
+    /// keys too, where somebody was shredded.
     ///
     /// # Errors
     /// What the store answers.
     pub async fn watch_authority(&self) -> Result<()> {
-        let epoch =
-            self.core.reader.urgent_view(|tx| async { Ok(tx.epoch().await?) }.boxed()).await?;
+        let watched = self.core.watched.load(Ordering::Acquire);
+        let looked = self.core.reader.urgent_view(move |tx| {
+            async move {
+                let epoch = tx.epoch().await?;
+                let shredded = if epoch == watched { None } else { Some(shreds::count(tx).await?) };
+                Ok((epoch, shredded))
+            }
+            .boxed()
+        });
+        let (epoch, shredded) = looked.await?;
         self.core.reader.saw_epoch(epoch);
+        if let Some(shredded) = shredded
+            && self.core.shredded.swap(shredded, Ordering::AcqRel) != shredded
+        {
+            self.core.keyring.forget_all();
+        }
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {
             self.forget();
+            // Of a key in the HSM that another node made or destroyed it is told like that as well. One
+            // that cannot be looked at now is looked at when it is met.
+            if let Err(error) = self.core.keyring.refresh(&self.core.reader).await {
+                tracing::warn!(%error, "the keys in the HSM could not be looked at anew");
+            }
         }
         Ok(())
     }
@@ -207,6 +229,29 @@ impl Vault {
             }
             self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed())
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets who used which named key longer ago than it is kept; the record keeps it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn purge_key_usage(&self) -> Result<()> {
+        let today = self.core.clock.now()?.0.div_euclid(audit::DAY_MS);
+        let before = today.saturating_sub(USAGE_DAYS);
+        for _ in 0..PURGES {
+            let due = self
+                .core
+                .reader
+                .view(move |tx| async move { Ok(key_usage::has_older(tx, before).await?) }.boxed());
+            if !due.await? {
+                break;
+            }
+            self.write(move |tx| {
+                async move { Ok(key_usage::purge(tx, before, PURGED).await.map(drop)?) }.boxed()
+            })
+            .await?;
         }
         Ok(())
     }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::core::Core;
-use super::{Resource, Subject};
+use super::{Resource, StateKeeper, Subject};
 use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::{KeyUse, Keyring, Opened, Place, Rewrapped, SealedValue, Wrapped};
-use crate::store::keys::KeyOwner;
-use crate::store::{Reader, Tx};
+use crate::store::keys::{self, HsmPurpose, KeyOwner};
+use crate::store::{Fence, Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
 
 /// A view of the vault for one request.
@@ -24,15 +25,15 @@ pub struct View {
     pub(super) subject: Option<Arc<Subject>>,
     /// Keys that were used so far: what fails before it is prepared can note none by itself.
     used: Mutex<Vec<KeyUse>>,
+    /// Keys that something was encrypted under, or signed with: whoever rotates one meanwhile moves the
+    /// ground.
+    under: Mutex<Vec<RowRef>>,
 }
 
 impl View {
-    pub(super) const fn new(
-        core: Arc<Core>,
-        ctx: RequestContext,
-        subject: Option<Arc<Subject>>,
-    ) -> Self {
-        Self { core, ctx, subject, used: Mutex::new(Vec::new()) }
+    pub(super) fn new(core: Arc<Core>, ctx: RequestContext, subject: Option<Arc<Subject>>) -> Self {
+        let (used, under) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        Self { core, ctx, subject, used, under }
     }
 
     /// Reads from the store, all of it from one snapshot.
@@ -141,6 +142,7 @@ impl View {
         let sealed = self.keyring().seal_for(self.reader(), owner, place, plaintext, self.now());
         let sealed = sealed.await?;
         self.used.lock().extend_from_slice(sealed.used());
+        self.under.lock().extend(sealed.fence().cloned());
         Ok(sealed)
     }
 
@@ -155,6 +157,7 @@ impl View {
     ) -> Result<Rewrapped> {
         let rewrapped = self.keyring().rewrap(self.reader(), owners, wrapped, self.now()).await?;
         self.used.lock().extend_from_slice(rewrapped.used());
+        self.under.lock().extend(rewrapped.fence().cloned());
         Ok(rewrapped)
     }
 
@@ -203,6 +206,33 @@ impl View {
         done
     }
 
+    /// Refuses to sign with a key in the HSM whose place another took, a moment ago and maybe by another
+    /// node; and what it signs is signed anew where that happens before it is committed.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`]; what the store answers.
+    pub async fn require_current(&self, purpose: HsmPurpose, label: &str) -> Result<()> {
+        let read =
+            self.read(move |tx| async move { Ok(keys::current_of(tx, purpose).await?) }.boxed());
+        let current = read.await?.filter(|current| current.row.id == label);
+        let current = current.ok_or_else(|| {
+            Error::Conflict("the authority was rotated a moment ago; retry".into())
+        })?;
+        self.under.lock().push(current.fence());
+        Ok(())
+    }
+
+    /// Adds the keys that something was encrypted under, or signed with, to what the decision stood on: where one was
+    /// rotated, the request is decided, and what it encrypts encrypted, anew.
+    pub(super) fn fence(&self, stood_on: Fence) -> Fence {
+        let under = self.under.lock();
+        if under.is_empty() {
+            return stood_on;
+        }
+        let rows = stood_on.rows.iter().chain(under.iter()).cloned().collect();
+        Fence { rows, ..stood_on }
+    }
+
     /// The keys that were used for this request so far.
     #[must_use]
     pub fn used(&self) -> Vec<KeyUse> {
@@ -229,6 +259,12 @@ impl View {
         Arc::clone(&self.core.codec)
     }
 
+    /// The state check.
+    #[must_use]
+    pub fn state(&self) -> &StateKeeper {
+        &self.core.state
+    }
+
     /// Randomness.
     #[must_use]
     pub fn entropy(&self) -> &dyn Entropy {
@@ -253,6 +289,19 @@ impl View {
     #[must_use]
     pub fn trust_domain(&self) -> &str {
         &self.core.identity.trust_domain
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.core.clock.node()
+    }
+
+    /// How many administrators a ceremony takes: the one who asks, in an installation that is marked
+    /// as development.
+    #[must_use]
+    pub fn quorum(&self) -> u32 {
+        if self.is_dev() { 1 } else { self.core.quorum }
     }
 
     /// Whether the installation is marked as development, for ever.

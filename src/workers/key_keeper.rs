@@ -1,5 +1,5 @@
-//! Rotates named keys whose time has come or that have encrypted enough, and ends what was left of
-//! making one in the HSM.
+//! Rotates named keys whose time has come or that have encrypted enough, and destroys in the HSM what
+//! was left of making one there, or is not used any more.
 //!
 //! Each is claimed by a compare-and-set, so that nodes do not fight. What fails waits longer each
 //! time, and what comes behind it is looked at meanwhile.
@@ -103,20 +103,20 @@ async fn due(
     Ok(due)
 }
 
-/// Finds versions that were left in the making.
-async fn pending(
+/// Finds versions of which something is to be destroyed in the HSM.
+async fn left(
     tx: &mut Tx,
     before: UnixMillis,
     waiting: &HashSet<ObjectId>,
 ) -> Result<Vec<Versioned<NamedKeyVersionRow>>> {
-    let (mut pending, mut after) = (Vec::new(), BEGIN);
-    while pending.len() < ROUND {
-        let rows = named_keys::versions_pending(tx, before, after, PAGE).await?;
+    let (mut left, mut after) = (Vec::new(), BEGIN);
+    while left.len() < ROUND {
+        let rows = named_keys::versions_left(tx, before, after, PAGE).await?;
         let Some(last) = rows.last() else { break };
         after = (last.row.changed_at, last.row.id);
-        pending.extend(rows.into_iter().filter(|found| !waiting.contains(&found.row.id)));
+        left.extend(rows.into_iter().filter(|found| !waiting.contains(&found.row.id)));
     }
-    Ok(pending)
+    Ok(left)
 }
 
 impl KeyKeeper {
@@ -150,7 +150,7 @@ impl KeyKeeper {
         let before = UnixMillis(now.0.saturating_sub(MAKING_MS));
         let waiting = self.waits.lock().waiting(now);
         let found =
-            self.reader.view(move |tx| async move { pending(tx, before, &waiting).await }.boxed());
+            self.reader.view(move |tx| async move { left(tx, before, &waiting).await }.boxed());
         for found in found.await? {
             let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
             let (key, id) = (found.row.named_key, found.row.id);
@@ -158,7 +158,7 @@ impl KeyKeeper {
                 Ok(()) | Err(Error::Conflict(_)) => self.waits.lock().done(id),
                 Err(Error::Sealed) => return Ok(()),
                 Err(error) => {
-                    tracing::warn!(%key, %error, "a version stays pending");
+                    tracing::warn!(%key, %error, "a version stays in the HSM");
                     self.waits.lock().failed(id, now);
                 }
             }

@@ -194,6 +194,17 @@ fn store_urls_become_endpoints() {
 }
 
 #[test]
+fn no_ceremony_takes_fewer_than_two_administrators() {
+    assert_eq!(parse(LEAST).unwrap().ceremonies.administrators, 2);
+    let three = parse(&with("ceremonies", "administrators = 3")).unwrap();
+    assert_eq!(three.ceremonies.administrators, 3);
+    for few in ["administrators = 0", "administrators = 1", "administrators = 11"] {
+        let refused = parse(&with("ceremonies", few)).unwrap_err().to_string();
+        assert!(refused.contains("ceremonies.administrators"), "{refused}");
+    }
+}
+
+#[test]
 fn bad_configurations_are_refused_with_key_and_advice() {
     let table = [
         ("vault", "nam = 1", "vault.nam: unknown key; [vault] takes trust_domain, name"),

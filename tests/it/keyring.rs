@@ -1,7 +1,7 @@
 //! Seal, unseal and the hierarchy of keys, over a real store.
 
 mod data;
-mod fixture;
+pub(crate) mod fixture;
 mod founding;
 
 use std::sync::Arc;

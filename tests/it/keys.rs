@@ -1,14 +1,18 @@
 //! Named keys at the real socket, on both stores.
 
+mod artifacts;
 mod counting;
 mod crash;
+mod custody;
 mod hsm;
+mod import;
 mod life;
 mod races;
 mod refusals;
 mod signatures;
 mod streams;
 mod tamper;
+mod usage;
 
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;
@@ -26,7 +30,7 @@ use crate::support::node::{Backend, Fixture};
 pub(crate) type Client = KeyServiceClient<Channel>;
 
 /// Everything that is done to a key by name.
-pub(crate) const VERBS: [&str; 15] = [
+pub(crate) const VERBS: [&str; 21] = [
     "create",
     "show",
     "rotate",
@@ -42,6 +46,12 @@ pub(crate) const VERBS: [&str; 15] = [
     "export",
     "encrypt-stream",
     "decrypt-stream",
+    "import",
+    "transfer",
+    "backup",
+    "restore",
+    "sign-artifact",
+    "usage",
 ];
 /// What encrypts.
 pub(crate) const CIPHERS: [&str; 3] = ["aes-256-gcm", "chacha20-poly1305", "xaes-256-gcm"];

@@ -10,7 +10,9 @@
 
 mod attacks;
 mod authorities;
+mod backup;
 mod bad_input;
+mod ceremonies;
 mod cli;
 mod cli_verify;
 mod config;
@@ -44,6 +46,8 @@ mod pki;
 mod races;
 mod records;
 mod recovery;
+mod recovery_sets;
+mod root;
 mod seal;
 mod secrets;
 mod server;

@@ -2,6 +2,7 @@
 
 mod accepted;
 mod large;
+mod state;
 mod tamper;
 mod upkeep;
 

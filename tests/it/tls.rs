@@ -54,7 +54,7 @@ async fn identity(authorities: &Authorities) -> ServerIdentity {
 
 fn trust(authorities: &Authorities) -> Trust {
     let login_ca = authorities.login.certificate_der();
-    Trust::new(&authorities.trust_domain, login_ca).unwrap()
+    Trust::of(&authorities.trust_domain, [login_ca]).unwrap()
 }
 
 impl Fixture {
@@ -190,7 +190,7 @@ async fn exactly_one_uri_decides() {
         (&["spiffe://vault.example/pipeline/ETL"], &[], None, false),
     ] {
         let (login_ca, login) = foreign_login(uris, dns, common_name);
-        let trust = Trust::new(&f.authorities.trust_domain, &login_ca).unwrap();
+        let trust = Trust::of(&f.authorities.trust_domain, [&login_ca]).unwrap();
         f.tls.replace(&identity(&f.authorities).await, trust).unwrap();
         let peer = f.connect_as(&login).await;
         assert_eq!(peer.is_some(), fits, "{uris:?} {dns:?} {common_name:?}");
@@ -235,7 +235,7 @@ async fn an_authority_that_is_not_the_login_ca_lets_nobody_in_whatever_it_says()
     }
     let ours = &f.authorities.trust_domain;
     let leaf = f.authorities.log_in_as("etl").await.certificate.der;
-    assert!(Trust::new(ours, &leaf).is_err(), "a leaf is no authority");
+    assert!(Trust::of(ours, [&leaf]).is_err(), "a leaf is no authority");
 }
 
 #[tokio::test]

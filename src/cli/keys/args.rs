@@ -26,6 +26,58 @@ pub enum KeyCommand {
         /// How many at most.
         #[arg(long, default_value_t = 1_000)]
         limit: usize,
+        /// Only keys that nobody used for so long, nor made.
+        #[arg(long, value_name = "SPAN")]
+        unused_for: Option<Span>,
+    },
+    /// Show who used a key, which version, what for and how often, by day
+    Usage {
+        /// The key's name.
+        name: String,
+        /// How many rows at most.
+        #[arg(long, default_value_t = 1_000)]
+        limit: usize,
+    },
+    /// Print what to wrap a key for that is to be imported, PEM
+    WrappingKey {
+        /// The key's name: one that was made with `key create --import`.
+        name: String,
+    },
+    /// Bring a key that was made elsewhere, wrapped for the name that awaits it
+    Import {
+        /// The key's name: one that was made with `key create --import`.
+        name: String,
+        /// A file with an AES-256 key under RSA-OAEP, and behind it the key under that, wrapped with
+        /// padding (RFC 5649).
+        #[arg(long, value_name = "FILE")]
+        wrapped: PathBuf,
+    },
+    /// Give a key to another owner
+    Transfer {
+        /// The key's name.
+        name: String,
+        /// The new owner.
+        #[arg(value_name = "IDENTITY")]
+        owner: String,
+        /// The newest version, as you know it; whatever it is where it is left out.
+        #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+        cas: i64,
+    },
+    /// Back a key up by itself, encrypted, for this vault alone
+    Backup {
+        /// The key's name: one that was made with `key create --allow-backup`.
+        name: String,
+        /// A new file for the backup.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Restore a key that is gone, under its name and for its owner
+    Restore {
+        /// The key's name.
+        name: String,
+        /// The file that `key backup` wrote.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
     },
     /// Make a key's next version; what is new uses it at once
     Rotate {
@@ -127,6 +179,15 @@ pub struct Create {
     /// Whose it is; yours where it is left out.
     #[arg(long, value_name = "IDENTITY", default_value = "", hide_default_value = true)]
     pub(super) owner: String,
+    /// It signs statements on artifacts and nothing else.
+    #[arg(long)]
+    pub(super) for_artifacts: bool,
+    /// Its first key is to be imported: until then it awaits that.
+    #[arg(long, conflicts_with = "for_artifacts")]
+    pub(super) import: bool,
+    /// It may be backed up by itself, for ever; never what is in the HSM.
+    #[arg(long, conflicts_with = "for_artifacts")]
+    pub(super) allow_backup: bool,
     /// How often it rotates by itself.
     #[arg(long, value_name = "SPAN")]
     pub(super) rotate_every: Option<Span>,

@@ -80,7 +80,7 @@ async fn find(session: &Session, args: &Revoke, serial: &str) -> Outcome<String>
 /// Shows the list.
 pub(super) async fn show_list(session: &Session) -> Outcome {
     let found = session
-        .call(GetRevocationListRequest {}, async |wire, request| {
+        .call(GetRevocationListRequest::default(), async |wire, request| {
             let mut client = Client::new(wire).max_decoding_message_size(LIST_BYTES);
             client.get_revocation_list(request).await
         })

@@ -25,11 +25,11 @@ pub(super) struct Belonging {
 }
 
 /// Tells whether two accounts are of one human.
-pub(super) fn same_human(one: &IdentityRow, other: &IdentityRow) -> bool {
+pub(in crate::engines) fn same_human(one: &IdentityRow, other: &IdentityRow) -> bool {
     one.id == other.id || (one.person.is_some() && one.person == other.person)
 }
 
-pub(super) fn denied(text: &'static str) -> Error {
+pub(in crate::engines) fn denied(text: &'static str) -> Error {
     Error::Denied(text.into())
 }
 

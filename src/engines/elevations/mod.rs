@@ -4,6 +4,7 @@
 //! how it comes to be and how it ends. `docs/elevation.md` tells all of it.
 
 mod act;
+mod administrators;
 mod case;
 mod definition;
 mod eligible;
@@ -38,6 +39,10 @@ pub use roles::{ElevationRole, ListRoles, PutRole, ShowRole};
 pub use show::{Elevation, ShowElevation, ShownVote};
 pub use watch::WatchElevations;
 pub use window::Window;
+
+pub(super) use administrators::administrator;
+pub(super) use eligible::{denied, same_human};
+pub(super) use side::Side;
 
 use crate::error::Error;
 

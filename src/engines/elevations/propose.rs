@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::administrators::{Administrator, administrator};
 use super::definition::RoleDefinition;
-use super::eligible::{Belonging, identity, in_group, is_enrolled, same_human};
+use super::eligible::{is_enrolled, same_human};
 use super::notify;
 use super::roles::{ElevationRole, find, no_such_role, resource};
 use super::side::Side;
@@ -15,12 +16,8 @@ use crate::error::{Error, Result};
 use crate::store::elevations::ElevationRoleRow;
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned, changers};
-use crate::types::{
-    FactorKind, IdentityId, NoticeKind, ObjectId, RequestContext, Segment, UnixMillis,
-};
-use crate::vault::{
-    ADMINISTRATORS, Decision, FRESH, GOVERNS, Operation, Resource, Verb, View, is_active,
-};
+use crate::types::{FactorKind, NoticeKind, ObjectId, RequestContext, Segment, UnixMillis};
+use crate::vault::{Decision, FRESH, GOVERNS, Operation, Resource, Verb, View, is_active};
 
 /// How long after it was wanted a change takes effect; at once in a development vault.
 const LATER: Duration = Duration::from_hours(24);
@@ -79,8 +76,8 @@ impl Proposal {
     /// Checks that who wants it is the administrator who wanted it then; who that is.
     async fn check_proposer(&self, tx: &mut Tx, now: UnixMillis) -> Result<IdentityRow> {
         let who = administrator(tx, &self.by).await?;
-        if !is_active(&who.row, now) || who.row.revocation_epoch != self.epoch || who.by.is_empty()
-        {
+        let same = who.row.revocation_epoch == self.epoch;
+        if !is_active(&who.row, now) || !same || !who.administers() {
             return Err(Error::precondition(
                 "who wants this change was suspended since, or administers no more; put it anew",
             ));
@@ -102,12 +99,7 @@ impl Proposal {
                 "a change of a role is confirmed by another administrator than who wants it".into(),
             ));
         }
-        side.check_person(tx, &who.row, now).await?;
-        if who.by.is_empty() {
-            return Err(Error::Denied("a change of a role is confirmed by administrators".into()));
-        }
-        side.check_account(tx, &who.row).await?;
-        side.check_belongings(tx, who.by).await
+        side.check_administrator(tx, who, now).await
     }
 
     /// Checks once more what a confirmed change stands on, as it is to take effect.
@@ -123,19 +115,6 @@ impl Proposal {
         }
         self.check_confirmer(tx, (&wanted_by, dev), who, now).await
     }
-}
-
-/// Somebody, and why they administer; for no reason where they do not.
-struct Administrator {
-    row: IdentityRow,
-    by: Vec<Belonging>,
-}
-
-async fn administrator(tx: &mut Tx, id: &str) -> Result<Administrator> {
-    let id: IdentityId = id.parse().map_err(Error::internal)?;
-    let row = identity(tx, id).await?.row;
-    let by = in_group(tx, ADMINISTRATORS, id).await?;
-    Ok(Administrator { row, by })
 }
 
 /// Confirms a change of a role that another administrator wants.

@@ -19,11 +19,11 @@ const CHAIN: usize = 64;
 
 /// Who wants something, and since when.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Side<'a> {
-    pub(super) who: &'a IdentityRow,
-    pub(super) since: UnixMillis,
+pub(in crate::engines) struct Side<'a> {
+    pub(in crate::engines) who: &'a IdentityRow,
+    pub(in crate::engines) since: UnixMillis,
     /// Whether the vault is marked as development, which waives ages.
-    pub(super) dev: bool,
+    pub(in crate::engines) dev: bool,
 }
 
 impl Side<'_> {
@@ -36,7 +36,7 @@ impl Side<'_> {
     ///
     /// # Errors
     /// [`crate::error::Error::Denied`] with the rule that is against it; as all of these.
-    pub(super) async fn check_person(
+    pub(in crate::engines) async fn check_person(
         &self,
         tx: &mut Tx,
         who: &IdentityRow,
@@ -100,7 +100,7 @@ impl Side<'_> {
     }
 
     /// Checks the factor that somebody else proved.
-    pub(super) async fn check_factor(
+    pub(in crate::engines) async fn check_factor(
         &self,
         tx: &mut Tx,
         proven: &ProvenFactor,

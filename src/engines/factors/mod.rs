@@ -128,7 +128,7 @@ async fn require_own(tx: &mut Tx, ctx: &RequestContext, subject: &Subject) -> Re
 }
 
 /// Where the secret of a factor belongs. It is sealed once: a factor gets no other.
-const fn place(factor: FactorId) -> Place {
+pub(super) const fn place(factor: FactorId) -> Place {
     Place { table: "factors", column: "secret", row: factor.0, object: factor.0, object_version: 1 }
 }
 

@@ -4,6 +4,7 @@ mod administrators;
 mod create;
 mod facts;
 mod holdings;
+mod key;
 mod labels;
 mod lifecycles;
 mod list;
@@ -14,6 +15,9 @@ mod reinstate;
 mod retire;
 mod rotate;
 mod show;
+mod shred;
+mod shredding;
+mod shreds;
 mod state;
 mod text;
 mod transfer;
@@ -22,6 +26,10 @@ mod whoami;
 
 pub use create::CreateIdentity;
 pub use holdings::{Holdings, InForce, OnTarget, ShowHoldings};
+pub use key::{
+    FinishIdentityKey, Finishing, IdentityKeyStatus, IdentityKeyVersion, KeyRotation,
+    MoveIdentityData, Moving, RotateIdentityKey, ScheduleIdentityKey, ShowIdentityKey, Step,
+};
 pub use lifecycles::{DescribedLifecycle, Lifecycle, ListLifecycles, PutLifecycle};
 pub use list::{IdentityFilter, IdentityPage, ListIdentities};
 pub use notice::TellEnd;
@@ -29,6 +37,9 @@ pub use owner::Former;
 pub use retire::RetireIdentity;
 pub use rotate::EndLogin;
 pub use show::{Described, ShowIdentity};
+pub use shred::ShredIdentity;
+pub use shredding::{Losses, Reader, ShowShredding, Shredding};
+pub use shreds::{FinishShred, ListShreds, Shred};
 pub use state::{Due, ResumeIdentity, SuspendIdentity};
 pub use transfer::TransferIdentity;
 pub use update::{End, UpdateIdentity};

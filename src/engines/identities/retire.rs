@@ -6,8 +6,8 @@ use super::show::{decided, resource};
 use super::state::{contain, note_reason, read};
 use super::{Described, LONG, check_text};
 use crate::error::{Error, Result};
-use crate::store::identities;
-use crate::store::{Needs, Tx};
+use crate::store::identities::{self, IdentityRow};
+use crate::store::{Needs, Tx, Versioned};
 use crate::types::{IdentityId, IdentityName, IdentityState, Kind, Owner, RequestContext};
 use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
@@ -56,20 +56,42 @@ impl Operation for RetireIdentity {
         _: &Decision,
     ) -> Result<Described> {
         let found = read(tx, *id).await?;
-        if found.row.kind == Kind::Bootstrap {
-            return Err(Error::precondition("the bootstrap identity ends by itself"));
-        }
-        if found.row.state != IdentityState::Retired {
-            let owned = identities::count_owned(tx, Owner::Identity(*id), COUNTED).await?;
-            if owned > 0 {
-                let most = if owned == COUNTED { "at least " } else { "" };
-                return Err(Error::precondition(format!(
-                    "it answers for {most}{owned} identities: list them with `identity list \
-                     --owner`, and transfer or retire each of them first"
-                )));
-            }
-            contain(ctx, tx, found, IdentityState::Retired).await?;
-        }
+        check_retirable(tx, &found.row).await?;
+        retire(ctx, tx, found).await?;
         Described::contained(tx, *id, ctx.now).await
     }
+}
+
+/// Checks that an identity is one that may be retired, and answers for nobody.
+///
+/// # Errors
+/// [`Error::Precondition`].
+pub(super) async fn check_retirable(tx: &mut Tx, row: &IdentityRow) -> Result<()> {
+    if row.kind == Kind::Bootstrap {
+        return Err(Error::precondition("the bootstrap identity ends by itself"));
+    }
+    if row.state == IdentityState::Retired {
+        return Ok(());
+    }
+    let owned = identities::count_owned(tx, Owner::Identity(row.id), COUNTED).await?;
+    if owned > 0 {
+        let most = if owned == COUNTED { "at least " } else { "" };
+        return Err(Error::precondition(format!(
+            "it answers for {most}{owned} identities: list them with `identity list \
+             --owner`, and transfer or retire each of them first"
+        )));
+    }
+    Ok(())
+}
+
+/// Retires one that was checked, unless it is.
+pub(super) async fn retire(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    found: Versioned<IdentityRow>,
+) -> Result<()> {
+    if found.row.state == IdentityState::Retired {
+        return Ok(());
+    }
+    contain(ctx, tx, found, IdentityState::Retired).await
 }

@@ -169,6 +169,10 @@ impl Job for Rewrapping {
     type Item = OpenItem;
     type Done = Arc<Vec<u8>>;
 
+    fn is_sound(item: &OpenItem) -> bool {
+        check_aad(&item.associated_data).is_ok() && Header::parse(&item.ciphertext).is_ok()
+    }
+
     async fn one(work: &Work<'_>, item: &OpenItem) -> Result<Result<Self::Done, Fault>> {
         let opened = match work.open(item).await? {
             Ok(opened) => opened,

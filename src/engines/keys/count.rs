@@ -21,7 +21,7 @@ const BLOCK: i64 = 1 << 16;
 /// until it is, stays below 2^30.
 pub const ROTATE_AT: i64 = (1 << 30) - (1 << 24);
 /// So many are never exceeded: below 2^32.
-const STOP: i64 = (1 << 32) - BLOCK;
+pub(super) const STOP: i64 = (1 << 32) - BLOCK;
 /// Versions that this node holds blocks of, at most.
 const KEPT: usize = 10_000;
 

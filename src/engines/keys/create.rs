@@ -17,8 +17,8 @@ use crate::store::identities::identity_named;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, StoreError, Tx};
 use crate::types::{
-    Id, IdentityId, IdentityName, KeyAlgorithm, KeyName, NamedKeyState, ObjectId, Placement,
-    RequestContext,
+    Id, IdentityId, IdentityName, KeyAlgorithm, KeyName, KeyOrigin, KeyPurpose, KeyUsage,
+    NamedKeyState, ObjectId, Placement, RequestContext,
 };
 use crate::vault::{
     Claimed, Decision, EffectOperation, Note, Operation, Resource, RetryKey, Verb, View, WRITES,
@@ -40,6 +40,12 @@ pub struct KeySpec {
     pub placement: Placement,
     /// Whose it is; the caller's where it is left out.
     pub owner: Option<IdentityName>,
+    /// What it may sign.
+    pub purpose: KeyPurpose,
+    /// Whether its first key comes from elsewhere.
+    pub import: bool,
+    /// Whether it may be backed up by itself.
+    pub may_back_up: bool,
     /// How often it rotates by itself.
     pub rotate_every: Option<Duration>,
     /// Its labels.
@@ -49,19 +55,52 @@ pub struct KeySpec {
 }
 
 impl KeySpec {
-    /// Where an algorithm's keys are kept, when nothing else was asked for.
+    /// Where an algorithm's keys are kept, when nothing else was asked for: what is imported is
+    /// sealed.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a place where they cannot be.
-    pub fn placement(algorithm: KeyAlgorithm, asked: Option<Placement>) -> Result<Placement> {
+    pub fn placement(
+        algorithm: KeyAlgorithm,
+        asked: Option<Placement>,
+        import: bool,
+    ) -> Result<Placement> {
         let may = algorithm.placements();
         let usual = may.first().copied().ok_or_else(|| Error::internal("a key without a place"))?;
         match asked {
+            None if import => Ok(Placement::Sealed),
             None => Ok(usual),
             Some(asked) if may.contains(&asked) => Ok(asked),
             Some(asked) => {
                 Err(Error::invalid(format!("a key of {algorithm} cannot be kept as `{asked}`")))
             }
+        }
+    }
+
+    /// Whether something is made for it in the HSM: its key, or the one that unwraps what is imported.
+    #[must_use]
+    pub fn is_made_in_hsm(&self) -> bool {
+        self.placement == Placement::Hsm || self.import
+    }
+
+    /// Refuses what does not go together.
+    fn check(&self) -> Result<()> {
+        let sealed = self.algorithm.placements().contains(&Placement::Sealed)
+            && self.placement == Placement::Sealed;
+        if self.import && !sealed {
+            return Err(Error::invalid("what is imported is kept as `sealed`"));
+        }
+        if self.may_back_up && !sealed {
+            return Err(Error::invalid(
+                "what is in the HSM never leaves it, not even for a backup",
+            ));
+        }
+        let signs = self.algorithm.usage() == KeyUsage::Signs && self.placement == Placement::Hsm;
+        match self.purpose {
+            KeyPurpose::Artifacts if !signs => {
+                Err(Error::invalid("artifacts are signed by a key in the HSM"))
+            }
+            KeyPurpose::Any | KeyPurpose::Artifacts => Ok(()),
         }
     }
 
@@ -84,6 +123,7 @@ impl KeySpec {
 
     /// Its row.
     async fn row(&self, view: &View) -> Result<NamedKeyRow> {
+        self.check()?;
         let owner = match &self.owner {
             Some(name) => nameable(view, name).await?.row.id,
             None => view.identity()?,
@@ -97,7 +137,10 @@ impl KeySpec {
             owner,
             algorithm: self.algorithm,
             placement: self.placement,
-            state: NamedKeyState::Active,
+            purpose: self.purpose,
+            origin: if self.import { KeyOrigin::Imported } else { KeyOrigin::Made },
+            may_back_up: self.may_back_up,
+            state: if self.import { NamedKeyState::Awaiting } else { NamedKeyState::Active },
             newest: 1,
             min_version: 1,
             rotate_every_s,
@@ -113,13 +156,22 @@ impl KeySpec {
     }
 
     fn note(&self, note: &mut Note) {
-        let detail = format!("{}, {}, version 1", self.algorithm, self.placement);
+        let mut detail = format!("{}, {}, version 1", self.algorithm, self.placement);
+        if self.import {
+            detail.push_str(", imported");
+        }
+        if self.may_back_up {
+            detail.push_str(", may be backed up");
+        }
+        if self.purpose == KeyPurpose::Artifacts {
+            detail.push_str(", for artifacts");
+        }
         note.private.push((Field::Detail, detail));
     }
 }
 
 /// Reads how often a key rotates by itself.
-pub(super) fn every_s(every: Duration) -> Result<i64> {
+pub(in crate::engines) fn every_s(every: Duration) -> Result<i64> {
     if !ROTATE_S.contains(&every.as_secs()) {
         return Err(Error::invalid(
             "a key rotates every hour at the most, every ten years at least",
@@ -128,35 +180,48 @@ pub(super) fn every_s(every: Duration) -> Result<i64> {
     i64::try_from(every.as_secs()).map_err(Error::internal)
 }
 
-/// Refuses where an identity's keys have as many versions in the HSM as they may.
+/// Refuses where an identity's keys have as many versions in the HSM as they may, before anything is
+/// written.
 pub(super) async fn require_room(view: &View, owner: IdentityId) -> Result<()> {
-    let read = view.read(move |tx| {
-        async move { Ok(named_keys::count_in_hsm(tx, owner, IN_HSM).await?) }.boxed()
-    });
-    if read.await? >= IN_HSM {
-        let text = format!("the owner's keys have {IN_HSM} versions in the HSM, as many as may be");
+    view.read(move |tx| async move { check_room(tx, owner).await }.boxed()).await
+}
+
+/// Refuses where an identity's keys have as many versions in the HSM as they may.
+pub(super) async fn check_room(tx: &mut Tx, owner: IdentityId) -> Result<()> {
+    check_room_for(tx, owner, 1).await
+}
+
+/// Refuses where an identity's keys have no room in the HSM for so many versions more. Whoever holds
+/// the identity while it asks is the only one that adds to them.
+pub(super) async fn check_room_for(tx: &mut Tx, owner: IdentityId, more: usize) -> Result<()> {
+    let more = i64::try_from(more).map_err(Error::internal)?;
+    let held = named_keys::count_in_hsm(tx, owner, IN_HSM).await?;
+    if held.saturating_add(more) > IN_HSM {
+        let text =
+            format!("the owner's keys may have {IN_HSM} versions in the HSM, and have {held}");
         return Err(Error::Exhausted(text.into()));
     }
     Ok(())
 }
 
 /// Refuses to fill another's room in the HSM.
-fn require_own(view: &View, owner: IdentityId) -> Result<()> {
+pub(super) fn require_own(view: &View, owner: IdentityId) -> Result<()> {
     if owner == view.identity()? || view.subject()?.is_administrator() {
         return Ok(());
     }
-    let text = "a key in the HSM is made for oneself; keep it sealed, or ask an administrator";
+    let text = "a key in the HSM is made for, and given to, oneself alone; keep it sealed, or ask an \
+                administrator";
     Err(Error::Denied(text.into()))
 }
 
-fn require_free(decision: &Decision) -> Result<()> {
+pub(super) fn require_free(decision: &Decision) -> Result<()> {
     match decision.resource()?.id {
         Some(_) => Err(taken(StoreError::Taken)),
         None => Ok(()),
     }
 }
 
-fn taken(error: StoreError) -> Error {
+pub(super) fn taken(error: StoreError) -> Error {
     if error == StoreError::Taken {
         return Error::AlreadyExists("there is a key of that name".into());
     }
@@ -259,7 +324,7 @@ impl Operation for CreateKey {
     }
 }
 
-/// Makes a key in the HSM.
+/// Makes a key in the HSM, or one that awaits its import, with the key in the HSM that unwraps it.
 #[derive(Debug)]
 pub struct CreateHsmKey {
     /// What it is to be.
@@ -284,7 +349,7 @@ impl Verb for CreateHsmKey {
         let row = self.spec.row(view).await?;
         require_own(view, row.owner)?;
         require_room(view, row.owner).await?;
-        let version = blank(view, row.id, 1)?;
+        let version = blank(view, row.id, 1, Some(row.owner))?;
         Ok(Making::New(Box::new((row, version))))
     }
 
@@ -312,6 +377,13 @@ impl EffectOperation for CreateHsmKey {
     type Effect = MadeInHsm;
     const NEEDS: Needs = WRITES;
 
+    fn holds(&self, it: &Self::Prepared) -> Option<Id> {
+        match it {
+            Making::New(new) => Some(new.0.owner.0),
+            Making::Before(_) => None,
+        }
+    }
+
     /// The version's row alone: the name is taken once there is a key.
     async fn intend(
         &self,
@@ -320,13 +392,15 @@ impl EffectOperation for CreateHsmKey {
         it: &Self::Prepared,
         _: &Decision,
     ) -> Result<()> {
-        tx.insert(&it.fresh()?.1).await?;
+        let (key, version) = it.fresh()?;
+        check_room(tx, key.owner).await?;
+        tx.insert(version).await?;
         Ok(())
     }
 
     async fn act(&self, view: &View, it: &Self::Prepared) -> Result<MadeInHsm> {
         let (key, version) = it.fresh()?;
-        make_in_hsm(view, key.algorithm, version).await
+        make_in_hsm(view, key, version).await
     }
 
     async fn record(
@@ -338,7 +412,7 @@ impl EffectOperation for CreateHsmKey {
     ) -> Result<KeyDetail> {
         let (key, version) = it.fresh()?;
         let row = tx.insert(key).await.map_err(taken)?;
-        is_made(ctx, tx, version, made).await?;
+        is_made(ctx, tx, (key.state, version), made).await?;
         KeyDetail::of(tx, row).await
     }
 

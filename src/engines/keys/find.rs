@@ -8,11 +8,14 @@ use parking_lot::Mutex;
 
 use super::count::Counts;
 use super::sign::Turns;
+use super::stream::Streams;
 use crate::error::{Error, Result};
-use crate::keyring::Place;
+use crate::keyring::{KeyringError, Place};
+use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::shreds::ShredRow;
+use crate::store::{RowRef, StoreError, Tx, Versioned};
 use crate::types::{
     KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, SecretBytes,
     VaultId,
@@ -22,8 +25,8 @@ use crate::vault::{Decision, Resource, View};
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
-/// What this node remembers of keys: their rows, the messages that it reserved, and whose turn it
-/// is in the HSM.
+/// What this node remembers of keys: their rows, the messages that it reserved, whose turn it is in
+/// the HSM, and how many streams there are.
 ///
 /// Rows are kept under the authority epoch at which they were read: every change of a key moves the
 /// epoch, and a commit that finds it moved looks at the key's row.
@@ -32,6 +35,7 @@ pub struct Keys {
     hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
     pub(super) counts: Counts,
     pub(super) turns: Turns,
+    pub(super) streams: Streams,
 }
 
 /// A key, and the epoch at which it was read.
@@ -46,6 +50,8 @@ pub(super) struct Hot {
     pub(super) resource: Resource,
     /// Its newest version, of the same snapshot, or why there is none: an alarm for whoever uses it.
     newest: Newest,
+    /// Whether its owner was shredded.
+    shredded: bool,
     versions: Mutex<HashMap<i64, Arc<NamedKeyVersionRow>>>,
 }
 
@@ -64,14 +70,19 @@ impl Keys {
         let read = view.read(move |tx| {
             async move {
                 let Some(row) = named_keys::key_named(tx, &wanted).await? else { return Ok(None) };
-                let newest = newest(tx, &row.row).await?;
-                Ok(Some((row, newest)))
+                let shredded = is_shredded(tx, &row.row).await?;
+                let newest = newest(tx, &row.row, shredded).await?;
+                let owner = owner_fence(tx, &row.row).await?;
+                Ok(Some((row, newest, owner, shredded)))
             }
             .boxed()
         });
-        let Some((row, newest)) = read.await? else { return Ok(None) };
-        let resource = of(name, Some(&row))?;
-        let hot = Arc::new(Hot { row, resource, newest, versions: Mutex::default() });
+        let Some((row, newest, owner, shredded)) = read.await? else { return Ok(None) };
+        let mut resource = of(name, Some(&row))?;
+        // It stands on its owner as well: nothing is encrypted under a key that was shredded since.
+        resource.rows.extend(owner);
+        let versions = Mutex::default();
+        let hot = Arc::new(Hot { row, resource, newest, shredded, versions });
         if hot.newest.is_err() {
             return Ok(Some(hot));
         }
@@ -105,8 +116,11 @@ impl Keys {
         if !decision.resource()?.rows.contains(&hot.row.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
         }
-        let Some(usage) = usage else { return Ok(hot) };
         let row = &hot.row.row;
+        if row.state == NamedKeyState::Awaiting {
+            hot.require_active()?;
+        }
+        let Some(usage) = usage else { return Ok(hot) };
         if row.algorithm.usage() != usage {
             let what = match usage {
                 KeyUsage::Encrypts => "encrypt",
@@ -124,8 +138,10 @@ impl Hot {
     /// Refuses a key that is not used.
     pub(super) fn require_active(&self) -> Result<()> {
         match self.row.row.state {
+            _ if self.shredded => Err(shredded()),
             NamedKeyState::Active => Ok(()),
             NamedKeyState::Disabled => Err(Error::precondition("the key is disabled")),
+            NamedKeyState::Awaiting => Err(awaits()),
         }
     }
 
@@ -178,7 +194,7 @@ impl Hot {
 
 /// Where a version's key belongs: to this row, this key and this number. Its name never enters; the
 /// row that gives the key its name is sealed.
-pub(super) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
+pub(in crate::engines) const fn place(key: ObjectId, id: ObjectId, version: i64) -> Place {
     Place {
         table: "named_key_versions",
         column: "material",
@@ -195,8 +211,14 @@ pub(super) fn label(vault: VaultId, key: ObjectId, version: i64) -> String {
 
 /// Finds a key's newest version. What the key's row says is the newest is, in one snapshot: a row
 /// that was put back is behind the versions.
-async fn newest(tx: &mut Tx, key: &NamedKeyRow) -> Result<Newest> {
-    let found = match named_keys::newest_version(tx, key.id, true).await {
+async fn newest(tx: &mut Tx, key: &NamedKeyRow, shredded: bool) -> Result<Newest> {
+    let looked = if shredded {
+        // Its versions are gone, or going.
+        named_keys::version_numbered(tx, key.id, key.newest).await
+    } else {
+        named_keys::newest_version(tx, key.id, true).await
+    };
+    let found = match looked {
         Ok(found) => found,
         // Whoever is not allowed to use the key is not told of it.
         Err(error @ StoreError::Tampered { .. }) => return Ok(Err(error)),
@@ -228,6 +250,27 @@ pub(super) fn of(name: &KeyName, found: Option<&Versioned<NamedKeyRow>>) -> Resu
 /// Answers an allowed caller that there is no such key.
 pub(super) fn unknown() -> Error {
     Error::not_found("there is no key of that name")
+}
+
+/// Answers that there is a name, and no key yet.
+pub(super) fn awaits() -> Error {
+    Error::precondition("the key awaits its import")
+}
+
+/// Tells whether a key's owner was shredded.
+pub(super) async fn is_shredded(tx: &mut Tx, key: &NamedKeyRow) -> Result<bool> {
+    Ok(tx.lookup::<ShredRow>(&key.owner).await?.is_some())
+}
+
+/// Points at a key's owner, unless its row is not what was sealed: others use the key on.
+pub(super) async fn owner_fence(tx: &mut Tx, key: &NamedKeyRow) -> Result<Option<RowRef>> {
+    let owner = tx.lookup_intact::<IdentityRow>(&key.owner).await?;
+    Ok(owner.map(|owner| owner.fence()))
+}
+
+/// Answers that nothing of a key is left.
+pub(super) fn shredded() -> Error {
+    KeyringError::Shredded.into()
 }
 
 /// Answers that somebody else rotated first.

@@ -4,6 +4,8 @@
 //! Page tokens are sealed, because the name where a page ended may be one that the caller must not
 //! learn.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
@@ -13,7 +15,7 @@ use crate::engines::walk::{Walked, check_prefix, walk};
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
-use crate::types::{IdentityId, RequestContext};
+use crate::types::{IdentityId, RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, Page, PageToken, READS, Resource, Verb, View};
 
 /// A page of keys.
@@ -30,6 +32,8 @@ pub struct KeyPage {
 pub struct ListKeys {
     /// Only names that begin so.
     pub prefix: String,
+    /// Only keys that nobody used for so long, nor made.
+    pub unused_for: Option<Duration>,
     /// Keys at most; 0 for the default.
     pub page_size: i32,
     /// Where the page before ended.
@@ -67,6 +71,13 @@ impl Walked for NamedKeyRow {
     }
 }
 
+/// The moment so long ago.
+fn before(now: UnixMillis, unused: Duration) -> Result<UnixMillis> {
+    let ms = i64::try_from(unused.as_millis());
+    let ms = ms.map_err(|_long| Error::invalid("no key is unused for so long"))?;
+    Ok(UnixMillis(now.0.saturating_sub(ms)))
+}
+
 #[async_trait]
 impl Verb for ListKeys {
     const ACTION: &'static str = "keys.list";
@@ -79,7 +90,10 @@ impl Verb for ListKeys {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<KeyPage> {
         check_prefix(&self.prefix)?;
-        let tokens = PageToken::new(view, Self::ACTION, &self.prefix)?;
+        let unused_s = self.unused_for.map_or(0, |unused| unused.as_secs());
+        let narrowed = format!("{} {unused_s}", self.prefix);
+        let tokens = PageToken::new(view, Self::ACTION, &narrowed)?;
+        let before = self.unused_for.map(|unused| before(view.now(), unused)).transpose()?;
         let Page { size, after } = tokens.open(view, self.page_size, &self.page_token)?;
         let size = usize::try_from(size).map_err(Error::internal)?;
         let all = |_: &NamedKeyRow| -> Result<bool> { Ok(true) };
@@ -89,7 +103,10 @@ impl Verb for ListKeys {
             async move {
                 let mut keys = Vec::with_capacity(found.len());
                 for row in found {
-                    keys.push(KeyDetail::of(tx, row).await?);
+                    let key = KeyDetail::of(tx, row).await?;
+                    if before.is_none_or(|before| key.touched() <= before) {
+                        keys.push(key);
+                    }
                 }
                 Ok(keys)
             }

@@ -8,7 +8,8 @@ use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Tx, Versioned};
 use crate::types::{
-    Entropy as _, KeyAlgorithm, KeyVersionState, ObjectId, RequestContext, SecretBytes, UnixMillis,
+    Entropy as _, IdentityId, KeyAlgorithm, KeyOrigin, KeyVersionState, NamedKeyState, ObjectId,
+    RequestContext, SecretBytes, UnixMillis,
 };
 use crate::vault::View;
 
@@ -22,14 +23,27 @@ const VERSIONS: i64 = 1 << 31;
 pub struct NewVersion {
     row: NamedKeyVersionRow,
     sealed: SealedValue,
-    counted: bool,
+    /// Messages that count as reserved from the beginning, where they are counted.
+    reserved: Option<i64>,
+}
+
+/// A version's key that is there.
+#[derive(Debug)]
+pub(super) struct Brought {
+    pub(super) material: SecretBytes,
+    /// Its public half, where it has one.
+    pub(super) public_key: Option<Vec<u8>>,
+    pub(super) origin: KeyOrigin,
+    /// Messages that count as reserved from the beginning.
+    pub(super) reserved: i64,
 }
 
 impl NewVersion {
     /// Makes a version's key and seals it.
     pub(super) async fn seal(view: &View, key: &NamedKeyRow, version: i64) -> Result<Self> {
         let (material, public_key) = fresh(view, key.algorithm)?;
-        Self::of(view, key, version, &material, public_key).await
+        let brought = Brought { material, public_key, origin: KeyOrigin::Made, reserved: 0 };
+        Self::of(view, key, version, brought).await
     }
 
     /// Seals a version's key that is there.
@@ -37,15 +51,16 @@ impl NewVersion {
         view: &View,
         key: &NamedKeyRow,
         version: i64,
-        material: &SecretBytes,
-        public_key: Option<Vec<u8>>,
+        brought: Brought,
     ) -> Result<Self> {
-        let mut row = blank(view, key.id, version)?;
+        let Brought { material, public_key, origin, reserved } = brought;
+        let mut row = blank(view, key.id, version, None)?;
         let place = place(key.id, row.id, version);
-        let sealed = view.seal_for(KeyOwner::Identity(key.owner), &place, material).await?;
+        let sealed = view.seal_for(KeyOwner::Identity(key.owner), &place, &material).await?;
         row.state = KeyVersionState::Live;
         row.public_key = public_key;
-        Ok(Self { row, sealed, counted: key.algorithm.is_counted() })
+        row.origin = origin;
+        Ok(Self { row, sealed, reserved: key.algorithm.is_counted().then_some(reserved) })
     }
 
     /// The keys that were used.
@@ -58,15 +73,20 @@ impl NewVersion {
         let stored = self.sealed.store(tx).await?;
         let (material, wrap_key) = (stored.blob.to_vec(), Some(stored.key_id));
         tx.insert(&NamedKeyVersionRow { material, wrap_key, ..self.row.clone() }).await?;
-        if self.counted {
-            tx.insert(&NamedKeyCountRow { id: self.row.id, reserved: 0 }).await?;
+        if let Some(reserved) = self.reserved {
+            tx.insert(&NamedKeyCountRow { id: self.row.id, reserved }).await?;
         }
         Ok(())
     }
 }
 
-/// A version that is not there yet.
-pub(super) fn blank(view: &View, key: ObjectId, version: i64) -> Result<NamedKeyVersionRow> {
+/// A version that is not there yet, and whose place in the HSM it takes.
+pub(super) fn blank(
+    view: &View,
+    key: ObjectId,
+    version: i64,
+    in_hsm_of: Option<IdentityId>,
+) -> Result<NamedKeyVersionRow> {
     if version > VERSIONS {
         return Err(Error::precondition("the key has as many versions as there may be"));
     }
@@ -80,6 +100,8 @@ pub(super) fn blank(view: &View, key: ObjectId, version: i64) -> Result<NamedKey
         wrap_key: None,
         public_key: None,
         pinned: None,
+        origin: KeyOrigin::Made,
+        in_hsm_of,
         created_at: now,
         created_by: by.clone(),
         changed_at: now,
@@ -154,15 +176,19 @@ pub struct MadeInHsm {
     pinned: Vec<u8>,
 }
 
-/// Makes a version's key in the HSM.
+/// Makes a version's key in the HSM: of a key that awaits its import, the one that unwraps it.
 pub(super) async fn make_in_hsm(
     view: &View,
-    algorithm: KeyAlgorithm,
+    key: &NamedKeyRow,
     row: &NamedKeyVersionRow,
 ) -> Result<MadeInHsm> {
+    let kind = match key.state {
+        NamedKeyState::Awaiting => KeyKind::RsaOaep3072,
+        NamedKeyState::Active | NamedKeyState::Disabled => kind(key.algorithm)?,
+    };
     let label = label(view.vault_id(), row.named_key, row.version);
     let used = KeyUse { key: row.named_key.to_string(), version: row.version, purpose: "make/hsm" };
-    let made = view.hsm().create_key(&label, kind(algorithm)?).await.map_err(Error::from);
+    let made = view.hsm().create_key(&label, kind).await.map_err(Error::from);
     let made = view.noted(&used, made)?;
     Ok(MadeInHsm { public_key: made.public_key_spki, pinned: made.check })
 }
@@ -171,12 +197,15 @@ pub(super) async fn make_in_hsm(
 pub(super) async fn is_made(
     ctx: &RequestContext,
     tx: &mut Tx,
-    row: &NamedKeyVersionRow,
+    (key, row): (NamedKeyState, &NamedKeyVersionRow),
     made: &MadeInHsm,
 ) -> Result<()> {
     let pending = Versioned::first(row.clone());
     let row = NamedKeyVersionRow {
-        state: KeyVersionState::Live,
+        state: match key {
+            NamedKeyState::Awaiting => KeyVersionState::Awaiting,
+            NamedKeyState::Active | NamedKeyState::Disabled => KeyVersionState::Live,
+        },
         public_key: made.public_key.clone(),
         pinned: Some(made.pinned.clone()),
         changed_at: ctx.now,
@@ -188,7 +217,10 @@ pub(super) async fn is_made(
 }
 
 /// When a key that rotates every so many seconds does next.
-pub(super) fn rotates_at(now: UnixMillis, every_s: Option<i64>) -> Result<Option<UnixMillis>> {
+pub(in crate::engines) fn rotates_at(
+    now: UnixMillis,
+    every_s: Option<i64>,
+) -> Result<Option<UnixMillis>> {
     let Some(every_s) = every_s else { return Ok(None) };
     let every_s = u64::try_from(every_s).map_err(Error::internal)?;
     now.plus(std::time::Duration::from_secs(every_s)).map(Some)

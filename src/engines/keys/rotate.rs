@@ -3,15 +3,15 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::create::require_room;
-use super::find::{gone, named, of, stale, unknown};
+use super::create::{check_room, require_room};
+use super::find::{awaits, gone, is_shredded, named, of, owner_fence, shredded, stale, unknown};
 use super::make::{MadeInHsm, NewVersion, blank, is_made, make_in_hsm, rotates_at};
 use super::show::KeyDetail;
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
-use crate::types::{KeyName, Placement, RequestContext};
+use crate::types::{Id, KeyName, NamedKeyState, Placement, RequestContext};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Makes a key's next version.
@@ -56,7 +56,14 @@ impl Verb for RotateKey {
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let found = named(view, &self.name).await?;
-        Ok(vec![of(&self.name, found.as_ref())?])
+        let mut resource = of(&self.name, found.as_ref())?;
+        // It stands on its owner as well: nothing is made for one who was shredded since.
+        if let Some(found) = found {
+            let read =
+                view.read(move |tx| async move { owner_fence(tx, &found.row).await }.boxed());
+            resource.rows.extend(read.await?);
+        }
+        Ok(vec![resource])
     }
 
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Rotation> {
@@ -64,15 +71,27 @@ impl Verb for RotateKey {
         if !decision.resource()?.rows.contains(&was.fence()) {
             return Err(Error::Conflict("the key was changed meanwhile; retry".into()));
         }
+        if was.row.state == NamedKeyState::Awaiting {
+            return Err(awaits());
+        }
         let (id, newest) = (was.row.id, was.row.newest);
         if self.expected != 0 && self.expected != newest {
             return Err(stale(newest));
         }
+        let row = was.row.clone();
         let read = view.read(move |tx| {
-            async move { Ok(named_keys::newest_version(tx, id, false).await?) }.boxed()
+            async move {
+                let last = named_keys::newest_version(tx, id, false).await?;
+                Ok((last, is_shredded(tx, &row).await?))
+            }
+            .boxed()
         });
+        let (last, is_shredded) = read.await?;
+        if is_shredded {
+            return Err(shredded());
+        }
         // Numbers of versions that came to nothing are not used again.
-        let last = read.await?.filter(|last| last.row.version >= newest);
+        let last = last.filter(|last| last.row.version >= newest);
         let last = last.ok_or_else(|| gone("named_key_versions", id))?.row.version;
         let version = last.saturating_add(1);
         let now = view.now();
@@ -89,7 +108,7 @@ impl Verb for RotateKey {
             }
             Placement::Hsm => {
                 require_room(view, was.row.owner).await?;
-                Next::Hsm(Box::new(blank(view, id, version)?))
+                Next::Hsm(Box::new(blank(view, id, version, Some(was.row.owner))?))
             }
         };
         Ok(Rotation { was, is, next })
@@ -114,6 +133,13 @@ impl EffectOperation for RotateKey {
         matches!(it.next, Next::Sealed(_))
     }
 
+    fn holds(&self, it: &Rotation) -> Option<Id> {
+        match &it.next {
+            Next::Sealed(_) => None,
+            Next::Hsm(_) => Some(it.was.row.owner.0),
+        }
+    }
+
     async fn intend(
         &self,
         _: &RequestContext,
@@ -122,6 +148,7 @@ impl EffectOperation for RotateKey {
         _: &Decision,
     ) -> Result<()> {
         if let Next::Hsm(row) = &it.next {
+            check_room(tx, it.was.row.owner).await?;
             tx.insert(row.as_ref()).await.map_err(raced)?;
         }
         Ok(())
@@ -130,7 +157,7 @@ impl EffectOperation for RotateKey {
     async fn act(&self, view: &View, it: &Rotation) -> Result<Option<MadeInHsm>> {
         match &it.next {
             Next::Sealed(_) => Ok(None),
-            Next::Hsm(row) => make_in_hsm(view, it.is.algorithm, row).await.map(Some),
+            Next::Hsm(row) => make_in_hsm(view, &it.is, row).await.map(Some),
         }
     }
 
@@ -146,7 +173,7 @@ impl EffectOperation for RotateKey {
         let row = tx.change(&it.was, &it.is).await?;
         match (&it.next, made) {
             (Next::Sealed(next), _) => next.store(tx).await?,
-            (Next::Hsm(row), Some(made)) => is_made(ctx, tx, row, made).await?,
+            (Next::Hsm(row), Some(made)) => is_made(ctx, tx, (it.is.state, row), made).await?,
             (Next::Hsm(_), None) => return Err(Error::internal("a version without its key")),
         }
         KeyDetail::of(tx, row).await

@@ -1,4 +1,4 @@
-//! Ends versions whose making in the HSM came to nothing; the worker's.
+//! Ends versions in the HSM that came to nothing, or are not used any more; the worker's.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -11,7 +11,8 @@ use crate::store::{Needs, Tx, Versioned};
 use crate::types::{KeyVersionState, ObjectId, RequestContext, ResourceName};
 use crate::vault::{Decision, EffectOperation, Note, Resource, TAKES_BACK, Verb, View};
 
-/// Destroys what may have been made in the HSM for a version that is pending, and ends it.
+/// Destroys what may be in the HSM of a version that is pending or retired, and ends it: the place
+/// that it took there is free then.
 ///
 /// The intent moves the row on, so that whoever made the key cannot call it live any more; nothing
 /// but a version that is live is ever used. Destroying it again, after a crash, finds nothing.
@@ -46,8 +47,8 @@ impl Verb for SettleVersion {
         let id = self.id;
         let read = view
             .read(move |tx| async move { Ok(tx.lookup::<NamedKeyVersionRow>(&id).await?) }.boxed());
-        let found = read.await?.filter(|found| found.row.state == KeyVersionState::Pending);
-        let found = found.ok_or_else(|| Error::Conflict("it is not pending any more".into()))?;
+        let found = read.await?.filter(|found| ended(found.row.state).is_some());
+        let found = found.ok_or_else(|| Error::Conflict("nothing of it is left".into()))?;
         let (key, version) = (found.row.named_key, found.row.version);
         let used = KeyUse { key: key.to_string(), version, purpose: "destroy/hsm" };
         Ok(Settled { label: label(view.vault_id(), key, version), found, used })
@@ -55,6 +56,18 @@ impl Verb for SettleVersion {
 
     fn note(&self, it: &Settled, note: &mut Note) {
         note.keys.push(it.used.clone());
+    }
+}
+
+/// What becomes of a version that is settled; none for one of which nothing is to be destroyed.
+const fn ended(state: KeyVersionState) -> Option<KeyVersionState> {
+    match state {
+        KeyVersionState::Pending => Some(KeyVersionState::Failed),
+        KeyVersionState::Retired => Some(KeyVersionState::Destroyed),
+        KeyVersionState::Live
+        | KeyVersionState::Failed
+        | KeyVersionState::Awaiting
+        | KeyVersionState::Destroyed => None,
     }
 }
 
@@ -89,12 +102,14 @@ impl EffectOperation for SettleVersion {
         // Another node settles it as well, or it was moved on since.
         let ours = found.filter(|found| Some(found.version) == it.found.version.checked_add(1));
         let ours = ours.ok_or_else(|| Error::Conflict("it is settled by another node".into()))?;
-        let row = NamedKeyVersionRow { state: KeyVersionState::Failed, ..moved(ctx, &ours.row) };
+        let state = ended(ours.row.state);
+        let state = state.ok_or_else(|| Error::Conflict("it is settled already".into()))?;
+        let row = NamedKeyVersionRow { state, in_hsm_of: None, ..moved(ctx, &ours.row) };
         tx.change(&ours, &row).await?;
         Ok(())
     }
 
-    /// It stays pending, and is due again later.
+    /// It stays as it is, and is due again later.
     async fn abandon(&self, _: &RequestContext, _: &mut Tx, _: &Settled) -> Result<()> {
         Ok(())
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::find::{gone, named, of, unknown};
+use super::find::{gone, is_shredded, named, of, unknown};
 use crate::engines::identities::{Names, read_labels};
 use crate::error::{Error, Result};
+use crate::store::key_usage::{self, LastUse};
 use crate::store::named_keys::{self, NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityName, KeyName, ObjectId, RequestContext};
+use crate::types::{IdentityName, KeyName, ObjectId, RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 
 /// Versions that are shown.
@@ -29,9 +30,39 @@ pub struct KeyDetail {
     pub created_by: String,
     /// The name of who changed it last.
     pub changed_by: String,
+    /// Whether its owner was shredded.
+    pub shredded: bool,
+    /// Its last use, as far as the record has its place in the log.
+    pub last_use: Option<ShownUse>,
+}
+
+/// A key's last use, as it is shown.
+#[derive(Debug, Clone)]
+pub struct ShownUse {
+    /// When.
+    pub at: UnixMillis,
+    /// The name of the identity, or of the worker.
+    pub by: String,
+    /// The key's version.
+    pub version: i64,
+    /// What for.
+    pub purpose: String,
+}
+
+impl ShownUse {
+    async fn of(tx: &mut Tx, names: &mut Names, key: ObjectId) -> Result<Option<Self>> {
+        let Some(last) = key_usage::last_use(tx, key).await? else { return Ok(None) };
+        let LastUse { at, used_by, version, purpose } = last;
+        Ok(Some(Self { at, by: names.actor(tx, &used_by).await?, version, purpose }))
+    }
 }
 
 impl KeyDetail {
+    /// When it was last used, or made where it never was.
+    pub(super) fn touched(&self) -> UnixMillis {
+        self.last_use.as_ref().map_or(self.row.row.created_at, |last| last.at)
+    }
+
     pub(super) async fn of(tx: &mut Tx, row: Versioned<NamedKeyRow>) -> Result<Self> {
         let mut names = Names::default();
         let owner = names.intact(tx, row.row.owner).await?;
@@ -40,8 +71,16 @@ impl KeyDetail {
             owner: owner.ok_or_else(|| gone("identities", ObjectId(row.row.owner.0)))?,
             created_by: names.actor(tx, &row.row.created_by).await?,
             changed_by: names.actor(tx, &row.row.changed_by).await?,
+            last_use: ShownUse::of(tx, &mut names, row.row.id).await?,
+            shredded: is_shredded(tx, &row.row).await?,
             row,
         })
+    }
+
+    /// The word for whether it is used.
+    #[must_use]
+    pub const fn shown_state(&self) -> &'static str {
+        if self.shredded { "shredded" } else { self.row.row.state.as_str() }
     }
 }
 
@@ -70,7 +109,8 @@ impl ShownKey {
         let row = tx.lookup::<NamedKeyRow>(&id).await?.ok_or_else(|| gone("named_keys", id))?;
         let (newest, mut names, mut versions) = (row.row.newest, Names::default(), Vec::new());
         let live = named_keys::newest_version(tx, id, true).await?;
-        if live.is_none_or(|live| live.row.version != newest) {
+        let is_newest = live.is_some_and(|live| live.row.version == newest);
+        if !is_newest && !is_shredded(tx, &row.row).await? {
             return Err(gone("named_key_versions", id));
         }
         for Versioned { row, .. } in named_keys::versions_of(tx, id, SHOWN).await? {

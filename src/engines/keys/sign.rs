@@ -15,7 +15,8 @@ use crate::crypto;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::named_keys::NamedKeyVersionRow;
-use crate::types::{KeyUsage, Placement, SecretBytes};
+use crate::types::{KeyPurpose, KeyUsage, Placement, SecretBytes};
+use crate::vault::View;
 
 /// What signing in the HSM is called in the record.
 const IN_HSM: &str = "sign/hsm";
@@ -40,7 +41,7 @@ impl Default for Turns {
 
 impl Turns {
     /// Waits for a turn, for a call that came in at a moment.
-    async fn take(&self, came: Instant) -> Result<SemaphorePermit<'_>> {
+    pub(super) async fn take(&self, came: Instant) -> Result<SemaphorePermit<'_>> {
         let left = PATIENCE.saturating_sub(came.elapsed());
         if left.is_zero() {
             return Err(Error::Deadline);
@@ -59,32 +60,40 @@ pub struct Signing;
 pub struct Verifying;
 
 impl Work<'_> {
-    async fn sign_in_hsm(&self, version: &NamedKeyVersionRow, message: &[u8]) -> Result<Vec<u8>> {
+    pub(super) async fn sign_in_hsm(
+        &self,
+        version: &NamedKeyVersionRow,
+        message: &[u8],
+    ) -> Result<Vec<u8>> {
         let (view, key) = (self.view, version.named_key);
         let label = label(view.vault_id(), key, version.version);
-        self.require_pinned(version, &label).await?;
+        require_pinned(view, version, &label).await?;
         let used = KeyUse { key: key.to_string(), version: version.version, purpose: IN_HSM };
         let turn = self.turns.take(view.ctx().began).await?;
         let signed = view.hsm().sign(&label, message).await.map_err(Error::from);
         drop(turn);
         view.noted(&used, signed)
     }
+}
 
-    /// Refuses a key in the HSM that is not the one that was made there, once while unsealed.
-    async fn require_pinned(&self, version: &NamedKeyVersionRow, label: &str) -> Result<()> {
-        let keyring = self.view.keyring();
-        if keyring.is_vouched(version.id.0)? {
-            return Ok(());
-        }
-        let found = self.view.hsm().lookup_key(label).await?;
-        let found = found.ok_or_else(|| Error::precondition("the key is gone from the HSM"))?;
-        if version.pinned.as_ref() != Some(&found.check) {
-            tracing::error!(label, alarm = true, "the HSM holds another key than was made there");
-            return Err(Error::Denied("the key in the HSM is not the one that was made".into()));
-        }
-        keyring.vouch(version.id.0)?;
-        Ok(())
+/// Refuses a key in the HSM that is not the one that was made there, once while unsealed.
+pub(super) async fn require_pinned(
+    view: &View,
+    version: &NamedKeyVersionRow,
+    label: &str,
+) -> Result<()> {
+    let keyring = view.keyring();
+    if keyring.is_vouched(version.id.0)? {
+        return Ok(());
     }
+    let found = view.hsm().lookup_key(label).await?;
+    let found = found.ok_or_else(|| Error::precondition("the key is gone from the HSM"))?;
+    if version.pinned.as_ref() != Some(&found.check) {
+        tracing::error!(label, alarm = true, "the HSM holds another key than was made there");
+        return Err(Error::Denied("the key in the HSM is not the one that was made".into()));
+    }
+    keyring.vouch(version.id.0)?;
+    Ok(())
 }
 
 #[async_trait]
@@ -99,6 +108,10 @@ impl Job for Signing {
 
     async fn one(work: &Work<'_>, message: &SecretBytes) -> Result<Result<Vec<u8>, Fault>> {
         let (message, version) = (message.expose(), &work.newest);
+        // Or somebody could have it sign a statement that the vault did not write.
+        if work.hot.row.row.purpose == KeyPurpose::Artifacts {
+            return Err(Error::invalid("the key signs artifacts alone"));
+        }
         if let Err(fault) = check_item("a message", message) {
             return Ok(Err(fault));
         }

@@ -1,5 +1,6 @@
 //! Encrypts and decrypts streams that are larger than memory, as they come.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -19,13 +20,57 @@ use crate::audit::Field;
 use crate::crypto::{CryptoError, Header, StreamHeader, StreamOpener, StreamSealer};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
-use crate::types::{KeyName, KeyUsage, SecretBytes};
+use crate::types::{IdentityId, KeyName, KeyUsage, SecretBytes, UnixMillis};
 use crate::vault::{Decision, Note, Resource, StreamOperation, Verb, View};
 
 /// How long it is waited for what comes next, before it is looked whether the stream still stands.
 const WAIT: Duration = Duration::from_millis(200);
 /// Pieces that are given at once, where as much is there.
 const PIECES: usize = 8;
+
+/// Streams of one identity on this node at once, at most.
+const STREAMS: usize = 32;
+/// How long nothing may come before a stream is over, in milliseconds.
+const IDLE_MS: i64 = 60_000;
+
+/// How many streams each identity has on this node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Streams(Arc<Counter>);
+
+type Counter = parking_lot::Mutex<HashMap<IdentityId, usize>>;
+
+/// One of them, as long as it is held.
+#[derive(Debug)]
+struct Held {
+    of: IdentityId,
+    streams: Arc<Counter>,
+}
+
+impl Streams {
+    fn take(&self, of: IdentityId) -> Result<Held> {
+        let mut streams = self.0.lock();
+        let held = streams.entry(of).or_default();
+        if *held >= STREAMS {
+            let text = format!("you have {STREAMS} streams on this node, as many as may be");
+            return Err(Error::Exhausted(text.into()));
+        }
+        *held = held.saturating_add(1);
+        drop(streams);
+        Ok(Held { of, streams: Arc::clone(&self.0) })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut streams = self.streams.lock();
+        if let Some(held) = streams.get_mut(&self.of) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                streams.remove(&self.of);
+            }
+        }
+    }
+}
 
 /// What comes in.
 pub type Input = Pin<Box<dyn Stream<Item = Result<SecretBytes>> + Send>>;
@@ -196,6 +241,9 @@ pub struct Flow {
     came: u64,
     /// Keys that were used.
     noted: Vec<KeyUse>,
+    /// When something came last.
+    heard: UnixMillis,
+    _held: Held,
 }
 
 #[async_trait]
@@ -211,13 +259,15 @@ impl<W: Way> Verb for StreamKey<W> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Flow> {
         let usage = Some(KeyUsage::Encrypts);
         let hot: Arc<Hot> = self.keys.decided(view, decision, &self.name, usage).await?;
+        let held = self.keys.streams.take(view.identity()?)?;
         let work = Work::new(&self.keys, view, &hot, 1)?;
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
         let key = KeyUse { key: row.id.to_string(), version, purpose: W::PURPOSE };
         let noted = all_used(view, vec![key]);
-        Ok(Flow { coder: Some(coder), used, first: Some(first), came: 0, noted })
+        let (coder, first, heard) = (Some(coder), Some(first), view.now());
+        Ok(Flow { coder, used, first, came: 0, noted, heard, _held: held })
     }
 
     fn note(&self, at: &Flow, note: &mut Note) {
@@ -251,6 +301,7 @@ impl<W: Way> StreamOperation for StreamKey<W> {
                 input.next().now_or_never()
             };
             let (Some(came), Some(coder)) = (came, at.coder.as_mut()) else { break };
+            at.heard = view.now();
             let Some(data) = came.transpose()? else {
                 if let Some(coder) = at.coder.take() {
                     out.push(Piece { used: None, bytes: coder.finish()? });
@@ -260,6 +311,9 @@ impl<W: Way> StreamOperation for StreamKey<W> {
             at.came = at.came.saturating_add(u64::try_from(data.len_bytes()).unwrap_or(u64::MAX));
             let segments = coder.push(data.expose())?;
             out.extend(segments.into_iter().map(|bytes| Piece { used: None, bytes }));
+        }
+        if out.is_empty() && view.now().0.saturating_sub(at.heard.0) > IDLE_MS {
+            return Err(Error::Deadline);
         }
         Ok(out)
     }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::create::every_s;
-use super::find::{named, of, unknown};
+use super::find::{awaits, named, of, unknown};
 use super::make::rotates_at;
 use super::show::KeyDetail;
 use crate::audit::Field;
 use crate::engines::identities::{check_labels, read_labels, write_labels};
 use crate::error::{Error, Result};
-use crate::store::named_keys::NamedKeyRow;
+use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{KeyName, NamedKeyState, RequestContext};
+use crate::types::{KeyName, KeyVersionState, NamedKeyState, Placement, RequestContext};
 use crate::vault::{Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// How often a key is to rotate by itself.
@@ -57,6 +57,12 @@ impl UpdateKey {
             return Err(Error::precondition(
                 "the oldest version that is used only ever rises; what was retired stays so",
             ));
+        }
+        if was.state == NamedKeyState::Awaiting && self.state.is_some() {
+            return Err(awaits());
+        }
+        if self.state == Some(NamedKeyState::Awaiting) {
+            return Err(Error::invalid("a key is made `active` or `disabled`"));
         }
         let rotate_every_s = match self.schedule {
             Schedule::Stays => was.rotate_every_s,
@@ -122,12 +128,36 @@ impl Operation for UpdateKey {
 
     async fn commit(
         &self,
-        _: &RequestContext,
+        ctx: &RequestContext,
         tx: &mut Tx,
         (was, is): &Self::Prepared,
         _: &Decision,
     ) -> Result<KeyDetail> {
         let row = tx.change(was, is).await?;
+        if is.min_version > was.row.min_version && is.placement == Placement::Hsm {
+            retire(ctx, tx, is).await?;
+        }
         KeyDetail::of(tx, row).await
+    }
+}
+
+/// Retires the versions in the HSM that are not used any more: a worker destroys their keys.
+async fn retire(ctx: &RequestContext, tx: &mut Tx, key: &NamedKeyRow) -> Result<()> {
+    for found in named_keys::versions_in_hsm(tx, key.id).await? {
+        let live = found.row.state == KeyVersionState::Live;
+        if live && found.row.version < key.min_version {
+            tx.change(&found, &retired(ctx, &found.row)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// A version that is not used any more, and whose key in the HSM is to be destroyed.
+pub(super) fn retired(ctx: &RequestContext, row: &NamedKeyVersionRow) -> NamedKeyVersionRow {
+    NamedKeyVersionRow {
+        state: KeyVersionState::Retired,
+        changed_at: ctx.now,
+        changed_by: ctx.actor(),
+        ..row.clone()
     }
 }

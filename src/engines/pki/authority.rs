@@ -188,6 +188,13 @@ impl Authority {
         self.role
     }
 
+    /// Tells which version of its kind it is, by the label of its key.
+    #[must_use]
+    pub fn version(&self) -> i64 {
+        let last = self.key_label.rsplit('/').next();
+        last.and_then(|version| version.parse().ok()).unwrap_or(1)
+    }
+
     /// Names its key in the HSM.
     #[must_use]
     pub fn key_label(&self) -> &str {

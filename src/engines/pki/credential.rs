@@ -55,6 +55,7 @@ impl Holder<'_> {
         authority: &Authority,
         template: &Template,
     ) -> Result<Signed> {
+        view.require_current(authority.role().purpose(), authority.key_label()).await?;
         let serial = view.serial().await?;
         let key = signing_key(view, authority)?;
         let issued = issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await;
@@ -89,8 +90,10 @@ impl Holder<'_> {
 /// # Errors
 /// [`Error::Sealed`].
 pub fn signing_key(view: &View, authority: &Authority) -> Result<KeyUse> {
-    let key = view.keyring().hsm_key(authority.role().purpose())?;
-    Ok(KeyUse { key: key.label, version: key.version, purpose: "sign certificate" })
+    // What is sealed signs nothing.
+    view.keyring().hsm_key(authority.role().purpose())?;
+    let (key, version) = (authority.key_label().to_owned(), authority.version());
+    Ok(KeyUse { key, version, purpose: "sign certificate" })
 }
 
 /// What a certificate says about itself.

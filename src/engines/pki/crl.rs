@@ -22,7 +22,7 @@ use super::authority::Authority;
 use super::{der, lint};
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::types::Serial;
+use crate::types::{Segment, Serial};
 
 /// Why a certificate stands on a list, where more is known than that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub(super) struct RevocationList {
 }
 
 impl RevocationList {
-    /// Has the issuing CA sign the list.
+    /// Has an issuing CA sign its list.
     ///
     /// # Errors
     /// [`Error::Unavailable`] and [`Error::Sealed`] when the HSM cannot sign, [`Error::Internal`]
@@ -71,12 +71,15 @@ impl RevocationList {
         self,
         hsm: &dyn Hsm,
         authorities: &Arc<Authorities>,
+        id: &Segment,
     ) -> Result<Vec<u8>> {
-        let (list, with) = (Arc::new(self), Arc::clone(authorities));
+        let gone = || Error::Conflict("the authority of the list was retired".into());
+        let (list, with, of) = (Arc::new(self), Arc::clone(authorities), id.clone());
         // A list may be long: whoever waits for a request must not wait for it.
-        let tbs = tokio::task::spawn_blocking(move || list.unsigned(&with.issuing));
+        let tbs =
+            tokio::task::spawn_blocking(move || list.unsigned(with.listing(&of).ok_or_else(gone)?));
         let tbs = tbs.await.map_err(Error::internal)??;
-        let issuing = &authorities.issuing;
+        let issuing = authorities.listing(id).ok_or_else(gone)?;
         let signature = hsm.sign(issuing.key_label(), &tbs).await?;
         der::signed(&tbs, issuing.key().key_type(), &signature)
     }

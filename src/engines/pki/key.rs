@@ -140,7 +140,11 @@ pub(super) fn ca_key_type(kind: KeyKind) -> Result<KeyType> {
     match kind {
         KeyKind::EcdsaP256 => Ok(KeyType::P256),
         KeyKind::EcdsaP384 => Ok(KeyType::P384),
-        KeyKind::HmacSha256 | KeyKind::Ed25519 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => {
+        KeyKind::HmacSha256
+        | KeyKind::Ed25519
+        | KeyKind::RsaPss3072
+        | KeyKind::RsaPss4096
+        | KeyKind::RsaOaep3072 => {
             Err(Error::internal("an authority's key is ECDSA on P-256 or P-384"))
         }
     }

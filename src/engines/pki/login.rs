@@ -12,7 +12,7 @@ use super::certificate::pem;
 use super::credential::{Holder, Said, Signed};
 use super::mint::{Made, forgotten, made_before};
 use super::profile::MIN_TTL;
-use super::{AuthoritySlot, Request, SpiffeId, SubjectName, Template};
+use super::{AuthoritySlot, Request, Role, SpiffeId, SubjectName, Template};
 use crate::crypto::sha256;
 use crate::engines::identities::{activate, subject_facts};
 use crate::error::{Error, Result};
@@ -310,7 +310,7 @@ impl Verb for IssueLogin {
             resource: self.resource()?,
         };
         let row = made_before(view, made, theirs).await?;
-        let chain_pem = self.authorities.current()?.login.pem();
+        let chain_pem = self.authorities.current()?.above(Role::Login, &row.detail).pem();
         Ok(LoginIssued { said: Said::of_der(&row.detail)?, row, chain_pem })
     }
 }

@@ -16,7 +16,7 @@ use super::listing::Standing;
 use super::publish::REPLACED;
 use super::quota::Quota;
 use super::roles::{Roles, no_such_role, role_resource};
-use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, SubjectName};
+use super::{AuthoritySlot, GeneratedKey, KeyType, Profile, Request, Role, SubjectName};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
@@ -228,9 +228,9 @@ impl<S: Source> Verb for Mint<S> {
         Ok(Arc::new(Issued {
             said: Said::of_der(&row.detail)?,
             standing: Standing::of(&row, holder.revocation_epoch, view.now()),
+            chain_pem: authorities.above(Role::Issuing, &row.detail).pem(),
             row,
             identity: holder.name.to_string(),
-            chain_pem: authorities.issuing.pem(),
             private_key: None,
             replayed: true,
         }))

@@ -42,7 +42,7 @@ pub use patterns::{Cidr, DnsPattern, EmailDomain, UriPattern};
 pub(in crate::engines) use profile::MIN_TTL;
 pub use profile::{KeyUse, Profile, Usage, WildcardNames};
 pub use publish::{
-    CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, issuing, listed, listed_from,
+    CrlSlot, MANY, Place, PreparedCrl, ShowCrl, SignCrl, list_of, listed, listed_from,
 };
 pub use quota::Quota;
 pub use revoke::RevokeCertificate;

@@ -1,6 +1,6 @@
-//! The issuing CA's revocation list: signed by a worker, shown to everybody.
+//! The revocation list of each issuing CA: signed by a worker, shown to everybody.
 //!
-//! One row for all nodes. Whoever replaces it says which version it saw, so that one node signs;
+//! One row each for all nodes. Whoever replaces it says which version it saw, so that one node signs;
 //! each node keeps the newest in memory for whoever asks. The login CA has no list: logins are
 //! shown to this vault alone, which looks for each among those it issued.
 
@@ -15,7 +15,7 @@ use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
 use super::crl::{KEPT_BYTES, Reason, RevocationList, Revoked};
-use super::{AuthoritySlot, Role};
+use super::{Authority, AuthoritySlot, Role};
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
@@ -44,32 +44,46 @@ const STEP: i64 = 1_000;
 /// Why a certificate that another took the place of was ended.
 pub(super) const REPLACED: &str = "it was replaced";
 
-/// The newest list, as this node knows it.
+/// The newest list of each issuing CA, as this node knows it.
 #[derive(Debug, Clone, Default)]
-pub struct CrlSlot(Arc<RwLock<Option<Arc<Versioned<CrlRow>>>>>);
+pub struct CrlSlot(Arc<RwLock<BTreeMap<Segment, Arc<Versioned<CrlRow>>>>>);
 
 impl CrlSlot {
-    /// The newest list that this node has seen; none before the first.
+    /// The newest list of an authority that this node has seen; none before the first.
+    #[must_use]
+    pub fn newest(&self, id: &Segment) -> Option<Arc<Versioned<CrlRow>>> {
+        self.0.read().get(id).cloned()
+    }
+
+    /// The list that may be used the shortest; none before the first.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Versioned<CrlRow>>> {
-        self.0.read().clone()
+        self.0.read().values().min_by_key(|crl| crl.row.next_update).cloned()
     }
 
     /// Takes a list, unless a newer one is there.
     pub fn offer(&self, crl: Arc<Versioned<CrlRow>>) {
         let mut slot = self.0.write();
-        if slot.as_ref().is_none_or(|known| known.version < crl.version) {
-            *slot = Some(crl);
+        if slot.get(&crl.row.id).is_none_or(|known| known.version < crl.version) {
+            slot.insert(crl.row.id.clone(), crl);
         }
+    }
+
+    /// Forgets the lists of authorities that were retired.
+    pub fn keep(&self, ids: &[Segment]) {
+        self.0.write().retain(|id, _| ids.contains(id));
     }
 }
 
-/// Names the issuing CA's list.
+/// Names the list of an issuing CA.
 ///
 /// # Errors
 /// [`Error::Internal`], never.
-pub fn issuing() -> Result<Segment> {
-    "issuing".parse()
+pub fn list_of(authority: &Authority) -> Result<Segment> {
+    match authority.version() {
+        1 => "issuing".parse(),
+        version => format!("issuing-{version}").parse(),
+    }
 }
 
 /// The end by time from which a certificate stands on the list of a moment.
@@ -97,6 +111,8 @@ pub struct SignCrl {
     pub replaces: Option<Arc<Versioned<CrlRow>>>,
     /// Where the store has it.
     pub place: Place,
+    /// Whose list it is.
+    pub id: Segment,
 }
 
 /// Where the newest list is in the store.
@@ -133,11 +149,14 @@ impl Verb for SignCrl {
         let seconds = |at_s: i64| UnixMillis(at_s.saturating_mul(1_000));
         let this_update = seconds(now_s);
         let since = listed_from(this_update);
-        let found = view.read(move |tx| find(tx, since, before).boxed()).await?;
+        let gone = || Error::Conflict("the authority of the list was retired".into());
+        let authority = authorities.listing(&self.id).ok_or_else(gone)?;
+        let issuer = authority.subject_der().to_vec();
+        let found = view.read(move |tx| find(tx, since, before, issuer).boxed()).await?;
         let Found { revoked, ended, contained, .. } = found.checked();
         // Past the seconds of today: higher than any before, also after a restore of the store.
         let number = was.map_or(0, |was| was.number.saturating_add(1)).max(now_s);
-        let end = this_update.plus(LIFE)?.min(authorities.issuing.not_after());
+        let end = this_update.plus(LIFE)?.min(authority.not_after());
         let list = RevocationList {
             number: u64::try_from(number).map_err(Error::internal)?,
             this_update_s: now_s,
@@ -145,12 +164,12 @@ impl Verb for SignCrl {
             revoked: revoked.into_values().collect(),
         };
         let listed = Revoked::encode(&list.revoked);
-        let key = view.keyring().hsm_key(Role::Issuing.purpose())?;
-        let key = KeyUse { key: key.label, version: key.version, purpose: "sign revocation list" };
-        let signed = list.sign(view.hsm().as_ref(), &authorities).await;
+        let (key, version) = (authority.key_label().to_owned(), authority.version());
+        let key = KeyUse { key, version, purpose: "sign revocation list" };
+        let signed = list.sign(view.hsm().as_ref(), &authorities, &self.id).await;
         let der = view.noted(&key, signed)?;
         let next_update = seconds(end.seconds());
-        let id = issuing()?;
+        let id = self.id.clone();
         Ok(PreparedCrl {
             row: CrlRow { id, number, this_update, next_update, ended, contained, listed, der },
             key,
@@ -197,6 +216,8 @@ struct Found {
     ended: i64,
     contained: i64,
     now_s: i64,
+    /// The name of the authority: what others signed stands on their lists.
+    issuer: Vec<u8>,
 }
 
 /// Looks for what was revoked, of what ends by time at a moment or after it.
@@ -204,11 +225,17 @@ struct Found {
 /// Nothing that was revoked ever counts again, so that whoever stood on the list before stays on it
 /// until its time is over, whatever the rows say now: they are found by columns, and whoever writes
 /// to the database can hide one or make it look like another's.
-async fn find(tx: &mut Tx, since: UnixMillis, before: Vec<Revoked>) -> Result<Found> {
+async fn find(
+    tx: &mut Tx,
+    since: UnixMillis,
+    before: Vec<Revoked>,
+    issuer: Vec<u8>,
+) -> Result<Found> {
     let mut found = Found {
         ended: crls::sum_ended(tx, since).await?,
         contained: crls::sum_contained(tx, since).await?,
         now_s: UnixMillis(since.0.saturating_add(STAYS_MS)).seconds(),
+        issuer,
         ..Found::default()
     };
     for one in before.into_iter().filter(|one| one.until_s >= since.seconds()) {
@@ -253,6 +280,9 @@ async fn find(tx: &mut Tx, since: UnixMillis, before: Vec<Revoked>) -> Result<Fo
 impl Found {
     fn add(&mut self, row: &CredentialRow, reason: Reason) -> Result<()> {
         let (_, parsed) = X509Certificate::from_der(&row.detail).map_err(Error::internal)?;
+        if parsed.issuer().as_raw() != self.issuer {
+            return Ok(());
+        }
         let serial = Serial::from_bytes(parsed.raw_serial())?;
         self.unproved.remove(&serial);
         let since_s = self.revoked.get(&serial).map_or(self.now_s, |before| before.since_s);
@@ -287,6 +317,10 @@ impl Found {
 pub struct ShowCrl {
     /// Where it is kept.
     pub crls: CrlSlot,
+    /// Where the authorities are.
+    pub authorities: AuthoritySlot,
+    /// The version of the authority; 0 for the current one.
+    pub version: i64,
 }
 
 #[async_trait]
@@ -300,7 +334,13 @@ impl Verb for ShowCrl {
     }
 
     async fn prepare(&self, _: &View, _: &Decision) -> Result<Arc<Versioned<CrlRow>>> {
-        self.crls.current().ok_or_else(|| Error::unavailable("no list was signed yet"))
+        let authorities = self.authorities.current()?;
+        let wanted = |it: &&Authority| self.version == 0 || it.version() == self.version;
+        let authority = authorities.of(Role::Issuing).find(wanted);
+        let authority =
+            authority.ok_or_else(|| Error::not_found("there is no such issuing authority"))?;
+        let newest = self.crls.newest(&list_of(authority)?);
+        newest.ok_or_else(|| Error::unavailable("no list was signed yet"))
     }
 }
 

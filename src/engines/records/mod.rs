@@ -5,12 +5,14 @@ mod list;
 mod question;
 mod read;
 mod tail;
+mod verify;
 
 pub use checkpoint::{Checkpoint, Newest};
 pub use list::{List, Listed};
 pub use question::{Question, Raw};
 pub use read::Read;
 pub use tail::Tail;
+pub use verify::{Verified, VerifyState};
 
 use crate::error::Result;
 use crate::types::ResourceName;

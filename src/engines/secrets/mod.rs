@@ -19,6 +19,7 @@ mod transfer;
 mod value;
 
 pub(super) use find::nameable;
+pub(super) use sealing::place;
 
 pub use delete::{Changed, Chosen, DeleteSecret, Taking, UndeleteSecret};
 pub use destroy::{DestroySecret, PurgeVersion};

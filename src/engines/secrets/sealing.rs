@@ -9,7 +9,7 @@ use crate::vault::View;
 
 /// Where a version's value belongs: to this row, this secret and this number. Its name never
 /// enters; the row that gives the secret its name is sealed.
-pub(super) const fn place(secret: ObjectId, id: ObjectId, version: i64) -> Place {
+pub(in crate::engines) const fn place(secret: ObjectId, id: ObjectId, version: i64) -> Place {
     Place {
         table: "secret_versions",
         column: "value",

@@ -8,10 +8,10 @@ use super::sealing::{key_owner, place};
 use crate::audit::Field;
 use crate::error::{Error, Result};
 use crate::keyring::{Rewrapped, Wrapped};
-use crate::store::identities::identity_named;
+use crate::store::identities::{IdentityRow, identity_named};
 use crate::store::secrets::{self, SecretHeadRow, SecretRow, SecretVersionRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, IdentityName, RequestContext, SecretPath};
+use crate::types::{IdentityId, IdentityName, Owner, RequestContext, SecretPath};
 use crate::vault::{Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Gives a secret to another owner.
@@ -41,13 +41,22 @@ impl Verb for TransferSecret {
     type Prepared = Prepared;
     type Output = IdentityName;
 
-    /// It stands on the new owner as well.
+    /// It stands on both owners as well: what was of one who is shredded meanwhile goes nowhere.
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let mut resource = resource(view, &self.path).await?;
-        let name = self.owner.clone();
-        let owner =
-            view.read(move |tx| async move { Ok(identity_named(tx, &name).await?) }.boxed());
-        resource.rows.extend(owner.await?.map(|owner| owner.fence()));
+        let (name, was) = (self.owner.clone(), resource.owner);
+        let read = view.read(move |tx| {
+            async move {
+                let owner = identity_named(tx, &name).await?.map(|owner| owner.fence());
+                let was = match was {
+                    Some(Owner::Identity(id)) => tx.lookup_intact::<IdentityRow>(&id).await?,
+                    Some(Owner::Group(_)) | None => None,
+                };
+                Ok([owner, was.map(|was| was.fence())])
+            }
+            .boxed()
+        });
+        resource.rows.extend(read.await?.into_iter().flatten());
         Ok(vec![resource])
     }
 

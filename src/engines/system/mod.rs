@@ -1,14 +1,16 @@
-//! The vault as a whole: sealing it, unsealing it, its listener's certificate, recovering an
-//! administrator, and the first administrator of `dev`.
+//! The vault as a whole: sealing it, unsealing it, its listener's certificate, its backups, recovering
+//! an administrator, and the first administrator of `dev`.
 //!
 //! The verbs here change rows and the record; taking keys up and dropping them is the server's.
 
+mod backup;
 mod listener;
 mod recovery;
 mod renew;
 mod seal;
 mod unseal;
 
+pub use backup::TellBackup;
 pub use listener::{IssueListener, LISTENER, PreparedListener};
 pub use recovery::{CancelRecovery, RecoverAdministrator, Recovered, RecoveredLogin};
 pub use renew::RenewAdministrator;

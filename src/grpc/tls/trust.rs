@@ -26,21 +26,81 @@ use crate::types::UnixMillis;
 /// Certificates that a client may present: its own and what stands between it and the anchor.
 const MAX_CHAIN: usize = 4;
 
-/// The authority whose certificates open a connection with a name.
+/// The authorities whose certificates open a connection with a name: the current one, and older ones
+/// until they are retired.
 pub struct Trust {
     domain: TrustDomain,
     hints: Vec<DistinguishedName>,
+    anchors: Vec<Anchor>,
+}
+
+/// One authority.
+struct Anchor {
     not_before_s: i64,
     not_after_s: i64,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
 impl Trust {
-    /// Takes the login CA, for the vault's own trust domain.
+    /// Takes every login CA that is believed, for the vault's own trust domain.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when its certificate is no authority's.
-    pub fn new(ours: &TrustDomain, login_ca: &[u8]) -> Result<Self> {
+    /// [`Error::Precondition`] when a certificate is no authority's, or there is none.
+    pub fn of<C: AsRef<[u8]>>(
+        ours: &TrustDomain,
+        login_cas: impl IntoIterator<Item = C>,
+    ) -> Result<Self> {
+        let (mut hints, mut anchors) = (Vec::new(), Vec::new());
+        for login_ca in login_cas {
+            let anchor = Anchor::new(ours, login_ca.as_ref())?;
+            hints.extend_from_slice(anchor.verifier.root_hint_subjects());
+            anchors.push(anchor);
+        }
+        if anchors.is_empty() {
+            return Err(Error::precondition("the store names no login authority"));
+        }
+        Ok(Self { domain: ours.clone(), hints, anchors })
+    }
+
+    /// Verifies a chain, end entity first, and reads the one id that decides.
+    ///
+    /// # Errors
+    /// What rustls answers the client with.
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> std::result::Result<SpiffeId, rustls::Error> {
+        if intermediates.len() >= MAX_CHAIN {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let id = parse(end_entity)
+            .and_then(|certificate| SpiffeId::of_certificate(&certificate))
+            .map_err(|_no_id| CertificateError::ApplicationVerificationFailure)?;
+        if id.trust_domain != self.domain {
+            return Err(CertificateError::UnknownIssuer.into());
+        }
+        let mut refused: rustls::Error = CertificateError::UnknownIssuer.into();
+        for anchor in &self.anchors {
+            match anchor.verify(end_entity, intermediates, now) {
+                Ok(()) => return Ok(id),
+                // What the one says that signed it is told, not that another did not.
+                Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {}
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Makes what rustls asks during a handshake.
+    pub(super) fn verifier(self: Arc<Self>) -> Arc<dyn ClientCertVerifier> {
+        Arc::new(Verifier { trust: self, provider: provider::default_provider() })
+    }
+}
+
+impl Anchor {
+    fn new(ours: &TrustDomain, login_ca: &[u8]) -> Result<Self> {
         let refused =
             |why| Error::precondition(format!("the authority of `{ours}` cannot be used: {why}"));
         let certificate = CertificateDer::from(login_ca.to_vec());
@@ -63,40 +123,21 @@ impl Trust {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
             .build()
             .map_err(|_unusable| refused("its key cannot be verified with"))?;
-        let hints = verifier.root_hint_subjects().to_vec();
-        Ok(Self { domain: ours.clone(), hints, not_before_s, not_after_s, verifier })
+        Ok(Self { not_before_s, not_after_s, verifier })
     }
 
-    /// Verifies a chain, end entity first, and reads the one id that decides.
-    ///
-    /// # Errors
-    /// What rustls answers the client with.
     fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-    ) -> std::result::Result<SpiffeId, rustls::Error> {
-        if intermediates.len() >= MAX_CHAIN {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
-        let id = parse(end_entity)
-            .and_then(|certificate| SpiffeId::of_certificate(&certificate))
-            .map_err(|_no_id| CertificateError::ApplicationVerificationFailure)?;
+    ) -> std::result::Result<(), rustls::Error> {
         let now_s = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        if id.trust_domain != self.domain {
-            return Err(CertificateError::UnknownIssuer.into());
-        }
         // webpki takes an anchor for a bare key: its own end is looked at here.
         if !(self.not_before_s..=self.not_after_s).contains(&now_s) {
             return Err(CertificateError::Expired.into());
         }
-        self.verifier.verify_client_cert(end_entity, intermediates, now).map(|_verified| id)
-    }
-
-    /// Makes what rustls asks during a handshake.
-    pub(super) fn verifier(self: Arc<Self>) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(Verifier { trust: self, provider: provider::default_provider() })
+        self.verifier.verify_client_cert(end_entity, intermediates, now).map(drop)
     }
 }
 

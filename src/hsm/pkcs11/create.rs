@@ -10,7 +10,7 @@ use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 
 use super::error::{is_template, map};
-use super::keys::{Key, find, key_type, labelled};
+use super::keys::{Key, decrypts, find, key_type, labelled};
 use super::operations::{mechanism_type, random};
 use super::token::Active;
 use crate::hsm::{HsmError, KeyKind, der};
@@ -47,6 +47,7 @@ pub(super) fn create(
         KeyKind::Ed25519 => pair(active, label, &id, kind, der::ED25519_OID)?,
         KeyKind::RsaPss3072 => rsa_pair(active, label, &id, kind, 3_072)?,
         KeyKind::RsaPss4096 => rsa_pair(active, label, &id, kind, 4_096)?,
+        KeyKind::RsaOaep3072 => rsa_pair(active, label, &id, kind, 3_072)?,
     };
     std::thread::sleep(SETTLE);
     let result = find(active, label);
@@ -71,7 +72,7 @@ fn secret(active: &Active<'_>, label: &str, id: &[u8]) -> Result<ObjectHandle, H
             Attribute::Encrypt(false),
             Attribute::Wrap(false),
         ];
-        template.extend(custody(label, id));
+        template.extend(custody(label, id, kind));
         with_mechanism(template, kind, |template| {
             active.session.generate_key(&Mechanism::GenericSecretKeyGen, template)
         })
@@ -97,7 +98,8 @@ fn pair(
         | KeyKind::EcdsaP256
         | KeyKind::EcdsaP384
         | KeyKind::RsaPss3072
-        | KeyKind::RsaPss4096 => Mechanism::EccKeyPairGen,
+        | KeyKind::RsaPss4096
+        | KeyKind::RsaOaep3072 => Mechanism::EccKeyPairGen,
     };
     let public = |curve: &[u8]| {
         vec![
@@ -114,7 +116,7 @@ fn pair(
         Attribute::KeyType(key_type(kind)),
         Attribute::SignRecover(false),
     ];
-    private.extend(custody(label, id));
+    private.extend(custody(label, id, kind));
     let generate = |curve: &[u8]| {
         with_mechanism(private.clone(), kind, |template| {
             active.session.generate_key_pair(&generator, &public(curve), template)
@@ -142,14 +144,16 @@ fn rsa_pair(
         Attribute::Id(id.to_vec()),
         Attribute::ModulusBits(bits.into()),
         Attribute::PublicExponent(vec![1, 0, 1]),
-        Attribute::Verify(true),
+        Attribute::Verify(!decrypts(kind)),
+        Attribute::Encrypt(decrypts(kind)),
+        Attribute::Wrap(false),
     ];
     let mut private = vec![
         Attribute::Class(ObjectClass::PRIVATE_KEY),
         Attribute::KeyType(key_type(kind)),
         Attribute::SignRecover(false),
     ];
-    private.extend(custody(label, id));
+    private.extend(custody(label, id, kind));
     let generator = Mechanism::RsaPkcsKeyPairGen;
     let made = with_mechanism(private, kind, |template| {
         active.session.generate_key_pair(&generator, &public, template)
@@ -167,8 +171,9 @@ pub(super) fn destroy(active: &Active<'_>, label: &str) -> Result<(), HsmError> 
     Ok(())
 }
 
-/// What every key of ours has: it lives in the token, stays there, and signs.
-fn custody(label: &str, id: &[u8]) -> Vec<Attribute> {
+/// What every key of ours has: it lives in the token, stays there, and signs; one kind decrypts
+/// instead.
+fn custody(label: &str, id: &[u8], kind: KeyKind) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
         Attribute::Private(true),
@@ -176,8 +181,8 @@ fn custody(label: &str, id: &[u8]) -> Vec<Attribute> {
         Attribute::Id(id.to_vec()),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
-        Attribute::Sign(true),
-        Attribute::Decrypt(false),
+        Attribute::Sign(!decrypts(kind)),
+        Attribute::Decrypt(decrypts(kind)),
         Attribute::Unwrap(false),
         Attribute::Derive(false),
     ]

@@ -12,7 +12,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use parking_lot::RwLock;
 
 use super::error::map;
-use super::operations::{mechanism_type, sign};
+use super::operations::{decrypt, mechanism_type, sign};
 use super::token::Active;
 use crate::hsm::{CHECK_BYTES, CHECK_LABEL, HsmError, KeyInfo, KeyKind, der};
 
@@ -174,14 +174,17 @@ fn verify_secret(active: &Active<'_>, label: &str, handle: ObjectHandle) -> Resu
     let kind = KeyKind::HmacSha256;
     object.require_type(&[KeyType::GENERIC_SECRET, KeyType::SHA256_HMAC])?;
     object.require_custody()?;
-    object.require_only_use(&[
-        AttributeType::Verify,
-        AttributeType::Encrypt,
-        AttributeType::Decrypt,
-        AttributeType::Wrap,
-        AttributeType::Unwrap,
-        AttributeType::Derive,
-    ])?;
+    object.require_only_use(
+        AttributeType::Sign,
+        &[
+            AttributeType::Verify,
+            AttributeType::Encrypt,
+            AttributeType::Decrypt,
+            AttributeType::Wrap,
+            AttributeType::Unwrap,
+            AttributeType::Derive,
+        ],
+    )?;
     let len = object.attributes.iter().find_map(|attribute| {
         if let Attribute::ValueLen(len) = attribute { Some(**len) } else { None }
     });
@@ -203,14 +206,24 @@ fn verify_pair(
 ) -> Result<Key, HsmError> {
     let object = Object::read(active, label, private, PRIVATE_ATTRIBUTES)?;
     object.require_custody()?;
-    object.require_only_use(&[
-        AttributeType::SignRecover,
-        AttributeType::Decrypt,
-        AttributeType::Unwrap,
-        AttributeType::Derive,
-    ])?;
     let public = Object::read(active, label, public, PUBLIC_ATTRIBUTES)?;
-    let rsa = public.rsa();
+    let decrypts = object.flag(AttributeType::Decrypt) == Some(true);
+    let (use_of, other) = if decrypts {
+        (AttributeType::Decrypt, AttributeType::Sign)
+    } else {
+        (AttributeType::Sign, AttributeType::Decrypt)
+    };
+    object.require_only_use(
+        use_of,
+        &[other, AttributeType::SignRecover, AttributeType::Unwrap, AttributeType::Derive],
+    )?;
+    let rsa = match public.rsa() {
+        Some((KeyKind::RsaPss3072, public)) if decrypts => Some((KeyKind::RsaOaep3072, public)),
+        Some(_) | None if decrypts => {
+            return Err(untrusted(label, "a key like it does not decrypt"));
+        }
+        signs => signs,
+    };
     let kind = match &rsa {
         Some((kind, _)) => *kind,
         None => public.curve()?,
@@ -228,9 +241,16 @@ fn verify_pair(
     let point = point.ok_or_else(|| untrusted(label, "its public point has another shape"))?;
     let spki = der::spki(kind, point)
         .ok_or_else(|| untrusted(label, "its public key cannot be written"))?;
-    // The public object is not the private one: only a signature shows that they belong together.
-    let signature = sign(active.session, private, kind, CHECK_LABEL)?;
-    if !der::verifies(kind, point, CHECK_LABEL, &signature) {
+    // The public object is not the private one: only their use shows that they belong together.
+    let belong = if decrypts {
+        let sealed = der::encrypts(&spki, CHECK_LABEL)
+            .ok_or_else(|| untrusted(label, "its public key does not encrypt"))?;
+        decrypt(active.session, private, &sealed)?.as_deref() == Some(CHECK_LABEL)
+    } else {
+        let signature = sign(active.session, private, kind, CHECK_LABEL)?;
+        der::verifies(kind, point, CHECK_LABEL, &signature)
+    };
+    if !belong {
         return Err(untrusted(label, "its public key belongs to another private key"));
     }
     let check = der::spki_hash(&spki);
@@ -244,8 +264,13 @@ pub(super) fn key_type(kind: KeyKind) -> KeyType {
         KeyKind::HmacSha256 => KeyType::GENERIC_SECRET,
         KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => KeyType::EC,
         KeyKind::Ed25519 => KeyType::EC_EDWARDS,
-        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => KeyType::RSA,
+        KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => KeyType::RSA,
     }
+}
+
+/// Tells whether a kind decrypts, where all others sign.
+pub(super) fn decrypts(kind: KeyKind) -> bool {
+    kind == KeyKind::RsaOaep3072
 }
 
 const SECRET_ATTRIBUTES: &[AttributeType] = &[
@@ -333,9 +358,13 @@ impl<'a> Object<'a> {
         self.require(AttributeType::Local, true)
     }
 
-    /// Requires that the key signs (or MACs) and does nothing else.
-    fn require_only_use(&self, others: &[AttributeType]) -> Result<(), HsmError> {
-        self.require(AttributeType::Sign, true)?;
+    /// Requires that the key does one thing (signs, MACs or decrypts) and nothing else.
+    fn require_only_use(
+        &self,
+        only: AttributeType,
+        others: &[AttributeType],
+    ) -> Result<(), HsmError> {
+        self.require(only, true)?;
         // A usage that the token does not even know is not granted.
         let granted = others.iter().find(|other| self.flag(**other).is_some_and(|granted| granted));
         match granted {

@@ -135,7 +135,7 @@ impl Hsm for Pkcs11Hsm {
         self.shared.0.require_login()?;
         let label = label.to_owned();
         let limit = match kind {
-            KeyKind::RsaPss3072 | KeyKind::RsaPss4096 => RSA_TIMEOUT,
+            KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => RSA_TIMEOUT,
             KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
                 CALL_TIMEOUT
             }
@@ -184,25 +184,36 @@ impl Hsm for Pkcs11Hsm {
     }
 
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
+        let mut tags = self.hmac_many(label, vec![data.to_vec()]).await?;
+        tags.pop().ok_or_else(|| HsmError::Failed("a call without its answer".to_owned()))
+    }
+
+    async fn hmac_many(
+        &self,
+        label: &str,
+        data: Vec<Vec<u8>>,
+    ) -> Result<Vec<SecretBytes>, HsmError> {
         self.shared.0.require_login()?;
         let label = label.to_owned();
-        let data = SecretBytes::new(data.to_vec());
+        let data: Vec<_> = data.into_iter().map(SecretBytes::new).collect();
         self.workers
             .run(move |link| {
                 link.run(Repeat::Harmless, |active| {
                     let key = keys::find(active, &label)?;
                     match key.info.kind {
                         kind @ KeyKind::HmacSha256 => {
-                            operations::sign(active.session, key.handle, kind, data.expose())
-                                .map(SecretBytes::new)
+                            let tag = |one: &SecretBytes| {
+                                operations::sign(active.session, key.handle, kind, one.expose())
+                                    .map(SecretBytes::new)
+                            };
+                            data.iter().map(tag).collect()
                         }
                         KeyKind::EcdsaP256
                         | KeyKind::EcdsaP384
                         | KeyKind::Ed25519
                         | KeyKind::RsaPss3072
-                        | KeyKind::RsaPss4096 => {
-                            Err(keys::untrusted(&label, "it signs and does not MAC"))
-                        }
+                        | KeyKind::RsaPss4096
+                        | KeyKind::RsaOaep3072 => Err(keys::untrusted(&label, "it does not MAC")),
                     }
                 })
             })
@@ -225,10 +236,32 @@ impl Hsm for Pkcs11Hsm {
                         | KeyKind::RsaPss4096) => {
                             operations::sign(active.session, key.handle, kind, &message)
                         }
-                        KeyKind::HmacSha256 => {
-                            Err(keys::untrusted(&label, "it MACs and does not sign"))
+                        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => {
+                            Err(keys::untrusted(&label, "it does not sign"))
                         }
                     }
+                })
+            })
+            .await
+    }
+
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let ciphertext = ciphertext.to_vec();
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    if key.info.kind != KeyKind::RsaOaep3072 {
+                        return Err(keys::untrusted(&label, "it does not decrypt"));
+                    }
+                    let opened = operations::decrypt(active.session, key.handle, &ciphertext)?;
+                    Ok(opened.map(SecretBytes::new))
                 })
             })
             .await

@@ -1,11 +1,12 @@
 //! What is done with a key or a data object once it is found.
 //!
 //! One mechanism a kind: `CKM_SHA256_HMAC`, `CKM_ECDSA` over a digest made here, `CKM_EDDSA`,
-//! `CKM_SHA256_RSA_PKCS_PSS` and `CKM_SHA384_RSA_PKCS_PSS`.
+//! `CKM_SHA256_RSA_PKCS_PSS` and `CKM_SHA384_RSA_PKCS_PSS`; `CKM_RSA_PKCS_OAEP` decrypts.
 
 use aws_lc_rs::digest;
+use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
-use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsPssParams};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
@@ -28,6 +29,7 @@ pub(super) fn mechanism_type(kind: KeyKind) -> MechanismType {
         KeyKind::Ed25519 => MechanismType::EDDSA,
         KeyKind::RsaPss3072 => MechanismType::SHA256_RSA_PKCS_PSS,
         KeyKind::RsaPss4096 => MechanismType::SHA384_RSA_PKCS_PSS,
+        KeyKind::RsaOaep3072 => MechanismType::RSA_PKCS_OAEP,
     }
 }
 
@@ -72,6 +74,32 @@ pub(super) fn sign(
             let pss = PkcsPssParams { hash_alg, mgf, s_len: 48.into() };
             shape(call(&Mechanism::Sha384RsaPkcsPss(pss), message)?, 512)
         }
+        KeyKind::RsaOaep3072 => Err(HsmError::Failed("a key that decrypts does not sign".into())),
+    }
+}
+
+/// Decrypts by OAEP; none for what does not open. Tokens have many words for that, and some say no
+/// more than that something failed: a fresh session would not open it either.
+pub(super) fn decrypt(
+    session: &Session,
+    handle: ObjectHandle,
+    ciphertext: &[u8],
+) -> Result<Option<Vec<u8>>, HsmError> {
+    let (hash, mgf) = (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1);
+    let oaep = Mechanism::RsaPkcsOaep(PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty()));
+    match session.decrypt(&oaep, handle, ciphertext) {
+        Ok(plaintext) => Ok(Some(plaintext)),
+        Err(Error::Pkcs11(
+            RvError::EncryptedDataInvalid
+            | RvError::EncryptedDataLenRange
+            | RvError::DataInvalid
+            | RvError::DataLenRange
+            | RvError::ArgumentsBad
+            | RvError::GeneralError
+            | RvError::FunctionFailed,
+            _,
+        )) => Ok(None),
+        Err(error) => Err(map(&error)),
     }
 }
 

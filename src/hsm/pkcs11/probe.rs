@@ -134,6 +134,7 @@ fn kinds(module: &Module, slot: Slot) -> Result<Vec<KeyKind>, HsmError> {
     for (kind, mechanism, bits) in [
         (KeyKind::RsaPss3072, MechanismType::SHA256_RSA_PKCS_PSS, 3_072),
         (KeyKind::RsaPss4096, MechanismType::SHA384_RSA_PKCS_PSS, 4_096),
+        (KeyKind::RsaOaep3072, MechanismType::RSA_PKCS_OAEP, 3_072),
     ] {
         if has(&[mechanism, MechanismType::RSA_PKCS_KEY_PAIR_GEN]) {
             let generator = MechanismType::RSA_PKCS_KEY_PAIR_GEN;

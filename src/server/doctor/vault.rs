@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use super::Finding;
 use crate::audit::RecordCodec;
 use crate::config::{self, Config};
-use crate::engines::pki::{MANY, issuing, listed};
+use crate::engines::pki::{MANY, listed};
 use crate::error::Error;
 use crate::hsm::{Hsm, Pkcs11Hsm};
 use crate::keyring::{FinalTry, Keyring, KeyringError};
@@ -71,7 +71,7 @@ async fn schema(config: &Config, location: &Location) -> Finding {
         Ok((Some(found), known)) => Finding::warning(
             "store",
             format!("{}, schema {found} of {known}", config.store),
-            "the server brings it up to date when it starts; take a backup before",
+            "the server brings a SQLite up to date when it starts; a PostgreSQL, `strongroom migrate`",
         ),
         Ok((None, _)) => {
             Finding::warning("store", format!("{} is empty", config.store), "run `strongroom init`")
@@ -153,7 +153,7 @@ async fn time(reader: &Reader) -> Finding {
 
 async fn revocation_list(reader: &Reader) -> Finding {
     const CHECK: &str = "revocation list";
-    let read = reader.view(|tx| async move { Ok(crls::outlook(tx, &issuing()?).await?) }.boxed());
+    let read = reader.view(|tx| async move { Ok(crls::outlook(tx).await?) }.boxed());
     let (until, kept) = match read.await {
         Ok(Some(outlook)) => outlook,
         Ok(None) => return Finding::ok(CHECK, "none yet; the server has it signed when it starts"),
@@ -220,6 +220,7 @@ fn advise(error: &KeyringError) -> (String, &'static str) {
         | KeyringError::NotFounded
         | KeyringError::Exists(_)
         | KeyringError::NoKey
+        | KeyringError::Shredded
         | KeyringError::UnknownSuite(_)
         | KeyringError::Crypto(_)
         | KeyringError::Other(_) => "look into the server's log",

@@ -141,6 +141,12 @@ impl Writer {
         if FileId::of(&self.settings.path)? != *file {
             return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
         }
+        if tx.wipes() {
+            // Whoever reads at this moment holds it up; it is tried with the next group again.
+            if let Err(error) = drive(tx.empty_log()) {
+                tracing::warn!(%error, "the store's log still holds what was deleted");
+            }
+        }
         let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         self.tell(told);
         self.room.keep_again();

@@ -91,6 +91,11 @@ fn every_command_on_a_page_is_one_that_the_program_takes() {
         "leases",
         "people",
         "wrapping",
+        "artifacts",
+        "ceremonies",
+        "keys",
+        "rotation",
+        "shredding",
     ];
     for page in pages {
         let text = fs::read_to_string(format!("docs/{page}.md")).unwrap();

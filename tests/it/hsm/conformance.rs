@@ -69,7 +69,8 @@ fn probe_tells_what_the_token_can_do_before_any_login() {
                 probe.require().unwrap();
                 assert_eq!(probe.token_label, token.label);
                 assert_eq!(probe.token_serial, token.serial);
-                assert_eq!(probe.kinds, KINDS.map(|(_, kind)| kind));
+                let all: Vec<_> = KINDS.iter().map(|(_, kind)| *kind).collect();
+                assert_eq!(probe.kinds, [all.as_slice(), &[KeyKind::RsaOaep3072]].concat());
                 assert_eq!(probe.module_sha256.len(), 64);
 
                 let mut config = token.config();
@@ -97,6 +98,7 @@ async fn conforms(hsm: &dyn Hsm, pin: SecretBytes) {
     for info in &infos {
         key_does_its_one_job(hsm, info).await;
     }
+    what_is_encrypted_opens_and_the_key_does_nothing_else(hsm).await;
     data_objects_are_replaced_whole(hsm).await;
     random_is_bounded_and_fresh(hsm).await;
     labels_are_checked(hsm).await;
@@ -110,11 +112,54 @@ async fn conforms(hsm: &dyn Hsm, pin: SecretBytes) {
     }
 }
 
+/// Encrypts with the public half alone, as whoever imports a key does.
+async fn what_is_encrypted_opens_and_the_key_does_nothing_else(hsm: &dyn Hsm) {
+    let label = "strongroom/import/1";
+    let info = hsm.create_key(label, KeyKind::RsaOaep3072).await.unwrap();
+    assert_eq!(hsm.lookup_key(label).await.unwrap().as_ref(), Some(&info));
+    let spki = info.public_key_spki.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("public.der"), &spki).unwrap();
+    std::fs::write(path("plain"), [7; 32]).unwrap();
+    let done = Command::new("openssl")
+        .args(["pkeyutl", "-encrypt", "-pubin", "-keyform", "DER", "-inkey"])
+        .arg(path("public.der"))
+        .arg("-in")
+        .arg(path("plain"))
+        .arg("-out")
+        .arg(path("sealed"))
+        .args(["-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1"])
+        .args(["-pkeyopt", "rsa_mgf1_md:sha1"])
+        .status();
+    assert!(done.unwrap().success());
+    let sealed = std::fs::read(path("sealed")).unwrap();
+    assert_eq!(sealed.len(), strongroom::hsm::OAEP_BYTES);
+    let opened = hsm.decrypt(label, &sealed).await.unwrap().unwrap();
+    assert_eq!(opened.expose(), [7; 32]);
+    // Whatever is wrong, the answer is the same, and the next one opens.
+    let (mut bad, mut longer) = (sealed.clone(), sealed.clone());
+    bad[100] ^= 1;
+    longer.push(0);
+    for wrong in [&bad[..], &longer, &sealed[1..], &[], &[0; 384], &[0xff; 384]] {
+        assert_eq!(hsm.decrypt(label, wrong).await, Ok(None), "{} bytes", wrong.len());
+        assert!(hsm.decrypt(label, &sealed).await.unwrap().is_some());
+    }
+    assert!(matches!(hsm.sign(label, b"x").await, Err(HsmError::KeyUntrusted { .. })));
+    assert!(matches!(hsm.hmac(label, b"x").await, Err(HsmError::KeyUntrusted { .. })));
+    let signs = hsm.decrypt("strongroom/key/1", &sealed).await;
+    assert!(matches!(signs, Err(HsmError::KeyUntrusted { .. })));
+    let missing = hsm.decrypt("strongroom/import/2", &sealed).await;
+    assert!(matches!(missing, Err(HsmError::KeyMissing(_))));
+    hsm.destroy_key(label).await.unwrap();
+}
+
 async fn everything_is_refused_when_logged_out(hsm: &dyn Hsm) {
     assert_eq!(hsm.random(1).await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.lookup_key("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.hmac("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.sign("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.decrypt("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.read_data("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.write_data("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.destroy_key("a").await.unwrap_err(), HsmError::LoggedOut);
@@ -213,7 +258,7 @@ fn verify(info: &KeyInfo, message: &[u8], signature: &[u8]) {
             let key = &spki[24..];
             UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(message, signature)
         }
-        KeyKind::HmacSha256 => panic!("no signature"),
+        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => panic!("no signature"),
     };
     verified.unwrap();
 }
@@ -236,7 +281,7 @@ fn verify_with_openssl(info: &KeyInfo, message: &[u8], signature: &[u8]) {
         KeyKind::EcdsaP384 => command.args(["-digest", "sha384"]),
         KeyKind::RsaPss3072 => command.args(["-digest", "sha256"]).args(PSS),
         KeyKind::RsaPss4096 => command.args(["-digest", "sha384"]).args(PSS),
-        KeyKind::HmacSha256 | KeyKind::Ed25519 => &mut command,
+        KeyKind::HmacSha256 | KeyKind::Ed25519 | KeyKind::RsaOaep3072 => &mut command,
     };
     let output = command.output().unwrap();
     assert!(output.status.success(), "{:?}: {output:?}", info.kind);

@@ -31,13 +31,13 @@ pub(super) fn pin() -> SecretBytes {
 
 /// A token in memory; one label of it can be swapped for another key.
 #[derive(Debug)]
-pub(super) struct Token {
+pub(crate) struct Token {
     own: Arc<dyn Hsm>,
     other: MemoryHsm,
     pub(super) swapped: Mutex<Option<String>>,
     pub(super) logins: AtomicUsize,
     /// Keys that can still be made.
-    pub(super) room: AtomicUsize,
+    pub(crate) room: AtomicUsize,
     pub(super) lacks: Mutex<Option<KeyKind>>,
     /// Told when a read of a data object has begun; with it, the read never ends.
     pub(super) stuck: Mutex<Option<Arc<Notify>>>,
@@ -49,7 +49,7 @@ impl Token {
     }
 
     /// Stands before another token, whose PIN is the same.
-    pub(super) fn over(own: Arc<dyn Hsm>) -> Arc<Self> {
+    pub(crate) fn over(own: Arc<dyn Hsm>) -> Arc<Self> {
         Arc::new(Self {
             own,
             other: MemoryHsm::unsealed(),
@@ -115,6 +115,14 @@ impl Hsm for Token {
 
     async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError> {
         self.holder(label).sign(label, message).await
+    }
+
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.holder(label).decrypt(label, ciphertext).await
     }
 
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {

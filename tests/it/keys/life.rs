@@ -224,7 +224,8 @@ async fn lists_show_keys_to_who_may_do_something_with_them() {
             let (mut names, mut page_token) = (Vec::new(), String::new());
             loop {
                 let prefix = prefix.to_owned();
-                let request = ListKeysRequest { page_size, page_token, prefix };
+                let request =
+                    ListKeysRequest { page_size, page_token, prefix, ..Default::default() };
                 let page = client.list_keys(request).await.unwrap().into_inner();
                 names.extend(page.keys.into_iter().map(|key| key.name));
                 page_token = page.next_page_token;

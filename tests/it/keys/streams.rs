@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use super::{CIPHERS, Client, Place, client, create, rotate, update};
 use crate::support::logins::login;
 use crate::support::node::{BACKENDS, Backend};
+use crate::support::target::until;
 
 /// A segment with its tag.
 const SEALED: usize = 65_552;
@@ -229,4 +230,36 @@ async fn a_stream_on_another_node_is_cut_when_its_key_is_disabled() {
     assert_eq!(ended.code(), Code::FailedPrecondition, "{ended}");
     drop(parts);
     second.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_has_so_many_streams_and_one_to_which_nothing_comes_is_over() {
+    let p = Place::new(BACKENDS[0]).await;
+    create(&mut p.alice(), "team/a", "aes-256-gcm").await;
+    let open = async || {
+        let (parts, sent) = tokio::sync::mpsc::channel(4);
+        let first = EncryptStreamRequest { name: "team/a".into(), ..Default::default() };
+        parts.send(first).await.unwrap();
+        let sent = tokio_stream::wrappers::ReceiverStream::new(sent);
+        let answers = p.alice().encrypt_stream(sent).await?.into_inner();
+        Ok::<_, Status>((parts, answers))
+    };
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        held.push(open().await.unwrap());
+    }
+    assert_eq!(open().await.map(drop).unwrap_err().code(), Code::ResourceExhausted);
+    // One that is left makes room for another.
+    drop(held.pop());
+    until("one is over", async || open().await.is_ok()).await;
+    p.f.clock.advance(std::time::Duration::from_secs(61));
+    let (_parts, mut answers) = held.remove(0);
+    let ended = loop {
+        match answers.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended well"),
+            Err(status) => break status.code(),
+        }
+    };
+    assert_eq!(ended, Code::DeadlineExceeded);
 }

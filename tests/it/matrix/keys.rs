@@ -3,15 +3,16 @@
 use prost::Message as _;
 use strongroom::proto::key_service_client::KeyServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, CreateKeyRequest, DecryptItem, DecryptRequest, DecryptStreamRequest,
-    EncryptItem, EncryptRequest, EncryptStreamRequest, ExportKeyRequest, GetKeyRequest,
-    GetRandomRequest, ListKeysRequest, MacItem, MacRequest, MakeDataKeyRequest, RewrapRequest,
-    RotateKeyRequest, SignItem, SignRequest, UpdateKeyRequest, VerifyItem, VerifyMacItem,
-    VerifyMacRequest, VerifyRequest,
+    AddGrantRequest, BackUpKeyRequest, CreateKeyRequest, DecryptItem, DecryptRequest,
+    DecryptStreamRequest, EncryptItem, EncryptRequest, EncryptStreamRequest, ExportKeyRequest,
+    GetKeyRequest, GetKeyUsageRequest, GetRandomRequest, ImportKeyRequest, ListKeysRequest,
+    MacItem, MacRequest, MakeDataKeyRequest, RestoreKeyRequest, RewrapRequest, RotateKeyRequest,
+    SignArtifactRequest, SignItem, SignRequest, TransferKeyRequest, UpdateKeyRequest, VerifyItem,
+    VerifyMacItem, VerifyMacRequest, VerifyRequest,
 };
 use tonic::transport::Channel;
 
-use super::requests::unknown;
+use super::requests::{Things, unknown};
 use crate::keys::{VERBS, spec};
 use crate::support::target::World;
 
@@ -19,7 +20,7 @@ fn named(name: &str) -> String {
     format!("matrix/{name}")
 }
 
-fn of(name: &str, algorithm: &str) -> CreateKeyRequest {
+fn spec_of(name: &str, algorithm: &str) -> CreateKeyRequest {
     CreateKeyRequest { placement: "sealed".into(), ..spec(&named(name), algorithm) }
 }
 
@@ -39,16 +40,19 @@ pub(super) async fn make(world: &World, machine: &str, channel: &Channel) {
         ("signer", "ed25519"),
         ("rotate", "xaes-256-gcm"),
         ("update", "xaes-256-gcm"),
+        ("transfer", "xaes-256-gcm"),
     ] {
-        KeyServiceClient::new(channel.clone()).create_key(of(name, algorithm)).await.unwrap();
+        KeyServiceClient::new(channel.clone()).create_key(spec_of(name, algorithm)).await.unwrap();
     }
+    let backed_up = CreateKeyRequest { may_back_up: true, ..spec_of("backup", "xaes-256-gcm") };
+    KeyServiceClient::new(channel.clone()).create_key(backed_up).await.unwrap();
 }
 
-pub(super) fn request(method: &str) -> Vec<u8> {
+pub(super) fn request(method: &str, things: &Things) -> Vec<u8> {
     let message = b"a message".to_vec();
     let sealed = || DecryptItem { ciphertext: vec![3; 80], associated_data: vec![] };
     match method {
-        "CreateKey" => of("new", "xaes-256-gcm").encode_to_vec(),
+        "CreateKey" => spec_of("new", "xaes-256-gcm").encode_to_vec(),
         "GetKey" => GetKeyRequest { name: named("cipher") }.encode_to_vec(),
         "ListKeys" => ListKeysRequest::default().encode_to_vec(),
         "RotateKey" => {
@@ -93,6 +97,32 @@ pub(super) fn request(method: &str) -> Vec<u8> {
         }
         "ExportKey" => ExportKeyRequest { name: named("signer"), version: 0 }.encode_to_vec(),
         "GetRandom" => GetRandomRequest { len_bytes: 32 }.encode_to_vec(),
+        _ => custody(method, things),
+    }
+}
+
+fn custody(method: &str, things: &Things) -> Vec<u8> {
+    match method {
+        "ImportKey" => {
+            ImportKeyRequest { name: named("cipher"), wrapped: vec![7; 424] }.encode_to_vec()
+        }
+        "TransferKey" => {
+            let (name, owner) = (named("transfer"), things.machine.clone());
+            TransferKeyRequest { name, owner, expected_version: 1 }.encode_to_vec()
+        }
+        "BackUpKey" => BackUpKeyRequest { name: named("backup") }.encode_to_vec(),
+        "RestoreKey" => {
+            RestoreKeyRequest { name: named("gone"), backup: vec![7; 200] }.encode_to_vec()
+        }
+        "SignArtifact" => {
+            let (name, manifest) = (named("signer"), "model.sha256".to_owned());
+            let manifest_sha256 = vec![7; 32];
+            SignArtifactRequest { name, manifest, manifest_sha256, files: 1, size_bytes: 1 }
+                .encode_to_vec()
+        }
+        "GetKeyUsage" => {
+            GetKeyUsageRequest { name: named("cipher"), ..Default::default() }.encode_to_vec()
+        }
         _ => unknown(method),
     }
 }

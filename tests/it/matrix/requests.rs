@@ -3,31 +3,39 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
+use strongroom::crypto::{hex, hpke_public};
 use strongroom::proto::{
-    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveElevationRequest,
-    CancelRecoveryRequest, ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
-    CreateTokenRequest, DenyElevationRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
-    ExtendElevationRequest, GetAuthoritiesRequest, GetCertificateRoleRequest, GetCheckpointRequest,
-    GetDatabaseRoleRequest, GetElevationRequest, GetElevationRoleRequest, GetGrantRequest,
-    GetGroupRequest, GetHoldingsRequest, GetIdentityRequest, GetRevocationListRequest,
-    GetWrapRequest, InspectTokenRequest, InviteFactorRequest, IssueCertificateRequest,
-    IssueLoginCertificateRequest, Lifecycle, ListCertificateRolesRequest, ListCertificatesRequest,
-    ListConnectionsRequest, ListDatabaseRolesRequest, ListElevationRolesRequest,
-    ListElevationsRequest, ListEntriesRequest, ListFactorsRequest, ListGrantsRequest,
-    ListGroupsRequest, ListIdentitiesRequest, ListLeasesRequest, ListLifecyclesRequest,
+    ActivateElevationRequest, AddGrantRequest, AddMemberRequest, ApproveCeremonyRequest,
+    ApproveElevationRequest, CancelCeremonyRequest, CancelRecoveryRequest,
+    ConfirmElevationRoleRequest, ConfirmFactorRequest, CreateGroupRequest,
+    CreateRecoverySetRequest, CreateTokenRequest, DenyCeremonyRequest, DenyElevationRequest,
+    DestroyRecoverySetRequest, ElevationRole, ElevationStep, EnrolFactorRequest,
+    ExtendElevationRequest, FinishShredRequest, GetAuthoritiesRequest, GetAuthorityRequest,
+    GetCeremonyRequest, GetCertificateRoleRequest, GetCheckpointRequest, GetDatabaseRoleRequest,
+    GetElevationRequest, GetElevationRoleRequest, GetGrantRequest, GetGroupRequest,
+    GetHoldingsRequest, GetIdentityKeyRequest, GetIdentityRequest, GetRevocationListRequest,
+    GetRootRequest, GetShreddingRequest, GetWrapRequest, InspectTokenRequest, InviteFactorRequest,
+    IssueCertificateRequest, IssueLoginCertificateRequest, Lifecycle, ListCeremoniesRequest,
+    ListCertificateRolesRequest, ListCertificatesRequest, ListConnectionsRequest,
+    ListDatabaseRolesRequest, ListElevationRolesRequest, ListElevationsRequest, ListEntriesRequest,
+    ListFactorsRequest, ListGrantsRequest, ListGroupsRequest, ListIdentitiesRequest,
+    ListLeasesRequest, ListLifecyclesRequest, ListRecoverySetsRequest, ListShredsRequest,
     ListTokensRequest, ListWrapsRequest, MakeRecoveryCodesRequest, MintTokenRequest,
     PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RemoveCertificateRoleRequest,
-    RemoveConnectionRequest, RemoveDatabaseRoleRequest, RemoveFactorRequest, RemoveGrantRequest,
-    RemoveMemberRequest, RenewLeaseRequest, RenewTokenRequest, RequestElevationRequest,
-    ResetFactorsRequest, ResumeIdentityRequest, RetireIdentityRequest, ReviewElevationRequest,
+    PutElevationRoleRequest, PutLifecycleRequest, ReadLogRequest, RecoveryHolder,
+    RemoveCertificateRoleRequest, RemoveConnectionRequest, RemoveDatabaseRoleRequest,
+    RemoveFactorRequest, RemoveGrantRequest, RemoveMemberRequest, RenewLeaseRequest,
+    RenewTokenRequest, RequestElevationRequest, ResetFactorsRequest, ResumeIdentityRequest,
+    RetireAuthorityRequest, RetireIdentityRequest, RetireRootRequest, ReviewElevationRequest,
     RevokeCertificateRequest, RevokeElevationRequest, RevokeLeaseRequest, RevokeTokenRequest,
-    RevokeWrapRequest, SealRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
+    RevokeWrapRequest, RotateAuthorityRequest, RotateIdentityKeyRequest, RotateRootRequest,
+    ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest, SealRequest,
+    ShredIdentityRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
     TailEntriesRequest, TransferIdentityRequest, UnwrapRequest, UpdateIdentityRequest,
-    VerifyFactorRequest, WatchElevationsRequest, WhoAmIRequest, WithdrawElevationRequest,
-    add_grant_request,
+    VerifyFactorRequest, VerifyStateRequest, WatchElevationsRequest, WhoAmIRequest,
+    WithdrawElevationRequest, add_grant_request,
 };
-use strongroom::types::{CredentialId, Id, TokenSecret, WrapHandle};
+use strongroom::types::{CredentialId, Id, SecretBytes, TokenSecret, WrapHandle};
 
 use super::{enrolments, issuers, keys, secrets};
 use crate::support::logins::registration;
@@ -60,9 +68,9 @@ pub(super) struct Things {
 
 const GROUP: &str = "readers";
 const VICTIM: &str = "victim";
-/// Who is retired.
+/// Who is retired, and shredded.
 pub(super) const LEAVER: &str = "leaver";
-/// The id of a factor that nobody has.
+/// The id of a factor, or a ceremony, that there is none of.
 const NO_FACTOR: &str = "018f0000-0000-7000-8000-000000000000";
 /// What nothing else speaks of, and may be removed: a connection and roles.
 pub(super) const SPARE: &str = "spare";
@@ -80,12 +88,37 @@ pub(super) fn request(rpc: &str, of: &Things) -> Vec<u8> {
         "TokenService" => tokens(method, of),
         "PkiService" => pki(method, of),
         "ElevationService" => elevations(method, of),
+        "CeremonyService" => ceremonies(method),
         "SecretService" => secrets::request(method, of),
         "IssuerService" => issuers::request(method, of),
         "EnrolmentService" => enrolments::request(method, of),
-        "KeyService" => keys::request(method),
+        "KeyService" => keys::request(method, of),
         "WrapService" => wraps(method, of),
         "RecordService" => records(method),
+        "AuthorityService" => {
+            let name = "login".to_owned();
+            match method {
+                "RotateAuthority" => {
+                    RotateAuthorityRequest { name, ..Default::default() }.encode_to_vec()
+                }
+                "RetireAuthority" => {
+                    RetireAuthorityRequest { name, version: 99, force: false }.encode_to_vec()
+                }
+                "GetAuthority" => GetAuthorityRequest { name }.encode_to_vec(),
+                "ScheduleAuthority" => {
+                    ScheduleAuthorityRequest { name, rotate_every_s: 0 }.encode_to_vec()
+                }
+                _ => unknown(method),
+            }
+        }
+        "RootService" => match method {
+            "RotateRoot" => RotateRootRequest::default().encode_to_vec(),
+            "RetireRoot" => RetireRootRequest { version: 99 }.encode_to_vec(),
+            "GetRoot" => GetRootRequest {}.encode_to_vec(),
+            "ScheduleRoot" => ScheduleRootRequest::default().encode_to_vec(),
+            _ => unknown(method),
+        },
+        "RecoverySetService" => recovery_sets(method),
         "SystemService" => match method {
             "Seal" => SealRequest::default().encode_to_vec(),
             "CancelRecovery" => {
@@ -120,6 +153,13 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
             };
             PutLifecycleRequest { lifecycle: Some(lifecycle) }.encode_to_vec()
         }
+        "RotateIdentityKey" => {
+            RotateIdentityKeyRequest { name, expected_version: 0 }.encode_to_vec()
+        }
+        "GetIdentityKey" => GetIdentityKeyRequest { name }.encode_to_vec(),
+        "ScheduleIdentityKey" => {
+            ScheduleIdentityKeyRequest { name, rotate_every_s: 0 }.encode_to_vec()
+        }
         "GetHoldings" => GetHoldingsRequest { name: of.machine.clone() }.encode_to_vec(),
         "UpdateIdentity" => {
             UpdateIdentityRequest { name, purpose: Some("another".into()), ..Default::default() }
@@ -132,6 +172,13 @@ fn identities(method: &str, of: &Things) -> Vec<u8> {
         }
         .encode_to_vec(),
         "RetireIdentity" => RetireIdentityRequest { name: LEAVER.into(), reason }.encode_to_vec(),
+        "ShredIdentity" => {
+            let (name, confirm) = (LEAVER.to_owned(), LEAVER.to_owned());
+            ShredIdentityRequest { name, confirm, reason }.encode_to_vec()
+        }
+        "FinishShred" => FinishShredRequest { name: LEAVER.into() }.encode_to_vec(),
+        "GetShredding" => GetShreddingRequest { name: LEAVER.into() }.encode_to_vec(),
+        "ListShreds" => ListShredsRequest::default().encode_to_vec(),
         "SuspendIdentity" => SuspendIdentityRequest { name, reason }.encode_to_vec(),
         "ResumeIdentity" => ResumeIdentityRequest { name, reason }.encode_to_vec(),
         "IssueLoginCertificate" => IssueLoginCertificateRequest {
@@ -290,8 +337,32 @@ fn pki(method: &str, of: &Things) -> Vec<u8> {
             let id = of.certificate.clone();
             RevokeCertificateRequest { id, reason: String::new() }.encode_to_vec()
         }
-        "GetRevocationList" => GetRevocationListRequest {}.encode_to_vec(),
+        "GetRevocationList" => GetRevocationListRequest::default().encode_to_vec(),
         "GetAuthorities" => GetAuthoritiesRequest {}.encode_to_vec(),
+        _ => unknown(method),
+    }
+}
+
+fn recovery_sets(method: &str) -> Vec<u8> {
+    match method {
+        "CreateRecoverySet" => {
+            let public = |byte: u8| {
+                let private = SecretBytes::new(vec![byte; 32]);
+                hex(&hpke_public(&private).unwrap())
+            };
+            let holder = |(name, byte): (&str, u8)| RecoveryHolder {
+                name: name.into(),
+                public_key: public(byte),
+                ..Default::default()
+            };
+            let holders = [("one", 1), ("two", 2)].map(holder).to_vec();
+            CreateRecoverySetRequest { threshold: 2, holders }.encode_to_vec()
+        }
+        "ListRecoverySets" => ListRecoverySetsRequest {}.encode_to_vec(),
+        "DestroyRecoverySet" => {
+            let id = "00000000-0000-7000-8000-000000000000".to_owned();
+            DestroyRecoverySetRequest { id, ..Default::default() }.encode_to_vec()
+        }
         _ => unknown(method),
     }
 }
@@ -302,6 +373,7 @@ fn records(method: &str) -> Vec<u8> {
         "TailEntries" => TailEntriesRequest { filter: None, last: 1 }.encode_to_vec(),
         "GetCheckpoint" => GetCheckpointRequest {}.encode_to_vec(),
         "ReadLog" => ReadLogRequest { path: "tile/0/000.p/1".into() }.encode_to_vec(),
+        "VerifyState" => VerifyStateRequest::default().encode_to_vec(),
         _ => unknown(method),
     }
 }
@@ -322,6 +394,20 @@ pub(super) fn elevation_role() -> ElevationRole {
 pub(super) fn elevation() -> RequestElevationRequest {
     let resources = vec!["database/analytics/writer".into()];
     RequestElevationRequest { role: "night".into(), resources, ..Default::default() }
+}
+
+fn ceremonies(method: &str) -> Vec<u8> {
+    let (id, reason) = (NO_FACTOR.to_owned(), String::new());
+    match method {
+        "ListCeremonies" => ListCeremoniesRequest::default().encode_to_vec(),
+        "GetCeremony" => GetCeremonyRequest { id }.encode_to_vec(),
+        "ApproveCeremony" => {
+            ApproveCeremonyRequest { id, hash: String::new(), reason }.encode_to_vec()
+        }
+        "DenyCeremony" => DenyCeremonyRequest { id, reason }.encode_to_vec(),
+        "CancelCeremony" => CancelCeremonyRequest { id }.encode_to_vec(),
+        _ => unknown(method),
+    }
 }
 
 fn elevations(method: &str, of: &Things) -> Vec<u8> {

@@ -100,7 +100,8 @@ async fn openssl_refuses_a_revoked_certificate_and_accepts_the_others() {
         let said = openssl.run(&["x509", "-in", "good.pem", "-noout", "-text"]);
         assert!(said.contains("X509v3 CRL Distribution Points") && said.contains(URL), "{said}");
         let verify = async |leaf: &str| {
-            let list = w.admin.clone().get_revocation_list(GetRevocationListRequest {}).await;
+            let list =
+                w.admin.clone().get_revocation_list(GetRevocationListRequest::default()).await;
             openssl.write("list.pem", list.unwrap().into_inner().crl_pem);
             let fixed = ["verify", "-crl_check", "-CAfile", "root.pem", "-untrusted", "chain.pem"];
             openssl.attempt(&[&fixed[..], &["-CRLfile", "list.pem", leaf]].concat())
@@ -117,7 +118,7 @@ async fn openssl_refuses_a_revoked_certificate_and_accepts_the_others() {
 
         let again = revoke(&w.admin, &certificate.id).await.unwrap();
         assert_eq!((again.state.as_str(), &again.id), ("revoked", &certificate.id));
-        let list = w.etl.clone().get_revocation_list(GetRevocationListRequest {}).await;
+        let list = w.etl.clone().get_revocation_list(GetRevocationListRequest::default()).await;
         let list = list.unwrap().into_inner();
         assert_eq!(list.revoked, 1);
         assert_eq!(list.expires_at_ms - list.signed_at_ms, 86_400_000);
@@ -280,7 +281,7 @@ async fn an_expired_certificate_stays_expired_and_off_the_list() {
     let ended = revoke(&w.admin, &certificate.id).await.unwrap();
     assert_eq!(ended.state, "expired");
     let list = async || {
-        let list = w.admin.clone().get_revocation_list(GetRevocationListRequest {}).await;
+        let list = w.admin.clone().get_revocation_list(GetRevocationListRequest::default()).await;
         list.map(tonic::Response::into_inner)
     };
     until("a list was signed after that", async || {

@@ -152,7 +152,8 @@ async fn a_list_that_nothing_was_added_to_is_signed_anew_each_hour_and_no_more_o
     for backend in BACKENDS {
         let w = World::on(backend).await;
         let list = async || {
-            let list = w.admin.clone().get_revocation_list(GetRevocationListRequest {}).await;
+            let list =
+                w.admin.clone().get_revocation_list(GetRevocationListRequest::default()).await;
             list.map(|list| list.into_inner().signed_at_ms).unwrap_or_default()
         };
         until("there is a first list", async || list().await > 0).await;

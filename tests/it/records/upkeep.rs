@@ -205,6 +205,14 @@ impl Hsm for Slow {
         self.token.sign(label, message).await
     }
 
+    async fn decrypt(
+        &self,
+        label: &str,
+        ciphertext: &[u8],
+    ) -> Result<Option<SecretBytes>, HsmError> {
+        self.token.decrypt(label, ciphertext).await
+    }
+
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
         self.token.random(len_bytes).await
     }

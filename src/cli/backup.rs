@@ -1,0 +1,163 @@
+//! `strongroom backup create|verify|restore|accept`: what the command line takes, and what the server
+//! on this machine is asked for over its own socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::{Deserialize, Serialize};
+
+use super::acceptance;
+use super::args::Global;
+use super::control::{Reply, Request, ask, ask_within};
+use super::failure::{Exit, Failure, Outcome};
+use super::output::{Format, fields, show, time};
+use super::system::{StatusArgs, beside_the_point, done};
+
+/// How long a copy of a large store may take.
+const PATIENCE: Duration = Duration::from_hours(6);
+
+/// `strongroom backup …`
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Write an encrypted copy of the store to a new file, while the server serves
+    ///
+    /// It is the server that writes the file, so that what it may not write to cannot be named. The
+    /// copy opens with the HSM of this vault and with nothing else.
+    Create(CreateBackupArgs),
+    /// Open a backup and look at all of it, with the PIN of the HSM
+    Verify(BackupOpenArgs),
+    /// Put a backup where the configuration has its store, and where none is yet
+    Restore(RestoreArgs),
+    /// Accept, as an administrator, a store whose log does not extend what was kept of it
+    ///
+    /// Two different administrators must, one after the other; of a development vault one. What
+    /// is accepted (the vault, the head that was kept, the head that was found) is signed here
+    /// with the key of your login certificate (--cert and --key); the key goes nowhere.
+    Accept(AcceptArgs),
+}
+
+/// What `backup create` takes.
+#[derive(Debug, Clone, Args)]
+pub struct CreateBackupArgs {
+    /// Where the server listens.
+    #[command(flatten)]
+    pub at: StatusArgs,
+    /// A new file.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Leave out the wraps of identity keys, without which nothing opens: back them up apart.
+    #[arg(long, conflicts_with = "only_key_wraps")]
+    pub without_key_wraps: bool,
+    /// The wraps of identity keys alone.
+    #[arg(long)]
+    pub only_key_wraps: bool,
+}
+
+/// What `backup verify` takes.
+#[derive(Debug, Clone, Args)]
+pub struct BackupOpenArgs {
+    /// The backup.
+    pub file: PathBuf,
+    /// The backup of the wraps, for one that was made without them.
+    #[arg(long, value_name = "FILE")]
+    pub key_wraps: Option<PathBuf>,
+    /// The configuration of the server, a TOML file.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// A file that holds the PIN of the HSM, `-` for standard input; the source of the configuration
+    /// where it is left out.
+    #[arg(long, value_name = "FILE")]
+    pub pin_file: Option<PathBuf>,
+    /// A share of a recovery set that its holder opened; once for each. Where the HSM is lost: it is
+    /// not asked then, and `strongroom recover` goes on with the store.
+    #[arg(long = "share", value_name = "FILE", conflicts_with = "pin_file")]
+    pub shares: Vec<PathBuf>,
+}
+
+/// What `backup restore` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// What is restored.
+    #[command(flatten)]
+    pub open: BackupOpenArgs,
+    /// A file with the ids of identities that were shredded since, one a line: their wraps are left out.
+    #[arg(long, value_name = "FILE")]
+    pub shredded: Option<PathBuf>,
+}
+
+/// What `backup accept` takes.
+#[derive(Debug, Clone, Args)]
+pub struct AcceptArgs {
+    /// Where the server listens.
+    #[command(flatten)]
+    pub at: StatusArgs,
+    /// The head that you accept: its entries and its root. Without it nothing is signed, and the
+    /// command says which head the vault found.
+    #[arg(long, value_name = "ENTRIES:ROOT")]
+    pub found: Option<String>,
+    /// Accept a head of the log that this vault did not write: nothing that a backup does.
+    #[arg(long)]
+    pub altered: bool,
+}
+
+/// A backup that the server made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupReport {
+    /// The backup's id.
+    pub id: String,
+    /// Its file.
+    pub file: String,
+    /// `whole`, `without-key-wraps` or `key-wraps`.
+    pub content: String,
+    /// When it was made, in Unix milliseconds.
+    pub created_at_ms: i64,
+    /// Entries of the log in it.
+    pub log_size: i64,
+    /// The root over them, in lowercase hexadecimal.
+    pub log_root: String,
+    /// Its length.
+    pub bytes: u64,
+}
+
+/// Has the server make a backup.
+pub(super) async fn create(format: Format, args: &CreateBackupArgs) -> Outcome {
+    let content = match (args.without_key_wraps, args.only_key_wraps) {
+        (true, _) => "without-key-wraps",
+        (false, true) => "key-wraps",
+        (false, false) => "whole",
+    };
+    let request = Request::Backup { out: absolute(&args.out)?, content: content.to_owned() };
+    let Reply::Backup(made) = ask_within(&args.at.socket, &request, PATIENCE).await? else {
+        return Err(beside_the_point());
+    };
+    show(format, &made, |made| {
+        fields(&[
+            ("backup", made.id.clone()),
+            ("file", made.file.clone()),
+            ("content", made.content.clone()),
+            ("made", time(made.created_at_ms)),
+            ("entries", made.log_size.to_string()),
+            ("root", made.log_root.clone()),
+            ("bytes", made.bytes.to_string()),
+        ])
+    })
+}
+
+/// Names a file from the root on: the server stands elsewhere.
+fn absolute(path: &Path) -> Outcome<String> {
+    let path = std::path::absolute(path)
+        .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", path.display())))?;
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| Failure::usage("the name of a backup is a text"))
+}
+
+/// Accepts a restored store.
+pub(super) async fn accept(global: &Global, args: &AcceptArgs) -> Outcome {
+    let Reply::Rollback(rollback) = ask(&args.at.socket, &Request::Rollback).await? else {
+        return Err(beside_the_point());
+    };
+    let accept = acceptance::accept(global, &rollback, args.found.as_deref(), args.altered)?;
+    done(global.output, ask(&args.at.socket, &accept).await?)
+}

@@ -1,0 +1,227 @@
+//! Hybrid public-key encryption (RFC 9180), base mode, one message: DHKEM(X25519, HKDF-SHA256),
+//! HKDF-SHA256, AES-256-GCM. What is sealed is the encapsulated key ‖ ciphertext ‖ tag.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::aead::TAG_BYTES;
+use super::{CryptoError, Result, hmac_sha256};
+use crate::types::{Entropy, SecretBytes};
+
+/// Length of a key of either half, in bytes.
+pub const HPKE_KEY_BYTES: usize = 32;
+
+const VERSION: &[u8] = b"HPKE-v1";
+/// DHKEM(X25519, HKDF-SHA256).
+const KEM: &[u8] = b"KEM\x00\x20";
+/// The KEM, HKDF-SHA256, AES-256-GCM.
+const SUITE: &[u8] = b"HPKE\x00\x20\x00\x01\x00\x02";
+const NONCE_BYTES: usize = 12;
+
+/// The public half of a recipient's key.
+pub type HpkePublic = [u8; HPKE_KEY_BYTES];
+
+/// Makes the private half of a recipient's key.
+///
+/// # Errors
+/// [`CryptoError::Failed`] when the generator fails.
+pub fn hpke_private(entropy: &dyn Entropy) -> Result<SecretBytes> {
+    let mut key = Zeroizing::new(vec![0; HPKE_KEY_BYTES]);
+    entropy.fill(&mut key).map_err(|_logged| CryptoError::Failed)?;
+    Ok(key.into())
+}
+
+/// Computes the public half.
+///
+/// # Errors
+/// [`CryptoError::KeyLength`].
+pub fn hpke_public(private: &SecretBytes) -> Result<HpkePublic> {
+    let public = parse(private)?.compute_public_key();
+    let public = public.map_err(|_unspecified| CryptoError::Failed)?;
+    public.as_ref().try_into().map_err(|_length| CryptoError::Failed)
+}
+
+/// Encrypts for a recipient.
+///
+/// # Errors
+/// [`CryptoError::Malformed`] for a public half that is none; [`CryptoError::Failed`].
+///
+/// Source: RFC 9180, section 6.1.
+pub fn hpke_seal(
+    public: &HpkePublic,
+    info: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>> {
+    let ephemeral = hpke_private(entropy)?;
+    let sent = hpke_public(&ephemeral)?;
+    let shared = shared(&ephemeral, public, (&sent, public))?;
+    let (key, nonce) = schedule(&shared, info)?;
+    // Of the final size at once: growing would leave a copy behind.
+    let room = plaintext.len().saturating_add(TAG_BYTES);
+    let mut message = Zeroizing::new(Vec::with_capacity(room));
+    message.extend_from_slice(plaintext);
+    key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut *message)
+        .map_err(|_long| CryptoError::TooLong("the message"))?;
+    Ok([sent.as_slice(), message.as_slice()].concat())
+}
+
+/// Decrypts what [`hpke_seal`] made for the holder of a private half.
+///
+/// # Errors
+/// [`CryptoError::Open`] for anything that was not sealed for this key, with this info and data.
+pub fn hpke_open(
+    private: &SecretBytes,
+    info: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<SecretBytes> {
+    let (sent, ciphertext) =
+        sealed.split_first_chunk::<HPKE_KEY_BYTES>().ok_or(CryptoError::Open)?;
+    let public = hpke_public(private)?;
+    let shared = shared(private, sent, (sent, &public)).map_err(|_none| CryptoError::Open)?;
+    let (key, nonce) = schedule(&shared, info)?;
+    let mut message = Zeroizing::new(ciphertext.to_vec());
+    let opened = key.open_in_place(nonce, Aad::from(aad), &mut message);
+    let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
+        message.zeroize();
+        return Err(CryptoError::Open);
+    };
+    message.truncate(len_bytes);
+    Ok(message.into())
+}
+
+fn parse(private: &SecretBytes) -> Result<PrivateKey> {
+    PrivateKey::from_private_key(&X25519, private.expose())
+        .map_err(|_rejected| CryptoError::KeyLength)
+}
+
+/// Agrees on a secret: of what was sent and for whom it depends as well.
+///
+/// Source: RFC 9180, section 4.1.
+fn shared(
+    private: &SecretBytes,
+    peer: &HpkePublic,
+    (sent, public): (&HpkePublic, &HpkePublic),
+) -> Result<[u8; 32]> {
+    let malformed = CryptoError::Malformed("public key");
+    let context = [sent.as_slice(), public].concat();
+    // A peer whose key has a small order is refused by the library: the secret would be zero.
+    agree(&parse(private)?, UnparsedPublicKey::new(&X25519, peer), malformed, |dh| {
+        let prk = extract(KEM, &[], b"eae_prk", dh);
+        Ok(expand(KEM, &prk, b"shared_secret", &context, 32))
+    })
+}
+
+/// Derives key and nonce.
+///
+/// Source: RFC 9180, section 5.1, mode_base.
+fn schedule(shared: &[u8; 32], info: &[u8]) -> Result<(LessSafeKey, Nonce)> {
+    let context = [
+        [0_u8].as_slice(),
+        &extract(SUITE, &[], b"psk_id_hash", &[]),
+        &extract(SUITE, &[], b"info_hash", info),
+    ]
+    .concat();
+    let secret = Zeroizing::new(extract(SUITE, shared, b"secret", &[]));
+    let key = Zeroizing::new(expand(SUITE, &secret, b"key", &context, 32));
+    let nonce = expand(SUITE, &secret, b"base_nonce", &context, NONCE_BYTES);
+    let nonce = nonce.first_chunk::<NONCE_BYTES>().ok_or(CryptoError::Failed)?;
+    let key = UnboundKey::new(&AES_256_GCM, key.as_slice());
+    let key = LessSafeKey::new(key.map_err(|_length| CryptoError::KeyLength)?);
+    // A key encrypts one message, so its first nonce is its only one.
+    Ok((key, Nonce::assume_unique_for_key(*nonce)))
+}
+
+fn extract(suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]) -> [u8; 32] {
+    hmac_sha256(salt, &[VERSION, suite, label, ikm])
+}
+
+/// The first block of HKDF-Expand, which is all that is asked for: its first `len` bytes count, of
+/// which there are 32 at the most.
+fn expand(suite: &[u8], prk: &[u8; 32], label: &[u8], info: &[u8], len: usize) -> [u8; 32] {
+    let len = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
+    hmac_sha256(prk, &[&len, VERSION, suite, label, info, &[1]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{hex, parse_hex};
+    use crate::types::SystemEntropy;
+
+    /// A generator that says one thing.
+    #[derive(Debug)]
+    struct Says([u8; 32]);
+
+    impl Entropy for Says {
+        fn fill(&self, buffer: &mut [u8]) -> crate::error::Result<()> {
+            buffer.copy_from_slice(&self.0);
+            Ok(())
+        }
+    }
+
+    fn bytes(text: &str) -> Vec<u8> {
+        parse_hex(text).unwrap()
+    }
+
+    #[test]
+    fn the_shared_secret_is_that_of_rfc_9180_a_1_1() {
+        let ephemeral = "52c4a758a802cd8b936eceea314432798d5baf2d7e9235dc084ab1b9cfa2f736";
+        let ephemeral = SecretBytes::new(bytes(ephemeral));
+        let public = "3948cfe0ad1ddb695d780e59077195da6c56506b027329794ab02bca80815c4d";
+        let public: HpkePublic = bytes(public).try_into().unwrap();
+        let sent = hpke_public(&ephemeral).unwrap();
+        assert_eq!(hex(&sent), "37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431");
+        let secret = shared(&ephemeral, &public, (&sent, &public)).unwrap();
+        assert_eq!(
+            hex(&secret),
+            "fe0e18c9f024ce43799ae393c7e8fe8fce9d218875e8227b0187c04e7d2ea1fc"
+        );
+    }
+
+    /// Made by a program of its own in Python, which the library `cryptography` opens.
+    #[test]
+    fn a_message_is_what_another_implementation_makes_of_it() {
+        let private = SecretBytes::new(vec![0x55; 32]);
+        let public = hpke_public(&private).unwrap();
+        assert_eq!(
+            hex(&public),
+            "38ab664bd86f77d7e66bdd9ae0792913a94fd8b33a1260027e4b46c1f4884c67"
+        );
+        let plaintext: Vec<u8> = (0..32).collect();
+        let sealed = hpke_seal(&public, b"info", b"aad", &plaintext, &Says([0x66; 32])).unwrap();
+        let expected = "219e4d800da968d2a5fcb009c784f4746c7138edb9ee4844b739e830b05cf424\
+                        8290ee3830a67c40bc1aeced23ed40d9d007e769fff5f3ea9d2d3ecb826b1d93\
+                        3a65670a24ce7ccae447d91a51f2a3f2";
+        assert_eq!(hex(&sealed), expected);
+        assert_eq!(hpke_open(&private, b"info", b"aad", &sealed).unwrap().expose(), plaintext);
+    }
+
+    #[test]
+    fn nothing_opens_with_a_bit_changed_or_for_somebody_else() {
+        let private = hpke_private(&SystemEntropy).unwrap();
+        let public = hpke_public(&private).unwrap();
+        let sealed = hpke_seal(&public, b"info", b"aad", b"message", &SystemEntropy).unwrap();
+        for at in 0..sealed.len() {
+            let mut bent = sealed.clone();
+            bent[at] ^= 1;
+            let refused = hpke_open(&private, b"info", b"aad", &bent);
+            assert_eq!(refused, Err(CryptoError::Open), "byte {at}");
+            assert_eq!(hpke_open(&private, b"info", b"aad", &sealed[..at]), Err(CryptoError::Open));
+        }
+        let other = hpke_private(&SystemEntropy).unwrap();
+        for (key, info, aad) in [
+            (&other, b"info".as_slice(), b"aad".as_slice()),
+            (&private, b"inf", b"aad"),
+            (&private, b"info", b"add"),
+        ] {
+            assert_eq!(hpke_open(key, info, aad, &sealed), Err(CryptoError::Open));
+        }
+        // A public half of small order agrees with everybody on the same secret.
+        let refused = hpke_seal(&[0; 32], b"", b"", b"message", &SystemEntropy);
+        assert_eq!(refused, Err(CryptoError::Malformed("public key")));
+    }
+}

@@ -1,0 +1,139 @@
+//! The authorities of certificates and of logins: rotated, which taints the one before, and retired once
+//! nothing that it signed is valid any more.
+//!
+//! What they sign is the certificate engine's. The root above the issuing CA is founded once.
+
+mod retire;
+mod rotate;
+mod schedule;
+mod show;
+
+pub use retire::{RetireAuthority, RetiringAuthority};
+pub use rotate::{AuthorityMade, AuthorityRotation, RotateAuthority};
+pub use schedule::ScheduleAuthority;
+pub use show::{AuthorityStatus, AuthorityVersion, ShowAuthority};
+
+use std::fmt;
+use std::str::FromStr;
+
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::certificate::X509Certificate;
+
+use super::pki::Role;
+use super::rotations::{Kept, Versions};
+use crate::error::{Error, Result};
+use crate::store::keys::HsmKeyRow;
+use crate::store::{Tx, rotations};
+use crate::types::{CredentialKind, ResourceName, Rotates, UnixMillis};
+use crate::vault::{Resource, View};
+
+/// An authority that rotates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityName {
+    /// Of certificates that profiles allow.
+    Issuing,
+    /// Of logins.
+    Login,
+}
+
+impl AuthorityName {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Issuing => "issuing",
+            Self::Login => "login",
+        }
+    }
+
+    /// What it signs.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Issuing => Role::Issuing,
+            Self::Login => Role::Login,
+        }
+    }
+
+    /// How its rotations are filed.
+    #[must_use]
+    pub const fn subject(self) -> Rotates {
+        match self {
+            Self::Issuing => Rotates::Issuing,
+            Self::Login => Rotates::Login,
+        }
+    }
+
+    /// What the store calls what it signs.
+    const fn signs(self) -> CredentialKind {
+        match self {
+            Self::Issuing => CredentialKind::Certificate,
+            Self::Login => CredentialKind::Login,
+        }
+    }
+
+    const fn kept(self) -> Kept {
+        (self.role().purpose(), self.subject())
+    }
+}
+
+impl fmt::Display for AuthorityName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl FromStr for AuthorityName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "issuing" => Ok(Self::Issuing),
+            "login" => Ok(Self::Login),
+            _ => Err(Error::invalid("the authorities that rotate are `issuing` and `login`")),
+        }
+    }
+}
+
+/// How long after a rotation was asked for its predecessor may have signed, in milliseconds: longer than
+/// the HSM takes to make a key.
+const LATE_MS: i64 = 60_000;
+/// What was signed in that time and is looked at; beyond, all of it counts.
+const LATE: i64 = 1_000;
+
+/// Counts what a version signed that is valid, and tells until when the last of it is; 0 where there is
+/// none.
+async fn valid(
+    tx: &mut Tx,
+    name: AuthorityName,
+    found: &Versions,
+    key: &HsmKeyRow,
+    now: UnixMillis,
+) -> Result<(i64, UnixMillis)> {
+    let by = found.replaced(key.version).map(|by| by.row.to_version);
+    let Some(after) = by.and_then(|version| found.numbered(version)) else {
+        return Ok(rotations::valid_of(tx, name.signs(), (key.created_at, now), now).await?);
+    };
+    let end = after.row.created_at;
+    let (mut count, mut until) =
+        rotations::valid_of(tx, name.signs(), (key.created_at, end), now).await?;
+    // It was asked for at that moment, and came true a little later: who signed is looked at there.
+    let late = (end, UnixMillis(end.0.saturating_add(LATE_MS)));
+    let rows = rotations::valid_after(tx, name.signs(), late, now, LATE).await?;
+    let all = i64::try_from(rows.len()).is_ok_and(|rows| rows >= LATE);
+    let subject = key.certificate.as_deref().unwrap_or_default();
+    let subject = X509Certificate::from_der(subject).map_err(Error::internal)?.1;
+    for row in rows {
+        let parsed = X509Certificate::from_der(&row.row.detail).map_err(Error::internal)?.1;
+        if all || parsed.issuer().as_raw() == subject.subject().as_raw() {
+            count = count.saturating_add(1);
+            until = until.max(row.row.expires_at);
+        }
+    }
+    Ok((count, until))
+}
+
+/// An authority as a resource, with the row of its current version.
+async fn resource(view: &View, name: AuthorityName) -> Result<Resource> {
+    let mut resource = Resource::named(ResourceName::join("authorities", &[name.word()])?);
+    resource.rows.push(Versions::of(view, name.kept()).await?.current()?.fence());
+    Ok(resource)
+}

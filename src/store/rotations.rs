@@ -1,0 +1,144 @@
+//! Rotations, and when what rotates by itself does next.
+
+use crate::params;
+use crate::sealed_row;
+use crate::store::credentials::CredentialRow;
+use crate::store::{StoreError, Tx, Versioned};
+use crate::types::{CredentialKind, Id, Rotates, RotationState, UnixMillis};
+
+sealed_row! {
+    /// A rotation: from one version to the next.
+    pub struct RotationRow in "rotations", seal 1 {
+        /// Its subject and the version that it leads to: nobody rotates twice to the same.
+        pub id: String,
+        /// What is rotated.
+        pub subject: Rotates,
+        /// The old version.
+        pub from_version: i64,
+        /// The new version.
+        pub to_version: i64,
+        /// Where it is.
+        pub state: RotationState,
+        /// How much was under older versions when it began.
+        pub total: i64,
+        /// The node that makes or destroys the key in the HSM.
+        pub node: String,
+        /// When it was asked for.
+        pub started_at: UnixMillis,
+        /// By whom.
+        pub started_by: String,
+        /// When its state last changed.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+sealed_row! {
+    /// When something rotates by itself.
+    pub struct ScheduleRow in "rotation_schedules", seal 1 {
+        /// What does.
+        pub id: Rotates,
+        /// How often, in seconds; none where it does not.
+        pub every_s: Option<i64>,
+        /// When it does next.
+        pub next_at: Option<UnixMillis>,
+        /// When this was last changed, or done.
+        pub changed_at: UnixMillis,
+        /// By whom.
+        pub changed_by: String,
+    }
+}
+
+impl RotationRow {
+    /// Names a rotation.
+    #[must_use]
+    pub fn name(subject: Rotates, to_version: i64) -> String {
+        format!("{subject}/{to_version}")
+    }
+}
+
+/// Lists the rotations of a subject, the newest first.
+pub async fn of_subject(
+    tx: &mut Tx,
+    subject: Rotates,
+    limit: i64,
+) -> Result<Vec<Versioned<RotationRow>>, StoreError> {
+    let tail = "WHERE subject = $1 ORDER BY to_version DESC LIMIT $2";
+    tx.select(tail, params![subject, limit]).await
+}
+
+/// Walks through rotations in a state, after one of them. One that is not what was sealed holds up
+/// itself alone.
+pub async fn in_state(
+    tx: &mut Tx,
+    state: RotationState,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Versioned<RotationRow>>, StoreError> {
+    // Its words stand in the text: an index holds those that are not at their end alone.
+    let tail = format!(
+        "WHERE state = '{state}' AND state NOT IN ('retired', 'failed') AND id > $1 \
+         ORDER BY id LIMIT $2"
+    );
+    tx.select_intact(&tail, params![after.to_owned(), limit]).await
+}
+
+/// Lists what is to rotate by now.
+pub async fn due(
+    tx: &mut Tx,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<ScheduleRow>>, StoreError> {
+    let tail = "WHERE next_at IS NOT NULL AND next_at <= $1 ORDER BY next_at LIMIT $2";
+    tx.select_intact(tail, params![now, limit]).await
+}
+
+/// Counts what is under an identity's key: values of secrets, named keys, authenticators.
+pub async fn count_under(tx: &mut Tx, key: Id) -> Result<i64, StoreError> {
+    let mut under = 0_i64;
+    for sql in [
+        "SELECT COUNT(*) FROM secret_versions WHERE wrap_key = $1 AND state <> 'destroyed'",
+        "SELECT COUNT(*) FROM named_key_versions WHERE wrap_key = $1",
+        "SELECT COUNT(*) FROM factors WHERE secret_key = $1",
+    ] {
+        let row = tx.query_one(sql, params![key]).await?;
+        let some: i64 = row.ok_or(StoreError::Malformed)?.take()?;
+        under = under.saturating_add(some);
+    }
+    Ok(under)
+}
+
+/// Counts what was signed in a span of time and is valid, and tells until when the last of it is; 0 where
+/// there is none.
+pub async fn valid_of(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    (from, to): (UnixMillis, UnixMillis),
+    now: UnixMillis,
+) -> Result<(i64, UnixMillis), StoreError> {
+    // Its word stands in the text: an index holds those of a kind alone.
+    let sql = format!(
+        "SELECT COUNT(*), COALESCE(MAX(expires_at), 0) FROM credentials \
+         WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1 \
+         AND issued_at >= $2 AND issued_at <= $3"
+    );
+    let row = tx.query_one(&sql, params![now, from, to]).await?;
+    let mut row = row.ok_or(StoreError::Malformed)?;
+    Ok((row.take()?, row.take()?))
+}
+
+/// Lists what was signed after a moment, up to another, and is valid; each other row is an alarm.
+pub async fn valid_after(
+    tx: &mut Tx,
+    kind: CredentialKind,
+    (after, to): (UnixMillis, UnixMillis),
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let tail = format!(
+        "WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1 \
+         AND issued_at > $2 AND issued_at <= $3 LIMIT $4"
+    );
+    tx.select_intact(&tail, params![now, after, to, limit]).await
+}

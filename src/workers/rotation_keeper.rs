@@ -1,0 +1,275 @@
+//! Rotates what rotates by itself, moves what is under old keys to new ones, and ends what was left of
+//! making or destroying a root key in the HSM.
+//!
+//! Every node does, at once: a wrap is replaced by a compare-and-set, and a row by its version. What is
+//! under an old key says by itself what is left, so that a crash loses nothing of it.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+
+use super::Worker;
+use crate::engines::authorities::{AuthorityName, RotateAuthority};
+use crate::engines::identities::{FinishIdentityKey, MoveIdentityData, RotateIdentityKey, Step};
+use crate::engines::pki::AuthoritySlot;
+use crate::engines::root::{FinishRoot, RotateRoot};
+use crate::engines::rotations::SettleKey;
+use crate::error::{Error, Result};
+use crate::keyring::label;
+use crate::store::identities::IdentityRow;
+use crate::store::keys::{self, HsmPurpose, KeyOwner};
+use crate::store::rotations::{self, RotationRow};
+use crate::store::{Reader, Versioned};
+use crate::types::{
+    Caller, IdentityId, IdentityName, RequestContext, Rotates, RotationState, UnixMillis,
+};
+use crate::vault::{Vault, WrapStep};
+
+/// Rotations of one round, of either kind: what is left is due in the next.
+const ROUND: i64 = 64;
+/// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
+/// deadline.
+const MAKING_MS: i64 = 30_000;
+/// How long what failed, or went no further, waits, in milliseconds.
+const WAIT_MS: i64 = 60_000;
+/// What waits at most; beyond, what waits is forgotten and tried again.
+const WAITING: usize = 4_096;
+
+/// The worker.
+#[derive(Debug)]
+pub struct RotationKeeper {
+    vault: Vault,
+    reader: Reader,
+    authorities: AuthoritySlot,
+    /// Until when something is not tried again on this node.
+    waits: Mutex<HashMap<String, UnixMillis>>,
+    /// When its first round was: what this node began before, it began before it was started again.
+    began: OnceLock<UnixMillis>,
+}
+
+impl RotationKeeper {
+    /// Makes the worker.
+    #[must_use]
+    pub fn new(vault: Vault, reader: Reader, authorities: AuthoritySlot) -> Self {
+        Self { vault, reader, authorities, waits: Mutex::default(), began: OnceLock::new() }
+    }
+
+    fn context(&self) -> Result<RequestContext> {
+        self.vault.context(Caller::System(Self::NAME), None)
+    }
+
+    fn is_waiting(&self, what: &str, now: UnixMillis) -> bool {
+        let mut waits = self.waits.lock();
+        waits.retain(|_, until| *until > now);
+        waits.contains_key(what)
+    }
+
+    fn wait(&self, what: &str, now: UnixMillis) {
+        let mut waits = self.waits.lock();
+        if waits.len() >= WAITING {
+            waits.clear();
+        }
+        waits.insert(what.to_owned(), UnixMillis(now.0.saturating_add(WAIT_MS)));
+    }
+
+    /// Takes notice of what became of one thing: it holds up itself alone.
+    fn settled<T>(&self, what: &str, done: Result<T>, now: UnixMillis) -> Result<()> {
+        match done {
+            // Another node was first, or it went on since it was looked at.
+            Ok(_) | Err(Error::Conflict(_)) => Ok(()),
+            Err(Error::Sealed) => Err(Error::Sealed),
+            Err(error) => {
+                tracing::warn!(rotation = what, %error, "a rotation does not go on");
+                self.wait(what, now);
+                Ok(())
+            }
+        }
+    }
+
+    async fn in_state(&self, state: RotationState) -> Result<Vec<RotationRow>> {
+        let mut found = Vec::new();
+        let mut after = String::new();
+        loop {
+            let from = std::mem::take(&mut after);
+            let read = self.reader.view(move |tx| {
+                async move { Ok(rotations::in_state(tx, state, &from, ROUND).await?) }.boxed()
+            });
+            let rows = read.await?;
+            let full = i64::try_from(rows.len()).is_ok_and(|len| len >= ROUND);
+            if let Some(last) = rows.last().filter(|_| full) {
+                after.clone_from(&last.row.id);
+            }
+            found.extend(rows.into_iter().map(|found| found.row));
+            if after.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Rotates what is due.
+    async fn rotate(&self, now: UnixMillis) -> Result<()> {
+        let due = self
+            .reader
+            .view(move |tx| async move { Ok(rotations::due(tx, now, ROUND).await?) }.boxed());
+        for Versioned { row, .. } in due.await? {
+            let what = row.id.to_string();
+            if self.is_waiting(&what, now) {
+                continue;
+            }
+            let ctx = self.context()?;
+            let done = match row.id {
+                Rotates::Root => {
+                    self.vault.run_effect(&ctx, RotateRoot { expected: 0 }).await.map(drop)
+                }
+                Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
+                Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
+                Rotates::Identity(id) => match self.with_key(id).await? {
+                    Some(name) => {
+                        let op = RotateIdentityKey { name, expected: 0 };
+                        self.vault.run(&ctx, op).await.map(drop)
+                    }
+                    // Nothing was encrypted for it yet.
+                    None => {
+                        self.wait(&what, now);
+                        continue;
+                    }
+                },
+            };
+            self.settled(&what, done, now)?;
+        }
+        Ok(())
+    }
+
+    /// Names an identity that has a key.
+    async fn with_key(&self, id: IdentityId) -> Result<Option<IdentityName>> {
+        let read = self.reader.view(move |tx| {
+            async move {
+                let key = keys::current_key(tx, KeyOwner::Identity(id)).await?;
+                let found = tx.lookup::<IdentityRow>(&id).await?;
+                Ok(key.and(found).map(|found| found.row.name))
+            }
+            .boxed()
+        });
+        read.await
+    }
+
+    async fn rotate_authority(&self, ctx: &RequestContext, name: AuthorityName) -> Result<()> {
+        let authorities = self.authorities.clone();
+        let op = RotateAuthority { name, expected: 0, authorities };
+        self.vault.run_effect(ctx, op).await.map(drop)
+    }
+
+    /// Ends what a crash left in the HSM: of this node at once, of another after a while.
+    async fn settle(&self, now: UnixMillis) -> Result<()> {
+        let began = *self.began.get_or_init(|| now);
+        for state in [RotationState::Pending, RotationState::Retiring] {
+            for row in self.in_state(state).await? {
+                let ours = row.node == self.vault.node() && row.changed_at < began;
+                let late = ours || row.changed_at.0.saturating_add(MAKING_MS) <= now.0;
+                if !late || self.is_waiting(&row.id, now) {
+                    continue;
+                }
+                let op = SettleKey { id: row.id.clone() };
+                let done = self.vault.run_effect(&self.context()?, op).await;
+                self.settled(&row.id, done, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn go_on(&self, now: UnixMillis) -> Result<()> {
+        let mut rows = self.in_state(RotationState::Moving).await?;
+        // A wrap for an old root key may have been under way when nothing was left; and an identity's old
+        // key is ended a while later.
+        rows.extend(self.in_state(RotationState::Moved).await?);
+        for row in rows {
+            if self.is_waiting(&row.id, now) {
+                continue;
+            }
+            let done = match row.subject {
+                Rotates::Root => self.move_root(&row, now).await,
+                // What an authority signed is moved by nobody: it ends.
+                Rotates::Issuing | Rotates::Login => continue,
+                Rotates::Identity(_) => self.move_identity(&row, now).await,
+            };
+            self.settled(&row.id, done, now)?;
+        }
+        Ok(())
+    }
+
+    /// Wraps again all that the old root key wraps. While one part is stored the next is made, and
+    /// between two of them others have their turn.
+    async fn move_root(&self, row: &RotationRow, now: UnixMillis) -> Result<()> {
+        let vault = self.vault.installation().id;
+        let old = label(vault, HsmPurpose::Root, row.from_version);
+        let mut made: Option<WrapStep> = Some(self.vault.wrap_again(&old, String::new()).await?);
+        while let Some(step) = made.take() {
+            let after = step.next.clone();
+            let next = async {
+                match after {
+                    Some(after) => self.vault.wrap_again(&old, after).await.map(Some),
+                    None => Ok(None),
+                }
+            };
+            let (stored, next) = tokio::join!(self.vault.store_wraps(step), next);
+            if !stored? {
+                // To the one that was made since, in the next round.
+                return Ok(());
+            }
+            made = next?;
+            tokio::task::yield_now().await;
+        }
+        if row.state == RotationState::Moved {
+            return Ok(());
+        }
+        let left = self
+            .reader
+            .view(move |tx| async move { Ok(keys::count_wraps(tx, &old).await?) }.boxed());
+        if left.await? > 0 {
+            // It does not open, or came meanwhile.
+            self.wait(&row.id, now);
+            return Ok(());
+        }
+        self.vault.run(&self.context()?, FinishRoot { id: row.id.clone() }).await
+    }
+
+    /// Moves all that is under an identity's old key, and ends it once nothing is.
+    async fn move_identity(&self, row: &RotationRow, now: UnixMillis) -> Result<()> {
+        loop {
+            let id = row.id.clone();
+            let read =
+                self.reader.view(move |tx| async move { Step::find(tx, &id, now).await }.boxed());
+            let (ctx, id) = (self.context()?, row.id.clone());
+            match read.await? {
+                Step::Move => {
+                    // What is left is not what was sealed: the alarm is given.
+                    if self.vault.run(&ctx, MoveIdentityData { id }).await? == 0 {
+                        self.wait(&row.id, now);
+                        return Ok(());
+                    }
+                }
+                Step::Finish => {
+                    self.vault.run(&ctx, FinishIdentityKey { id }).await?;
+                    return Ok(());
+                }
+                Step::Wait => return Ok(()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for RotationKeeper {
+    const NAME: &'static str = "rotation_keeper";
+    const PERIOD: Duration = Duration::from_secs(1);
+
+    async fn tick(&self, now: UnixMillis) -> Result<()> {
+        self.rotate(now).await?;
+        self.settle(now).await?;
+        self.go_on(now).await
+    }
+}

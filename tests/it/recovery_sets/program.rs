@@ -1,0 +1,146 @@
+//! The drill of `docs/disaster.md`, typed: holders, a set, shares, a second token.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use strongroom::hsm::softhsm;
+
+use crate::support::program::{as_admin, dev, program, text};
+
+const PAGE: &str = include_str!("../../../docs/disaster.md");
+
+/// Runs what a holder types, with no vault.
+fn holder(line: &str) -> Output {
+    let done = program().args(line.split(' ')).output().unwrap();
+    assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+    done
+}
+
+/// Writes the configuration of a development vault, for what takes one: its administrator holds the
+/// ceremony that a set takes.
+fn configure(dir: &Path) -> PathBuf {
+    let config = dir.join("strongroom.toml");
+    let toml = format!(
+        "[server]\ndata_dir = \"{dir}\"\n[store]\npath = \"{dir}/vault.db\"\n\
+         [vault]\ntrust_domain = \"dev.strongroom.internal\"\nname = \"dev\"\n\
+         [hsm]\nmodule = \"{module}\"\ntoken_label = \"{LABEL}\"\npin_file = \"{dir}/pin\"\n\
+         environment = {{ SOFTHSM2_CONF = \"{dir}/softhsm2.conf\" }}\n",
+        module = softhsm::lookup_module().unwrap().display(),
+        dir = dir.display(),
+    );
+    fs::write(&config, toml).unwrap();
+    config
+}
+
+const LABEL: &str = "strongroom-dev";
+
+/// Loses the token, and makes another in its place.
+fn lose_token(dir: &Path) {
+    fs::remove_dir_all(dir.join("tokens")).unwrap();
+    fs::create_dir(dir.join("tokens")).unwrap();
+    let pin = fs::read_to_string(dir.join("pin")).unwrap();
+    let made = Command::new("softhsm2-util")
+        .args(["--init-token", "--free", "--label", LABEL, "--pin", &pin, "--so-pin", "19283746"])
+        .env(softhsm::CONFIGURATION_VARIABLE, dir.join("softhsm2.conf"))
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+}
+
+#[test]
+fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
+    for command in [
+        "recovery-set holder-key --out",
+        "recovery-set create --threshold",
+        "recovery-set list",
+        "recovery-set open-share",
+        "strongroom backup restore FILE --config",
+        "strongroom recover --config",
+        "recover-admin",
+    ] {
+        assert!(PAGE.contains(command), "the page says what is typed: {command}");
+    }
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let server = dev(dir);
+    let config = configure(dir);
+    let at = |name: &str| dir.join(name).display().to_string();
+    let mut create = format!("recovery-set create --threshold 2 --out {}", dir.display());
+    for name in ["ann", "ben", "cem"] {
+        let made = holder(&format!("recovery-set holder-key --output json --out {}", at(name)));
+        let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+        create.push_str(&format!(" --holder {name}={}", made["public_key"].as_str().unwrap()));
+    }
+    let made = as_admin(&server, &create);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let listed = || {
+        let listed = as_admin(&server, "recovery-set list --output json");
+        serde_json::from_slice::<Value>(&listed.stdout).unwrap()[0].clone()
+    };
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while listed()["keys_covered"] != listed()["keys_total"] {
+        assert!(std::time::Instant::now() < patience, "{}", listed());
+    }
+    let open = |name: &str, key: &str, out: &str| {
+        let line = format!(
+            "recovery-set open-share {} --key-file {} --out {}",
+            at(&format!("{name}.share")),
+            at(key),
+            at(out)
+        );
+        program().args(line.split(' ')).output().unwrap()
+    };
+    for name in ["ann", "cem"] {
+        let opened = open(name, name, &format!("{name}.open"));
+        assert!(opened.status.success(), "{}", text(&opened.stderr));
+    }
+    let others = open("ben", "cem", "no.open");
+    assert_eq!(others.status.code(), Some(9), "{}", text(&others.stderr));
+    assert!(!Path::new(&at("no.open")).exists());
+    let backup = at("vault.backup");
+    let line = format!("backup create --out {backup} --socket {}", at("control.sock"));
+    let made = program().args(line.split(' ')).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let old = fs::read(server.said("admin_cert_file")).unwrap();
+    assert_eq!(server.stop(), Some(0));
+
+    let recover = |shares: &[&str]| {
+        let mut command = program();
+        command.args(["recover", "--output", "json", "--config"]).arg(&config);
+        for share in shares {
+            command.arg("--share").arg(at(share));
+        }
+        command.output().unwrap()
+    };
+    let there = recover(&["ann.open", "cem.open"]);
+    assert_eq!(there.status.code(), Some(6), "its token is there: {}", text(&there.stderr));
+    lose_token(dir);
+    // The disk is lost as well: a backup opens with the shares.
+    for name in ["vault.db", "vault.db-wal", "vault.db-shm"] {
+        drop(fs::remove_file(dir.join(name)));
+    }
+    let mut restore = program();
+    restore.args(["backup", "restore", &backup, "--config"]).arg(&config);
+    let with = ["--share".to_owned(), at("ann.open"), "--share".to_owned(), at("cem.open")];
+    let restored = restore.args(with).output().unwrap();
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    let few = recover(&["ann.open"]);
+    assert_eq!(few.status.code(), Some(2), "{}", text(&few.stderr));
+    let sealed = recover(&["ann.share", "cem.open"]);
+    assert_eq!(sealed.status.code(), Some(2), "{}", text(&sealed.stderr));
+    let done = recover(&["ann.open", "cem.open"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let done: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(done["keys_lost"], 0, "{done}");
+    assert!(done["keys_wrapped"].as_u64().unwrap() >= 1, "{done}");
+
+    let server = dev(dir);
+    assert_eq!(fs::read(server.said("admin_cert_file")).unwrap(), old);
+    let refused = as_admin(&server, "whoami");
+    assert!(!refused.status.success(), "what the old authority signed is worth nothing");
+    let examined = program().args(["doctor", "--config"]).arg(&config).output().unwrap();
+    assert!(!text(&examined.stdout).contains("alarm"), "{}", text(&examined.stdout));
+    assert_eq!(server.stop(), Some(0));
+}
