@@ -298,6 +298,8 @@ async fn a_certificate_is_for_oneself_and_ends_with_its_session() {
         };
         denied(&own, "admin").await;
         denied(&people.child(&own).await, "alice").await;
+        // No certificate renews itself by what it was got with.
+        denied(&certified, "alice").await;
         let signed = crate::support::logins::login(&people.f, "alice").await;
         denied(&plain(&people.f.connect(&signed).await), "alice").await;
 
@@ -351,11 +353,13 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
         let mut people = People::new(backend, false).await;
         let carol = human(&people.f, "carol").await;
         let mut grants = GrantServiceClient::new(people.f.connect(&people.f.admin).await);
-        for action in ["issuers.add-rule", "issuers.update"] {
+        for (action, issuer) in
+            [("issuers.add-rule", "corp"), ("issuers.update", "corp"), ("issuers.add", "evil")]
+        {
             let request = AddGrantRequest {
                 subject: Some(add_grant_request::Subject::Identity("carol".to_owned())),
                 action: action.to_owned(),
-                resource: "issuers/corp".to_owned(),
+                resource: format!("issuers/{issuer}"),
                 ..AddGrantRequest::default()
             };
             grants.add_grant(request).await.unwrap();
@@ -366,6 +370,15 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
         let settings = Some(provider(&people.issuer, false));
         let update = UpdateIssuerRequest { name: "corp".into(), settings, ..Default::default() };
         let taken = carol.update_issuer(update).await.unwrap_err();
+        assert_eq!(taken.code(), Code::PermissionDenied, "{taken:?}");
+        // Whoever asks where to sign in would be sent there.
+        let request = AddIssuerRequest {
+            name: "evil".into(),
+            url: "https://login.evil.example".into(),
+            settings: Some(provider(&people.issuer, false)),
+            ..Default::default()
+        };
+        let taken = carol.add_issuer(request).await.unwrap_err();
         assert_eq!(taken.code(), Code::PermissionDenied, "{taken:?}");
         // Machines log in by theirs, and people by theirs.
         register(&people.f, "etl", "pipeline", "admin").await;
