@@ -105,6 +105,7 @@ decision := {"refuse": "identity_suspended"} if {
 } else := {"rule": "self"} if {
 	input.action == "identities.issue-cert"
 	input.credential.signed_in
+	input.credential.method == "token"
 	every resource in input.resources { resource.identity.id == input.caller.id }
 } else := {"rule": "everybody"} if {
 	input.action in for_all

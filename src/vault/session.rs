@@ -83,7 +83,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Reads what a token stands on, where that is an issuer's.
-    pub(super) async fn of(tx: &mut Tx, token: Option<&TokenDetail>) -> Result<Option<Arc<Self>>> {
+    async fn of(tx: &mut Tx, token: Option<&TokenDetail>) -> Result<Option<Arc<Self>>> {
         match token.and_then(|token| token.session.as_ref()) {
             Some(origin) => Ok(Some(Arc::new(Self::load(tx, origin).await?))),
             None => Ok(None),

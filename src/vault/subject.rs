@@ -435,7 +435,9 @@ impl Above {
                     let token = parent.row.kind == CredentialKind::Token;
                     let detail = token.then(|| TokenDetail::decode(&parent.row.detail));
                     above.through = detail.transpose()?;
-                    above.session = Session::of(tx, above.through.as_ref()).await?;
+                    let root = root_of(tx, &parent.row).await?;
+                    above.session =
+                        Session::below(tx, above.through.as_ref(), root.as_ref()).await?;
                 }
                 return Ok(above);
             }
@@ -456,6 +458,18 @@ impl Above {
         above.session = Session::below(tx, above.token.as_ref(), root).await?;
         Ok(above)
     }
+}
+
+/// Reads what is above all that a credential hangs on; nothing where it hangs on nothing.
+async fn root_of(tx: &mut Tx, row: &CredentialRow) -> Result<Option<Versioned<CredentialRow>>> {
+    let (mut next, mut root) = (row.parent, None);
+    for _ in 0..=DEPTH.saturating_add(2) {
+        let Some(id) = next else { return Ok(root) };
+        let above = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(parentless)?;
+        next = above.row.parent;
+        root = Some(above);
+    }
+    Err(Error::internal("a token is deeper than any can be"))
 }
 
 fn parentless() -> Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
-use super::memory::Memory;
+use super::memory::{Memory, Seen};
 use super::refused::{Refused, Why};
 use super::rule::RuleDefinition;
 use super::rules::{OF_IDENTITY, TEMPLATES};
@@ -20,6 +20,9 @@ use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Reader, Tx, Versioned};
 use crate::types::{CredentialId, IdentityName, Kind, ObjectId, OwnerName, UnixMillis, VaultId};
 use crate::vault::{Answerable, is_active};
+
+/// Bytes of rules that are remembered with one identity: each holds its own.
+const REMEMBERED: usize = 16 * 1_024;
 
 /// A rule that may yield an identity, and what it says.
 pub(super) type Candidate = (Versioned<RuleRow>, RuleDefinition);
@@ -88,6 +91,12 @@ impl Stand {
         }
         Ok(Self { vault, identity, registration, owner, lifecycle, rules })
     }
+
+    /// Tells whether it is remembered. Names that nobody has are not: there is no end of them.
+    fn is_kept(&self) -> bool {
+        let bytes = self.rules.iter().map(|(row, _)| row.row.definition.len());
+        self.identity.is_some() && bytes.sum::<usize>() <= REMEMBERED
+    }
 }
 
 /// Who is to be logged in: by whose token.
@@ -121,10 +130,12 @@ impl Known {
         memory: &Memory,
         wanted: Wanted,
         used: String,
+        now: UnixMillis,
         fresh: bool,
     ) -> Result<Self> {
-        let (epoch, key) = (reader.epoch_seen(), (wanted.issuer, wanted.name.clone()));
-        let kept = memory.stands.at(epoch, &key).filter(|_| !fresh);
+        let seen = Seen { epoch: reader.epoch_seen(), now };
+        let key = (wanted.issuer, wanted.name.clone());
+        let kept = memory.stands.at(seen, &key).filter(|_| !fresh);
         let reads = kept.is_none();
         let read = reader.view(move |tx| {
             async move {
@@ -145,9 +156,8 @@ impl Known {
         let (stand, used, before) = read.await?;
         let stand = match (kept, stand) {
             (Some(kept), _) => kept,
-            // Names that nobody has are not remembered: there is no end of them.
-            (None, Some(stand)) if stand.identity.is_none() => Arc::new(stand),
-            (None, Some(stand)) => memory.stands.keep(epoch, key, stand),
+            (None, Some(stand)) if stand.is_kept() => memory.stands.keep(seen, key, stand),
+            (None, Some(stand)) => Arc::new(stand),
             (None, None) => return Err(Error::internal("a login that nothing is known of")),
         };
         let (owner, lifecycle) = (stand.owner.clone(), stand.lifecycle.clone());

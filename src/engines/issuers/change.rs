@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::policy::Reason;
 use crate::store::issuers::{self as rows, IssuerRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{Id, ObjectId, Preset, RequestContext, SecretBytes, Segment};
+use crate::types::{Id, ObjectId, Owner, Preset, RequestContext, SecretBytes, Segment};
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Issuers that there may be, and among them such that people sign in by.
@@ -41,6 +41,17 @@ pub(super) fn check_may_vouch(view: &View, issuer: &IssuerRow, action: &str) -> 
         return Err(Reason::MintForbidden.refusal(action));
     }
     Ok(())
+}
+
+/// Checks that who asks may say by what a machine is known: whoever binds one to claims of their own
+/// has a credential of it, and that is for administrators and for who answers for it (the same rule).
+pub(super) fn check_may_bind(view: &View, owner: Owner, action: &str) -> Result<()> {
+    let subject = view.subject()?;
+    let groups = subject.group_facts();
+    if subject.is_administrator() || subject.facts(&groups, view.now()).owns(owner) {
+        return Ok(());
+    }
+    Err(Reason::MintForbidden.refusal(action))
 }
 
 /// Adds an issuer.
@@ -93,6 +104,8 @@ impl Verb for AddIssuer {
             changed_at: now,
             changed_by: by,
         };
+        // Everybody's program is told of it, and sends them there.
+        check_may_vouch(view, &row, Self::ACTION)?;
         Ok(Added { row, reviewer })
     }
 

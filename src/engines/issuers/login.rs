@@ -134,7 +134,7 @@ impl Login {
         sign_in::check_proof(&believed, request.proof)?;
         let once = once(believed.issuer.row.id.0, &believed);
         let wanted = Wanted { vault, issuer: believed.issuer.row.id, name: request.name.clone() };
-        let known = Known::read(reader, &keys.memory, wanted, once.clone(), fresh);
+        let known = Known::read(reader, &keys.memory, wanted, once.clone(), now, fresh);
         let mut known = known.await?;
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;

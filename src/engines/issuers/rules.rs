@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::change::check_may_vouch;
+use super::change::{check_may_bind, check_may_vouch};
 use super::definition::IssuerDefinition;
 use super::preset;
 use super::rule::RuleDefinition;
@@ -11,11 +11,12 @@ use super::show::{find, no_such_issuer, resource};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
+use crate::policy::Reason;
 use crate::store::identities::{self, IdentityRow};
 use crate::store::issuers::{self as rows, IssuerRow, RuleRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    IdentityName, IdentityState, Kind, ObjectId, OwnerName, RequestContext, Segment,
+    IdentityName, IdentityState, Kind, ObjectId, OwnerName, RequestContext, ResourceName, Segment,
 };
 use crate::vault::{
     ADMINISTRATORS, Answerable, CONTAINS, Decision, GOVERNS, Note, Operation, Page, PageToken,
@@ -108,7 +109,8 @@ impl AddRule {
         read.await
     }
 
-    /// Checks who is to answer for what a template registers, and where it is put.
+    /// Checks who is to answer for what a template registers, and where it is put: whoever asks has to
+    /// be of the one, and may put somebody into the other.
     async fn check_template(view: &View, definition: &RuleDefinition) -> Result<()> {
         let Some(template) = &definition.template else { return Ok(()) };
         if template.group == ADMINISTRATORS {
@@ -130,12 +132,22 @@ impl AddRule {
             .boxed()
         });
         let (owner, there) = read.await?;
-        if !owner.is_some_and(|owner| owner.may_own(view.now())) {
-            return Err(Error::precondition(
+        let owner = owner.filter(|owner| owner.may_own(view.now())).ok_or_else(|| {
+            Error::precondition(
                 "what a template registers is answered for by a group with an active human in it",
-            ));
+            )
+        })?;
+        check_may_bind(view, owner.owner, Self::ACTION)?;
+        if !there {
+            return Err(Error::not_found("there is no group of that name"));
         }
-        if there { Ok(()) } else { Err(Error::not_found("there is no group of that name")) }
+        if !template.group.is_empty() {
+            let group = ResourceName::join("groups", &[template.group.as_str()])?;
+            if !view.may("groups.add", &Resource::named(group))? {
+                return Err(Reason::NotAdministrator.refusal("groups.add"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -178,6 +190,7 @@ impl Verb for AddRule {
                 let unknown = || Error::not_found("there is no identity of that name");
                 let found = self.identity(view).await?.ok_or_else(unknown)?.row;
                 check_kind(&issuer.row, found.kind)?;
+                check_may_bind(view, found.owner, Self::ACTION)?;
                 if found.state == IdentityState::Retired {
                     return Err(Error::precondition("the identity is retired"));
                 }

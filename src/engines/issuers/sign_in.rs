@@ -24,6 +24,10 @@ pub(super) const PROVIDERS: i64 = 16;
 const GROUPS: usize = 100;
 const METHODS: usize = 16;
 const BYTES: usize = 256;
+/// What no ID token says, and others that the same keys sign for the same client do: those that are
+/// shown to resource servers (RFC 9068, section 2.2.3), and those that tell of a logout (`OpenID`
+/// Connect Back-Channel Logout 1.0, section 2.4).
+const OF_OTHERS: [&str; 3] = ["scope", "scp", "events"];
 
 /// Reads what a token says of a person's signing in.
 ///
@@ -98,7 +102,8 @@ pub fn nonce_of(proof: &str) -> String {
 
 /// Checks that whoever shows a person's token is who asked for it, so that one that was stolen on its
 /// way, or that another program was given, logs nobody in. A provider that gives tokens for codes of
-/// other devices has no standard way to be asked for a `nonce`.
+/// other devices has no standard way to be asked for a `nonce`: what has none must be an ID token by
+/// what it says.
 ///
 /// # Errors
 /// [`Refused::Token`].
@@ -112,7 +117,14 @@ pub(super) fn check_proof(believed: &Believed, proof: &str) -> Result<(), Refuse
         !proof.is_empty() && verify_slices_are_equal(nonce.as_bytes(), ours.as_bytes()).is_ok()
     };
     match believed.token.claims.get("nonce") {
-        None if device => Ok(()),
+        None if device => {
+            match OF_OTHERS.iter().find(|it| believed.token.claims.contains_key(**it)) {
+                None => Ok(()),
+                Some(name) => {
+                    Err(Why::claims(format!("it is no ID token: it says `{name}`")).into())
+                }
+            }
+        }
         Some(Value::String(nonce)) if is_known(nonce) => Ok(()),
         None => {
             Err(Why::new("TOKEN_NONCE", "it has no `nonce`, and no device codes are let in").into())

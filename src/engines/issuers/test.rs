@@ -77,7 +77,7 @@ async fn of_identity(
     let issuer = believed.issuer.row.clone();
     let once = super::login::once(issuer.id.0, &believed);
     let wanted = Wanted { vault: view.vault_id(), issuer: issuer.id, name: name.clone() };
-    let known = Known::read(reader, &keys.memory, wanted, once, true).await?;
+    let known = Known::read(reader, &keys.memory, wanted, once, now, true).await?;
     let problem = known.stands(&believed, now).err().map(|why| why.text);
     let judged: Vec<_> = known
         .stand

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::definition::IssuerDefinition;
 use super::jwt::{TOKEN_BYTES, Token};
 use super::keys::IssuerKeys;
-use super::memory::Memory;
+use super::memory::{Memory, Seen};
 use super::refused::{Refused, Why};
 use super::rule::claim;
 use super::sign_in;
@@ -65,7 +65,8 @@ pub(super) async fn believe(
         return Err(Error::invalid("a token has at most 64 KiB").into());
     }
     let token = Token::parse(text)?;
-    let found = of_url(reader, &keys.memory, &token.issuer, fresh).await?;
+    let seen = Seen { epoch: reader.epoch_seen(), now };
+    let found = of_url(reader, &keys.memory, &token.issuer, seen, fresh).await?;
     let mut why = Refused::from(Why::new("TOKEN_ISSUER", "no issuer has the URL that it says"));
     for issuer in found.iter() {
         match examine(keys, &token, issuer, now).await {
@@ -98,10 +99,10 @@ async fn of_url(
     reader: &Reader,
     memory: &Memory,
     url: &String,
+    seen: Seen,
     fresh: bool,
 ) -> Result<Arc<Vec<Versioned<IssuerRow>>>, Refused> {
-    let epoch = reader.epoch_seen();
-    if let Some(kept) = memory.issuers.at(epoch, url).filter(|_| !fresh) {
+    if let Some(kept) = memory.issuers.at(seen, url).filter(|_| !fresh) {
         return Ok(kept);
     }
     let wanted = url.clone();
@@ -112,7 +113,7 @@ async fn of_url(
     if found.is_empty() {
         return Ok(Arc::new(found));
     }
-    Ok(memory.issuers.keep(epoch, url.clone(), found))
+    Ok(memory.issuers.keep(seen, url.clone(), found))
 }
 
 struct Examined {

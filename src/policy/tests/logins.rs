@@ -17,7 +17,10 @@ fn wanting(id: u8, change: impl FnOnce(&mut LoginTerms)) -> Given {
 
 fn signed_in(amr: &[&str], groups: &[&str]) -> Scene {
     let sign_in = Some((texts(amr), texts(groups)));
-    human(CREDS, thing(READER)).with(|scene| scene.sign_in = sign_in)
+    human(CREDS, thing(READER)).with(|scene| {
+        scene.sign_in = sign_in;
+        scene.method = AuthMethod::Token { certificate: None };
+    })
 }
 
 #[test]
@@ -85,6 +88,9 @@ fn whoever_signed_in_gets_a_login_certificate_for_themselves_alone() {
     allowed_by(&ask(&own), "self");
     refused(&ask(&other), Reason::MintForbidden);
     refused(&ask(&own).with(|scene| scene.sign_in = None), Reason::MintForbidden);
+    // The certificate that they got with it is no session.
+    let by_certificate = AuthMethod::Mtls { fingerprint: [7; 32] };
+    refused(&ask(&own).with(|scene| scene.method = by_certificate), Reason::MintForbidden);
     let machine = ask(&own).with(|scene| scene.kind = Kind::Pipeline);
     refused(&machine, Reason::MachinesNeverAdminister);
 }

@@ -158,6 +158,7 @@ struct Scene {
     things: Vec<Thing>,
     given: Vec<Given>,
     source: Option<IpAddr>,
+    method: AuthMethod,
     auth_time: UnixMillis,
     factors: Vec<FactorFacts>,
     /// The methods and groups of who signed in.
@@ -178,6 +179,7 @@ fn scene(kind: Kind, action: &'static str, thing: Thing) -> Scene {
         things: vec![thing],
         given: Vec::new(),
         source: Some("10.1.2.3".parse().unwrap()),
+        method: AuthMethod::Mtls { fingerprint: [7; 32] },
         auth_time: NOW,
         factors: Vec::new(),
         sign_in: None,
@@ -230,7 +232,7 @@ impl Scene {
             administrator: self.administrator,
         };
         let credential = CredentialFacts {
-            method: AuthMethod::Mtls { fingerprint: [7; 32] },
+            method: self.method,
             expires_at: self.credential_expires_at,
             auth_time: self.auth_time,
             factors: &self.factors,

@@ -1,15 +1,18 @@
 //! Sessions end with the rule or the issuer that gave them, and what hangs on them ends with them.
 
+use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;
+use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     CreateTokenRequest, EntryFilter, GetRandomRequest, InspectTokenRequest, ListEntriesRequest,
-    RemoveIssuerRequest, RemoveRuleRequest, RenewTokenRequest, RevokeTokenRequest,
-    UpdateIssuerRequest,
+    RemoveIssuerRequest, RemoveRuleRequest, RenewLeaseRequest, RenewTokenRequest,
+    RevokeTokenRequest, TokenOrder, UpdateIssuerRequest,
 };
 
 use super::*;
+use crate::support::target::{World, ask};
 use crate::wraps::{asked, expecting, unwrap};
 
 /// Ways to end what was got for tokens.
@@ -134,4 +137,38 @@ async fn a_login_has_its_entry_and_what_was_refused_is_counted() {
         assert_eq!(entry.subject_id, session.accessor);
         assert!(entry.resource.contains("identities/etl") && entry.detail.contains("jti the-jti"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_handle_of_a_lease_is_dead_with_the_rule_of_the_session_far_above_it() {
+    let (w, issuer) = (World::new(Backend::Sqlite).await, Issuer::new());
+    let mut admin = Client::new(w.admin.clone());
+    let request = AddIssuerRequest {
+        name: "ci".to_owned(),
+        url: issuer.url(),
+        settings: Some(settings(&issuer, "github")),
+        ..Default::default()
+    };
+    admin.add_issuer(request).await.unwrap();
+    let yields = Some(add_rule_request::Yields::Identity("nightly-etl".to_owned()));
+    let added = admin.add_rule(AddRuleRequest { yields, ..rule(&GITHUB) }).await.unwrap();
+    let nobody = w.f.connect_as_nobody().await;
+    let token = issuer.mint(&issuer.claims(&w.f, "1", github()));
+    let session = login(&Client::new(nobody.clone()), "nightly-etl", &token).await.unwrap();
+    let mut own = TokenServiceClient::new(bearing(&nobody, &session.bearer));
+    let order = Some(TokenOrder { uses: 1, ..Default::default() });
+    let once = CreateTokenRequest { order, ..Default::default() };
+    let child = own.create_token(once).await.unwrap().into_inner();
+    let mut database = DatabaseServiceClient::new(bearing(&nobody, &child.bearer));
+    let issued = database.issue_credentials(ask()).await.unwrap().into_inner();
+    let renewal = async || {
+        let mut client = LeaseServiceClient::new(bearing(&nobody, &issued.lease_handle));
+        let request = RenewLeaseRequest { id: issued.lease_id.clone(), ttl_s: 0 };
+        client.renew_lease(request).await.map_or_else(|refusal| refusal.code(), |_| Code::Ok)
+    };
+    assert_eq!(renewal().await, Code::Ok);
+    let (issuer, id) = ("ci".to_owned(), added.into_inner().rule.unwrap().id);
+    let request = RemoveRuleRequest { issuer, id, reason: "over".to_owned() };
+    admin.remove_rule(request).await.unwrap();
+    assert_eq!(renewal().await, Code::Unauthenticated);
 }

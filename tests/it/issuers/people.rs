@@ -9,8 +9,8 @@ use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     AddGrantRequest, Conditions, CreateGroupRequest, CreateTokenRequest, EntryFilter,
     GetSecretRequest, IssueLoginCertificateRequest, ListEntriesRequest, ListProvidersRequest,
-    RevokeTokenRequest, SuspendIdentityRequest, UpdateIssuerRequest, WhoAmIResponse,
-    add_grant_request,
+    RemoveRuleRequest, RevokeTokenRequest, SuspendIdentityRequest, UpdateIssuerRequest,
+    WhoAmIResponse, add_grant_request,
 };
 
 use super::*;
@@ -191,6 +191,14 @@ async fn only_who_asked_for_a_token_is_let_in_with_it_and_once() {
 async fn a_token_without_a_nonce_is_for_those_alone_who_let_devices_in() {
     let people = People::new(Backend::Sqlite, true).await;
     people.login("1", json!({"nonce": null})).await.unwrap();
+    // What the same keys sign for the same client, and shows who somebody is to others.
+    for (n, other) in [
+        ("access", json!({"nonce": null, "scope": "openid"})),
+        ("entra", json!({"nonce": null, "scp": "openid"})),
+        ("logout", json!({"nonce": null, "events": {}})),
+    ] {
+        assert!(people.login(n, other).await.is_err(), "{n}");
+    }
     // One that has a nonce is bound to it all the same.
     let token = people.token("2", json!({}));
     assert!(people.login_as("alice", &token, "").await.is_err());
@@ -282,7 +290,7 @@ async fn groups_methods_and_the_age_of_a_login_reach_the_decision() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_for_oneself_and_ends_with_its_session() {
     for backend in BACKENDS {
-        let people = People::new(backend, false).await;
+        let mut people = People::new(backend, false).await;
         let session = people.login("1", json!({})).await.unwrap();
         let own = people.bearing(&session.bearer).await;
         let (login, ends) = certify(&own, "alice").await.unwrap();
@@ -298,6 +306,8 @@ async fn a_certificate_is_for_oneself_and_ends_with_its_session() {
         };
         denied(&own, "admin").await;
         denied(&people.child(&own).await, "alice").await;
+        // No certificate renews itself by what it was got with.
+        denied(&certified, "alice").await;
         let signed = crate::support::logins::login(&people.f, "alice").await;
         denied(&plain(&people.f.connect(&signed).await), "alice").await;
 
@@ -305,6 +315,23 @@ async fn a_certificate_is_for_oneself_and_ends_with_its_session() {
         TokenServiceClient::new(own.clone()).revoke_token(revoke).await.unwrap();
         let status = whoami(&certified).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "it ended with the session");
+
+        // What a rule gave is dead with it, and so is the certificate.
+        register(&people.f, "bob", "human", "").await;
+        let added = people.admin.add_rule(person("bob", &[("sub", "1002")])).await.unwrap();
+        let token = people.token("2", json!({"sub": "1002"}));
+        let session = people.login_as("bob", &token, PROOF).await.unwrap();
+        let own = people.bearing(&session.bearer).await;
+        let (login, _) = certify(&own, "bob").await.unwrap();
+        let certified = plain(&people.f.connect(&login).await);
+        whoami(&certified).await.unwrap();
+        let (issuer, id) = ("corp".to_owned(), added.into_inner().rule.unwrap().id);
+        let request = RemoveRuleRequest { issuer, id, reason: String::new() };
+        people.admin.remove_rule(request).await.unwrap();
+        for dead in [&own, &certified] {
+            let status = whoami(dead).await.unwrap_err();
+            assert_eq!(status.code(), Code::Unauthenticated, "it ended with the rule");
+        }
     }
 }
 
@@ -351,11 +378,13 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
         let mut people = People::new(backend, false).await;
         let carol = human(&people.f, "carol").await;
         let mut grants = GrantServiceClient::new(people.f.connect(&people.f.admin).await);
-        for action in ["issuers.add-rule", "issuers.update"] {
+        for (action, issuer) in
+            [("issuers.add-rule", "corp"), ("issuers.update", "corp"), ("issuers.add", "evil")]
+        {
             let request = AddGrantRequest {
                 subject: Some(add_grant_request::Subject::Identity("carol".to_owned())),
                 action: action.to_owned(),
-                resource: "issuers/corp".to_owned(),
+                resource: format!("issuers/{issuer}"),
                 ..AddGrantRequest::default()
             };
             grants.add_grant(request).await.unwrap();
@@ -366,6 +395,15 @@ async fn administrators_alone_say_by_what_people_are_known_and_whoever_asks_is_t
         let settings = Some(provider(&people.issuer, false));
         let update = UpdateIssuerRequest { name: "corp".into(), settings, ..Default::default() };
         let taken = carol.update_issuer(update).await.unwrap_err();
+        assert_eq!(taken.code(), Code::PermissionDenied, "{taken:?}");
+        // Whoever asks where to sign in would be sent there.
+        let request = AddIssuerRequest {
+            name: "evil".into(),
+            url: "https://login.evil.example".into(),
+            settings: Some(provider(&people.issuer, false)),
+            ..Default::default()
+        };
+        let taken = carol.add_issuer(request).await.unwrap_err();
         assert_eq!(taken.code(), Code::PermissionDenied, "{taken:?}");
         // Machines log in by theirs, and people by theirs.
         register(&people.f, "etl", "pipeline", "admin").await;

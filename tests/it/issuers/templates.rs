@@ -1,11 +1,14 @@
 //! Identities that a template names are registered at their first login, within limits.
 
+use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::{
-    AddMemberRequest, CreateGroupRequest, GetIdentityRequest, RemoveRuleRequest, RuleTemplate,
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetIdentityRequest, RemoveRuleRequest,
+    RuleTemplate, add_grant_request,
 };
 
 use super::*;
+use crate::support::logins::human;
 
 async fn group(scene: &Scene, name: &str, member: Option<&str>) {
     let mut groups = GroupServiceClient::new(scene.f.connect(&scene.f.admin).await);
@@ -142,5 +145,42 @@ async fn a_rule_that_takes_the_place_of_another_goes_on_with_whom_that_registere
         claims["repository_id"] = json!("8");
         let token = scene.token("5", claims);
         assert!(login(&scene.stranger, "ci-7", &token).await.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_add_rules_says_by_what_the_machines_are_known_that_they_answer_for_alone() {
+    for backend in BACKENDS {
+        let scene = Scene::bare(backend, "github").await;
+        let carol = Client::new(human(&scene.f, "carol").await);
+        register(&scene.f, "own", "pipeline", "carol").await;
+        group(&scene, "platform", Some("admin")).await;
+        group(&scene, "jobs", None).await;
+        let grants = GrantServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        let grant = async |action: &str, resource: &str| {
+            let request = AddGrantRequest {
+                subject: Some(add_grant_request::Subject::Identity("carol".to_owned())),
+                action: action.to_owned(),
+                resource: resource.to_owned(),
+                ..AddGrantRequest::default()
+            };
+            grants.clone().add_grant(request).await.unwrap();
+        };
+        grant("issuers.add-rule", "issuers/ci").await;
+        let denied = async |request: AddRuleRequest, why: &str| {
+            let status = carol.clone().add_rule(request).await.expect_err(why);
+            assert_eq!(status.code(), Code::PermissionDenied, "{why}: {status}");
+        };
+        // With a rule of one's own claims anybody's machine, and any group's rights, would be theirs.
+        denied(rule(&GITHUB), "another's machine").await;
+        denied(template(1), "a group that others answer in").await;
+        let mut groups = GroupServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        let (group, identity) = ("platform".to_owned(), "carol".to_owned());
+        groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
+        denied(template(1), "a group that she puts nobody into").await;
+        grant("groups.add", "groups/jobs").await;
+        carol.clone().add_rule(template(1)).await.unwrap();
+        let yields = Some(add_rule_request::Yields::Identity("own".to_owned()));
+        carol.clone().add_rule(AddRuleRequest { yields, ..rule(&GITHUB) }).await.unwrap();
     }
 }
