@@ -15,6 +15,7 @@ use super::{admin, entries};
 use crate::keys;
 use crate::secrets::{Place, client, get, put};
 use crate::support::hand::Hand;
+use crate::support::logins::registration;
 use crate::support::node::{BACKENDS, Backend};
 use crate::support::target::until;
 
@@ -163,12 +164,19 @@ async fn writes_that_race_with_a_rotation_are_all_kept_and_none_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_rotates_an_identity_s_key() {
+async fn a_schedule_rotates_an_identity_s_key_however_many_have_none_and_are_due_before_it() {
     let p = Place::new(BACKENDS[0]).await;
     let a = admin(&p.f).await;
     put(&mut p.alice(), "team/one", b"1", 0).await.unwrap();
     let request = ScheduleIdentityKeyRequest { name: "alice".to_owned(), rotate_every_s: 86_400 };
     let mut identities = IdentityServiceClient::new(a.clone());
+    // As many as are looked at in one round: nothing was ever encrypted for them.
+    for n in 0..64 {
+        let name = format!("idle{n}");
+        identities.create_identity(registration(&name, "pipeline", "alice")).await.unwrap();
+        let idle = ScheduleIdentityKeyRequest { name, rotate_every_s: 3_600 };
+        identities.schedule_identity_key(idle).await.unwrap();
+    }
     identities.schedule_identity_key(request.clone()).await.unwrap();
     let bad = ScheduleIdentityKeyRequest { rotate_every_s: 5, ..request };
     let refused = identities.schedule_identity_key(bad).await.unwrap_err();
