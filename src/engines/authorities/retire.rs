@@ -1,5 +1,5 @@
-//! Retires a version of an authority: nothing that it signed is believed any more, and its key in the HSM
-//! is destroyed.
+//! Retires a version of an authority: its key in the HSM is destroyed. No login that it signed opens
+//! anything any more; who believes a certificate by the root above it does so to its end.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -63,7 +63,8 @@ impl RetiringAuthority {
         if left > 0 && !asked.force {
             return Err(Error::precondition(format!(
                 "{left} of what it signed are valid, the last until {until}; wait for them, replace \
-                 them, or force it, and none of them is believed any more"
+                 them, or force it: logins among them open nothing then, and certificates have no \
+                 revocation list any more"
             )));
         }
         Ok(Self { key, rotation, node: String::new(), left })

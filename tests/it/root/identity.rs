@@ -14,10 +14,12 @@ use tonic::transport::Channel;
 use super::{admin, entries};
 use crate::keys;
 use crate::secrets::{Place, client, get, put};
+use crate::support::factors::{authenticator, verify};
 use crate::support::hand::Hand;
-use crate::support::logins::registration;
-use crate::support::node::{BACKENDS, Backend};
+use crate::support::logins::{human, registration};
+use crate::support::node::{BACKENDS, Backend, Fixture};
 use crate::support::target::until;
+use crate::support::tokens::plain;
 
 async fn key(admin: &Channel, name: &str) -> IdentityKey {
     let request = GetIdentityKeyRequest { name: name.to_owned() };
@@ -105,6 +107,26 @@ async fn what_is_under_an_old_key_opens_while_it_is_moved_and_after_its_wraps_ar
         let details = entries(&p.f, "identities.move-data").await;
         assert!(details.iter().all(|it| it.detail.starts_with("identity key 1 -> 2: ")));
         assert_eq!(entries(&p.f, "identities.finish-key").await.len(), 2, "moved, removed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authenticator_is_moved_as_well_and_its_codes_count_on() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let channel = human(&f, "carol").await;
+        let app = authenticator(&f, &channel, "carol").await;
+        let a = admin(&f).await;
+        assert_eq!(rotate(&a, "carol", 1).await.map(|key| under(&key)), Ok(vec![0, 1]));
+        until("it is moved", async || under(&key(&a, "carol").await) == [1, 0]).await;
+        until("everybody hears of it", async || {
+            key(&a, "carol").await.versions[1].replaced.as_ref().unwrap().state == "moved"
+        })
+        .await;
+        f.clock.advance(Duration::from_secs(61));
+        until("its wraps are gone", async || key(&a, "carol").await.versions[1].state == "retired")
+            .await;
+        verify(&plain(&channel), &app.code(&f, 0)).await.unwrap();
     }
 }
 
