@@ -62,10 +62,8 @@ impl KeyUses {
     pub(super) async fn store(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let counted: Vec<_> = self.counted.iter().map(|(of, uses)| (of.clone(), *uses)).collect();
         key_usage::add(tx, &counted).await?;
-        for (key, last) in &self.last {
-            key_usage::note_last(tx, *key, last).await?;
-        }
-        Ok(())
+        let last: Vec<_> = self.last.iter().map(|(key, last)| (*key, last.clone())).collect();
+        key_usage::note_last(tx, &last).await
     }
 }
 
