@@ -3,8 +3,10 @@
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::certificate::X509Certificate;
 
-use super::{AuthorityName, AuthorityStatus, resource, valid};
+use super::{AuthorityName, AuthorityStatus, issued, resource, valid};
 use crate::audit::Field;
 use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::rotations::{Versions, find, next};
@@ -13,7 +15,7 @@ use crate::keyring::KeyUse;
 use crate::store::keys::{HsmKeyRow, KeyState};
 use crate::store::rotations::RotationRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{RequestContext, RotationState, UnixMillis};
+use crate::types::{CredentialKind, RequestContext, RotationState, UnixMillis};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Retires a version of an authority.
@@ -71,6 +73,25 @@ impl RetiringAuthority {
     }
 }
 
+impl RetireAuthority {
+    /// Refuses whoever asks by a login that this would end: an administrator at least can log in after
+    /// it.
+    fn require_other_login(&self, view: &View, key: &HsmKeyRow) -> Result<()> {
+        let own = &view.subject()?.credential.row;
+        if self.name != AuthorityName::Login || own.kind != CredentialKind::Login {
+            return Ok(());
+        }
+        let authority = key.certificate.as_deref().unwrap_or_default();
+        let authority = X509Certificate::from_der(authority).map_err(Error::internal)?.1;
+        if issued(&authority, &own.detail)? {
+            return Err(Error::precondition(
+                "your own login is by that version and would open nothing any more: renew it first",
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Verb for RetireAuthority {
     const ACTION: &'static str = "authorities.retire";
@@ -84,7 +105,9 @@ impl Verb for RetireAuthority {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<RetiringAuthority> {
         let (asked, now, node) = (*self, view.now(), view.node().to_owned());
         let read = view.read(move |tx| RetiringAuthority::find(tx, asked, now).boxed());
-        Ok(RetiringAuthority { node, ..read.await? })
+        let it = read.await?;
+        self.require_other_login(view, &it.key.row)?;
+        Ok(RetiringAuthority { node, ..it })
     }
 
     fn note(&self, it: &RetiringAuthority, note: &mut Note) {
