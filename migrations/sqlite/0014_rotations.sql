@@ -31,7 +31,7 @@ CREATE TABLE rotation_schedules (
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL
 );
-CREATE INDEX rotation_schedules_due ON rotation_schedules (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX rotation_schedules_due ON rotation_schedules (next_at, id) WHERE next_at IS NOT NULL;
 
 -- What an authority signed and is valid: counted before it is retired.
 CREATE INDEX credentials_live_certificates ON credentials (expires_at, issued_at)

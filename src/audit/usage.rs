@@ -14,6 +14,8 @@ use crate::types::{ObjectId, UnixMillis};
 const KEPT: [&str; 3] = ["/sealed", "/hsm", "/public"];
 /// Entries that are followed by another of the same call: they are no use of their own.
 const BEGINNINGS: [&str; 2] = ["INTENT", "BEGUN"];
+/// What the vault does with a key whose versions nobody uses any more: counted, and not its last use.
+const DESTROYS: &str = "destroy/hsm";
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
 
@@ -50,7 +52,8 @@ impl KeyUses {
         let counted = self.counted.entry(of).or_insert(Uses { uses: 0, last_at: UnixMillis(0) });
         counted.uses = counted.uses.saturating_add(uses);
         counted.last_at = counted.last_at.max(at);
-        if self.last.get(&key).is_none_or(|known| known.at <= at) {
+        let newer = self.last.get(&key).is_none_or(|known| known.at <= at);
+        if newer && last.purpose != DESTROYS {
             self.last.insert(key, last);
         }
     }
@@ -59,10 +62,8 @@ impl KeyUses {
     pub(super) async fn store(&self, tx: &mut Tx) -> Result<(), StoreError> {
         let counted: Vec<_> = self.counted.iter().map(|(of, uses)| (of.clone(), *uses)).collect();
         key_usage::add(tx, &counted).await?;
-        for (key, last) in &self.last {
-            key_usage::note_last(tx, *key, last).await?;
-        }
-        Ok(())
+        let last: Vec<_> = self.last.iter().map(|(key, last)| (*key, last.clone())).collect();
+        key_usage::note_last(tx, &last).await
     }
 }
 
@@ -103,6 +104,7 @@ mod tests {
         uses.add(&entry(9, "NONE_DONE", &keys[..1]));
         uses.add(&entry(DAY_MS, "BEGUN", &[(&two, 1, "encrypt-stream/sealed")]));
         uses.add(&entry(DAY_MS + 3, "LEFT", &[(&two, 1, "encrypt-stream/sealed")]));
+        uses.add(&entry(11, "OK", &[(&one, 1, "destroy/hsm")]));
         let not_named = [(one.as_str(), 1, "decrypt"), ("strongroom/root/1", 1, "unwrap/hsm")];
         uses.add(&entry(7, "OK", &not_named));
         let counted: Vec<_> = uses
@@ -114,6 +116,7 @@ mod tests {
             counted,
             [
                 (one.clone(), 0, 1, 2, 9),
+                (one.clone(), 0, 1, 1, 11),
                 (one.clone(), 0, 2, 1, 5),
                 (two.clone(), 1, 1, 1, DAY_MS + 3),
             ]

@@ -22,7 +22,7 @@ pub enum CaCommand {
     Rotate(Rotate),
     /// Show the versions of an authority, and how much of what each signed is valid
     Status(Which),
-    /// Retire an old version: nothing that it signed is believed any more
+    /// Retire an old version: its key is destroyed, and logins that it signed open nothing any more
     Retire(Retire),
     /// Say how often an authority rotates by itself
     Schedule(Schedule),
@@ -53,7 +53,7 @@ pub struct Retire {
     which: Which,
     /// Its number, as `ca status` shows it.
     version: i64,
-    /// Also where something that it signed is valid, which is not believed any more then.
+    /// Also where something that it signed is valid: logins open nothing then, certificates have no list.
     #[arg(long)]
     force: bool,
 }

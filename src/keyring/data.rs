@@ -147,8 +147,6 @@ pub struct Opened {
     pub plaintext: SecretBytes,
     /// The keys that were used, for the record.
     pub used: Vec<KeyUse>,
-    /// The owner's key as it was read: the decision may stand on it.
-    pub fence: RowRef,
 }
 
 impl Keyring {
@@ -223,7 +221,7 @@ impl Keyring {
         let plaintext =
             open_value(&key.key, &aad, blob).map_err(|error| KeyringError::opening(error, what))?;
         let used = unwrapped.into_iter().chain([key.used_for("decrypt")]).collect();
-        Ok(Opened { plaintext, used, fence: key.row.fence() })
+        Ok(Opened { plaintext, used })
     }
 }
 

@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 
 use super::master::Mixer;
 use super::{Keyring, KeyringError, MasterKeys, Open, Result, identity, names};
+use crate::hsm::HsmError;
 use crate::store::keys::{self, Check, Foundation, HsmPurpose, KeyOwner, KeyState, WrapRow};
 use crate::store::{Reader, RowSealer};
 use crate::types::SecretBytes;
@@ -36,6 +37,28 @@ impl Drop for Trial<'_> {
 /// Why rows that were believed are not.
 const CHANGED: &str = "they changed meanwhile";
 
+/// Tells whether an unsealing may have come between two steps of another node, and is tried again. What
+/// was replaced by hand is replaced still.
+fn may_have_changed(error: &KeyringError) -> bool {
+    match error {
+        KeyringError::Unfit(what) => what == CHANGED,
+        KeyringError::Replaced(_)
+        | KeyringError::NoKey
+        | KeyringError::Hsm(HsmError::KeyMissing(_)) => true,
+        KeyringError::Sealed
+        | KeyringError::Unsealed
+        | KeyringError::NotFounded
+        | KeyringError::Exists(_)
+        | KeyringError::Misplaced(_)
+        | KeyringError::Shredded
+        | KeyringError::UnknownSuite(_)
+        | KeyringError::Hsm(_)
+        | KeyringError::Store(_)
+        | KeyringError::Crypto(_)
+        | KeyringError::Other(_) => false,
+    }
+}
+
 /// Random bytes that the HSM gives at unsealing.
 const SEED_BYTES: usize = 32;
 
@@ -64,8 +87,8 @@ impl Keyring {
         }
         self.log_in(pin, final_try).await?;
         let mut unsealed = self.check_chain(reader).await;
-        // Another node may have rotated a key at this moment.
-        if matches!(&unsealed, Err(KeyringError::Unfit(what)) if what == CHANGED) {
+        // Another node may have rotated a key at this moment, or destroyed one that was retired.
+        if unsealed.as_ref().is_err_and(may_have_changed) {
             unsealed = self.check_chain(reader).await;
         }
         if unsealed.is_err() {
@@ -175,7 +198,7 @@ mod tests {
     use super::super::cache::Find;
     use super::super::identity::DataWrapKey;
     use super::*;
-    use crate::hsm::{Hsm, HsmError, MemoryHsm};
+    use crate::hsm::{Hsm, MemoryHsm};
     use crate::store::Versioned;
     use crate::store::keys::IdentityKeyRow;
     use crate::types::{Id, SystemEntropy, UnixMillis, VaultId};

@@ -6,8 +6,9 @@ use crate::types::{ObjectId, UnixMillis};
 
 /// Rows of one statement.
 const ROWS: usize = 16;
-/// Columns of a row.
+/// Columns of a row that counts, and of one that notes a last use.
 const COLUMNS: usize = 7;
+const LAST_COLUMNS: usize = 5;
 
 /// What one row counts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,13 +63,23 @@ pub struct LastUse {
 
 /// Adds what was counted.
 pub async fn add(tx: &mut Tx, counted: &[(UsageKey, Uses)]) -> Result<(), StoreError> {
-    let (whole, rest) = counted.as_chunks::<ROWS>();
-    let many = if whole.is_empty() { String::new() } else { insert(ROWS) };
+    write(tx, counted, insert, values).await
+}
+
+/// Writes rows, many by a statement: a commit may have one for each of many keys.
+async fn write<T: Sync>(
+    tx: &mut Tx,
+    rows: &[T],
+    sql: fn(usize) -> String,
+    values: fn(&[T]) -> Vec<Value>,
+) -> Result<(), StoreError> {
+    let (whole, rest) = rows.as_chunks::<ROWS>();
+    let many = if whole.is_empty() { String::new() } else { sql(ROWS) };
     for rows in whole {
         tx.execute(&many, values(rows)).await?;
     }
     if !rest.is_empty() {
-        let one = insert(1);
+        let one = sql(1);
         for row in rest {
             tx.execute(&one, values(std::slice::from_ref(row))).await?;
         }
@@ -76,20 +87,24 @@ pub async fn add(tx: &mut Tx, counted: &[(UsageKey, Uses)]) -> Result<(), StoreE
     Ok(())
 }
 
-fn insert(rows: usize) -> String {
+/// Places of the values of rows: `($1, $2), ($3, $4)`.
+fn places(rows: usize, columns: usize) -> String {
     let places = |row: usize| {
-        let first = row.saturating_mul(COLUMNS);
-        let places = (1..=COLUMNS).map(|column| format!("${}", first.saturating_add(column)));
+        let first = row.saturating_mul(columns);
+        let places = (1..=columns).map(|column| format!("${}", first.saturating_add(column)));
         format!("({})", places.collect::<Vec<_>>().join(", "))
     };
-    let places: Vec<_> = (0..rows).map(places).collect();
+    (0..rows).map(places).collect::<Vec<_>>().join(", ")
+}
+
+fn insert(rows: usize) -> String {
     format!(
         "INSERT INTO key_usage (id, day, used_by, version, purpose, uses, last_at) VALUES {} \
          ON CONFLICT (id, day, used_by, version, purpose) DO UPDATE SET \
          uses = key_usage.uses + excluded.uses, last_at = CASE \
          WHEN excluded.last_at > key_usage.last_at THEN excluded.last_at \
          ELSE key_usage.last_at END",
-        places.join(", ")
+        places(rows, COLUMNS)
     )
 }
 
@@ -101,15 +116,28 @@ fn values(rows: &[(UsageKey, Uses)]) -> Vec<Value> {
     rows.iter().flat_map(row).collect()
 }
 
-/// Notes a key's last use; the newest note wins.
-pub async fn note_last(tx: &mut Tx, key: ObjectId, last: &LastUse) -> Result<(), StoreError> {
-    let sql = "INSERT INTO key_last_usage (id, last_at, used_by, version, purpose) \
-               VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO UPDATE SET \
-               last_at = excluded.last_at, used_by = excluded.used_by, \
-               version = excluded.version, purpose = excluded.purpose \
-               WHERE key_last_usage.last_at <= excluded.last_at";
-    let LastUse { at, used_by, version, purpose } = last.clone();
-    tx.execute(sql, params![key, at, used_by, version, purpose]).await.map(drop)
+/// Notes last uses, one of each key; the newest note wins.
+pub async fn note_last(tx: &mut Tx, last: &[(ObjectId, LastUse)]) -> Result<(), StoreError> {
+    write(tx, last, insert_last, last_values).await
+}
+
+fn insert_last(rows: usize) -> String {
+    format!(
+        "INSERT INTO key_last_usage (id, last_at, used_by, version, purpose) VALUES {} \
+         ON CONFLICT (id) DO UPDATE SET \
+         last_at = excluded.last_at, used_by = excluded.used_by, \
+         version = excluded.version, purpose = excluded.purpose \
+         WHERE key_last_usage.last_at <= excluded.last_at",
+        places(rows, LAST_COLUMNS)
+    )
+}
+
+fn last_values(rows: &[(ObjectId, LastUse)]) -> Vec<Value> {
+    let row = |(key, last): &(ObjectId, LastUse)| {
+        let LastUse { at, used_by, version, purpose } = last.clone();
+        params![*key, at, used_by, version, purpose]
+    };
+    rows.iter().flat_map(row).collect()
 }
 
 /// Tells a key's last use.

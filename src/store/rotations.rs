@@ -68,6 +68,16 @@ pub async fn of_subject(
     tx.select(tail, params![subject, limit]).await
 }
 
+/// Lists the rotations of a subject that did not come to nothing, the newest first.
+pub async fn standing_of(
+    tx: &mut Tx,
+    subject: Rotates,
+    limit: i64,
+) -> Result<Vec<Versioned<RotationRow>>, StoreError> {
+    let tail = "WHERE subject = $1 AND state <> 'failed' ORDER BY to_version DESC LIMIT $2";
+    tx.select(tail, params![subject, limit]).await
+}
+
 /// Walks through rotations in a state, after one of them. One that is not what was sealed holds up
 /// itself alone.
 pub async fn in_state(
@@ -84,14 +94,16 @@ pub async fn in_state(
     tx.select_intact(&tail, params![after.to_owned(), limit]).await
 }
 
-/// Lists what is to rotate by now.
+/// Walks through what is to rotate by now, after one of it.
 pub async fn due(
     tx: &mut Tx,
     now: UnixMillis,
+    (at, after): (UnixMillis, &str),
     limit: i64,
 ) -> Result<Vec<Versioned<ScheduleRow>>, StoreError> {
-    let tail = "WHERE next_at IS NOT NULL AND next_at <= $1 ORDER BY next_at LIMIT $2";
-    tx.select_intact(tail, params![now, limit]).await
+    let tail = "WHERE next_at IS NOT NULL AND next_at <= $1 AND (next_at, id) > ($2, $3) \
+                ORDER BY next_at, id LIMIT $4";
+    tx.select_intact(tail, params![now, at, after.to_owned(), limit]).await
 }
 
 /// Counts what is under an identity's key: values of secrets, named keys, authenticators.

@@ -27,12 +27,38 @@ pub struct View {
     used: Mutex<Vec<KeyUse>>,
     /// Keys that something was encrypted under, or signed with: whoever rotates one meanwhile moves the
     /// ground.
-    under: Mutex<Vec<RowRef>>,
+    under: Mutex<Under>,
+}
+
+/// Keys that something stands on besides its decision.
+#[derive(Debug, Default)]
+struct Under {
+    rows: Vec<RowRef>,
+    /// The authority epoch at which the first of them was looked for.
+    as_of: Option<i64>,
+}
+
+impl Under {
+    fn add(&mut self, as_of: i64, rows: impl IntoIterator<Item = RowRef>) {
+        self.rows.extend(rows);
+        self.as_of = Some(self.as_of.map_or(as_of, |before| before.min(as_of)));
+    }
+
+    /// Adds them to what a decision stood on. A decision is shared, and another request may have found
+    /// that it stands at a later epoch, which says nothing of these.
+    fn fence(&self, stood_on: Fence) -> Fence {
+        if self.rows.is_empty() {
+            return stood_on;
+        }
+        let rows = stood_on.rows.iter().chain(&self.rows).cloned().collect();
+        let epoch = self.as_of.map_or(stood_on.epoch, |as_of| stood_on.epoch.min(as_of));
+        Fence { epoch, rows }
+    }
 }
 
 impl View {
     pub(super) fn new(core: Arc<Core>, ctx: RequestContext, subject: Option<Arc<Subject>>) -> Self {
-        let (used, under) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        let (used, under) = (Mutex::new(Vec::new()), Mutex::default());
         Self { core, ctx, subject, used, under }
     }
 
@@ -139,10 +165,11 @@ impl View {
         place: &Place,
         plaintext: &SecretBytes,
     ) -> Result<SealedValue> {
+        let as_of = self.reader().epoch_seen();
         let sealed = self.keyring().seal_for(self.reader(), owner, place, plaintext, self.now());
         let sealed = sealed.await?;
         self.used.lock().extend_from_slice(sealed.used());
-        self.under.lock().extend(sealed.fence().cloned());
+        self.under.lock().add(as_of, sealed.fence().cloned());
         Ok(sealed)
     }
 
@@ -155,9 +182,10 @@ impl View {
         owners: (KeyOwner, KeyOwner),
         wrapped: &[Wrapped],
     ) -> Result<Rewrapped> {
+        let as_of = self.reader().epoch_seen();
         let rewrapped = self.keyring().rewrap(self.reader(), owners, wrapped, self.now()).await?;
         self.used.lock().extend_from_slice(rewrapped.used());
-        self.under.lock().extend(rewrapped.fence().cloned());
+        self.under.lock().add(as_of, rewrapped.fence().cloned());
         Ok(rewrapped)
     }
 
@@ -212,25 +240,21 @@ impl View {
     /// # Errors
     /// [`Error::Conflict`]; what the store answers.
     pub async fn require_current(&self, purpose: HsmPurpose, label: &str) -> Result<()> {
+        let as_of = self.reader().epoch_seen();
         let read =
             self.read(move |tx| async move { Ok(keys::current_of(tx, purpose).await?) }.boxed());
         let current = read.await?.filter(|current| current.row.id == label);
         let current = current.ok_or_else(|| {
             Error::Conflict("the authority was rotated a moment ago; retry".into())
         })?;
-        self.under.lock().push(current.fence());
+        self.under.lock().add(as_of, [current.fence()]);
         Ok(())
     }
 
-    /// Adds the keys that something was encrypted under, or signed with, to what the decision stood on: where one was
-    /// rotated, the request is decided, and what it encrypts encrypted, anew.
+    /// Adds the keys that something was encrypted under, or signed with, to what the decision stood on:
+    /// where one was rotated, the request is decided, and what it encrypts encrypted, anew.
     pub(super) fn fence(&self, stood_on: Fence) -> Fence {
-        let under = self.under.lock();
-        if under.is_empty() {
-            return stood_on;
-        }
-        let rows = stood_on.rows.iter().chain(under.iter()).cloned().collect();
-        Fence { rows, ..stood_on }
+        self.under.lock().fence(stood_on)
     }
 
     /// The keys that were used for this request so far.
@@ -308,5 +332,29 @@ impl View {
     #[must_use]
     pub fn is_dev(&self) -> bool {
         self.core.identity.dev
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::SealedRow as _;
+    use crate::store::keys::HsmKeyRow;
+
+    #[test]
+    fn a_key_that_was_looked_for_before_its_decision_was_seen_to_stand_is_compared() {
+        let row = |key: &str| RowRef { table: HsmKeyRow::TABLE, key: key.to_owned(), version: 1 };
+        let stood_on = |epoch| Fence { epoch, rows: Arc::new([row("decision")]) };
+        let mut under = Under::default();
+        assert_eq!((under.fence(stood_on(7)).epoch, under.fence(stood_on(7)).rows.len()), (7, 1));
+        under.add(6, None);
+        assert_eq!(under.fence(stood_on(7)).epoch, 7, "what was made anew stands on no row");
+        under.add(5, [row("key")]);
+        under.add(8, [row("other")]);
+        let fence = under.fence(stood_on(7));
+        assert_eq!(fence.epoch, 5);
+        let keys: Vec<_> = fence.rows.iter().map(|row| row.key.as_str()).collect();
+        assert_eq!(keys, ["decision", "key", "other"]);
+        assert_eq!(under.fence(stood_on(-1)).epoch, -1, "which no commit has");
     }
 }

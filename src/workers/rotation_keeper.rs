@@ -22,15 +22,19 @@ use crate::error::{Error, Result};
 use crate::keyring::label;
 use crate::store::identities::IdentityRow;
 use crate::store::keys::{self, HsmPurpose, KeyOwner};
-use crate::store::rotations::{self, RotationRow};
+use crate::store::rotations::{self, RotationRow, ScheduleRow};
 use crate::store::{Reader, Versioned};
 use crate::types::{
     Caller, IdentityId, IdentityName, RequestContext, Rotates, RotationState, UnixMillis,
 };
 use crate::vault::{Vault, WrapStep};
 
-/// Rotations of one round, of either kind: what is left is due in the next.
+/// Rotations that are read at once; of what is due, what is begun in one round.
 const ROUND: i64 = 64;
+/// Parts of an identity's data that are moved before others have their turn.
+const PARTS: usize = 64;
+/// Before everything that is due.
+const BEGIN: (UnixMillis, String) = (UnixMillis(i64::MIN), String::new());
 /// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
 /// deadline.
 const MAKING_MS: i64 = 30_000;
@@ -47,6 +51,8 @@ pub struct RotationKeeper {
     authorities: AuthoritySlot,
     /// Until when something is not tried again on this node.
     waits: Mutex<HashMap<String, UnixMillis>>,
+    /// What was due and looked at last: what stays due, because it fails, keeps nothing behind it waiting.
+    last: Mutex<(UnixMillis, String)>,
     /// When its first round was: what this node began before, it began before it was started again.
     began: OnceLock<UnixMillis>,
 }
@@ -55,7 +61,8 @@ impl RotationKeeper {
     /// Makes the worker.
     #[must_use]
     pub fn new(vault: Vault, reader: Reader, authorities: AuthoritySlot) -> Self {
-        Self { vault, reader, authorities, waits: Mutex::default(), began: OnceLock::new() }
+        let (waits, last, began) = (Mutex::default(), Mutex::new(BEGIN), OnceLock::new());
+        Self { vault, reader, authorities, waits, last, began }
     }
 
     fn context(&self) -> Result<RequestContext> {
@@ -99,23 +106,36 @@ impl RotationKeeper {
                 async move { Ok(rotations::in_state(tx, state, &from, ROUND).await?) }.boxed()
             });
             let rows = read.await?;
-            let full = i64::try_from(rows.len()).is_ok_and(|len| len >= ROUND);
-            if let Some(last) = rows.last().filter(|_| full) {
-                after.clone_from(&last.row.id);
-            }
+            // Of a part that is not full something may have been left out.
+            let Some(last) = rows.last() else { return Ok(found) };
+            after.clone_from(&last.row.id);
             found.extend(rows.into_iter().map(|found| found.row));
-            if after.is_empty() {
-                return Ok(found);
-            }
         }
+    }
+
+    /// Finds the next of what is due; behind the last of it is the first again.
+    async fn due(&self, now: UnixMillis) -> Result<Vec<Versioned<ScheduleRow>>> {
+        let last = self.last.lock().clone();
+        let read = self.reader.view(move |tx| {
+            async move {
+                let next = rotations::due(tx, now, (last.0, last.1.as_str()), ROUND).await?;
+                if !next.is_empty() || last == BEGIN {
+                    return Ok(next);
+                }
+                Ok(rotations::due(tx, now, (BEGIN.0, ""), ROUND).await?)
+            }
+            .boxed()
+        });
+        let due = read.await?;
+        let last = due.last();
+        let last = last.map(|last| (last.row.next_at.unwrap_or(now), last.row.id.to_string()));
+        *self.last.lock() = last.unwrap_or(BEGIN);
+        Ok(due)
     }
 
     /// Rotates what is due.
     async fn rotate(&self, now: UnixMillis) -> Result<()> {
-        let due = self
-            .reader
-            .view(move |tx| async move { Ok(rotations::due(tx, now, ROUND).await?) }.boxed());
-        for Versioned { row, .. } in due.await? {
+        for Versioned { row, .. } in self.due(now).await? {
             let what = row.id.to_string();
             if self.is_waiting(&what, now) {
                 continue;
@@ -186,6 +206,8 @@ impl RotationKeeper {
         // A wrap for an old root key may have been under way when nothing was left; and an identity's old
         // key is ended a while later.
         rows.extend(self.in_state(RotationState::Moved).await?);
+        // Identities may be many; the root does not wait for them.
+        rows.sort_by_key(|row| row.subject != Rotates::Root);
         for row in rows {
             if self.is_waiting(&row.id, now) {
                 continue;
@@ -237,9 +259,10 @@ impl RotationKeeper {
         self.vault.run(&self.context()?, FinishRoot { id: row.id.clone() }).await
     }
 
-    /// Moves all that is under an identity's old key, and ends it once nothing is.
+    /// Moves what is under an identity's old key, and ends it once nothing is; what is left of much goes
+    /// on in the next round.
     async fn move_identity(&self, row: &RotationRow, now: UnixMillis) -> Result<()> {
-        loop {
+        for _ in 0..PARTS {
             let id = row.id.clone();
             let read =
                 self.reader.view(move |tx| async move { Step::find(tx, &id, now).await }.boxed());
@@ -259,6 +282,7 @@ impl RotationKeeper {
                 Step::Wait => return Ok(()),
             }
         }
+        Ok(())
     }
 }
 

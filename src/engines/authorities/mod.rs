@@ -122,13 +122,18 @@ async fn valid(
     let subject = key.certificate.as_deref().unwrap_or_default();
     let subject = X509Certificate::from_der(subject).map_err(Error::internal)?.1;
     for row in rows {
-        let parsed = X509Certificate::from_der(&row.row.detail).map_err(Error::internal)?.1;
-        if all || parsed.issuer().as_raw() == subject.subject().as_raw() {
+        if all || issued(&subject, &row.row.detail)? {
             count = count.saturating_add(1);
             until = until.max(row.row.expires_at);
         }
     }
     Ok((count, until))
+}
+
+/// Tells whether an authority issued a certificate: no two have one name.
+fn issued(authority: &X509Certificate<'_>, der: &[u8]) -> Result<bool> {
+    let parsed = X509Certificate::from_der(der).map_err(Error::internal)?.1;
+    Ok(parsed.issuer().as_raw() == authority.subject().as_raw())
 }
 
 /// An authority as a resource, with the row of its current version.

@@ -1,10 +1,12 @@
-//! Retires a version of an authority: nothing that it signed is believed any more, and its key in the HSM
-//! is destroyed.
+//! Retires a version of an authority: its key in the HSM is destroyed. No login that it signed opens
+//! anything any more; who believes a certificate by the root above it does so to its end.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::certificate::X509Certificate;
 
-use super::{AuthorityName, AuthorityStatus, resource, valid};
+use super::{AuthorityName, AuthorityStatus, issued, resource, valid};
 use crate::audit::Field;
 use crate::engines::ceremonies::{Solemn, Term};
 use crate::engines::rotations::{Versions, find, next};
@@ -13,7 +15,7 @@ use crate::keyring::KeyUse;
 use crate::store::keys::{HsmKeyRow, KeyState};
 use crate::store::rotations::RotationRow;
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{RequestContext, RotationState, UnixMillis};
+use crate::types::{CredentialKind, RequestContext, RotationState, UnixMillis};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Retires a version of an authority.
@@ -63,10 +65,30 @@ impl RetiringAuthority {
         if left > 0 && !asked.force {
             return Err(Error::precondition(format!(
                 "{left} of what it signed are valid, the last until {until}; wait for them, replace \
-                 them, or force it, and none of them is believed any more"
+                 them, or force it: logins among them open nothing then, and certificates have no \
+                 revocation list any more"
             )));
         }
         Ok(Self { key, rotation, node: String::new(), left })
+    }
+}
+
+impl RetireAuthority {
+    /// Refuses whoever asks by a login that this would end: an administrator at least can log in after
+    /// it.
+    fn require_other_login(&self, view: &View, key: &HsmKeyRow) -> Result<()> {
+        let own = &view.subject()?.credential.row;
+        if self.name != AuthorityName::Login || own.kind != CredentialKind::Login {
+            return Ok(());
+        }
+        let authority = key.certificate.as_deref().unwrap_or_default();
+        let authority = X509Certificate::from_der(authority).map_err(Error::internal)?.1;
+        if issued(&authority, &own.detail)? {
+            return Err(Error::precondition(
+                "your own login is by that version and would open nothing any more: renew it first",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -83,7 +105,9 @@ impl Verb for RetireAuthority {
     async fn prepare(&self, view: &View, _: &Decision) -> Result<RetiringAuthority> {
         let (asked, now, node) = (*self, view.now(), view.node().to_owned());
         let read = view.read(move |tx| RetiringAuthority::find(tx, asked, now).boxed());
-        Ok(RetiringAuthority { node, ..read.await? })
+        let it = read.await?;
+        self.require_other_login(view, &it.key.row)?;
+        Ok(RetiringAuthority { node, ..it })
     }
 
     fn note(&self, it: &RetiringAuthority, note: &mut Note) {

@@ -93,8 +93,8 @@ impl Verb for EnrolFactor {
         view.entropy().fill(&mut bytes)?;
         let (id, secret) = (FactorId(view.new_id()?), SecretBytes::from(bytes));
         let owner = KeyOwner::Identity(subject.identity.row.id);
-        let (at, now) = (place(id), view.now());
-        let sealed = view.keyring().seal_for(view.reader(), owner, &at, &secret, now).await?;
+        let now = view.now();
+        let sealed = view.seal_for(owner, &place(id), &secret).await?;
         let secret = otp_secret_text(&secret);
         let uri = uri(view.trust_domain(), subject.identity.row.name.as_str(), &secret);
         let enrolment = Enrolment { id, secret, uri, expires_at: now.plus(PENDING)? };

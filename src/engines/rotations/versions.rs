@@ -29,10 +29,13 @@ pub(in crate::engines) struct Versions {
 
 impl Versions {
     pub(in crate::engines) async fn read(tx: &mut Tx, (purpose, subject): Kept) -> Result<Self> {
-        Ok(Self {
-            keys: keys::keys_for(tx, purpose).await?,
-            rotations: rotations::of_subject(tx, subject, ROTATIONS).await?,
-        })
+        let keys = keys::keys_for(tx, purpose).await?;
+        // However many came to nothing since, what a version's place was taken by is found; of those
+        // only the newest is looked at, whose number is not given again.
+        let mut rotations = rotations::of_subject(tx, subject, 1).await?;
+        rotations.retain(|newest| newest.row.state == RotationState::Failed);
+        rotations.extend(rotations::standing_of(tx, subject, ROTATIONS).await?);
+        Ok(Self { keys, rotations })
     }
 
     pub(in crate::engines) async fn of(view: &View, kept: Kept) -> Result<Self> {

@@ -98,6 +98,29 @@ async fn the_record_says_who_used_which_version_for_what_and_how_often_by_day() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_keys_each_use_is_counted_and_each_last_use_is_known() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let mut alice = p.alice();
+        for n in 0..18 {
+            create(&mut alice, &format!("team/m{n:02}"), "aes-256-gcm").await;
+        }
+        // All of it in one step of the log.
+        for n in 0..18 {
+            encrypt(&mut alice, &format!("team/m{n:02}"), b"one", b"").await.unwrap();
+        }
+        p.f.node().vault.integrate().await.unwrap();
+        for n in 0..18 {
+            let name = format!("team/m{n:02}");
+            let rows = page(&mut alice, &name, 0, "").await.rows;
+            assert_eq!(rows.iter().map(|row| row.uses).collect::<Vec<_>>(), [1], "{name}");
+            let last = key(&mut alice, &name).await.last_use.unwrap();
+            assert_eq!((last.at_ms, last.by.as_str()), (rows[0].last_at_ms, "alice"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_older_than_it_is_kept_is_forgotten_and_the_last_use_is_not() {
     let p = Place::new(BACKENDS[0]).await;
     let mut alice = p.alice();

@@ -105,6 +105,8 @@ async fn both_login_authorities_open_connections_until_the_old_one_is_retired() 
         assert_eq!(retire(&a, "login", 1, false).await, Err(Code::FailedPrecondition));
         assert_eq!(retire(&a, "login", 2, true).await, Err(Code::FailedPrecondition));
         assert_eq!(retire(&a, "login", 3, true).await, Err(Code::NotFound));
+        let own = retire(&a, "login", 1, true).await;
+        assert_eq!(own, Err(Code::FailedPrecondition), "nobody locks themselves out");
         let again = f.connect(&new).await;
         retire(&again, "login", 1, true).await.unwrap();
         until("the old login opens nothing", async || !whoami(&f, &f.admin).await).await;

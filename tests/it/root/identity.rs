@@ -14,9 +14,12 @@ use tonic::transport::Channel;
 use super::{admin, entries};
 use crate::keys;
 use crate::secrets::{Place, client, get, put};
+use crate::support::factors::{authenticator, verify};
 use crate::support::hand::Hand;
-use crate::support::node::{BACKENDS, Backend};
+use crate::support::logins::{human, registration};
+use crate::support::node::{BACKENDS, Backend, Fixture};
 use crate::support::target::until;
+use crate::support::tokens::plain;
 
 async fn key(admin: &Channel, name: &str) -> IdentityKey {
     let request = GetIdentityKeyRequest { name: name.to_owned() };
@@ -108,6 +111,26 @@ async fn what_is_under_an_old_key_opens_while_it_is_moved_and_after_its_wraps_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_authenticator_is_moved_as_well_and_its_codes_count_on() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let channel = human(&f, "carol").await;
+        let app = authenticator(&f, &channel, "carol").await;
+        let a = admin(&f).await;
+        assert_eq!(rotate(&a, "carol", 1).await.map(|key| under(&key)), Ok(vec![0, 1]));
+        until("it is moved", async || under(&key(&a, "carol").await) == [1, 0]).await;
+        until("everybody hears of it", async || {
+            key(&a, "carol").await.versions[1].replaced.as_ref().unwrap().state == "moved"
+        })
+        .await;
+        f.clock.advance(Duration::from_secs(61));
+        until("its wraps are gone", async || key(&a, "carol").await.versions[1].state == "retired")
+            .await;
+        verify(&plain(&channel), &app.code(&f, 0)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_node_that_nobody_told_encrypts_under_the_new_key_and_is_not_refused() {
     let p = Place::new(Backend::Postgres).await;
     let a = admin(&p.f).await;
@@ -163,12 +186,19 @@ async fn writes_that_race_with_a_rotation_are_all_kept_and_none_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_rotates_an_identity_s_key() {
+async fn a_schedule_rotates_an_identity_s_key_however_many_have_none_and_are_due_before_it() {
     let p = Place::new(BACKENDS[0]).await;
     let a = admin(&p.f).await;
     put(&mut p.alice(), "team/one", b"1", 0).await.unwrap();
     let request = ScheduleIdentityKeyRequest { name: "alice".to_owned(), rotate_every_s: 86_400 };
     let mut identities = IdentityServiceClient::new(a.clone());
+    // As many as are looked at in one round: nothing was ever encrypted for them.
+    for n in 0..64 {
+        let name = format!("idle{n}");
+        identities.create_identity(registration(&name, "pipeline", "alice")).await.unwrap();
+        let idle = ScheduleIdentityKeyRequest { name, rotate_every_s: 3_600 };
+        identities.schedule_identity_key(idle).await.unwrap();
+    }
     identities.schedule_identity_key(request.clone()).await.unwrap();
     let bad = ScheduleIdentityKeyRequest { rotate_every_s: 5, ..request };
     let refused = identities.schedule_identity_key(bad).await.unwrap_err();
