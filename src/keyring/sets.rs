@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(open(vault, set.set, &row), Ok(key));
         assert_eq!(open(vault, id(6), &row), Err(KeyringError::NoKey));
         assert_eq!(Recipient::set_of(&wraps[0].recipient), Some(set.set));
-        let root = crate::keyring::label(vault, crate::store::keys::HsmPurpose::Root, 1);
+        let root = crate::keyring::label(vault, keys::HsmPurpose::Root, 1);
         assert_eq!(Recipient::set_of(&root), None);
         for other in [
             IdentityKeyRow { owner: KeyOwner::Identity(IdentityId(id(7))), ..row.clone() },
