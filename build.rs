@@ -52,7 +52,7 @@ fn main() -> Result<()> {
             skipped.push(format!(".{}", message.full_name()));
             write_redacted(&mut redacted, &message, &secret)?;
         }
-        if message.get_field_by_name(WRAPPED).is_some() {
+        if is_wrappable(&message) {
             write_wrappable(&mut redacted, &message, &secret)?;
         }
         if !holds_secret(&message, &secret) {
@@ -132,6 +132,12 @@ fn write_redacted(
     }
     writeln!(code, ".finish()\n}}\n}}")?;
     Ok(())
+}
+
+/// Whether something else can stand in a message in place of its secrets.
+fn is_wrappable(message: &MessageDescriptor) -> bool {
+    let field = message.get_field_by_name(WRAPPED);
+    field.is_some_and(|field| field.kind().as_message().is_some_and(|it| it.name() == "Wrapped"))
 }
 
 /// Writes how an answer is emptied of every field that carries or holds a secret: none is forgotten,

@@ -1,5 +1,8 @@
-//! Hybrid public-key encryption (RFC 9180), base mode, one message: DHKEM(X25519, HKDF-SHA256),
-//! HKDF-SHA256, AES-256-GCM. What is sealed is the encapsulated key ‖ ciphertext ‖ tag.
+//! Hybrid public-key encryption (RFC 9180), one message: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256,
+//! AES-256-GCM. What is sealed is the encapsulated key ‖ ciphertext ‖ tag.
+//!
+//! In base mode anybody seals for a public half; with a key that sealer and recipient share, its
+//! holders alone.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
@@ -18,6 +21,8 @@ const KEM: &[u8] = b"KEM\x00\x20";
 /// The KEM, HKDF-SHA256, AES-256-GCM.
 const SUITE: &[u8] = b"HPKE\x00\x20\x00\x01\x00\x02";
 const NONCE_BYTES: usize = 12;
+/// Names every shared key.
+const PSK_ID: &[u8] = b"strongroom/recovery";
 
 /// The public half of a recipient's key.
 pub type HpkePublic = [u8; HPKE_KEY_BYTES];
@@ -55,10 +60,40 @@ pub fn hpke_seal(
     plaintext: &[u8],
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>> {
+    seal((public, &[]), info, aad, plaintext, entropy)
+}
+
+/// Encrypts for a recipient with whom a key of 32 random bytes is shared.
+///
+/// # Errors
+/// As [`hpke_seal`]; [`CryptoError::KeyLength`].
+pub fn hpke_seal_shared(
+    (public, psk): (&HpkePublic, &SecretBytes),
+    info: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>> {
+    seal((public, checked(psk)?), info, aad, plaintext, entropy)
+}
+
+/// A shared key that is none would be base mode.
+fn checked(psk: &SecretBytes) -> Result<&[u8]> {
+    let psk = psk.expose();
+    if psk.len() == HPKE_KEY_BYTES { Ok(psk) } else { Err(CryptoError::KeyLength) }
+}
+
+fn seal(
+    (public, psk): (&HpkePublic, &[u8]),
+    info: &[u8],
+    aad: &[u8],
+    plaintext: &[u8],
+    entropy: &dyn Entropy,
+) -> Result<Vec<u8>> {
     let ephemeral = hpke_private(entropy)?;
     let sent = hpke_public(&ephemeral)?;
     let shared = shared(&ephemeral, public, (&sent, public))?;
-    let (key, nonce) = schedule(&shared, info)?;
+    let (key, nonce) = schedule(&shared, psk, info)?;
     // Of the final size at once: growing would leave a copy behind.
     let room = plaintext.len().saturating_add(TAG_BYTES);
     let mut message = Zeroizing::new(Vec::with_capacity(room));
@@ -78,11 +113,34 @@ pub fn hpke_open(
     aad: &[u8],
     sealed: &[u8],
 ) -> Result<SecretBytes> {
+    open((private, &[]), info, aad, sealed)
+}
+
+/// Decrypts what [`hpke_seal_shared`] made.
+///
+/// # Errors
+/// As [`hpke_open`], also for what somebody sealed who has not the shared key;
+/// [`CryptoError::KeyLength`].
+pub fn hpke_open_shared(
+    (private, psk): (&SecretBytes, &SecretBytes),
+    info: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<SecretBytes> {
+    open((private, checked(psk)?), info, aad, sealed)
+}
+
+fn open(
+    (private, psk): (&SecretBytes, &[u8]),
+    info: &[u8],
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<SecretBytes> {
     let (sent, ciphertext) =
         sealed.split_first_chunk::<HPKE_KEY_BYTES>().ok_or(CryptoError::Open)?;
     let public = hpke_public(private)?;
     let shared = shared(private, sent, (sent, &public)).map_err(|_none| CryptoError::Open)?;
-    let (key, nonce) = schedule(&shared, info)?;
+    let (key, nonce) = schedule(&shared, psk, info)?;
     let mut message = Zeroizing::new(ciphertext.to_vec());
     let opened = key.open_in_place(nonce, Aad::from(aad), &mut message);
     let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
@@ -117,15 +175,16 @@ fn shared(
 
 /// Derives key and nonce.
 ///
-/// Source: RFC 9180, section 5.1, mode_base.
-fn schedule(shared: &[u8; 32], info: &[u8]) -> Result<(LessSafeKey, Nonce)> {
+/// Source: RFC 9180, section 5.1: mode_psk, or mode_base where no key is shared.
+fn schedule(shared: &[u8; 32], psk: &[u8], info: &[u8]) -> Result<(LessSafeKey, Nonce)> {
+    let (mode, psk_id) = if psk.is_empty() { (0_u8, &[][..]) } else { (1, PSK_ID) };
     let context = [
-        [0_u8].as_slice(),
-        &extract(SUITE, &[], b"psk_id_hash", &[]),
+        [mode].as_slice(),
+        &extract(SUITE, &[], b"psk_id_hash", psk_id),
         &extract(SUITE, &[], b"info_hash", info),
     ]
     .concat();
-    let secret = Zeroizing::new(extract(SUITE, shared, b"secret", &[]));
+    let secret = Zeroizing::new(extract(SUITE, shared, b"secret", psk));
     let key = Zeroizing::new(expand(SUITE, &secret, b"key", &context, 32));
     let nonce = expand(SUITE, &secret, b"base_nonce", &context, NONCE_BYTES);
     let nonce = nonce.first_chunk::<NONCE_BYTES>().ok_or(CryptoError::Failed)?;
@@ -198,6 +257,34 @@ mod tests {
                         3a65670a24ce7ccae447d91a51f2a3f2";
         assert_eq!(hex(&sealed), expected);
         assert_eq!(hpke_open(&private, b"info", b"aad", &sealed).unwrap().expose(), plaintext);
+
+        let psk = SecretBytes::new(vec![0x77; 32]);
+        let to = (&public, &psk);
+        let sealed = hpke_seal_shared(to, b"info", b"aad", &plaintext, &Says([0x66; 32])).unwrap();
+        let expected = "219e4d800da968d2a5fcb009c784f4746c7138edb9ee4844b739e830b05cf424\
+                        a99602d45158b74914840bc46ad1e74fb28585b9deed4151a0bfd35ac784b674\
+                        f3023b6a790c34d383dc8332ef4fb084";
+        assert_eq!(hex(&sealed), expected);
+        let opened = hpke_open_shared((&private, &psk), b"info", b"aad", &sealed);
+        assert_eq!(opened.unwrap().expose(), plaintext);
+    }
+
+    #[test]
+    fn who_has_not_the_shared_key_seals_nothing_that_opens_with_it() {
+        let private = hpke_private(&SystemEntropy).unwrap();
+        let public = hpke_public(&private).unwrap();
+        let key = |byte| SecretBytes::new(vec![byte; 32]);
+        let (ours, others) = (key(1), key(2));
+        let base = hpke_seal(&public, b"info", b"aad", b"message", &SystemEntropy).unwrap();
+        let to = (&public, &others);
+        let foreign = hpke_seal_shared(to, b"info", b"aad", b"message", &SystemEntropy).unwrap();
+        for forged in [base, foreign] {
+            let refused = hpke_open_shared((&private, &ours), b"info", b"aad", &forged);
+            assert_eq!(refused, Err(CryptoError::Open));
+        }
+        let none = SecretBytes::new(Vec::new());
+        let refused = hpke_seal_shared((&public, &none), b"", b"", b"", &SystemEntropy);
+        assert_eq!(refused, Err(CryptoError::KeyLength));
     }
 
     #[test]

@@ -39,7 +39,10 @@ pub use dsse::{
     PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Sha256, pre_authentication, scheme_of,
 };
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
-pub use hpke::{HPKE_KEY_BYTES, HpkePublic, hpke_open, hpke_private, hpke_public, hpke_seal};
+pub use hpke::{
+    HPKE_KEY_BYTES, HpkePublic, hpke_open, hpke_open_shared, hpke_private, hpke_public, hpke_seal,
+    hpke_seal_shared,
+};
 pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{
     EMPTY_ROOT, Frontier, HASH_BYTES, Hash, leaf_hash, node_hash, verify_consistency,

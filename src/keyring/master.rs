@@ -21,6 +21,7 @@ pub(super) const INFO_IDEMPOTENCY: &str = "strongroom/keys/idempotency/v1";
 pub(super) const INFO_PAGE: &str = "strongroom/keys/page/v1";
 pub(super) const INFO_TOKEN: &str = "strongroom/keys/token/v1";
 pub(super) const INFO_MASK: &str = "strongroom/keys/mask/v1";
+pub(super) const INFO_RECOVERY: &str = "strongroom/keys/recovery/v1";
 const INFO_FRESH: &str = "strongroom/keys/fresh/v1";
 
 /// The vault's own MAC keys, all derived from version 1 of the key of `system`.
@@ -38,6 +39,8 @@ pub struct MasterKeys {
     pub token: MacKey,
     /// MACs fields of secrets that are shown as hashes.
     pub mask: MacKey,
+    /// Makes the key that the vault shares with the holders of each recovery set.
+    pub recovery: MacKey,
     /// The root key that their origin was wrapped or unwrapped with, for the record.
     pub root: KeyUse,
 }
@@ -56,6 +59,7 @@ impl MasterKeys {
             page: derive(vault, system, INFO_PAGE)?,
             token: key(INFO_TOKEN)?,
             mask: key(INFO_MASK)?,
+            recovery: key(INFO_RECOVERY)?,
             root,
         })
     }
@@ -142,6 +146,7 @@ mod tests {
             INFO_PAGE,
             INFO_TOKEN,
             INFO_MASK,
+            INFO_RECOVERY,
         ] {
             for (v, k) in [(1, 1), (1, 2), (2, 1)] {
                 all.push(derive(vault(v), &key(k), info).unwrap().expose().to_vec());
@@ -149,7 +154,7 @@ mod tests {
         }
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), 21);
+        assert_eq!(all.len(), 24);
     }
 
     #[test]

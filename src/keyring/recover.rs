@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
+use zeroize::Zeroizing;
 
 use super::create::row_of;
 use super::identity::wrap_for_root;
-use super::sets::{info, open_wrap};
+use super::sets::{info, open_wrap, shared_key};
 use super::unseal::{FinalTry, checked, read_unchecked};
 use super::{HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, Open, Recipient, Result, label};
-use crate::crypto::{CryptoError, HPKE_KEY_BYTES, hpke_open, hpke_public, join_shares};
+use crate::crypto::{CryptoError, HPKE_KEY_BYTES, hpke_open_shared, hpke_public, join_shares};
 use crate::error;
 use crate::store::keys::{
     self, Check, Foundation, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyState, VaultRow, WrapRow,
@@ -23,11 +24,13 @@ use crate::store::keys::{
 use crate::store::{Reader, StoreError, Tx, recovery_sets, rotations};
 use crate::types::{Id, Rotates, SecretBytes, UnixMillis, VaultId};
 
-/// The private half of a recovery set, put together from its shares.
+/// What the shares of a recovery set give: its private half, and the key that the vault shares with its
+/// holders.
 pub struct SetKey {
     /// The set.
     pub set: Id,
     private: SecretBytes,
+    psk: SecretBytes,
 }
 
 impl SetKey {
@@ -36,11 +39,25 @@ impl SetKey {
     /// # Errors
     /// [`KeyringError::Crypto`] for shares that cannot be of one secret.
     pub fn join(set: Id, shares: &[SecretBytes]) -> Result<Self> {
-        let private = join_shares(shares)?;
-        if private.len_bytes() != HPKE_KEY_BYTES {
+        let both = join_shares(shares)?;
+        let parted = both.expose().split_at_checked(HPKE_KEY_BYTES);
+        let (private, psk) = parted.ok_or(CryptoError::KeyLength)?;
+        if psk.len() != HPKE_KEY_BYTES {
             return Err(CryptoError::KeyLength.into());
         }
-        Ok(Self { set, private })
+        let secret = |bytes: &[u8]| SecretBytes::new(bytes.to_vec());
+        Ok(Self { set, private: secret(private), psk: secret(psk) })
+    }
+
+    /// Puts together what shares are made of.
+    #[must_use]
+    pub fn parts(private: &SecretBytes, psk: &SecretBytes) -> SecretBytes {
+        // Of the final size at once: growing would leave a copy behind.
+        let len = private.len_bytes().saturating_add(psk.len_bytes());
+        let mut both = Zeroizing::new(Vec::with_capacity(len));
+        both.extend_from_slice(private.expose());
+        both.extend_from_slice(psk.expose());
+        both.into()
     }
 
     /// Opens what was sealed to the set for a place.
@@ -50,7 +67,8 @@ impl SetKey {
         aad: &[u8],
         sealed: &[u8],
     ) -> Result<SecretBytes, CryptoError> {
-        hpke_open(&self.private, &info(vault, self.set), aad, sealed)
+        let key = (&self.private, &self.psk);
+        hpke_open_shared(key, &info(vault, self.set), aad, sealed)
     }
 }
 
@@ -140,7 +158,7 @@ impl Keyring {
     ) -> Result<Recovered> {
         let (found, wraps) = read_unchecked(reader).await?;
         let vault = found.vault.id;
-        let opened = open_wrap(vault, (key.set, &key.private), &found.system, &wraps);
+        let opened = open_wrap(vault, key, &found.system, &wraps);
         let system = opened.map_err(|error| match error {
             KeyringError::Misplaced(_) => unfit(),
             other => other,
@@ -152,9 +170,10 @@ impl Keyring {
             return Err(KeyringError::Unfit("they changed meanwhile".into()));
         }
         self.0.sealer.set_key(Some(keys.row.clone()));
-        let sets = super::sets::read(reader).await?;
+        let sets = super::sets::read(reader, &keys.recovery).await?;
         let public = hpke_public(&key.private)?;
-        if !sets.contains(&Recipient { set: key.set, public }) {
+        let psk = shared_key(&keys.recovery, key.set);
+        if psk != key.psk || !sets.contains(&Recipient { set: key.set, public, psk }) {
             return Err(unfit());
         }
         let (made, hsm_keys) = self.new_keys(reader, vault, &found, now).await?;
@@ -219,7 +238,7 @@ impl Keyring {
             let id = row.id;
             let view =
                 reader.view(move |tx| async move { Ok(keys::wraps_of(tx, id).await?) }.boxed());
-            let opened = open_wrap(open.vault, (key.set, &key.private), row, &view.await?);
+            let opened = open_wrap(open.vault, key, row, &view.await?);
             let secret = match opened {
                 Ok(secret) => secret,
                 Err(KeyringError::NoKey) => {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 
 use super::identity::wrap_aad_of;
-use super::{KeyUse, Keyring, KeyringError, Result};
-use crate::crypto::{CryptoError, Encoder, HpkePublic, SUITE_HPKE, hpke_open, hpke_seal};
+use super::{KeyUse, Keyring, KeyringError, Result, SetKey};
+use crate::crypto::{
+    CryptoError, Encoder, HpkePublic, MacKey, SUITE_HPKE, hpke_open, hpke_seal, hpke_seal_shared,
+};
 use crate::error::Error;
 use crate::store::keys::{self, IdentityKeyRow, WrapRow};
 use crate::store::{Reader, recovery_sets};
@@ -18,12 +20,20 @@ use crate::types::{Entropy, Id, SecretBytes, VaultId};
 const VERSION: i64 = 1;
 
 /// A recovery set that identity keys are wrapped for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipient {
     /// The set.
     pub set: Id,
     /// Its public half.
     pub public: HpkePublic,
+    /// What the vault shares with its holders: whoever writes to the store, or makes what looks like a
+    /// backup, has the public half and wraps nothing that they would open.
+    pub psk: SecretBytes,
+}
+
+/// Computes what the vault shares with the holders of a set.
+pub(super) fn shared_key(recovery: &MacKey, set: Id) -> SecretBytes {
+    SecretBytes::new(recovery.tag(&[set.as_bytes()]).to_vec())
 }
 
 impl Recipient {
@@ -64,29 +74,30 @@ impl Recipient {
         key: &SecretBytes,
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>, CryptoError> {
-        hpke_seal(&self.public, &info(vault, self.set), aad, key.expose(), entropy)
+        let to = (&self.public, &self.psk);
+        hpke_seal_shared(to, &info(vault, self.set), aad, key.expose(), entropy)
     }
 }
 
-/// Unwraps a key with the private half of a set.
+/// Unwraps a key with what the shares of a set give.
 ///
 /// # Errors
 /// [`KeyringError::NoKey`] where none of the wraps is for the set, [`KeyringError::UnknownSuite`],
 /// [`KeyringError::Misplaced`] where one belongs to another key, owner or set.
 pub(super) fn open_wrap(
     vault: VaultId,
-    (set, private): (Id, &SecretBytes),
+    key: &SetKey,
     row: &IdentityKeyRow,
     wraps: &[WrapRow],
 ) -> Result<SecretBytes> {
-    let recipient = Recipient::label(vault, set);
+    let recipient = Recipient::label(vault, key.set);
     let wrap = wraps.iter().find(|wrap| wrap.recipient == recipient);
     let wrap = wrap.ok_or(KeyringError::NoKey)?;
     if wrap.suite != SUITE_HPKE {
         return Err(KeyringError::UnknownSuite(wrap.suite));
     }
     let aad = wrap_aad_of(vault, row, (&recipient, VERSION));
-    hpke_open(private, &info(vault, set), &aad, &wrap.blob)
+    key.open(vault, &aad, &wrap.blob)
         .map_err(|error| KeyringError::opening(error, || format!("the wrap of key {}", row.id)))
 }
 
@@ -140,13 +151,13 @@ impl Share<'_> {
 }
 
 /// Reads the sets that keys are wrapped for.
-pub(super) async fn read(reader: &Reader) -> Result<Vec<Recipient>> {
+pub(super) async fn read(reader: &Reader, recovery: &MacKey) -> Result<Vec<Recipient>> {
     let rows = reader.view(|tx| async move { Ok(recovery_sets::active(tx).await?) }.boxed());
     let rows = rows.await?.into_iter().map(|found| found.row);
     let recipient = |row: recovery_sets::RecoverySetRow| {
         let public = HpkePublic::try_from(row.public_key.as_slice())
             .map_err(|_length| KeyringError::Unfit("a recovery set".into()))?;
-        Ok(Recipient { set: row.id, public })
+        Ok(Recipient { set: row.id, public, psk: shared_key(recovery, row.id) })
     };
     rows.map(recipient).collect()
 }
@@ -158,9 +169,17 @@ impl Keyring {
     /// [`KeyringError::Sealed`], [`KeyringError::Unfit`], or what the store answers.
     pub async fn follow_sets(&self, reader: &Reader) -> Result<Vec<Recipient>> {
         let open = self.open_state()?;
-        let sets = read(reader).await?;
+        let sets = read(reader, &open.keys.recovery).await?;
         *open.sets.write() = Arc::from(sets.as_slice());
         Ok(sets)
+    }
+
+    /// Tells what the vault shares with the holders of a set: it goes into their shares.
+    ///
+    /// # Errors
+    /// [`KeyringError::Sealed`].
+    pub fn shared_key(&self, set: Id) -> Result<SecretBytes> {
+        Ok(shared_key(&self.open_state()?.keys.recovery, set))
     }
 
     /// Wraps keys for a set: each is opened in the HSM.
@@ -203,7 +222,7 @@ impl Keyring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::{hpke_private, hpke_public};
+    use crate::crypto::{hpke_private, hpke_public, split_secret};
     use crate::store::keys::{KeyOwner, KeyState};
     use crate::types::{IdentityId, SystemEntropy, UnixMillis};
 
@@ -214,7 +233,11 @@ mod tests {
     #[test]
     fn a_wrap_opens_for_its_set_key_owner_and_vault_alone() {
         let private = hpke_private(&SystemEntropy).unwrap();
-        let set = Recipient { set: id(5), public: hpke_public(&private).unwrap() };
+        let psk = SecretBytes::new(vec![3; 32]);
+        let public = hpke_public(&private).unwrap();
+        let both = SetKey::parts(&private, &psk);
+        let shares = split_secret(&both, 2, 3, &SystemEntropy).unwrap();
+        let set = Recipient { set: id(5), public, psk };
         let (vault, key) = (VaultId(id(1)), SecretBytes::new(vec![9; 32]));
         let row = IdentityKeyRow {
             id: id(2),
@@ -224,8 +247,9 @@ mod tests {
             created_at: UnixMillis(0),
         };
         let wraps = [set.wrap(vault, &row, &key, &SystemEntropy).unwrap()];
-        let open =
-            |vault, set, row: &IdentityKeyRow| open_wrap(vault, (set, &private), row, &wraps);
+        let open = |vault, set, row: &IdentityKeyRow| {
+            open_wrap(vault, &SetKey::join(set, &shares).unwrap(), row, &wraps)
+        };
         assert_eq!(open(vault, set.set, &row), Ok(key));
         assert_eq!(open(vault, id(6), &row), Err(KeyringError::NoKey));
         assert_eq!(Recipient::set_of(&wraps[0].recipient), Some(set.set));
@@ -239,6 +263,14 @@ mod tests {
             let refused = open(vault, set.set, &other);
             assert!(matches!(refused, Err(KeyringError::Misplaced(_))), "{refused:?}");
         }
+
+        // Somebody who knows the set's public half and nothing else makes the key of another vault.
+        let stranger = Recipient { psk: SecretBytes::new(vec![4; 32]), ..set.clone() };
+        let forged = SecretBytes::new(vec![8; 32]);
+        let forged = [stranger.wrap(vault, &row, &forged, &SystemEntropy).unwrap()];
+        let holders = SetKey::join(set.set, &shares).unwrap();
+        let refused = open_wrap(vault, &holders, &row, &forged);
+        assert!(matches!(refused, Err(KeyringError::Misplaced(_))), "{refused:?}");
     }
 
     #[test]

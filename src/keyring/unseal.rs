@@ -161,7 +161,7 @@ impl Keyring {
             return Err(KeyringError::Unfit(CHANGED.into()));
         }
         self.forget_pending(vault).await?;
-        let sets = RwLock::new(super::sets::read(reader).await?.into());
+        let sets = RwLock::new(super::sets::read(reader, &keys.recovery).await?.into());
         let (cache, materials) = Default::default();
         let hsm_keys = RwLock::new(hsm_keys.into());
         let open = Open { vault, hsm_keys, keys: keys.clone(), mixer, sets, cache, materials };

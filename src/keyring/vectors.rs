@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use super::data::{Aads, Place, open_value, seal_value};
 use super::identity::{subject, wrap_aad};
 use super::master::{
-    INFO_BATCH, INFO_DATA_WRAP, INFO_IDEMPOTENCY, INFO_MASK, INFO_PAGE, INFO_ROW, INFO_TOKEN,
-    derive,
+    INFO_BATCH, INFO_DATA_WRAP, INFO_IDEMPOTENCY, INFO_MASK, INFO_PAGE, INFO_RECOVERY, INFO_ROW,
+    INFO_TOKEN, derive,
 };
 use super::{HsmKey, label};
 use crate::crypto::{CryptoError, Subject, hex};
@@ -69,6 +69,7 @@ fn computed() -> BTreeMap<String, String> {
         ("page", INFO_PAGE),
         ("token", INFO_TOKEN),
         ("mask", INFO_MASK),
+        ("recovery", INFO_RECOVERY),
     ] {
         let derived = derive(vault, &identity_key, info).unwrap();
         put(&format!("keys.{name}"), derived.expose());

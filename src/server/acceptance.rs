@@ -11,6 +11,7 @@ use crate::audit::Head;
 use crate::auth::statement::{Signer, signer};
 use crate::cli::control::{LogHead, Rollback};
 use crate::error::{Error, Result};
+use crate::store::identities::IdentityRow;
 use crate::types::{IdentityName, Kind};
 use crate::vault::{Anchored, Approver, Vault};
 
@@ -44,16 +45,16 @@ impl Acceptance {
     ) -> Result<Accepted> {
         let seen = read_rollback(vault).await?;
         let signer = signer(certificate_der, seen.shown.statement().as_bytes(), signature)?;
-        let by = administrator(vault, &signer).await?;
+        let (by, who) = administrator(vault, &signer).await?;
         let mut enough = vec![by.clone()];
         if !vault.installation().dev {
             match self.first(vault, &seen).await {
-                Some(first) if first.identity == by.identity => {
+                Some((_, first)) if same_human(&first, &who) => {
                     return Err(Error::precondition(
                         "you have accepted it already; another administrator must accept it too",
                     ));
                 }
-                Some(first) => enough.insert(0, first),
+                Some((first, _)) => enough.insert(0, first),
                 None => {
                     tracing::warn!(alarm = true, by = %by.name, "a restored store is accepted once");
                     *self.0.lock() = Some((seen.shown, signer));
@@ -67,7 +68,7 @@ impl Acceptance {
     }
 
     /// Who accepted just this before, if that one is still an administrator.
-    async fn first(&self, vault: &Vault, seen: &Seen) -> Option<Approver> {
+    async fn first(&self, vault: &Vault, seen: &Seen) -> Option<(Approver, IdentityRow)> {
         let first = self.0.lock().clone();
         let (_, signer) = first.filter(|(rollback, _)| *rollback == seen.shown)?;
         administrator(vault, &signer).await.ok()
@@ -90,24 +91,32 @@ pub(super) async fn read_rollback(vault: &Vault) -> Result<Seen> {
     Ok(Seen { anchored, shown })
 }
 
+/// Tells whether two accounts are of one human. Whether one made the other is not asked: where nobody
+/// else is left, the store would never be served again.
+fn same_human(one: &IdentityRow, other: &IdentityRow) -> bool {
+    one.id == other.id || (one.person.is_some() && one.person == other.person)
+}
+
 /// Finds the active human administrator whose live login signed.
-async fn administrator(vault: &Vault, signer: &Signer) -> Result<Approver> {
+async fn administrator(vault: &Vault, signer: &Signer) -> Result<(Approver, IdentityRow)> {
     // Nobody watches the authority epoch while the vault is held.
     vault.forget();
     let ours = signer.id.trust_domain.as_str() == vault.installation().trust_domain;
     let mut administers = false;
-    let mut name = None;
+    let mut who: Option<IdentityRow> = None;
     let caller = vault
         .authenticate_certificate(signer.fingerprint, |subject| {
             let row = &subject.identity.row;
             administers = row.kind == Kind::Human && subject.is_administrator();
-            name = Some(row.name.clone());
+            who = Some(row.clone());
             ours && row.kind == signer.id.kind && row.name == signer.id.name
         })
         .await?;
-    match name {
-        Some(name) if administers => {
-            Ok(Approver { identity: caller.identity, credential: caller.credential, name })
+    match who {
+        Some(who) if administers => {
+            let name = who.name.clone();
+            let (identity, credential) = (caller.identity, caller.credential);
+            Ok((Approver { identity, credential, name }, who))
         }
         Some(_) | None => Err(Error::Denied("only administrators accept a restored store".into())),
     }

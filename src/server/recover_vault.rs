@@ -245,7 +245,7 @@ struct Wraps {
 #[async_trait]
 impl Work for Wraps {
     async fn run(&mut self, tx: &mut Tx) -> Result<()> {
-        recovery_sets::add_wraps(tx, &self.wraps).await?;
+        recovery_sets::put_wraps(tx, &self.wraps).await?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::assemble;
+use super::backup;
 use super::control::{self, Control};
 use super::files;
 use super::life::{Life, Occasion};
@@ -62,6 +63,7 @@ pub(super) fn run(args: &ServerArgs) -> Outcome {
 /// [`Error::Precondition`] for a vault of the other mark or another name; what store and token
 /// answer before the listeners are open. What unsealing answers is logged and shown by `status`.
 pub(super) async fn start(config: &Config, token: Arc<Pkcs11Hsm>, mark: Mark) -> Result<Node> {
+    backup::sweep(config);
     let parts = assemble::ingredients(config, token)?;
     let node = Node::start_sealed(parts).await?;
     if let Err(error) = admit(config, &node, mark) {

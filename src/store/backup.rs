@@ -106,7 +106,8 @@ pub fn is_whole(copy: &Path) -> Result<bool, StoreError> {
     told(found).map(|found| found == "ok")
 }
 
-/// Puts wraps into a copy that has none, of the keys that it knows; counts them.
+/// Puts wraps into a copy that has none, of the keys that it knows; counts them. A key that was
+/// destroyed by then gets none back from wraps that are older.
 ///
 /// # Errors
 /// What SQLite answers.
@@ -116,7 +117,7 @@ pub fn join_wraps(copy: &Path, wraps: &Path) -> Result<usize, StoreError> {
     told(copy.execute(
         "INSERT INTO key_wraps (key_id, recipient, suite, blob) \
          SELECT key_id, recipient, suite, blob FROM wraps.key_wraps \
-         WHERE key_id IN (SELECT id FROM identity_keys)",
+         WHERE key_id IN (SELECT id FROM identity_keys WHERE state <> 'destroyed')",
         (),
     ))
 }
@@ -173,10 +174,12 @@ mod tests {
         let path = dir.join("vault.db");
         migrate::sqlite(&path).unwrap();
         let store = Connection::open(&path).unwrap();
-        let key = Id::from_bytes([7; 16]);
+        let [key, gone] = [7, 8].map(|byte| Id::from_bytes([byte; 16]));
         store
             .execute_batch(&format!(
                 "INSERT INTO identity_keys VALUES ('{key}', '{key}', 1, 'active', 0, 1, 1, x'00'); \
+                 INSERT INTO identity_keys VALUES ('{gone}', '{gone}', 1, 'destroyed', 0, 2, 1, x'00'); \
+                 INSERT INTO key_wraps VALUES ('{gone}', 'root', 1, x'bb'); \
                  INSERT INTO key_wraps VALUES ('{key}', 'root', 1, x'c0ffeec0ffeec0ffee'); \
                  INSERT INTO key_wraps VALUES ('other', 'root', 1, x'aa')"
             ))
@@ -185,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_without_wraps_holds_none_of_their_bytes_and_gets_those_of_keys_it_knows_back() {
+    fn a_copy_without_wraps_holds_none_of_their_bytes_and_gets_those_of_keys_it_has_back() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let at = |name: &str| dir.path().join(name);
@@ -199,7 +202,7 @@ mod tests {
             assert_eq!(summary(&at(name)).unwrap(), summary(&store).unwrap(), "{name}");
         }
         let wraps = |name: &str| wraps_in(&at(name)).unwrap();
-        assert_eq!([wraps("whole"), wraps("without"), wraps("wraps")], [2, 0, 2]);
+        assert_eq!([wraps("whole"), wraps("without"), wraps("wraps")], [3, 0, 3]);
         let blob = [0xc0, 0xff, 0xee, 0xc0, 0xff, 0xee, 0xc0, 0xff, 0xee];
         let holds = |name: &str| {
             std::fs::read(at(name)).unwrap().windows(blob.len()).any(|part| part == blob)
@@ -208,7 +211,7 @@ mod tests {
 
         assert_eq!(join_wraps(&at("without"), &at("wraps")).unwrap(), 1);
         assert_eq!(leave_out(&at("whole"), &[IdentityId(Id::from_bytes([7; 16]))]).unwrap(), 1);
-        assert_eq!([wraps("without"), wraps("whole")], [1, 1]);
+        assert_eq!([wraps("without"), wraps("whole")], [1, 2]);
         assert!(!holds("whole"));
         assert!(copy(&store, &at("whole"), Content::Whole).is_err(), "it replaces nothing");
     }

@@ -83,14 +83,26 @@ pub async fn covered(tx: &mut Tx, recipient: &str) -> Result<(i64, i64), StoreEr
 
 /// Inserts wraps of keys that have none for that recipient and were not destroyed meanwhile.
 pub async fn add_wraps(tx: &mut Tx, wraps: &[WrapRow]) -> Result<u64, StoreError> {
-    let sql = "INSERT INTO key_wraps (key_id, recipient, suite, blob) \
-               SELECT id, $2, $3, $4 FROM identity_keys WHERE id = $1 AND state <> 'destroyed' \
-               ON CONFLICT (key_id, recipient) DO NOTHING";
+    write(tx, wraps, "NOTHING").await
+}
+
+/// The same, in the place of wraps for that recipient: a recovery that came to nothing may have made
+/// them, for a key of that name in a token that is gone.
+pub async fn put_wraps(tx: &mut Tx, wraps: &[WrapRow]) -> Result<u64, StoreError> {
+    write(tx, wraps, "UPDATE SET suite = excluded.suite, blob = excluded.blob").await
+}
+
+async fn write(tx: &mut Tx, wraps: &[WrapRow], on_conflict: &str) -> Result<u64, StoreError> {
+    let sql = format!(
+        "INSERT INTO key_wraps (key_id, recipient, suite, blob) \
+         SELECT id, $2, $3, $4 FROM identity_keys WHERE id = $1 AND state <> 'destroyed' \
+         ON CONFLICT (key_id, recipient) DO {on_conflict}"
+    );
     let mut added = 0_u64;
     for wrap in wraps {
         let WrapRow { key_id, recipient, suite, blob } = wrap;
         let params = params![*key_id, recipient.clone(), *suite, blob.clone()];
-        added = added.saturating_add(tx.execute(sql, params).await?);
+        added = added.saturating_add(tx.execute(&sql, params).await?);
     }
     Ok(added)
 }

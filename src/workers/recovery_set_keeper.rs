@@ -65,11 +65,12 @@ impl Worker for RecoverySetKeeper {
 
     async fn tick(&self, now: UnixMillis) -> Result<()> {
         for set in self.vault.follow_sets().await? {
-            let known = self.looked.lock().get(&set.set).cloned();
+            let id = set.set;
+            let known = self.looked.lock().get(&id).cloned();
             let fresh =
                 |(_, since): &(String, UnixMillis)| now.0.saturating_sub(since.0) < AGAIN_MS;
             let (after, since) = known.filter(fresh).unwrap_or_else(|| (String::new(), now));
-            let (keys, upto) = self.lacking(set.set, after).await?;
+            let (keys, upto) = self.lacking(id, after).await?;
             if !keys.is_empty() {
                 let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
                 match self.vault.run(&ctx, WrapForSet { set, keys }).await {
@@ -78,7 +79,7 @@ impl Worker for RecoverySetKeeper {
                     Err(error) => return Err(error),
                 }
             }
-            self.looked.lock().insert(set.set, (upto, since));
+            self.looked.lock().insert(id, (upto, since));
         }
         Ok(())
     }

@@ -21,6 +21,8 @@ struct Held {
     real: Installation,
     server: Running,
     alice: Person,
+    /// Another account of whose alice is.
+    twin: Person,
     bob: Person,
     carol: Person,
 }
@@ -91,13 +93,18 @@ impl Held {
         assert!(real.init().status.success());
         let server = real.serve();
         let bootstrap = real.bootstrap();
-        let alice = real.register(&server, &bootstrap, "alice");
+        let ann = |name: &str| {
+            let line = "--kind human --purpose test --tier high --person ann";
+            real.ask(&server, &bootstrap, &format!("identity create {name} {line}"));
+            real.sign(&server, &bootstrap, name)
+        };
+        let (alice, twin) = (ann("alice"), ann("twin"));
         let bob = real.register(&server, &bootstrap, "bob");
         let carol = real.register(&server, &alice, "carol");
         assert_eq!(server.stop(), Some(0));
         act(&real, &alice);
         let server = real.serve();
-        Self { real, server, alice, bob, carol }
+        Self { real, server, alice, twin, bob, carol }
     }
 
     fn accept(&self, who: &Person) -> Output {
@@ -168,8 +175,9 @@ fn a_rolled_back_store_is_held_until_two_different_administrators_accept_it() {
     assert!(once.status.success(), "{}", text(&once.stderr));
     assert!(text(&once.stdout).contains("accepted by alice; another"), "{}", text(&once.stdout));
     assert!(text(&once.stderr).contains("found "), "shown: {}", text(&once.stderr));
-    for again in 0..2 {
-        let twice = held.accept(&held.alice);
+    // Nor by another account of the same person.
+    for (again, who) in [&held.alice, &held.alice, &held.twin].into_iter().enumerate() {
+        let twice = held.accept(who);
         assert_eq!(twice.status.code(), Some(7), "{again}: {}", text(&twice.stderr));
         assert!(text(&twice.stderr).contains("another administrator"), "{}", text(&twice.stderr));
         assert_eq!(held.real.state().0, "held");

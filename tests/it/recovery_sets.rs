@@ -133,6 +133,13 @@ async fn a_vault_whose_hsm_is_lost_opens_again_with_enough_shares_in_another() {
         bent[0] = SecretBytes::new(bytes);
         let refused = try_with(&place.f, &set, &bent).await.unwrap_err();
         assert_eq!(refused.reason(), "PRECONDITION", "{refused}");
+        // What one that came to nothing wrapped, for a key of that name in a token that is gone too.
+        let stale = format!(
+            "INSERT INTO key_wraps (key_id, recipient, suite, blob) \
+             SELECT key_id, 'strongroom/{}/root/2', suite, blob FROM key_wraps WHERE suite = 1",
+            set.vault_id
+        );
+        Hand::new(&place.f.parts.location).run(&stale).await;
         let done = try_with(&place.f, &set, &enough).await.unwrap();
         assert_eq!((i64::try_from(done.wrapped).unwrap(), done.lost), (keys, 0), "{done:?}");
         let again = try_with(&place.f, &set, &enough).await.unwrap_err();

@@ -98,6 +98,13 @@ impl Change for Approve {
         let proven = by.subject.require_factor(now, FactorKind::ALL, FRESH)?;
         let factor = Some(case.side().check_factor(tx, proven).await?.to_string());
         case.votes.push(Vote { factor, ..by.vote(true, &self.reason) });
+        if !case.approvers(tx, now).await?.iter().any(|counts| counts.id == who.id) {
+            return Err(Error::Denied(
+                "account, factor or membership were made or changed by who approved before, or the \
+                 other way round; both count once"
+                    .into(),
+            ));
+        }
         case.write(by.ctx, tx, CeremonyState::Open).await
     }
 }

@@ -123,32 +123,50 @@ impl Case {
 
     /// Lists who approved it and counts at this moment, each looked at once more.
     pub(super) async fn approvers(&self, tx: &mut Tx, now: UnixMillis) -> Result<Vec<IdentityRow>> {
-        let mut counts: Vec<IdentityRow> = Vec::new();
+        let mut counts: Vec<(IdentityRow, &Vote)> = Vec::new();
         for vote in self.votes.iter().filter(|vote| vote.approves) {
             let who = administrator(tx, &vote.by).await?.row;
-            let again = counts.iter().any(|one| same_human(one, &who));
+            let again = counts.iter().any(|(one, _)| same_human(one, &who));
             if again || vote.epoch != who.revocation_epoch {
                 continue;
             }
-            match self.check_vote(tx, vote, &who, now).await {
-                Ok(()) => counts.push(who),
+            match self.check_vote(tx, (vote, &who), &counts, now).await {
+                Ok(()) => counts.push((who, vote)),
                 Err(Error::Denied(_)) => {}
                 Err(other) => return Err(other),
             }
         }
-        Ok(counts)
+        Ok(counts.into_iter().map(|(who, _)| who).collect())
     }
 
     async fn check_vote(
         &self,
         tx: &mut Tx,
-        vote: &Vote,
-        who: &IdentityRow,
+        (vote, who): (&Vote, &IdentityRow),
+        counted: &[(IdentityRow, &Vote)],
         now: UnixMillis,
     ) -> Result<()> {
         self.check_approver(tx, who, now).await?;
-        let factor = vote.factor.as_deref().unwrap_or_default();
-        self.side().check_factor_still(tx, factor).await
+        self.side().check_factor_still(tx, factor_of(vote)).await?;
+        // Of two of whom one made the other, or its factor, the first counts.
+        for (other, theirs) in counted {
+            self.check_apart(tx, (other, who, vote), now).await?;
+            self.check_apart(tx, (who, other, theirs), now).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks that one who approved, with their factor, is of another side than one more.
+    async fn check_apart(
+        &self,
+        tx: &mut Tx,
+        (one, other, vote): (&IdentityRow, &IdentityRow, &Vote),
+        now: UnixMillis,
+    ) -> Result<()> {
+        let side = Side { who: one, ..self.side() };
+        let other = administrator(tx, &other.id.to_string()).await?;
+        side.check_administrator(tx, other, now).await?;
+        side.check_factor_still(tx, factor_of(vote)).await
     }
 
     /// How many administrators are missing.
@@ -174,4 +192,8 @@ impl Case {
         self.found = tx.update(self.found.version, &row).await?;
         Ok(())
     }
+}
+
+fn factor_of(vote: &Vote) -> &str {
+    vote.factor.as_deref().unwrap_or_default()
 }

@@ -32,6 +32,8 @@ pub struct Proposal {
     pub by: String,
     /// Their revocation epoch then: who is contained meanwhile wants nothing any more.
     pub epoch: i64,
+    /// The factor that they proved; empty in a development vault.
+    pub with: String,
     /// Since when, in Unix milliseconds.
     pub at_ms: i64,
     /// Who confirmed it; empty while nobody did.
@@ -85,7 +87,8 @@ impl Proposal {
         Ok(who.row)
     }
 
-    /// Checks that somebody may confirm it: an administrator of another side than who wants it.
+    /// Checks that somebody may confirm it: an administrator of really another side than who wants it,
+    /// on both sides.
     async fn check_confirmer(
         &self,
         tx: &mut Tx,
@@ -99,7 +102,18 @@ impl Proposal {
                 "a change of a role is confirmed by another administrator than who wants it".into(),
             ));
         }
-        side.check_administrator(tx, who, now).await
+        let confirms = who.row.clone();
+        side.check_administrator(tx, who, now).await?;
+        // Nor does anybody confirm what they wanted by an account, or by a login and a factor, that they
+        // made for somebody else.
+        let back = Side { who: &confirms, ..side };
+        let wants = administrator(tx, &self.by).await?;
+        back.check_administrator(tx, wants, now).await?;
+        // A development vault asks who wants it for no factor.
+        if dev && self.with.is_empty() {
+            return Ok(());
+        }
+        back.check_factor_still(tx, &self.with).await
     }
 
     /// Checks once more what a confirmed change stands on, as it is to take effect.

@@ -10,8 +10,10 @@ use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::elevations::{self as rows, ElevationRoleRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{Id, NoticeKind, ObjectId, RequestContext, ResourceName, Segment};
-use crate::vault::{Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View};
+use crate::types::{FactorKind, Id, NoticeKind, ObjectId, RequestContext, ResourceName, Segment};
+use crate::vault::{
+    Decision, FRESH, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View,
+};
 
 /// Names that stand for something else among the resources of this noun.
 const RESERVED: [&str; 1] = ["roles"];
@@ -96,6 +98,29 @@ pub struct PutRole {
     pub definition: RoleDefinition,
 }
 
+/// Says that the caller wants a role to say something, and why they cannot: a login alone wants nothing
+/// changed, because an administrator may have signed it for their own key. A development vault asks for
+/// no factor.
+fn propose(view: &View, wanted: &RoleDefinition) -> Result<(Proposal, Option<Error>)> {
+    let subject = view.subject()?;
+    let (with, unproven) = match subject.require_factor(view.now(), FactorKind::ALL, FRESH) {
+        Ok(proven) => (proven.id().to_string(), None),
+        Err(_) if view.is_dev() => (String::new(), None),
+        Err(error) => (String::new(), Some(error)),
+    };
+    let proposal = Proposal {
+        definition: wanted.clone(),
+        by: view.actor(),
+        epoch: subject.identity.row.revocation_epoch,
+        with,
+        at_ms: view.now().0,
+        confirmed_by: String::new(),
+        confirmed_in: 0,
+        confirmed_with: String::new(),
+    };
+    Ok((proposal, unproven))
+}
+
 /// What is to be written.
 #[derive(Debug)]
 pub struct Put {
@@ -123,16 +148,8 @@ impl Verb for PutRole {
         let (now, by) = (view.now(), view.actor());
         let epoch = view.subject()?.identity.row.revocation_epoch;
         let definition = wanted.to_json()?;
-        let proposal = Proposal {
-            definition: wanted.clone(),
-            by: by.clone(),
-            epoch,
-            at_ms: now.0,
-            confirmed_by: String::new(),
-            confirmed_in: 0,
-            confirmed_with: String::new(),
-        };
-        Ok(match find(view, &self.name).await? {
+        let (proposal, unproven) = propose(view, &wanted)?;
+        let put = match find(view, &self.name).await? {
             Some(found) => Put {
                 replaces: Some(found.version),
                 changes: match Proposal::read(&found.row.proposal)? {
@@ -171,7 +188,11 @@ impl Verb for PutRole {
                     changers: String::new(),
                 },
             },
-        })
+        };
+        match unproven.filter(|_| put.changes && !put.row.proposal.is_empty()) {
+            Some(unproven) => Err(unproven),
+            None => Ok(put),
+        }
     }
 }
 

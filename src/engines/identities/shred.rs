@@ -16,7 +16,7 @@ use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned};
-use crate::types::{IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis};
+use crate::types::{IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis, VaultId};
 use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
 /// Connections of one identity that are forgotten with it, at most.
@@ -37,6 +37,7 @@ pub struct ShredIdentity {
 #[derive(Debug)]
 pub struct Prepared {
     id: IdentityId,
+    vault: VaultId,
     keyring: Keyring,
 }
 
@@ -95,7 +96,7 @@ impl Verb for ShredIdentity {
             .boxed()
         });
         checked.await?;
-        Ok(Prepared { id, keyring: view.keyring().clone() })
+        Ok(Prepared { id, vault: view.vault_id(), keyring: view.keyring().clone() })
     }
 
     fn note(&self, _: &Prepared, note: &mut Note) {
@@ -134,7 +135,7 @@ impl Operation for ShredIdentity {
         } else {
             retire(ctx, tx, found).await?;
         }
-        let row = destroy(ctx, tx, it.id, &connections).await?;
+        let row = destroy(ctx, tx, (it.vault, it.id), &connections).await?;
         Shred::of(tx, &row).await
     }
 }

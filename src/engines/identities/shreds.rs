@@ -15,10 +15,12 @@ use crate::keyring::Recipient;
 use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
 use crate::store::keys::{HsmKeyRow, IdentityKeyRow, KeyOwner, KeyState};
 use crate::store::named_keys::NamedKeyVersionRow;
-use crate::store::recovery_sets::RecoverySetRow;
+use crate::store::recovery_sets::{self, RecoverySetRow};
 use crate::store::shreds::{self, ShredRow};
 use crate::store::{Needs, Tx, Versioned, secrets};
-use crate::types::{IdentityId, IdentityName, KeyVersionState, RequestContext, RotationState};
+use crate::types::{
+    IdentityId, IdentityName, KeyVersionState, RequestContext, RotationState, VaultId,
+};
 use crate::vault::{Decision, Operation, Page, PageToken, READS, Resource, Verb, View, WRITES};
 
 /// Rows that are read at once.
@@ -52,12 +54,14 @@ impl Shred {
     }
 }
 
-/// What could open a copy of the store as it is: every root key that the HSM did not destroy, and
-/// whoever the owner's keys are wrapped for.
-async fn openers(tx: &mut Tx, owner: KeyOwner) -> Result<Vec<String>> {
+/// What could open a copy of the store from before: every root key that the HSM did not destroy, every
+/// recovery set that stands, whatever it is wrapped for now, and whoever the owner's keys are.
+async fn openers(tx: &mut Tx, vault: VaultId, owner: KeyOwner) -> Result<Vec<String>> {
     let roots = Versions::read(tx, ROOT).await?;
     let standing = roots.keys.iter().filter(|key| !is_destroyed(&roots, &key.row));
     let mut openers: Vec<_> = standing.map(|key| key.row.id.clone()).collect();
+    let sets = recovery_sets::active(tx).await?;
+    openers.extend(sets.iter().map(|set| Recipient::label(vault, set.row.id)));
     openers.extend(shreds::recipients_of(tx, owner).await?);
     openers.sort_unstable();
     openers.dedup();
@@ -100,11 +104,11 @@ fn is_destroyed(roots: &Versions, root: &HsmKeyRow) -> bool {
 pub(super) async fn destroy(
     ctx: &RequestContext,
     tx: &mut Tx,
-    id: IdentityId,
+    (vault, id): (VaultId, IdentityId),
     connections: &[Versioned<ConnectionRow>],
 ) -> Result<ShredRow> {
     let owner = KeyOwner::Identity(id);
-    let openers = openers(tx, owner).await?;
+    let openers = openers(tx, vault, owner).await?;
     let key_versions = destroy_keys(tx, owner).await?;
     let hsm_keys = hand_over(ctx, tx, id).await?;
     for connection in connections {

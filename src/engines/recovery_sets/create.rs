@@ -9,7 +9,7 @@ use crate::audit::Field;
 use crate::crypto::{HpkePublic, hex, hpke_private, hpke_public, split_secret};
 use crate::engines::ceremonies::{Solemn, Term};
 use crate::error::{Error, Result};
-use crate::keyring::Share;
+use crate::keyring::{SetKey, Share};
 use crate::store::keys::KeyState;
 use crate::store::recovery_sets::{self, RecoverySetRow};
 use crate::store::{Needs, Tx};
@@ -69,7 +69,8 @@ impl CreateSet {
         let private = hpke_private(&entropy)?;
         let public = hpke_public(&private)?;
         let count = u8::try_from(self.holders.len()).map_err(Error::internal)?;
-        let shares = split_secret(&private, self.threshold, count, &entropy)?;
+        let both = SetKey::parts(&private, &view.keyring().shared_key(set)?);
+        let shares = split_secret(&both, self.threshold, count, &entropy)?;
         let mut holders = Vec::with_capacity(shares.len());
         for (HolderKey { name, public }, share) in self.holders.iter().zip(&shares) {
             let of = Share {

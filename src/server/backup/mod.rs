@@ -90,6 +90,13 @@ impl Pin {
     }
 }
 
+/// Removes what a backup that was cut off left beside the store, before that is served.
+pub(super) fn sweep(config: &Config) {
+    if let Store::Sqlite(sqlite) = &config.store {
+        work::WorkDir::sweep(&sqlite.path);
+    }
+}
+
 /// Names the store of a configuration.
 fn store_of(config: &Config) -> Result<PathBuf> {
     match &config.store {

@@ -23,9 +23,7 @@ impl WorkDir {
     /// # Errors
     /// [`Error::Precondition`] where another backup is under way, or it cannot be made.
     pub(super) fn beside(store: &Path) -> Result<Self> {
-        let mut name = store.file_name().unwrap_or_default().to_owned();
-        name.push("-backup");
-        let path = store.with_file_name(name);
+        let path = place(store);
         let failed = |error: io::Error| {
             Error::precondition(format!("{} cannot be made ({error})", path.display()))
         };
@@ -44,10 +42,28 @@ impl WorkDir {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Removes what one that was cut off left beside a store: a copy with its wraps, which no
+    /// shredding would reach.
+    pub(super) fn sweep(store: &Path) {
+        if place(store).symlink_metadata().is_err() {
+            return;
+        }
+        match Self::beside(store) {
+            Ok(left) => drop(left),
+            Err(error) => tracing::warn!(%error, "what a backup left is not removed"),
+        }
+    }
+
     /// A file in it.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
+}
+
+fn place(store: &Path) -> PathBuf {
+    let mut name = store.file_name().unwrap_or_default().to_owned();
+    name.push("-backup");
+    store.with_file_name(name)
 }
 
 impl Drop for WorkDir {

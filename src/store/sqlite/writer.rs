@@ -183,7 +183,11 @@ impl Writer {
             return Err(StoreError::Unavailable("the store's file is empty".into()));
         }
         let file = FileId::of(&self.settings.path)?;
-        let tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
+        let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
+        if !reserve {
+            // The log may hold what was deleted in a commit that a crash came right behind.
+            tx.wipe();
+        }
         Ok(Open { tx, lane: Lane::new()?, file })
     }
 }

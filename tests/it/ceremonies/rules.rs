@@ -150,12 +150,33 @@ async fn a_vault_may_ask_for_more_than_two_and_one_for_development_asks_for_one(
     s.second = s.f.connect(&login(&s.f, "second").await).await;
     step_up(&s.f, &s.second, "second", Some(&s.apps[0])).await;
     // It takes as many as it takes now.
-    let refused = shred(&s.second, "etl").await.unwrap_err();
-    assert!(refused.message().contains("1 more"), "{refused}");
+    let missing = shred(&s.second, "etl").await.unwrap_err();
+    assert!(missing.message().contains("1 more"), "{missing}");
 
     let f = Fixture::on(Backend::Sqlite).await;
     register(&f, "etl", "pipeline", "admin").await;
     let admin = f.connect(&f.admin).await;
     shred(&admin, "etl").await.unwrap();
     assert_eq!(list(&admin, true).await[0].state, "performed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_who_hold_one_nobody_is_of_the_making_of_another() {
+    let mut s = Stage::new(Backend::Sqlite).await;
+    let puppet = account(&s.f, &s.third, "puppet", "").await;
+    let app = step_up(&s.f, &puppet, "puppet", None).await;
+    join(&s.admin, "puppet").await;
+    s.f.clock.advance(DAY + LATER);
+    s.f.parts.limits.administrators = 3;
+    s.f.restart().await;
+    let mut who = Vec::new();
+    for (name, app) in [("second", &s.apps[0]), ("third", &s.apps[1]), ("puppet", &app)] {
+        let channel = s.f.connect(&login(&s.f, name).await).await;
+        step_up(&s.f, &channel, name, Some(app)).await;
+        who.push(channel);
+    }
+    let asked = opened(&who[0], "etl").await;
+    assert_eq!(approve(&who[1], &asked).await.unwrap().missing, 1);
+    refused(approve(&who[2], &asked).await, "who approved before");
+    assert_eq!(opened(&who[0], "etl").await.missing, 1);
 }

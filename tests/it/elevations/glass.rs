@@ -95,15 +95,20 @@ async fn a_role_changes_by_two_administrators_alone() {
 async fn a_change_takes_effect_a_day_after_it_was_wanted() {
     for backend in BACKENDS {
         let s = Stage::of(Fixture::earnest(backend).await).await;
-        put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
+        let another = || ElevationRole { purpose: "another".to_owned(), ..role() };
+        let unproven = put(&s.second, another()).await.unwrap_err();
+        assert!(unproven.message().contains("totp"), "{unproven}");
+        let app = step_up(&s.f, &s.second, "second", None).await;
+        put(&s.second, another()).await.unwrap();
         let young = confirm(&s.third, ROLE).await.unwrap_err();
         assert!(young.message().contains("a day older"), "{young}");
         s.f.clock.advance(Duration::from_hours(24) + Duration::from_mins(1));
         s.step_up().await;
         let young = confirm(&s.third, ROLE).await.unwrap_err();
         assert!(young.message().contains("a day older"), "than what was wanted: {young}");
+        step_up(&s.f, &s.second, "second", Some(&app)).await;
         put(&s.second, ElevationRole { purpose: "other".to_owned(), ..role() }).await.unwrap();
-        put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
+        put(&s.second, another()).await.unwrap();
         let waits = confirm(&s.third, ROLE).await.unwrap();
         let proposal = waits.proposal.unwrap();
         assert_eq!(proposal.confirmed_by, "third");

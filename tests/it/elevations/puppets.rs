@@ -46,6 +46,13 @@ async fn a_role_changes_by_two_people_and_not_by_one_with_a_puppet() {
         enrolled(&s.f, &grace, &invite_as(&s.second, "grace").await).await;
         refused(confirm(&grace, ROLE).await, "made or changed");
         assert_eq!(seen(&s.carol, ROLE).await.role.unwrap().purpose, "a test");
+        // Nor the other way round: by who made the account that wants it, or vouched for its factor.
+        let other = || ElevationRole { purpose: "other".to_owned(), ..role() };
+        put(&puppet, other()).await.unwrap();
+        refused(confirm(&s.second, ROLE).await, "made or changed");
+        put(&grace, wanted()).await.unwrap();
+        refused(confirm(&s.second, ROLE).await, "made or changed");
+        put(&s.second, wanted()).await.unwrap();
         // Nor is anything confirmed that somebody wants no more.
         let contain = SuspendIdentityRequest { name: "second".into(), ..Default::default() };
         let mut identities = IdentityServiceClient::new(s.admin.clone());
@@ -61,8 +68,10 @@ async fn a_role_changes_by_two_people_and_not_by_one_with_a_puppet() {
 async fn a_change_takes_no_effect_that_somebody_wanted_or_confirmed_who_was_suspended_since() {
     for (backend, who) in BACKENDS.into_iter().flat_map(|it| [(it, "second"), (it, "third")]) {
         let s = Stage::of(Fixture::earnest(backend).await).await;
+        let app = step_up(&s.f, &s.second, "second", None).await;
         s.f.clock.advance(DAY + LATER);
         s.step_up().await;
+        step_up(&s.f, &s.second, "second", Some(&app)).await;
         put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
         confirm(&s.third, ROLE).await.unwrap();
         let (name, reason) = (who.to_owned(), String::new());
@@ -80,8 +89,10 @@ async fn a_change_takes_no_effect_that_somebody_wanted_or_confirmed_who_was_susp
 async fn nobody_breaks_the_glass_with_a_factor_of_today() {
     for backend in BACKENDS {
         let s = Stage::of(Fixture::earnest(backend).await).await;
+        let app = step_up(&s.f, &s.second, "second", None).await;
         s.f.clock.advance(DAY + LATER);
         s.step_up().await;
+        step_up(&s.f, &s.second, "second", Some(&app)).await;
         let requesters = vec!["carol".to_owned(), "dave".to_owned()];
         let reviewer_groups = vec!["administrators".to_owned()];
         put(&s.second, ElevationRole { requesters, reviewer_groups, ..glass() }).await.unwrap();

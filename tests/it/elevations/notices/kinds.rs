@@ -43,7 +43,8 @@ async fn of_elevations(s: &Stage, receiver: &Receiver) {
 }
 
 /// What becomes of roles, and at last of an approval whose approver is suspended.
-async fn of_roles(s: &Stage, receiver: &Receiver) {
+async fn of_roles(s: &Stage, receiver: &Receiver, seconds: &App) {
+    step_up(&s.f, &s.second, "second", Some(seconds)).await;
     put(&s.second, glass()).await.unwrap();
     let proposed = awaited(receiver, "elevation-role.proposed", "administrators:third").await;
     assert_eq!(proposed["data"]["role"], "glass");
@@ -55,6 +56,7 @@ async fn of_roles(s: &Stage, receiver: &Receiver) {
     ask(&s.carol, emergency()).await.unwrap();
     awaited(receiver, "elevation.emergency-requested", "security:dave").await;
     s.step_up().await;
+    step_up(&s.f, &s.second, "second", Some(seconds)).await;
     put(&s.second, ElevationRole { purpose: "another".to_owned(), ..role() }).await.unwrap();
     confirm(&s.third, ROLE).await.unwrap();
     let approved = s.approved().await;
@@ -77,6 +79,7 @@ async fn steps_ends_failures_and_roles_are_told_to_whom_they_concern() {
         let receiver = Receiver::new().await;
         let f = told(Fixture::earnest(backend).await, vec![posts_to(&receiver)]).await;
         let s = Stage::of(f).await;
+        let seconds = step_up(&s.f, &s.second, "second", None).await;
         s.group("boards", &["erin"]).await;
         let steps = vec![step(1, &["security"]), step(1, &["boards"])];
         let two = ElevationRole { name: "two".to_owned(), steps, ..role() };
@@ -85,6 +88,6 @@ async fn steps_ends_failures_and_roles_are_told_to_whom_they_concern() {
         s.step_up().await;
         of_elevations(&s, &receiver).await;
         s.step_up().await;
-        of_roles(&s, &receiver).await;
+        of_roles(&s, &receiver, &seconds).await;
     }
 }
