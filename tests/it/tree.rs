@@ -356,7 +356,7 @@ async fn enroll(by: &Bearing, ttl_s: i64) -> (String, String) {
     let identity = "etl".to_owned();
     let request = CreateEnrolmentRequest { identity, ttl_s, ..Default::default() };
     let made = EnrolmentServiceClient::new(by.clone()).create_enrolment(request).await.unwrap();
-    let CreateEnrolmentResponse { join_token, enrolment } = made.into_inner();
+    let CreateEnrolmentResponse { join_token, enrolment, .. } = made.into_inner();
     (join_token, enrolment.unwrap().id)
 }
 
