@@ -40,7 +40,14 @@ struct Stage {
 
 impl Stage {
     async fn new(backend: Backend) -> Self {
-        let f = Fixture::earnest(backend).await;
+        Self::asking(backend, 2).await
+    }
+
+    /// As [`Stage::new`], in a vault that asks for so many administrators.
+    async fn asking(backend: Backend, administrators: u32) -> Self {
+        let mut f = Fixture::earnest(backend).await;
+        f.parts.limits.administrators = administrators;
+        f.restart().await;
         let admin = f.connect(&f.admin).await;
         let second = account(&f, &admin, "second", "").await;
         let third = account(&f, &admin, "third", "").await;

@@ -124,7 +124,7 @@ mod tests {
             digest.clone(),
             format!("{digest} a"),
             format!("{digest} *a"),
-            format!("{digest}   /a"),
+            format!("{digest}  /a"),
             format!("{digest}\ta"),
             format!("\\{digest}  a"),
             format!("{}  a", "AB".repeat(32)),

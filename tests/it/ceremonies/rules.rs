@@ -142,14 +142,9 @@ async fn what_changes_voids_it_and_so_do_denial_cancelling_and_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vault_may_ask_for_more_than_two_and_one_for_development_asks_for_one() {
-    let mut s = Stage::new(Backend::Sqlite).await;
+    let s = Stage::asking(Backend::Sqlite, 3).await;
     let asked = opened(&s.second, "etl").await;
     approve(&s.third, &asked).await.unwrap();
-    s.f.parts.limits.administrators = 3;
-    s.f.restart().await;
-    s.second = s.f.connect(&login(&s.f, "second").await).await;
-    step_up(&s.f, &s.second, "second", Some(&s.apps[0])).await;
-    // It takes as many as it takes now.
     let missing = shred(&s.second, "etl").await.unwrap_err();
     assert!(missing.message().contains("1 more"), "{missing}");
 
@@ -162,19 +157,14 @@ async fn a_vault_may_ask_for_more_than_two_and_one_for_development_asks_for_one(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_who_hold_one_nobody_is_of_the_making_of_another() {
-    let mut s = Stage::new(Backend::Sqlite).await;
+    let s = Stage::asking(Backend::Sqlite, 3).await;
     let puppet = account(&s.f, &s.third, "puppet", "").await;
     let app = step_up(&s.f, &puppet, "puppet", None).await;
     join(&s.admin, "puppet").await;
     s.f.clock.advance(DAY + LATER);
-    s.f.parts.limits.administrators = 3;
-    s.f.restart().await;
-    let mut who = Vec::new();
-    for (name, app) in [("second", &s.apps[0]), ("third", &s.apps[1]), ("puppet", &app)] {
-        let channel = s.f.connect(&login(&s.f, name).await).await;
-        step_up(&s.f, &channel, name, Some(app)).await;
-        who.push(channel);
-    }
+    s.step_up().await;
+    step_up(&s.f, &puppet, "puppet", Some(&app)).await;
+    let who = [s.second.clone(), s.third.clone(), puppet];
     let asked = opened(&who[0], "etl").await;
     assert_eq!(approve(&who[1], &asked).await.unwrap().missing, 1);
     refused(approve(&who[2], &asked).await, "who approved before");

@@ -23,7 +23,7 @@ fn holder(line: &str) -> Output {
 fn configure(dir: &Path) -> PathBuf {
     let config = dir.join("strongroom.toml");
     let toml = format!(
-        "[server]\ndata_dir = \"{dir}\"\n[store]\npath = \"{dir}/vault.db\"\n\
+        "[server]\ndata_dir = \"{dir}\"\n[store]\nurl = \"sqlite:{dir}/vault.db\"\n\
          [vault]\ntrust_domain = \"dev.strongroom.internal\"\nname = \"dev\"\n\
          [hsm]\nmodule = \"{module}\"\ntoken_label = \"{LABEL}\"\npin_file = \"{dir}/pin\"\n\
          environment = {{ SOFTHSM2_CONF = \"{dir}/softhsm2.conf\" }}\n",
