@@ -17,7 +17,7 @@ use crate::proto::{
 #[derive(Debug, Subcommand)]
 pub enum GrantCommand {
     /// Allow an identity or a group an action on resources
-    Add(Add),
+    Add(Box<Add>),
     /// Show one grant: who gave it, when, why, and when it was last used
     Show {
         /// Its id.

@@ -181,6 +181,7 @@ pub struct Add {
 
 /// What `issuer update` takes.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 pub struct Update {
     /// Its name.
     name: String,

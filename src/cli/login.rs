@@ -90,14 +90,13 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
     args.person.check()?;
     let token = find_token(args).await?;
     let session = Session::open_as_nobody(global)?;
-    let mut answer = match token {
-        Some(token) => trade(&session, args, &token, "").await?,
-        None => {
-            let signed_in = sign_in(&session, &args.person, args.issuer_cacert.as_deref()).await?;
-            let SignedIn { token, proof, .. } = &signed_in;
-            let answer = trade(&session, args, token, proof).await;
-            answer.map_err(|failure| signed_in.explain(failure, &args.identity))?
-        }
+    let mut answer = if let Some(token) = token {
+        trade(&session, args, &token, "").await?
+    } else {
+        let signed_in = sign_in(&session, &args.person, args.issuer_cacert.as_deref()).await?;
+        let SignedIn { token, proof, .. } = &signed_in;
+        let answer = trade(&session, args, token, proof).await;
+        answer.map_err(|failure| signed_in.explain(failure, &args.identity))?
     };
     let bearer = Zeroizing::new(std::mem::take(&mut answer.bearer));
     hide(&bearer)?;

@@ -88,7 +88,7 @@ struct SealedShare {
     set: String,
     threshold: u8,
     holder: String,
-    sealed_share: String,
+    share: String,
 }
 
 /// A share that its holder opened.
@@ -224,7 +224,7 @@ fn write_shares(set: &RecoverySet, dir: &Path) -> Outcome {
             set: set.id.clone(),
             threshold: u8::try_from(set.threshold).unwrap_or(u8::MAX),
             holder: holder.name.clone(),
-            sealed_share: holder.sealed_share.clone(),
+            share: holder.sealed_share.clone(),
         };
         let path = dir.join(format!("{}.share", holder.name));
         write_public(&path, json_text(&share).as_bytes())?;
@@ -279,5 +279,5 @@ fn opened(share: &SealedShare, key: &SecretBytes) -> Option<SecretBytes> {
         threshold: share.threshold,
         holder: &share.holder,
     };
-    of.open(key, &STANDARD.decode(&share.sealed_share).ok()?).ok()
+    of.open(key, &STANDARD.decode(&share.share).ok()?).ok()
 }

@@ -175,7 +175,7 @@ fn shared(
 
 /// Derives key and nonce.
 ///
-/// Source: RFC 9180, section 5.1: mode_psk, or mode_base where no key is shared.
+/// Source: RFC 9180, section 5.1: `mode_psk`, or `mode_base` where no key is shared.
 fn schedule(shared: &[u8; 32], psk: &[u8], info: &[u8]) -> Result<(LessSafeKey, Nonce)> {
     let (mode, psk_id) = if psk.is_empty() { (0_u8, &[][..]) } else { (1, PSK_ID) };
     let context = [

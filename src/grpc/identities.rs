@@ -18,7 +18,6 @@ use crate::engines::identities::{
 };
 use crate::engines::pki::LoginTtl;
 use crate::error::Error;
-use crate::proto;
 use crate::proto::identity_service_server::IdentityService;
 use crate::proto::{
     CreateIdentityRequest, CreateIdentityResponse, CredentialCount, FinishShredRequest,

@@ -159,10 +159,9 @@ impl Keyring {
         let (found, wraps) = read_unchecked(reader).await?;
         let vault = found.vault.id;
         let opened = open_wrap(vault, key, &found.system, &wraps);
-        let system = opened.map_err(|error| match error {
-            KeyringError::Misplaced(_) => unfit(),
-            other => other,
-        })?;
+        let misplaced = |error: &_| matches!(error, KeyringError::Misplaced(_));
+        let told = |error| if misplaced(&error) { unfit() } else { error };
+        let system = opened.map_err(told)?;
         let set = Recipient::label(vault, key.set);
         let used = KeyUse { key: set, version: 1, purpose: "unwrap" };
         let keys = MasterKeys::derive(vault, &system, used.clone())?;

@@ -147,8 +147,7 @@ impl Node {
             tls: Arc::clone(&tls),
             standing: standing.clone(),
         });
-        let crls = CrlSlot::default();
-        let tasks = TaskGroup::default();
+        let (crls, tasks) = (CrlSlot::default(), TaskGroup::default());
         let metrics = Arc::new(Metrics::default());
         let grpc = bind(parts.grpc_listen).await?;
         let grpc_addr = grpc.local_addr().map_err(Error::internal)?;

@@ -149,10 +149,10 @@ pub async fn recover(
     };
     let done: Result<VaultRecovered> = done.await;
     drop((reader, writer));
-    let sealed = keyring.seal().await;
+    let forgotten = keyring.seal().await;
     tasks.shutdown().await;
     let done = done?;
-    sealed?;
+    forgotten?;
     Ok(done)
 }
 
@@ -170,8 +170,8 @@ async fn wrap(
             Box::pin(async move { Ok(recovery_sets::keys_after(tx, &behind, STEP).await?) })
         });
         let rows: Vec<_> = view.await?.into_iter().map(|found| found.row).collect();
-        let Some(last) = rows.last() else { return Ok((wrapped, lost)) };
-        after = last.id.to_string();
+        let Some(end) = rows.last() else { return Ok((wrapped, lost)) };
+        after = end.id.to_string();
         let (wraps, without) = keyring.wrap_again(reader, key, &rows).await?;
         lost = lost.saturating_add(without);
         wrapped = wrapped.saturating_add(u64::try_from(wraps.len()).unwrap_or(u64::MAX));

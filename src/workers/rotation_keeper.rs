@@ -147,17 +147,15 @@ impl RotationKeeper {
                 }
                 Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
                 Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
-                Rotates::Identity(id) => match self.with_key(id).await? {
-                    Some(name) => {
-                        let op = RotateIdentityKey { name, expected: 0 };
-                        self.vault.run(&ctx, op).await.map(drop)
-                    }
-                    // Nothing was encrypted for it yet.
-                    None => {
+                Rotates::Identity(id) => {
+                    let Some(name) = self.with_key(id).await? else {
+                        // Nothing was encrypted for it yet.
                         self.wait(&what, now);
                         continue;
-                    }
-                },
+                    };
+                    let op = RotateIdentityKey { name, expected: 0 };
+                    self.vault.run(&ctx, op).await.map(drop)
+                }
             };
             self.settled(&what, done, now)?;
         }

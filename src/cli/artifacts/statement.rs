@@ -145,8 +145,8 @@ mod tests {
     }
 
     fn envelope(signer: &NewSigner, payload: &str, payload_type: &str) -> String {
-        let signed = pre_authentication(payload_type, payload.as_bytes());
-        let sig = sign(Scheme::EcdsaP256, &signer.private, &signed).unwrap();
+        let message = pre_authentication(payload_type, payload.as_bytes());
+        let sig = sign(Scheme::EcdsaP256, &signer.private, &message).unwrap();
         let (payload, sig) = (BASE64.encode(payload.as_bytes()), BASE64.encode(&sig));
         format!(
             r#"{{"payloadType":"{payload_type}","payload":"{payload}","signatures":[{{"keyid":"d/1","sig":"{sig}"}}]}}"#

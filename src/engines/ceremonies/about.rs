@@ -88,6 +88,8 @@ mod tests {
     use super::*;
     use crate::types::Id;
 
+    type Change = fn(&mut About);
+
     #[test]
     fn whatever_changes_changes_the_hash() {
         let about = || About {
@@ -96,7 +98,6 @@ mod tests {
             terms: vec![Term::new("reason", "r"), Term::new("x", "y")],
             stands_on: vec![StandsOn { table: "a".to_owned(), id: "b".to_owned(), version: 1 }],
         };
-        type Change = fn(&mut About);
         let changes: &[Change] = &[
             |_| {},
             |it| it.action.push('s'),

@@ -19,6 +19,7 @@ pub trait Change: std::fmt::Debug + Send + Sync + 'static {
     const ACTION: &'static str;
 
     /// Why, for the record, where somebody may say so.
+    #[expect(clippy::unnecessary_literal_bound, reason = "others answer with what they hold")]
     fn reason(&self) -> &str {
         ""
     }

@@ -132,8 +132,7 @@ async fn readers(tx: &mut Tx, id: IdentityId) -> Result<(Vec<Reader>, bool)> {
             let Some(last) = grants.last() else { break };
             after = last.row.id.to_string();
             looked_at = looked_at.saturating_add(grants.len());
-            let used: Vec<_> = grants.iter().filter(|grant| uses(&grant.row)).collect();
-            for grant in used {
+            for grant in grants.iter().filter(|grant| uses(&grant.row)) {
                 readers.push(reader(tx, &mut shown, &grant.row).await?);
             }
             if looked_at >= LOOKED_AT || readers.len() > SHOWN {

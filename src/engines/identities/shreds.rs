@@ -74,15 +74,12 @@ async fn still_open(tx: &mut Tx, row: &ShredRow) -> Result<Vec<String>> {
     let openers: Vec<String> = serde_json::from_str(&row.openers).map_err(Error::internal)?;
     let (roots, mut left) = (Versions::read(tx, ROOT).await?, Vec::new());
     for opener in openers {
-        let gone = match Recipient::set_of(&opener) {
-            Some(set) => {
-                let set = tx.lookup::<RecoverySetRow>(&set).await?;
-                set.is_some_and(|set| set.row.state == KeyState::Destroyed)
-            }
-            None => {
-                let root = roots.keys.iter().find(|key| key.row.id == opener);
-                root.is_some_and(|root| is_destroyed(&roots, &root.row))
-            }
+        let gone = if let Some(set) = Recipient::set_of(&opener) {
+            let set = tx.lookup::<RecoverySetRow>(&set).await?;
+            set.is_some_and(|set| set.row.state == KeyState::Destroyed)
+        } else {
+            let root = roots.keys.iter().find(|key| key.row.id == opener);
+            root.is_some_and(|root| is_destroyed(&roots, &root.row))
         };
         if !gone {
             left.push(opener);

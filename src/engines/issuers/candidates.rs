@@ -145,10 +145,8 @@ impl Known {
                     None => None,
                 };
                 let Wanted { vault, issuer, name } = wanted;
-                let stand = match reads {
-                    true => Some(Stand::read(tx, vault, issuer, &name).await?),
-                    false => None,
-                };
+                let stand =
+                    if reads { Some(Stand::read(tx, vault, issuer, &name).await?) } else { None };
                 Ok((stand, used, before))
             }
             .boxed()

@@ -49,7 +49,9 @@ impl Seen {
 
 /// Things by name, each with when it was read.
 #[derive(Debug)]
-pub(super) struct Kept<K, V>(Arc<Mutex<HashMap<K, (Seen, Arc<V>)>>>);
+pub(super) struct Kept<K, V>(Arc<Mutex<Read<K, V>>>);
+
+type Read<K, V> = HashMap<K, (Seen, Arc<V>)>;
 
 impl<K, V> Clone for Kept<K, V> {
     fn clone(&self) -> Self {

@@ -53,7 +53,7 @@ impl Operation for WrapForSet {
         _: &Decision,
     ) -> Result<()> {
         let set = tx.lookup::<RecoverySetRow>(&self.set.set).await?;
-        if !set.is_some_and(|set| set.row.state == KeyState::Active) {
+        if set.is_none_or(|set| set.row.state != KeyState::Active) {
             return Err(Error::Conflict("the recovery set was destroyed".into()));
         }
         recovery_sets::add_wraps(tx, wraps).await?;

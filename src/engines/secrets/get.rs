@@ -134,20 +134,19 @@ impl Verb for GetSecret {
         }
         let (id, version, now) = (decided(decision)?, self.version, view.now());
         let early = self.early.0.lock().take().transpose()?;
-        let Sealed { secret, row, message, held } = match early {
-            Some(early) => early,
-            None => {
-                let room = self.room.clone();
-                let read = view.read(move |tx| {
-                    async move {
-                        let found = Found::read(tx, id).await?;
-                        let read = Sealed::read(tx, found, version, now, &room, i64::MAX).await?;
-                        read.ok_or_else(|| Error::internal("a value of more than there is"))
-                    }
-                    .boxed()
-                });
-                read.await?
-            }
+        let Sealed { secret, row, message, held } = if let Some(early) = early {
+            early
+        } else {
+            let room = self.room.clone();
+            let read = view.read(move |tx| {
+                async move {
+                    let found = Found::read(tx, id).await?;
+                    let read = Sealed::read(tx, found, version, now, &room, i64::MAX).await?;
+                    read.ok_or_else(|| Error::internal("a value of more than there is"))
+                }
+                .boxed()
+            });
+            read.await?
         };
         let masks = decision.verdict.obligations.masks.as_slice();
         if !masks.is_empty() && !row.is_json {

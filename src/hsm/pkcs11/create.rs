@@ -45,9 +45,8 @@ pub(super) fn create(
         KeyKind::EcdsaP256 => pair(active, label, &id, kind, der::P256_OID)?,
         KeyKind::EcdsaP384 => pair(active, label, &id, kind, der::P384_OID)?,
         KeyKind::Ed25519 => pair(active, label, &id, kind, der::ED25519_OID)?,
-        KeyKind::RsaPss3072 => rsa_pair(active, label, &id, kind, 3_072)?,
+        KeyKind::RsaPss3072 | KeyKind::RsaOaep3072 => rsa_pair(active, label, &id, kind, 3_072)?,
         KeyKind::RsaPss4096 => rsa_pair(active, label, &id, kind, 4_096)?,
-        KeyKind::RsaOaep3072 => rsa_pair(active, label, &id, kind, 3_072)?,
     };
     std::thread::sleep(SETTLE);
     let result = find(active, label);

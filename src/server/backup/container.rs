@@ -266,11 +266,12 @@ mod tests {
 
     #[test]
     fn a_disk_that_fills_up_fails_the_backup_wherever_it_does() {
-        let (_, bytes) = backup(&[7; 3 * CHUNK]);
+        let store = vec![7; 3 * CHUNK];
+        let (_, bytes) = backup(&store);
         let opened = open(bytes.as_slice()).unwrap();
         let (header, about) = (opened.header, opened.about);
         for room in [0, 30, 700, bytes.len() / 2, bytes.len() - 1] {
-            let (mut from, mut disk) = (&[7; 3 * CHUNK][..], Disk(room));
+            let (mut from, mut disk) = (store.as_slice(), Disk(room));
             let key = SecretBytes::new(vec![5; 32]);
             let made = write(&header, &about, &key, &SystemEntropy, (&mut from, &mut disk));
             assert_eq!(made.unwrap_err().reason(), "PRECONDITION", "{room}");

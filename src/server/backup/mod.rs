@@ -79,10 +79,13 @@ impl Pin {
     async fn log_in(&self, config: &Config) -> Result<Arc<Pkcs11Hsm>> {
         let token = assemble::token(config)?;
         let attempt = async {
-            token.login(self.pin.clone()).await.map_err(|error| match error {
-                // Told by its words: that is what is remembered.
-                refused @ (HsmError::PinIncorrect | HsmError::PinFinalTry) => Error::from(refused),
-                other => assemble::explain(&other),
+            token.login(self.pin.clone()).await.map_err(|error| {
+                if matches!(error, HsmError::PinIncorrect | HsmError::PinFinalTry) {
+                    // Told by its words: that is what is remembered.
+                    Error::from(error)
+                } else {
+                    assemble::explain(&error)
+                }
             })
         };
         self.remembered(config, attempt).await?;

@@ -49,8 +49,8 @@ pub(super) fn run(global: &Global, args: &BackupOpenArgs) -> Outcome {
     in_runtime(&config, true, async {
         files::private_dir(&config.server.data_dir).map_err(|error| failed(&error))?;
         let work = WorkDir::beside(&store).map_err(|error| failed(&error))?;
-        let opened = open(&config, &opener, &work, args).await?;
-        show(global.output, &opened.finding, text)
+        let verified = open(&config, &opener, &work, args).await?;
+        show(global.output, &verified.finding, text)
     })
 }
 
@@ -108,14 +108,17 @@ impl With<'_> {
             Self::Hsm(token, _) => about.wrap.open(token.as_ref(), about.vault, about.id).await,
             Self::Set(key) => about.wrap.open_with(key, about.vault, about.id),
         };
-        opened.map_err(|error| match error {
-            KeyringError::Hsm(HsmError::KeyMissing(key)) => {
+        opened.map_err(|error| {
+            if let KeyringError::Hsm(HsmError::KeyMissing(key)) = &error {
                 Failure::new(Exit::Unverified, format!("the token has no key `{key}`"))
                     .hint("a backup opens with the HSM of its vault, or a copy of its keys")
+            } else if error == KeyringError::NoKey {
+                damaged("it was not made for this recovery set")
+            } else if matches!(error, KeyringError::Misplaced(_)) {
+                damaged("its key does not open")
+            } else {
+                failed(&error.into())
             }
-            KeyringError::NoKey => damaged("it was not made for this recovery set"),
-            KeyringError::Misplaced(_) => damaged("its key does not open"),
-            other => failed(&other.into()),
         })
     }
 }
@@ -224,11 +227,11 @@ async fn chain(
         Ok::<_, Error>(ours && vouched)
     };
     let fits = looked.await.map_err(told);
-    let sealed = keyring.seal().await;
+    let forgotten = keyring.seal().await;
     if !fits? {
         return Err(damaged("its log's head is none that this vault wrote"));
     }
-    sealed.map(|()| true).map_err(|error| told(error.into()))
+    forgotten.map(|()| true).map_err(|error| told(error.into()))
 }
 
 pub(super) fn text(finding: &Finding) -> String {
