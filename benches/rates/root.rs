@@ -22,9 +22,7 @@ use strongroom::store::keys::KeyOwner;
 use strongroom::store::{
     BatchCodec, Change, Entry, Job, Needs, RowSealer, Settled, Store, Tx, Work, Writer, Writes,
 };
-use strongroom::types::{
-    Clock as _, Entropy as _, Id, IdentityId, SecretBytes, SystemEntropy, TaskGroup,
-};
+use strongroom::types::{Entropy as _, Id, IdentityId, SecretBytes, SystemEntropy, TaskGroup};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 

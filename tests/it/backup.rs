@@ -91,6 +91,25 @@ fn holds(file: &Path, text: &str) -> bool {
     fs::read(file).unwrap().windows(text.len()).any(|part| part == text.as_bytes())
 }
 
+/// Each of the three is on the record, with the key that wraps it.
+fn is_on_the_record(w: &World) {
+    let line = "audit list --action system.create-backup --output json";
+    // Its place in the log comes within a second.
+    let patience = Instant::now() + Duration::from_secs(30);
+    let listed = loop {
+        let listed = w.real.ask(&w.server, &w.alice, line);
+        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
+        if listed.len() == 3 {
+            break listed;
+        }
+        assert!(Instant::now() < patience, "{listed:?}");
+    };
+    assert!(
+        listed[0]["keys"][0]["key"].as_str().unwrap().split('/').any(|part| part == "root"),
+        "{listed:?}"
+    );
+}
+
 #[test]
 fn a_backup_is_made_under_load_yields_nothing_by_itself_and_opens_with_its_hsm_alone() {
     let w = World::new();
@@ -140,21 +159,7 @@ fn a_backup_is_made_under_load_yields_nothing_by_itself_and_opens_with_its_hsm_a
         assert_eq!(found["key_opened"], opened, "{name}: {found}");
         assert_eq!(found["key_wraps"] == 0, name == "data.backup" && more.is_empty(), "{found}");
     }
-    let line = "audit list --action system.create-backup --output json";
-    // Each is on the record, with the key that wraps it; its place in the log comes within a second.
-    let patience = Instant::now() + Duration::from_secs(30);
-    let listed = loop {
-        let listed = w.real.ask(&w.server, &w.alice, line);
-        let listed: Vec<Value> = serde_json::from_slice(&listed.stdout).unwrap();
-        if listed.len() == 3 {
-            break listed;
-        }
-        assert!(Instant::now() < patience, "{listed:?}");
-    };
-    assert!(
-        listed[0]["keys"][0]["key"].as_str().unwrap().split('/').any(|part| part == "root"),
-        "{listed:?}"
-    );
+    is_on_the_record(&w);
 
     // Somebody who has the file and another HSM, or changes a byte of it, gets nothing.
     let other = Installation::new();

@@ -265,6 +265,13 @@ fn used(job: &Job) -> Vec<Vec<u8>> {
     vec![plain.as_bytes().to_vec(), fs::read(file).unwrap()]
 }
 
+/// The password of a database credential.
+fn password(job: &Job) -> Vec<u8> {
+    let creds = job.real.ask(job.server(), &job.etl, "db creds analytics/reader --format json");
+    let creds: Value = serde_json::from_slice(&creds.stdout).unwrap();
+    creds["password"].as_str().unwrap().into()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     let collector = Collector::default();
@@ -279,10 +286,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
         ("a bearer token", b"hvs.CANARY-bearer-0123456789".to_vec()),
         ("a refused name", b"CANARY-name-9876543210".to_vec()),
     ];
-    let creds = job.real.ask(job.server(), &job.etl, "db creds analytics/reader --format json");
-    let creds: Value = serde_json::from_slice(&creds.stdout).unwrap();
-    let password = creds["password"].as_str().unwrap();
-    secrets.push(("a database password", password.into()));
+    secrets.push(("a database password", password(&job)));
     let dir = job.real.dir.path().to_owned();
     let key = dir.join("web.key").display().to_string();
     for line in [
@@ -292,7 +296,7 @@ async fn no_secret_is_in_log_store_or_traces_in_any_form() {
     ] {
         job.real.ask(job.server(), &job.alice, &line);
     }
-    // A credential of a kind that is not accepted here, and a name that is none.
+    // A kind of credential that is not accepted here, and a name that is none.
     let mut bearer = job.real.client(job.server(), &job.etl, "whoami");
     drop(bearer.env("STRONGROOM_TOKEN", "hvs.CANARY-bearer-0123456789").output().unwrap());
     let line = "db creds analytics/CANARY-name-9876543210";

@@ -207,7 +207,8 @@ fn verify_pair(
     let object = Object::read(active, label, private, PRIVATE_ATTRIBUTES)?;
     object.require_custody()?;
     let public = Object::read(active, label, public, PUBLIC_ATTRIBUTES)?;
-    let decrypts = object.flag(AttributeType::Decrypt) == Some(true);
+    let signs = object.flag(AttributeType::Sign) == Some(true);
+    let decrypts = !signs && object.flag(AttributeType::Decrypt) == Some(true);
     let (use_of, other) = if decrypts {
         (AttributeType::Decrypt, AttributeType::Sign)
     } else {

@@ -160,10 +160,10 @@ async fn the_handle_of_a_lease_is_dead_with_the_rule_of_the_session_far_above_it
     let once = CreateTokenRequest { order, ..Default::default() };
     let child = own.create_token(once).await.unwrap().into_inner();
     let mut database = DatabaseServiceClient::new(bearing(&nobody, &child.bearer));
-    let issued = database.issue_credentials(ask()).await.unwrap().into_inner();
+    let given = database.issue_credentials(ask()).await.unwrap().into_inner();
     let renewal = async || {
-        let mut client = LeaseServiceClient::new(bearing(&nobody, &issued.lease_handle));
-        let request = RenewLeaseRequest { id: issued.lease_id.clone(), ttl_s: 0 };
+        let mut client = LeaseServiceClient::new(bearing(&nobody, &given.lease_handle));
+        let request = RenewLeaseRequest { id: given.lease_id.clone(), ttl_s: 0 };
         client.renew_lease(request).await.map_or_else(|refusal| refusal.code(), |_| Code::Ok)
     };
     assert_eq!(renewal().await, Code::Ok);

@@ -59,7 +59,7 @@ async fn a_row_that_was_put_back_taken_away_put_in_or_edited_is_named() {
         let show = || GetIdentityRequest { name: "old".into() };
         let refused = identities.get_identity(show()).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
-        let mut wrong = vec![
+        let mut wrong = [
             (ids[0].as_str(), "older"),
             (ids[1].as_str(), "missing"),
             (edited.as_str(), "altered"),

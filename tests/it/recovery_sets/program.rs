@@ -23,7 +23,7 @@ fn holder(line: &str) -> Output {
 fn configure(dir: &Path) -> PathBuf {
     let config = dir.join("strongroom.toml");
     let toml = format!(
-        "[server]\ndata_dir = \"{dir}\"\n[store]\nurl = \"sqlite:{dir}/vault.db\"\n\
+        "[server]\ndata_dir = \"{dir}\"\n[store]\nurl = \"sqlite://{dir}/vault.db\"\n\
          [vault]\ntrust_domain = \"dev.strongroom.internal\"\nname = \"dev\"\n\
          [hsm]\nmodule = \"{module}\"\ntoken_label = \"{LABEL}\"\npin_file = \"{dir}/pin\"\n\
          environment = {{ SOFTHSM2_CONF = \"{dir}/softhsm2.conf\" }}\n",
@@ -32,6 +32,14 @@ fn configure(dir: &Path) -> PathBuf {
     );
     fs::write(&config, toml).unwrap();
     config
+}
+
+/// A holder opens a share with a key.
+fn open_share(dir: &Path, name: &str, key: &str, out: &str) -> Output {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let share = at(&format!("{name}.share"));
+    let line = format!("recovery-set open-share {share} --key-file {} --out {}", at(key), at(out));
+    program().args(line.split(' ')).output().unwrap()
 }
 
 const LABEL: &str = "strongroom-dev";
@@ -50,7 +58,7 @@ fn lose_token(dir: &Path) {
 }
 
 #[test]
-fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
+fn the_page_says_what_the_drill_types() {
     for command in [
         "recovery-set holder-key --out",
         "recovery-set create --threshold",
@@ -60,8 +68,12 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
         "strongroom recover --config",
         "recover-admin",
     ] {
-        assert!(PAGE.contains(command), "the page says what is typed: {command}");
+        assert!(PAGE.contains(command), "{command}");
     }
+}
+
+#[test]
+fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
     let server = dev(dir);
@@ -71,7 +83,7 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     for name in ["ann", "ben", "cem"] {
         let made = holder(&format!("recovery-set holder-key --output json --out {}", at(name)));
         let made: Value = serde_json::from_slice(&made.stdout).unwrap();
-        create.push_str(&format!(" --holder {name}={}", made["public_key"].as_str().unwrap()));
+        create.extend([" --holder ", name, "=", made["public_key"].as_str().unwrap()]);
     }
     let made = as_admin(&server, &create);
     assert!(made.status.success(), "{}", text(&made.stderr));
@@ -83,15 +95,7 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     while listed()["keys_covered"] != listed()["keys_total"] {
         assert!(std::time::Instant::now() < patience, "{}", listed());
     }
-    let open = |name: &str, key: &str, out: &str| {
-        let line = format!(
-            "recovery-set open-share {} --key-file {} --out {}",
-            at(&format!("{name}.share")),
-            at(key),
-            at(out)
-        );
-        program().args(line.split(' ')).output().unwrap()
-    };
+    let open = |name: &str, key: &str, out: &str| open_share(dir, name, key, out);
     for name in ["ann", "cem"] {
         let opened = open(name, name, &format!("{name}.open"));
         assert!(opened.status.success(), "{}", text(&opened.stderr));
