@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use strongroom::crypto::{hotp, otp_step, parse_base32};
 use strongroom::types::{Clock as _, SecretBytes, SystemClock};
 
@@ -129,6 +129,11 @@ fn each_command_of_elevations_does_what_it_says() {
     let mut watch = command(&server, "second", &["elevate", "watch"]);
     let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
     let mut changes = BufReader::new(watch.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // It tells of what happens from when it began on.
+    let patience = Instant::now() + Duration::from_secs(30);
+    while answer(&server, "admin", "audit list --action elevations.watch") == json!([]) {
+        assert!(Instant::now() < patience, "nobody watches");
+    }
 
     let later = asked(&server, " --start 00:00");
     let shown = answer(&server, "admin", &format!("elevate show {later}"));
