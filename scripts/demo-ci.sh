@@ -77,7 +77,7 @@ use_once() {
     must_end_with 3 job strongroom login --oidc "$home/ci.jwt" --identity ci/build \
         --session-file "$home/ci-again.session"
     must_end_with 0 job strongroom --session-file "$home/ci.session" run --db analytics/reader -- \
-        psql -X -q -A -t -c 'SELECT current_user, sum(visits) FROM visits'
+        psql -X -q -A -t -c 'SELECT session_user, sum(visits) FROM visits'
     [[ $(<"$home/said") == sr_*'|372' ]] || die "it does not read"
     [[ $(ask -c "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'sr\\_%'") == 0 ]] ||
         die "the credential did not end with its command"

@@ -29,7 +29,8 @@ PROTOS = pathlib.Path(__file__).resolve().parents[2] / "proto"
 def load_stubs(*nouns):
     """Makes the stubs of some services, and imports them."""
     with tempfile.TemporaryDirectory() as stubs:
-        files = [f"strongroom/v1/{noun}.proto" for noun in (*nouns, "options")]
+        # What those two import comes along.
+        files = [f"strongroom/v1/{noun}.proto" for noun in (*nouns, "wraps", "options")]
         flags = [f"-I{PROTOS}", f"--python_out={stubs}", f"--grpc_python_out={stubs}"]
         subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *flags, *files], check=True)
         sys.path.insert(0, stubs)
