@@ -50,6 +50,7 @@ CREATE TABLE hsm_keys (
     state TEXT NOT NULL,
     pinned BYTEA NOT NULL,
     certificate BYTEA,
+    link BYTEA,
     created_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,

@@ -51,6 +51,7 @@ CREATE TABLE hsm_keys (
     state TEXT NOT NULL,
     pinned BLOB NOT NULL,
     certificate BLOB,
+    link BLOB,
     created_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,

@@ -46,6 +46,8 @@ pub struct HsmKey {
     pub public_key_spki: Option<Vec<u8>>,
     /// The CA's certificate as it was at unsealing, DER.
     pub certificate: Option<Vec<u8>>,
+    /// Of a root CA: the certificate by which the one before vouches for it, DER.
+    pub link: Option<Vec<u8>>,
 }
 
 impl HsmKey {
@@ -72,6 +74,7 @@ impl HsmKey {
             kind: info.kind,
             public_key_spki: info.public_key_spki,
             certificate: row.certificate.clone(),
+            link: row.link.clone(),
         })
     }
 

@@ -67,6 +67,8 @@ sealed_row! {
         pub pinned: Vec<u8>,
         /// The CA's certificate, DER.
         pub certificate: Option<Vec<u8>>,
+        /// Of a root CA: the certificate by which the one before vouches for it, DER.
+        pub link: Option<Vec<u8>>,
         /// When it was made.
         pub created_at: UnixMillis,
     }
@@ -173,7 +175,7 @@ words! {
     HsmPurpose {
         /// Wraps identity keys.
         Root = "root",
-        /// Signs the issuing CA's certificate.
+        /// Signs the certificates of issuing CAs, and vouches for the root after it.
         CaRoot = "ca/root",
         /// Signs certificates of the certificate engine.
         CaIssuing = "ca/issuing",

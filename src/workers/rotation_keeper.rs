@@ -145,6 +145,7 @@ impl RotationKeeper {
                 Rotates::Root => {
                     self.vault.run_effect(&ctx, RotateRoot { expected: 0 }).await.map(drop)
                 }
+                Rotates::RootCa => self.rotate_authority(&ctx, AuthorityName::Root).await,
                 Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
                 Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
                 Rotates::Identity(id) => {
@@ -213,7 +214,7 @@ impl RotationKeeper {
             let done = match row.subject {
                 Rotates::Root => self.move_root(&row, now).await,
                 // What an authority signed is moved by nobody: it ends.
-                Rotates::Issuing | Rotates::Login => continue,
+                Rotates::RootCa | Rotates::Issuing | Rotates::Login => continue,
                 Rotates::Identity(_) => self.move_identity(&row, now).await,
             };
             self.settled(&row.id, done, now)?;

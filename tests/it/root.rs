@@ -1,6 +1,6 @@
 //! The root key and the keys of identities, rotated at the real socket, on both stores.
 
-mod authorities;
+pub(crate) mod authorities;
 mod identity;
 mod kills;
 

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use super::Finding;
 use crate::audit::RecordCodec;
 use crate::config::{self, Config};
-use crate::engines::pki::{MANY, listed};
+use crate::engines::pki::{MANY, Said, listed};
 use crate::error::Error;
 use crate::hsm::{Hsm, Pkcs11Hsm};
 use crate::keyring::{FinalTry, Keyring, KeyringError};
@@ -16,12 +16,14 @@ use crate::server::assemble;
 use crate::server::files;
 use crate::server::life;
 use crate::server::pin::PinMemory;
-use crate::store::keys::{Check, Foundation};
+use crate::store::keys::{Check, Foundation, HsmKeyRow, KeyState};
 use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, crls, keys};
 use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup};
 
 /// How far this clock may be from the nodes' mark.
 const SKEW: Duration = Duration::from_secs(5);
+/// How long before its end an authority is to be rotated: whoever trusts a root has to hear of the next.
+const ROTATE_BEFORE: Duration = Duration::from_hours(180 * 24);
 
 /// Looks at all of it, as far as it goes.
 pub(super) async fn examine(config: &Config, token: Option<Arc<Pkcs11Hsm>>) -> Vec<Finding> {
@@ -101,7 +103,7 @@ async fn inside(
         }
     };
     let mut findings = vec![vault(config, &found), seal(&reader).await, time(&reader).await];
-    findings.push(revocation_list(&reader).await);
+    findings.extend([authorities(&found), revocation_list(&reader).await]);
     if let Some(token) = token {
         findings.extend(keys_in(config, token, &reader, sealer).await);
     }
@@ -148,6 +150,34 @@ async fn time(reader: &Reader) -> Finding {
         ),
         Ok(_) => Finding::ok(CHECK, now.to_string()),
         Err(error) => Finding::wrong(CHECK, error.to_string(), STORE),
+    }
+}
+
+/// Tells what authorities there are and until when, as the rows say: whether they are what was sealed is
+/// looked at with the keys.
+fn authorities(found: &Foundation) -> Finding {
+    const CHECK: &str = "authorities";
+    let (mut told, mut ends) = (Vec::new(), false);
+    for HsmKeyRow { purpose, version, state, certificate, .. } in &found.hsm_keys {
+        let Some(der) = certificate else { continue };
+        let Ok(said) = Said::of_der(der) else {
+            let found = format!("the certificate of {purpose} {version} does not parse");
+            return Finding::wrong(CHECK, found, "the store was changed by hand: find out by whom");
+        };
+        match state {
+            KeyState::Active => {
+                ends |= said.not_after.since(SystemClock.now()) < ROTATE_BEFORE;
+                told.push(format!("{purpose} {version} until {}", said.not_after));
+            }
+            KeyState::Retired => told.push(format!("{purpose} {version} retiring")),
+            KeyState::Destroyed => {}
+        }
+    }
+    let told = told.join(", ");
+    if ends {
+        Finding::warning(CHECK, told, "`strongroom ca rotate` what ends; see docs/rotation.md")
+    } else {
+        Finding::ok(CHECK, told)
     }
 }
 

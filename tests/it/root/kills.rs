@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use strongroom::proto::authority_service_client::AuthorityServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::root_service_client::RootServiceClient;
 use strongroom::proto::{
-    GetAuthorityRequest, GetRootRequest, IssueLoginCertificateRequest, PutSecretRequest,
-    RetireAuthorityRequest, RetireRootRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
-    RotateRootRequest,
+    GetAuthoritiesRequest, GetAuthorityRequest, GetRootRequest, IssueLoginCertificateRequest,
+    PutSecretRequest, RetireAuthorityRequest, RetireRootRequest, RotateAuthorityRequest,
+    RotateIdentityKeyRequest, RotateRootRequest, SignCertificateRequest, SubjectNames,
 };
 use strongroom::types::{Entropy as _, SystemEntropy};
 use tokio::task::JoinSet;
@@ -24,9 +25,12 @@ use crate::support::logins::registration;
 use crate::support::node::csr;
 use crate::support::program::{Running, as_admin, dev, text};
 use crate::support::target::until;
+use crate::x509::OpenSsl;
 use crate::{keys, secrets};
 
 const KEY: &str = "kill/key";
+/// Authorities that are rotated: the login CA is left, by which the tests log in.
+const AUTHORITIES: [&str; 2] = ["root", "issuing"];
 
 /// What was answered: secrets with their values, and ciphertexts.
 #[derive(Debug, Default)]
@@ -42,6 +46,11 @@ fn random(below: u64) -> u64 {
     let mut bytes = [0; 8];
     SystemEntropy.fill(&mut bytes).unwrap();
     u64::from_be_bytes(bytes) % below
+}
+
+fn authority() -> String {
+    let some = random(2);
+    AUTHORITIES[usize::try_from(some).unwrap()].to_owned()
 }
 
 fn kills() -> usize {
@@ -119,8 +128,7 @@ async fn rotate(alice: Channel, owner: String, known: Known) {
                 Err(code) => Err(tonic::Status::new(code, "")),
             },
             3 => {
-                let request =
-                    RotateAuthorityRequest { name: "issuing".into(), ..Default::default() };
+                let request = RotateAuthorityRequest { name: authority(), ..Default::default() };
                 authorities.rotate_authority(request).await.map(drop)
             }
             4 => retire_authority(&mut authorities).await,
@@ -148,16 +156,16 @@ async fn retire(roots: &mut RootServiceClient<Channel>) -> Result<(), tonic::Sta
     }
 }
 
-/// Retires the oldest version of the issuing authority.
+/// Retires the oldest version of an authority, whatever hangs on it.
 async fn retire_authority(
     authorities: &mut AuthorityServiceClient<Channel>,
 ) -> Result<(), tonic::Status> {
-    let name = "issuing".to_owned();
+    let name = authority();
     let shown = authorities.get_authority(GetAuthorityRequest { name: name.clone() }).await?;
     let shown = shown.into_inner().authority.unwrap();
     match shown.versions.iter().rev().find(|it| it.state == "retiring") {
         Some(old) => {
-            let request = RetireAuthorityRequest { name, version: old.version, force: false };
+            let request = RetireAuthorityRequest { name, version: old.version, force: true };
             authorities.retire_authority(request).await.map(drop)
         }
         None => Ok(()),
@@ -191,6 +199,27 @@ async fn opens(alice: &Channel, known: &Known, all: bool) {
     }
 }
 
+/// Has a certificate signed that leads to the root which stands.
+async fn issues(alice: &Channel) {
+    let mut pki = PkiServiceClient::new(alice.clone());
+    let request = SignCertificateRequest {
+        role: "kill".to_owned(),
+        csr_pem: csr().1,
+        names: Some(SubjectNames { dns: vec!["a.example".to_owned()], ..Default::default() }),
+        ..Default::default()
+    };
+    let signed = pki.sign_certificate(request).await.unwrap().into_inner();
+    let there = pki.get_authorities(GetAuthoritiesRequest {}).await.unwrap().into_inner();
+    let openssl = OpenSsl::new();
+    openssl.write("leaf.pem", signed.certificate_pem);
+    openssl.write("chain.pem", signed.chain_pem);
+    let roots = there.authorities.iter().chain(&there.retiring).filter(|one| one.name == "root");
+    for root in roots {
+        openssl.write("root.pem", &root.certificate_pem);
+        openssl.run(&["verify", "-CAfile", "root.pem", "-untrusted", "chain.pem", "leaf.pem"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_point_of_any_rotation_loses_nothing_that_was_acknowledged() {
     let home = tempfile::tempdir().unwrap();
@@ -204,6 +233,8 @@ async fn a_kill_at_any_point_of_any_rotation_loses_nothing_that_was_acknowledged
         }
     }
     ask(&server, &format!("key create {KEY} --algorithm aes-256-gcm"));
+    ask(&server, "pki role put kill --dns a.example");
+    ask(&server, "grant add admin --action pki.sign --resource pki/kill");
     let known = Known::default();
     for round in 0..kills() {
         let channel = connect(&server).await;
@@ -220,7 +251,9 @@ async fn a_kill_at_any_point_of_any_rotation_loses_nothing_that_was_acknowledged
         assert_eq!(server.ended(), None);
         work.join_all().await;
         server = dev(home.path());
-        opens(&connect(&server).await, &known, false).await;
+        let again = connect(&server).await;
+        opens(&again, &known, false).await;
+        issues(&again).await;
     }
     opens(&connect(&server).await, &known, true).await;
     assert!(known.lock().rotations > kills(), "{} rotations", known.lock().rotations);
