@@ -88,6 +88,12 @@ pub struct Global {
 }
 
 impl Global {
+    /// The same of somebody who brings no certificate: what the environment names proves nothing to
+    /// whoever is asked for a first credential, and may be over, or not there yet.
+    pub(super) fn as_nobody(&self) -> Self {
+        Self { cert: None, key: None, ..self.clone() }
+    }
+
     /// Where the session is kept; nowhere where nobody says and no directory is known: the one that
     /// somebody happens to be in may be anybody's.
     pub(super) fn session_path(&self) -> Option<PathBuf> {

@@ -143,7 +143,7 @@ impl Verb for CreateEnrolment {
             id,
             kind: CredentialKind::Enrolment,
             identity: of.id,
-            parent: bond.map(|bond| bond.id),
+            parent: asks.hook_of(of.id),
             elevation,
             elevation_too,
             handle: Some(handle.to_vec()),

@@ -1,6 +1,7 @@
 //! Identities: who they are, who answers for them, whether they may act.
 
 mod administrators;
+mod asked;
 mod create;
 mod facts;
 mod holdings;
@@ -46,6 +47,7 @@ pub use update::{End, UpdateIdentity};
 pub use whoami::{WhoAmI, Whoami};
 
 pub(super) use administrators::keep_an_administrator;
+pub(super) use asked::{held_by, whose};
 pub(super) use facts::subject_facts;
 pub(super) use labels::{check_labels, read_labels, write_labels};
 pub(super) use names::Names;

@@ -1,5 +1,6 @@
-//! What hangs below a token or an enrolment that was revoked: leases are handed to the worker that takes them back,
-//! certificates end; tokens and logins are dead already and end here, with what is below them.
+//! What hangs below a token or an enrolment that was revoked: leases are handed to the worker that
+//! takes them back, certificates end; tokens and logins are dead already and end here, with what is
+//! below them.
 
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, ElevationId, RequestContext, UnixMillis,
 };
-use crate::vault::{Decision, Note, Operation, Resource, TAKES_BACK, TokenDetail, Verb, View};
+use crate::vault::{
+    CONTAINS, Decision, Note, Operation, READS, Resource, TAKES_BACK, TokenDetail, Verb, View,
+};
 
 /// Credentials ended in one commit: what is left is due in the next.
 const STEP: i64 = 256;
@@ -64,6 +67,19 @@ impl Operation for EndToken {
         tx.update(read.version, &row).await?;
         Ok(())
     }
+}
+
+/// Tells whether somebody took a credential back already: whoever was first ends what is below.
+pub(in crate::engines) const fn is_taken_back(state: CredentialState) -> bool {
+    match state {
+        CredentialState::Revoking | CredentialState::Ended => true,
+        CredentialState::Active | CredentialState::Spent | CredentialState::Pending => false,
+    }
+}
+
+/// What taking one back needs. Repeating it moves no epoch and uses no room that is kept.
+pub(in crate::engines) const fn needs_of_revoking(state: CredentialState) -> Needs {
+    if is_taken_back(state) { READS } else { CONTAINS }
 }
 
 /// Ends a token now, with everything below it: what one commit does not end is left to the worker.

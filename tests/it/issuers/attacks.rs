@@ -43,6 +43,8 @@ fn attacks(scene: &Scene) -> Vec<(String, String)> {
         ("exp", json!(now + 90_000)),
         ("nbf", json!(now + 120)),
         ("iat", json!(now + 120)),
+        // Good for more than a day, of which little is left.
+        ("iat", json!(now - 90_000)),
         ("sub", json!(7)),
         ("sub", json!("")),
         ("repository_id", json!(70001)),
@@ -249,5 +251,33 @@ async fn who_does_not_stand_is_not_logged_in() {
         assert!(scene.whoami(&session.bearer).await.is_err(), "its session is dead");
         let status = scene.login(&scene.token("2", github())).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_canonical_is_nobodys_and_uses_nothing_up() {
+    for backend in BACKENDS {
+        let scene = Scene::with(backend, "github", &GITHUB).await;
+        let token = scene.token("a", github());
+        for name in [
+            "Etl",
+            "ETL",
+            "etl ",
+            " etl",
+            "etl\0",
+            "etl\n",
+            "e%74l",
+            "./etl",
+            "x/../etl",
+            "etl/",
+            "//etl",
+            "*",
+            "\u{ff45}tl",
+        ] {
+            let status = login(&scene.stranger, name, &token).await.expect_err(name);
+            assert_eq!(status.code(), Code::InvalidArgument, "{name:?}: {status}");
+        }
+        assert_eq!(tokens(&scene).await, 0);
+        scene.login(&token).await.unwrap();
     }
 }
