@@ -11,7 +11,7 @@ use super::count::Reservation;
 use super::find::{Hot, Keys};
 use super::sign::Turns;
 use crate::audit::Field;
-use crate::crypto::{Cipher, MessageKey, NONCE_BYTES};
+use crate::crypto::{MessageKey, NONCE_BYTES};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::named_keys::NamedKeyVersionRow;
@@ -201,7 +201,6 @@ impl<'a> Work<'a> {
     /// A version that encrypts, ready.
     pub(super) async fn message_key(
         &self,
-        cipher: Cipher,
         version: &NamedKeyVersionRow,
     ) -> Result<Arc<MessageKey>> {
         let kept = self.ready.lock().get(&version.version).cloned();
@@ -209,7 +208,8 @@ impl<'a> Work<'a> {
             return Ok(ready);
         }
         let material = self.hot.material(self.view, version).await?;
-        let ready = Arc::new(MessageKey::derive(self.view.vault_id(), cipher, &material)?);
+        let (vault, header) = (self.view.vault_id(), self.header(version)?);
+        let ready = Arc::new(MessageKey::derive(vault, &header, &material)?);
         self.uses(version.version);
         self.ready.lock().insert(version.version, Arc::clone(&ready));
         Ok(ready)

@@ -56,8 +56,8 @@ async fn import(client: &mut Client, name: &str, wrapped: &[u8]) -> Result<Named
 fn opened(vault: &str, key: &[u8], message: &[u8], aad: &[u8]) -> Vec<u8> {
     let vault: VaultId = vault.parse().unwrap();
     let (domain, id) = ("strongroom/keys/message/v1", vault.0.as_bytes());
-    let derived = hkdf_sha256(key, id, domain.as_bytes(), 32).unwrap();
     let (header, sealed) = message.split_at(21);
+    let derived = hkdf_sha256(key, id, &Encoder::new(domain).bytes(header).finish(), 32).unwrap();
     let (nonce, sealed) = sealed.split_at(12);
     let bound = Encoder::new(domain).bytes(id).bytes(header).bytes(aad).finish();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derived.expose()).unwrap());
