@@ -278,8 +278,8 @@ impl<J: Job> Verb for Batch<J> {
         let work = Work::new(&self.keys, view, &hot, self.items.len())?;
         let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
         let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
-        let reservation =
-            if counts { self.keys.counts.take(work.newest.id, sound).await? } else { None };
+        let of = (view.vault_id(), work.newest.id);
+        let reservation = if counts { self.keys.counts.take(of, sound).await? } else { None };
         let mut results = Vec::with_capacity(self.items.len());
         for item in &self.items {
             results.push(J::one(&work, item).await?);
