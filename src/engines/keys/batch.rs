@@ -129,8 +129,6 @@ pub trait Job: Send + Sync + 'static {
     const PURPOSES: [&'static str; 2];
     /// Whether the newest version does it, and each item counts as a message.
     const MAKES: bool;
-    /// Items of one call, at most, where the key is in the HSM.
-    const ITEMS_IN_HSM: usize = ITEMS;
     /// An item.
     type Item: Send + Sync + 'static;
     /// What becomes of one.
@@ -271,10 +269,6 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        if row.placement == Placement::Hsm && self.items.len() > J::ITEMS_IN_HSM {
-            let text = format!("a call has 1 to {} items for a key in the HSM", J::ITEMS_IN_HSM);
-            return Err(Error::invalid(text));
-        }
         let work = Work::new(&self.keys, view, &hot, self.items.len())?;
         let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
         let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
