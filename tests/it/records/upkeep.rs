@@ -21,6 +21,7 @@ use super::{calls, client, list, quiet};
 use crate::support::hand::Hand;
 use crate::support::logins::{fingerprint, machine, sign};
 use crate::support::node::{BACKENDS, Backend, pin};
+use crate::support::target::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
@@ -47,12 +48,15 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
         assert!(node.vault.write_anchor().await.is_err(), "the HSM keeps what it has");
         assert!(node.vault.integrate().await.is_err(), "nothing is signed");
 
+        assert!(node.vault.state().report().is_none(), "nothing is checked while it is held");
         let waits = node.life.rollback().await.unwrap();
         assert!(waits.altered && waits.statement().ends_with("\nhead altered\n"), "{waits:?}");
         let (certificate, signature) = sign(&f.admin, &waits.statement());
         let accepted = node.life.accept(&certificate, &signature).await;
         assert_eq!(accepted, Ok(Accepted::Wholly), "of a development vault one");
         assert_eq!(node.life.standing().state(), State::Serving);
+        until("its state is checked", async || node.vault.state().report().is_some()).await;
+        assert_eq!(node.vault.state().report().unwrap().wrong(), 0);
         f.node = Some(node);
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
