@@ -1,16 +1,18 @@
 //! What is refused: who may not, and what is no proper request.
 
 use strongroom::proto::{
-    CreateKeyRequest, EncryptItem, EncryptRequest, EncryptResponse, ExportKeyRequest,
-    GetRandomRequest, MacItem, MacRequest, MakeDataKeyRequest, SignItem, SignRequest,
-    UpdateKeyRequest, VerifyItem, VerifyMacItem, VerifyMacRequest, VerifyRequest,
+    CreateKeyRequest, EncryptItem, EncryptRequest, EncryptResponse, EncryptStreamRequest,
+    ExportKeyRequest, GetRandomRequest, MacItem, MacRequest, MakeDataKeyRequest, RewrapRequest,
+    SignItem, SignRequest, UpdateKeyRequest, VerifyItem, VerifyMacItem, VerifyMacRequest,
+    VerifyRequest,
 };
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::{
-    CIPHERS, Place, create, decrypt, decrypt_all, encrypt, encrypt_all, rotate, show, spec, update,
+    CIPHERS, Place, create, decrypt, decrypt_all, encrypt, encrypt_all, rotate, sealed, show, spec,
+    update,
 };
 use crate::support::node::BACKENDS;
 
@@ -55,15 +57,32 @@ async fn a_key_is_for_one_thing() {
             let request = MakeDataKeyRequest { name: name(other), ..Default::default() };
             let told = alice.make_data_key(request).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let told = decrypt(&mut alice, other, &[1; 60], b"").await;
+            assert_eq!(told, Err(Code::InvalidArgument.to_string()));
+            let items = sealed(&[(&[1; 60], b"")]);
+            let told = alice.rewrap(RewrapRequest { name: name(other), items }).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let first = EncryptStreamRequest { name: name(other), ..Default::default() };
+            let told = alice.encrypt_stream(tokio_stream::iter([first])).await;
+            assert_eq!(told.map(drop).unwrap_err().code(), Code::InvalidArgument);
         }
         for other in ["team/enc", "team/sig"] {
             let items = vec![MacItem { message: b"x".to_vec() }];
             let told = alice.mac(MacRequest { name: name(other), items }).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let items =
+                vec![VerifyMacItem { message: b"x".to_vec(), mac: vec![0; 32], version: 1 }];
+            let request = VerifyMacRequest { name: name(other), items };
+            let told = alice.verify_mac(request).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
         }
         for other in ["team/enc", "team/mac"] {
             let items = vec![SignItem { message: b"x".to_vec() }];
             let told = alice.sign(SignRequest { name: name(other), items }).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let item = VerifyItem { message: b"x".to_vec(), signature: vec![0; 64], version: 1 };
+            let request = VerifyRequest { name: name(other), items: vec![item] };
+            let told = alice.verify(request).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
             let request = ExportKeyRequest { name: name(other), version: 0 };
             let told = alice.export_key(request).await.unwrap_err();
