@@ -6,9 +6,10 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::aead::TAG_BYTES;
+use super::message::open_in_place;
 use super::{CryptoError, Result, hmac_sha256};
 use crate::types::{Entropy, SecretBytes};
 
@@ -26,6 +27,9 @@ const PSK_ID: &[u8] = b"strongroom/recovery";
 
 /// The public half of a recipient's key.
 pub type HpkePublic = [u8; HPKE_KEY_BYTES];
+
+/// What is extracted and expanded on the way to a key.
+type Secret = Zeroizing<[u8; 32]>;
 
 /// Makes the private half of a recipient's key.
 ///
@@ -142,12 +146,7 @@ fn open(
     let shared = shared(private, sent, (sent, &public)).map_err(|_none| CryptoError::Open)?;
     let (key, nonce) = schedule(&shared, psk, info)?;
     let mut message = Zeroizing::new(ciphertext.to_vec());
-    let opened = key.open_in_place(nonce, Aad::from(aad), &mut message);
-    let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
-        message.zeroize();
-        return Err(CryptoError::Open);
-    };
-    message.truncate(len_bytes);
+    open_in_place(&key, nonce, aad, &mut message)?;
     Ok(message.into())
 }
 
@@ -159,18 +158,23 @@ fn parse(private: &SecretBytes) -> Result<PrivateKey> {
 /// Agrees on a secret: of what was sent and for whom it depends as well.
 ///
 /// Source: RFC 9180, section 4.1.
-fn shared(
+pub(super) fn shared(
     private: &SecretBytes,
     peer: &HpkePublic,
     (sent, public): (&HpkePublic, &HpkePublic),
-) -> Result<[u8; 32]> {
+) -> Result<Secret> {
     let malformed = CryptoError::Malformed("public key");
     let context = [sent.as_slice(), public].concat();
     // A peer whose key has a small order is refused by the library: the secret would be zero.
     agree(&parse(private)?, UnparsedPublicKey::new(&X25519, peer), malformed, |dh| {
-        let prk = extract(KEM, &[], b"eae_prk", dh);
-        Ok(expand(KEM, &prk, b"shared_secret", &context, 32))
+        Ok(of_agreed(dh, &context))
     })
+}
+
+/// Derives the shared secret from what X25519 agrees on.
+pub(super) fn of_agreed(dh: &[u8], context: &[u8]) -> Secret {
+    let prk = extract(KEM, &[], b"eae_prk", dh);
+    expand(KEM, &prk, b"shared_secret", context, 32)
 }
 
 /// Derives key and nonce.
@@ -180,12 +184,12 @@ fn schedule(shared: &[u8; 32], psk: &[u8], info: &[u8]) -> Result<(LessSafeKey, 
     let (mode, psk_id) = if psk.is_empty() { (0_u8, &[][..]) } else { (1, PSK_ID) };
     let context = [
         [mode].as_slice(),
-        &extract(SUITE, &[], b"psk_id_hash", psk_id),
-        &extract(SUITE, &[], b"info_hash", info),
+        extract(SUITE, &[], b"psk_id_hash", psk_id).as_slice(),
+        extract(SUITE, &[], b"info_hash", info).as_slice(),
     ]
     .concat();
-    let secret = Zeroizing::new(extract(SUITE, shared, b"secret", psk));
-    let key = Zeroizing::new(expand(SUITE, &secret, b"key", &context, 32));
+    let secret = extract(SUITE, shared, b"secret", psk);
+    let key = expand(SUITE, &secret, b"key", &context, 32);
     let nonce = expand(SUITE, &secret, b"base_nonce", &context, NONCE_BYTES);
     let nonce = nonce.first_chunk::<NONCE_BYTES>().ok_or(CryptoError::Failed)?;
     let key = UnboundKey::new(&AES_256_GCM, key.as_slice());
@@ -194,15 +198,15 @@ fn schedule(shared: &[u8; 32], psk: &[u8], info: &[u8]) -> Result<(LessSafeKey, 
     Ok((key, Nonce::assume_unique_for_key(*nonce)))
 }
 
-fn extract(suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]) -> [u8; 32] {
-    hmac_sha256(salt, &[VERSION, suite, label, ikm])
+fn extract(suite: &[u8], salt: &[u8], label: &[u8], ikm: &[u8]) -> Secret {
+    Zeroizing::new(hmac_sha256(salt, &[VERSION, suite, label, ikm]))
 }
 
 /// The first block of HKDF-Expand, which is all that is asked for: its first `len` bytes count, of
 /// which there are 32 at the most.
-fn expand(suite: &[u8], prk: &[u8; 32], label: &[u8], info: &[u8], len: usize) -> [u8; 32] {
+fn expand(suite: &[u8], prk: &[u8; 32], label: &[u8], info: &[u8], len: usize) -> Secret {
     let len = u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
-    hmac_sha256(prk, &[&len, VERSION, suite, label, info, &[1]])
+    Zeroizing::new(hmac_sha256(prk, &[&len, VERSION, suite, label, info, &[1]]))
 }
 
 #[cfg(test)]
@@ -236,7 +240,7 @@ mod tests {
         assert_eq!(hex(&sent), "37fda3567bdbd628e88668c3c8d7e97d1d1253b6d4ea6d44c150f741f1bf4431");
         let secret = shared(&ephemeral, &public, (&sent, &public)).unwrap();
         assert_eq!(
-            hex(&secret),
+            hex(secret.as_slice()),
             "fe0e18c9f024ce43799ae393c7e8fe8fce9d218875e8227b0187c04e7d2ea1fc"
         );
     }

@@ -74,7 +74,7 @@ pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::{Origin, SignIn};
 pub use state::{StateKeeper, StateReport};
-pub use stream::StreamOperation;
+pub use stream::{Items, StreamOperation};
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};

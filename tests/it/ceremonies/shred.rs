@@ -23,7 +23,7 @@ use crate::support::target::{World, ask, issue, until};
 use crate::{recovery_sets, root};
 
 /// Everything that alice does with what is hers, and bob reads.
-const GRANTS: [(&str, &str); 7] = [
+const GRANTS: [(&str, &str); 8] = [
     ("secrets.put", "secrets/team/**"),
     ("secrets.get", "secrets/team/**"),
     ("keys.create", "keys/team/**"),
@@ -31,6 +31,7 @@ const GRANTS: [(&str, &str); 7] = [
     ("keys.encrypt", "keys/team/**"),
     ("keys.decrypt", "keys/team/**"),
     ("keys.sign", "keys/team/**"),
+    ("keys.rewrap", "keys/team/**"),
 ];
 
 /// A development vault where alice has a secret, a sealed key and one in the HSM.
@@ -122,6 +123,8 @@ async fn nothing_of_who_is_shredded_opens_on_any_node_and_no_wrap_is_left_in_the
         assert_eq!((losses.named_keys, losses.hsm_keys, losses.connections), (1, 1, 0));
         let reads = |who: &str| preview.readers.iter().any(|one| one.subject == who);
         assert!(reads("bob") && !reads("alice"), "{preview:?}");
+        let may = |action: &str| preview.readers.iter().any(|one| one.action == action);
+        assert!(may("secrets.get") && may("keys.rewrap") && !may("keys.create"), "{preview:?}");
         assert_eq!((preview.shred, preview.obstacle.as_str()), (None, ""));
         let wrap = p.wraps().await.remove(0);
         let wrap = p.hand().bytes("blob", &format!("key_wraps WHERE key_id = '{wrap}'")).await;
