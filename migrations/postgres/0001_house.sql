@@ -349,14 +349,16 @@ CREATE TABLE pki_roles (
     mac BYTEA NOT NULL
 );
 
--- Retries of creating calls: which object a key made, for 24 h. No answer is stored.
+-- Retries of creating calls: which object a key made, for 24 h, and of a token whose uses are counted
+-- until its end. No answer is stored.
 CREATE TABLE idempotency (
     id TEXT PRIMARY KEY,
     request BYTEA NOT NULL,
     object TEXT NOT NULL,
-    at BIGINT NOT NULL
+    at BIGINT NOT NULL,
+    kept_until BIGINT NOT NULL
 );
-CREATE INDEX idempotency_by_age ON idempotency (at);
+CREATE INDEX idempotency_over ON idempotency (kept_until);
 
 -- The record: lanes of batches, written on the way of a request.
 CREATE TABLE record_lanes (
