@@ -213,7 +213,7 @@ CREATE TABLE grant_usage (
     last_used_at BIGINT NOT NULL
 );
 
--- The one tree of authority: certificates, leases and tokens; later sessions and wraps.
+-- The one tree of authority: certificates, leases, tokens and enrolments.
 CREATE TABLE credentials (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
