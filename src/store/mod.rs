@@ -19,6 +19,7 @@ pub mod identities;
 pub mod issuers;
 pub mod key_usage;
 pub mod keys;
+pub mod lent;
 pub mod lifecycles;
 pub mod logins;
 mod migrate;

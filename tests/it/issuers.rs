@@ -43,7 +43,7 @@ struct Scene {
 }
 
 /// What is known of an issuer on loopback.
-fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
+pub(crate) fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
     IssuerSettings {
         preset: preset.to_owned(),
         audience: AUDIENCE.to_owned(),
@@ -55,7 +55,7 @@ fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
 }
 
 /// Binds claims to texts.
-fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
+pub(crate) fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
     let value = |text: &str| ClaimValue { value: Some(claim_value::Value::Text(text.to_owned())) };
     let claim = |(claim, text): &(&str, &str)| ClaimRule {
         claim: (*claim).to_owned(),
@@ -64,7 +64,7 @@ fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
     claims.iter().map(claim).collect()
 }
 
-const GITHUB: [(&str, &str); 4] = [
+pub(crate) const GITHUB: [(&str, &str); 4] = [
     ("repository_id", "70001"),
     ("repository_owner_id", "501"),
     ("event_name", "push"),

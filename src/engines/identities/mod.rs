@@ -36,7 +36,7 @@ pub use list::{IdentityFilter, IdentityPage, ListIdentities};
 pub use notice::TellEnd;
 pub use owner::Former;
 pub use retire::RetireIdentity;
-pub use rotate::EndLogin;
+pub use rotate::{EndLogin, is_overdue};
 pub use show::{Described, ShowIdentity};
 pub use shred::ShredIdentity;
 pub use shredding::{Losses, Reader, ShowShredding, Shredding};
