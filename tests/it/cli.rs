@@ -119,6 +119,8 @@ const COMMANDS: &[&str] = &[
     "recovery-set shares",
     "recovery-set destroy",
     "recovery-set open-share",
+    "recovery-token make",
+    "recovery-token accept",
     "completions",
 ];
 
