@@ -54,7 +54,8 @@ impl BackupWrap {
     /// # Errors
     /// [`KeyringError::NoKey`] for a backup that was not made for the set;
     /// [`KeyringError::Misplaced`] where the shares are not those of the set;
-    /// [`KeyringError::Unfit`] for a token of none of its sets; what that token answers.
+    /// [`KeyringError::Unfit`] for shares of another vault, and for a token of none of its sets; what
+    /// that token answers.
     pub async fn open_with(
         &self,
         opener: &SetOpener,

@@ -31,12 +31,12 @@ impl SetOpener {
     /// Finds the key of one of a vault's sets.
     ///
     /// # Errors
-    /// [`KeyringError::NoKey`] for shares of another vault; [`KeyringError::Unfit`] for a token that
-    /// keeps nothing of these sets; what the HSM answers.
+    /// [`KeyringError::Unfit`] for shares of another vault, and for a token that keeps nothing of
+    /// these sets; what the HSM answers.
     pub(super) async fn key(&self, vault: VaultId, sets: &[Id]) -> Result<SetKey> {
         match self {
             Self::Shares(key) if key.vault == vault => Ok(key.clone()),
-            Self::Shares(_) => Err(KeyringError::NoKey),
+            Self::Shares(_) => Err(unfit("the shares are those of another vault")),
             Self::Token(token) => {
                 for set in sets {
                     if let Some(key) = SetKey::in_token(token, vault, *set).await? {

@@ -1,9 +1,9 @@
 //! Recovery sets: key pairs whose private half is split among holders, so that a vault whose HSM is
-//! lost can be opened again by enough of them together, offline; or is in a second token, which opens
-//! it by itself.
+//! lost can be opened again by enough of them together, offline; or is in a second token, which
+//! opens it by itself.
 //!
-//! A private half that is split exists while its set is made, in memory, and nowhere afterwards; that
-//! of a token never leaves it.
+//! A private half that is split exists while its set is made, in memory, and nowhere afterwards;
+//! that of a token never leaves it.
 
 mod create;
 mod destroy;
@@ -54,7 +54,8 @@ pub enum Custody {
 }
 
 impl Custody {
-    /// Tells where it is by the public half: what is split is on X25519, what is in a token on P-256.
+    /// Tells where it is by the public half: what is split is on X25519, what is in a token on
+    /// P-256.
     const fn of(public: &HpkePublic) -> Self {
         match public {
             HpkePublic::X25519(_) => Self::Shares,
