@@ -12,6 +12,7 @@ use super::args::Global;
 use super::control::{Reply, Request, ask, ask_within};
 use super::failure::{Exit, Failure, Outcome};
 use super::output::{Format, fields, show, time};
+use super::recovery_tokens::RecoveryTokenArgs;
 use super::system::{StatusArgs, beside_the_point, done};
 
 /// How long a copy of a large store may take.
@@ -67,12 +68,19 @@ pub struct BackupOpenArgs {
     pub config: PathBuf,
     /// A file that holds the PIN of the HSM, `-` for standard input; the source of the configuration
     /// where it is left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "recovery_token")]
     pub pin_file: Option<PathBuf>,
     /// A share of a recovery set that its holder opened; once for each. Where the HSM is lost: it is
     /// not asked then, and `strongroom recover` goes on with the store.
-    #[arg(long = "share", value_name = "FILE", conflicts_with = "pin_file")]
+    #[arg(
+        long = "share",
+        value_name = "FILE",
+        conflicts_with_all = ["pin_file", "recovery_token"]
+    )]
     pub shares: Vec<PathBuf>,
+    /// The same with a recovery token.
+    #[command(flatten)]
+    pub token: RecoveryTokenArgs,
 }
 
 /// What `backup restore` takes.

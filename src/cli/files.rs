@@ -141,7 +141,7 @@ fn read_keys(keys: &mut impl Read) -> io::Result<Option<Zeroizing<String>>> {
 }
 
 /// Reads what `show --output json` printed.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Outcome<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Outcome<T> {
     let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|error| {
         Failure::usage(format!("{} does not fit: {error}", path.display()))

@@ -14,6 +14,7 @@ use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
 use crate::engines::pki::{Authorities, Authority, AuthoritySlot, Request, Role, TrustDomain};
+use crate::engines::recovery_sets::DescribedSet;
 use crate::engines::system::{CONTROL_SOCKET, RecoverAdministrator, Recovered, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
@@ -313,6 +314,14 @@ impl Life {
             .reader
             .urgent_view(move |tx| async move { Ok(tx.lookup::<VaultRow>(&id).await?) }.boxed());
         row.await.ok().flatten().map(|found| found.row.restore_epoch)
+    }
+
+    /// What opens the vault once the HSM is lost; none where that cannot be verified now.
+    pub(super) async fn recovery_sets(&self) -> Option<Vec<DescribedSet>> {
+        let id = self.0.vault.installation().id;
+        let read =
+            self.0.reader.view(move |tx| async move { DescribedSet::active(tx, id).await }.boxed());
+        read.await.ok()
     }
 
     fn require_held(&self) -> Result<()> {

@@ -18,6 +18,7 @@ mod recall;
 mod recover;
 mod recover_vault;
 mod recovery;
+mod recovery_token;
 mod run;
 mod serve;
 mod sinks;

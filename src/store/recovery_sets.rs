@@ -14,11 +14,12 @@ sealed_row! {
     pub struct RecoverySetRow in "recovery_sets", seal 1 {
         /// Its id, for ever.
         pub id: Id,
-        /// The public half that keys are wrapped for.
+        /// The public half that keys are wrapped for: on X25519 of one that is split, on P-256 of one
+        /// in a token.
         pub public_key: Vec<u8>,
-        /// How many shares give the private half.
+        /// How many shares give the private half; one, where it is in a token.
         pub threshold: i64,
-        /// The shares, each sealed to its holder, as JSON.
+        /// The shares, each sealed to its holder or to the token, as JSON.
         pub shares: String,
         /// Active, or destroyed for good.
         pub state: KeyState,

@@ -119,6 +119,8 @@ const COMMANDS: &[&str] = &[
     "recovery-set shares",
     "recovery-set destroy",
     "recovery-set open-share",
+    "recovery-token make",
+    "recovery-token accept",
     "completions",
 ];
 
@@ -172,6 +174,13 @@ fn a_wrong_command_line_is_usage_and_reaches_no_vault() {
         "whoami --output yaml",
         "whoami --token t",
         "completions tcsh",
+        "recover --config c",
+        "recover --config c --share s --recovery-token t",
+        "recover --config c --share s --recovery-pin-file f",
+        "backup verify b --config c --recovery-token t --pin-file f",
+        "recovery-set create --threshold 2",
+        "recovery-set create --recovery-token a=b --holder c=d",
+        "recovery-token make a",
     ] {
         assert_eq!(run(line).status.code(), Some(2), "{line}");
     }

@@ -218,6 +218,10 @@ impl Hsm for Slow {
         self.token.decrypt(label, ciphertext).await
     }
 
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError> {
+        self.token.agree(label, point).await
+    }
+
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
         self.token.random(len_bytes).await
     }
