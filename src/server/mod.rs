@@ -20,6 +20,7 @@ mod recover_vault;
 mod recovery;
 mod run;
 mod serve;
+mod shreds;
 mod sinks;
 mod upkeep;
 

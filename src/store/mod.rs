@@ -32,6 +32,7 @@ pub mod recovery_sets;
 pub mod rotations;
 mod sealed;
 pub mod secrets;
+pub mod shred_list;
 pub mod shreds;
 mod sqlite;
 pub mod state;

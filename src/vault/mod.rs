@@ -29,6 +29,7 @@ mod retries;
 mod run;
 mod serials;
 mod session;
+mod shreds;
 mod spend;
 mod state;
 mod stream;
@@ -73,6 +74,7 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::{Origin, SignIn};
+pub use shreds::ShredsUndone;
 pub use state::{StateKeeper, StateReport};
 pub use stream::StreamOperation;
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
@@ -123,6 +125,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
+            shreds: shreds::ShredKeeper::new(parts.shredded),
             state: StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })
