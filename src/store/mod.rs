@@ -36,6 +36,7 @@ pub mod shred_list;
 pub mod shreds;
 mod sqlite;
 pub mod state;
+mod tally;
 mod tx;
 mod value;
 mod wipe;
@@ -57,6 +58,7 @@ use crate::types::TaskGroup;
 pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, OwnLane, Settled, Work, Writes};
 pub use error::{StoreError, intact};
 pub use sealed::{Change, RowRef, RowSealer, SealedRow, Table, Texts, Versioned};
+pub use tally::Tally;
 pub use tx::{Part, Tx};
 pub use value::{Column, Row, Value};
 

@@ -40,13 +40,14 @@ impl Retiring {
     /// Refuses while anything is wrapped for it.
     async fn require_unused(&self, tx: &mut Tx) -> Result<()> {
         let HsmKeyRow { id, version, .. } = &self.key.row;
-        match keys::count_wraps(tx, id).await? {
-            0 => Ok(()),
-            left => Err(Error::precondition(format!(
-                "version {version} of the root key still wraps {left} keys; wait until `strongroom \
-                 root status` shows none"
-            ))),
+        if !keys::has_wraps(tx, id).await? {
+            return Ok(());
         }
+        let left = keys::count_wraps(tx, id).await?;
+        Err(Error::precondition(format!(
+            "version {version} of the root key still wraps {left} keys; wait until `strongroom root \
+             status` shows none"
+        )))
     }
 }
 
