@@ -2,9 +2,9 @@
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`) is a closed
-//! list: undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
-//! alone.
+//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`, who was
+//! shredded, outside of the store, in `shreds.rs`) is a closed list: undecided, without an entry, unable
+//! to write a sealed row. The state check (`state.rs`) reads alone.
 
 mod acceptance;
 mod anchor;
