@@ -29,7 +29,7 @@ pub enum BackupCommand {
     /// Open a backup and look at all of it, with the PIN of the HSM
     Verify(BackupOpenArgs),
     /// Put a backup where the configuration has its store, and where none is yet
-    Restore(RestoreArgs),
+    Restore(BackupOpenArgs),
     /// Accept, as an administrator, a store whose log does not extend what was kept of it
     ///
     /// Two different administrators must, one after the other; of a development vault one. What
@@ -55,7 +55,7 @@ pub struct CreateBackupArgs {
     pub only_key_wraps: bool,
 }
 
-/// What `backup verify` takes.
+/// What `backup verify` and `backup restore` take.
 #[derive(Debug, Clone, Args)]
 pub struct BackupOpenArgs {
     /// The backup.
@@ -81,17 +81,6 @@ pub struct BackupOpenArgs {
     /// The same with a recovery token.
     #[command(flatten)]
     pub token: RecoveryTokenArgs,
-}
-
-/// What `backup restore` takes.
-#[derive(Debug, Clone, Args)]
-pub struct RestoreArgs {
-    /// What is restored.
-    #[command(flatten)]
-    pub open: BackupOpenArgs,
-    /// A file with the ids of identities that were shredded since, one a line: their wraps are left out.
-    #[arg(long, value_name = "FILE")]
-    pub shredded: Option<PathBuf>,
 }
 
 /// What `backup accept` takes.

@@ -53,7 +53,7 @@ pub use args::{
     Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
     RecoverAdminArgs, RecoverArgs, ServerArgs, ServerCommand,
 };
-pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
+pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
 pub use recovery_sets::{OpenShare, SealedShare};

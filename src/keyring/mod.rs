@@ -20,6 +20,7 @@ mod recover;
 mod refresh;
 mod rewrap;
 mod sets;
+mod shredded;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -49,6 +50,7 @@ pub use proof::{Challenge, NONCE_BYTES};
 pub use recover::Recovered;
 pub use rewrap::{Rewrapped, Wrapped};
 pub use sets::{Recipient, Share};
+pub use shredded::Shredded;
 pub use unseal::FinalTry;
 
 /// The result of this room.

@@ -16,6 +16,11 @@ pub(super) fn head_label(vault: VaultId) -> String {
     format!("strongroom/{vault}/head")
 }
 
+/// Names the data object that tells who was shredded.
+pub(super) fn shredded_label(vault: VaultId) -> String {
+    format!("strongroom/{vault}/shredded")
+}
+
 /// Data object that names the vault whose founding has begun and is not yet in a store.
 pub(super) const PENDING_LABEL: &str = "strongroom/pending";
 

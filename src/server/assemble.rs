@@ -1,7 +1,7 @@
 //! From the configuration to the parts of a node.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use url::Url;
@@ -91,7 +91,13 @@ pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingr
         limits: limits(config),
         crl_url: config.pki.crl_url.clone(),
         sinks: sinks::sinks(config)?,
+        shredded: Some(shredded(config)),
     })
+}
+
+/// The file of this node that lists who was shredded.
+pub(super) fn shredded(config: &Config) -> PathBuf {
+    config.server.data_dir.join("shredded")
 }
 
 /// Says where the state is, password included.

@@ -1,5 +1,6 @@
 //! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use super::acceptance::{Acceptance, Accepted, read_rollback};
 use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use super::recovery::{Given, RecoveryOrder};
+use super::shreds;
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
@@ -251,6 +253,11 @@ impl Life {
         self.require_held()?;
         let accepted = self.0.acceptance.add(&self.0.vault, certificate_der, signature).await?;
         if accepted == Accepted::Wholly {
+            if let Err(error) = shreds::again(&self.0.vault, self.list()).await {
+                // Accepted it is: the next unsealing goes on from here.
+                self.seal_gated("who was shredded since could not be shredded again").await;
+                return Err(error);
+            }
             self.serve_as(State::Serving);
             tracing::warn!(alarm = true, "the restored store is accepted");
         }
@@ -348,17 +355,30 @@ impl Life {
             let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
             self.0.vault.run(&ctx, Unseal).await?;
         }
-        Ok(match anchored {
-            Anchored::Extends { .. } | Anchored::Unknown => State::Serving,
-            Anchored::RolledBack { kept, found } => State::Held(format!(
+        let because = match anchored {
+            Anchored::Extends { .. } | Anchored::Unknown => {
+                shreds::again(&self.0.vault, self.list()).await?;
+                return Ok(State::Serving);
+            }
+            Anchored::RolledBack { kept, found } => format!(
                 "the HSM knows a log of {} entries that this store, with {}, does not extend",
                 kept.size, found.size
-            )),
-            Anchored::Altered { found, .. } => State::Held(format!(
+            ),
+            Anchored::Altered { found, .. } => format!(
                 "the head of the log, of {} entries, is none that this vault wrote",
                 found.size
-            )),
-        })
+            ),
+        };
+        let undone = self.0.vault.shreds_undone().await?;
+        let unnamed = shreds::unnamed(&undone, self.list());
+        Ok(State::Held(
+            [Some(because), unnamed].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ))
+    }
+
+    /// The file that lists who was shredded.
+    fn list(&self) -> Option<&Path> {
+        self.0.parts.shredded.as_deref()
     }
 
     async fn take_authorities(&self, ours: &TrustDomain) -> Result<()> {

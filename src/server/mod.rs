@@ -21,6 +21,7 @@ mod recovery;
 mod recovery_token;
 mod run;
 mod serve;
+mod shreds;
 mod sinks;
 mod upkeep;
 

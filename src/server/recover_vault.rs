@@ -90,6 +90,12 @@ pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
             "start the server, and get an administrator in with `strongroom recover-admin`: the \
              authorities are new, so that nobody's login is worth anything any more",
         );
+        note(&format!(
+            "the HSM that knew who was shredded is gone: whoever was since this store was copied is \
+             shredded again at that start if {} names them; write the ids of others there first, \
+             one a line",
+            assemble::shredded(&config).display()
+        ));
         Ok(())
     })
 }

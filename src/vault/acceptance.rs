@@ -40,7 +40,7 @@ impl Vault {
         if self.check_anchor().await? != seen {
             return Err(another());
         }
-        let (detail, found, altered) = match seen {
+        let (mut detail, found, altered) = match seen {
             Anchored::RolledBack { kept, found } => (described(Some(kept), found), found, false),
             Anchored::Altered { kept, found } => {
                 (format!("altered head, {}", described(kept, found)), found, true)
@@ -49,6 +49,11 @@ impl Vault {
                 return Err(Error::precondition("the log extends what was kept of it"));
             }
         };
+        // They come back with the store, and whoever accepts it was told so.
+        let unnamed = self.shreds_undone().await?.unnamed;
+        if unnamed > 0 {
+            detail = format!("{detail}, {unnamed} who were shredded are named nowhere");
+        }
         let plain = Ending::plain("OK");
         let mut beside = Vec::new();
         for approver in before {
@@ -66,6 +71,8 @@ impl Vault {
             Settled::Moved => return Err(Error::internal("an acceptance without a fence moved")),
             Settled::Lost(error) => return Err(error.into()),
         }
+        // Before the head: where this is cut off, the store is accepted anew.
+        self.let_go_of(unnamed).await?;
         self.keep(found).await?;
         // What was signed of the other log must not keep this one from being signed; but nothing
         // is that does not extend what was accepted.

@@ -71,6 +71,9 @@ impl Vault {
                     if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
                         self.keep_child(subject, made, (epoch, emptied));
                     }
+                    if O::OUTLIVES {
+                        Box::pin(self.keep_shred()).await?;
+                    }
                     return Ok(output);
                 }
                 Answered::Made(id) => return op.replay(&view, &id).await,

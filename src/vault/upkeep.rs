@@ -156,7 +156,8 @@ impl Vault {
         let looked = self.core.reader.urgent_view(move |tx| {
             async move {
                 let epoch = tx.epoch().await?;
-                let shredded = if epoch == watched { None } else { Some(shreds::count(tx).await?) };
+                let shredded =
+                    if epoch == watched { None } else { Some(shreds::newest(tx).await?) };
                 Ok((epoch, shredded))
             }
             .boxed()

@@ -247,10 +247,9 @@ impl RotationKeeper {
         if row.state == RotationState::Moved {
             return Ok(());
         }
-        let left = self
-            .reader
-            .view(move |tx| async move { Ok(keys::count_wraps(tx, &old).await?) }.boxed());
-        if left.await? > 0 {
+        let left =
+            self.reader.view(move |tx| async move { Ok(keys::has_wraps(tx, &old).await?) }.boxed());
+        if left.await? {
             // It does not open, or came meanwhile.
             self.wait(&row.id, now);
             return Ok(());

@@ -1,7 +1,7 @@
 //! A vault whose HSM is lost: made with a recovery set, opened again with enough of its shares in
 //! another HSM, and with fewer not at all.
 
-mod program;
+pub(crate) mod program;
 mod token;
 
 use std::sync::Arc;

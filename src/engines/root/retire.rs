@@ -23,13 +23,14 @@ pub struct RetireRoot {
 
 /// Refuses while anything is wrapped for a version.
 async fn require_unused(tx: &mut Tx, key: &HsmKeyRow) -> Result<()> {
-    match keys::count_wraps(tx, &key.id).await? {
-        0 => Ok(()),
-        left => Err(Error::precondition(format!(
-            "version {} of the root key still wraps {left} keys; wait until `strongroom root status` \
-             shows none",
-            key.version
-        ))),
+    if !keys::has_wraps(tx, &key.id).await? {
+        return Ok(());
+    }
+    let (version, left) = (key.version, keys::count_wraps(tx, &key.id).await?);
+    Err(Error::precondition(format!(
+        "version {version} of the root key still wraps {left} keys; wait until `strongroom root \
+         status` shows none"
+    )))
     }
 }
 

@@ -21,7 +21,7 @@ fn holder(line: &str) -> Output {
 
 /// Writes the configuration of a development vault, for what takes one: its administrator holds the
 /// ceremony that a set takes.
-fn configure(dir: &Path) -> PathBuf {
+pub(crate) fn configure(dir: &Path) -> PathBuf {
     let config = dir.join("strongroom.toml");
     let toml = format!(
         "[server]\ndata_dir = \"{dir}\"\n[store]\nurl = \"sqlite://{dir}/vault.db\"\n\
@@ -33,6 +33,26 @@ fn configure(dir: &Path) -> PathBuf {
     );
     fs::write(&config, toml).unwrap();
     config
+}
+
+/// Registers a machine that has a key.
+pub(crate) fn owns_a_secret(server: &Running, name: &str) {
+    for line in [
+        format!("identity create {name} --kind pipeline --owner admin --purpose test --tier low"),
+        format!("grant add admin --action secrets.put --resource secrets/{name}/**"),
+        format!("secret put {name}/one --owner {name} --value canary"),
+    ] {
+        let done = as_admin(server, &line);
+        assert!(done.status.success(), "{line}: {}", text(&done.stderr));
+    }
+}
+
+/// How many wraps of somebody's keys a development vault's store holds.
+pub(crate) fn wraps_of(dir: &Path, name: &str) -> i64 {
+    let store = rusqlite::Connection::open(dir.join("vault.db")).unwrap();
+    let sql = "SELECT COUNT(*) FROM key_wraps WHERE key_id IN (SELECT k.id FROM identity_keys k \
+               JOIN identities i ON i.id = k.owner WHERE i.name = ?1)";
+    store.query_row(sql, [name], |row| row.get(0)).unwrap()
 }
 
 /// A holder opens a share with a key.
@@ -87,6 +107,7 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let server = dev(dir);
     let config = configure(dir);
     let at = |name: &str| dir.join(name).display().to_string();
+    owns_a_secret(&server, "gone");
     let mut create = format!("recovery-set create --threshold 2 --out {}", dir.display());
     for name in ["ann", "ben", "cem"] {
         let made = holder(&format!("recovery-set holder-key --output json --out {}", at(name)));
@@ -116,6 +137,8 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let made = program().args(line.split(' ')).output().unwrap();
     assert!(made.status.success(), "{}", text(&made.stderr));
     let old = fs::read(server.said("admin_cert_file")).unwrap();
+    let shredded = as_admin(&server, "identity shred gone --confirm gone");
+    assert!(shredded.status.success(), "{}", text(&shredded.stderr));
     assert_eq!(server.stop(), Some(0));
 
     let recover = |shares: &[&str]| {
@@ -147,8 +170,10 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let done: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(done["keys_lost"], 0, "{done}");
     assert!(done["keys_wrapped"].as_u64().unwrap() >= 1, "{done}");
+    assert!(wraps_of(dir, "gone") > 0, "the backup did not know");
 
     let server = dev(dir);
+    assert_eq!(wraps_of(dir, "gone"), 0, "the list beside the store did");
     assert_eq!(fs::read(server.said("admin_cert_file")).unwrap(), old);
     let refused = as_admin(&server, "whoami");
     assert!(!refused.status.success(), "what the old authority signed is worth nothing");

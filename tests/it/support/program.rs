@@ -196,14 +196,19 @@ impl Installation {
 
     /// Of a vault that this process founded on its own token, and serves no more.
     pub(crate) fn of(f: &Fixture, token: &Token) -> Self {
-        let Location::Postgres { url, .. } = &f.parts.location else { panic!("not PostgreSQL") };
-        let (dir, url) =
-            (tempfile::tempdir().unwrap(), url.replacen(&format!(":{PASSWORD}@"), "@", 1));
+        let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
+        let store = match &f.parts.location {
+            Location::Sqlite { path, .. } => format!("url = \"sqlite://{}\"", path.display()),
+            Location::Postgres { url, .. } => {
+                let url = url.replacen(&format!(":{PASSWORD}@"), "@", 1);
+                format!("url = \"{url}\"\npassword_file = \"{}/word\"", path.display())
+            }
+        };
         let toml = format!(
             "[server]\ngrpc_listen = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n\
              data_dir = \"{dir}/data\"\ndrain_timeout_s = 5\n\
-             [store]\nurl = \"{url}\"\npassword_file = \"{dir}/word\"\n\
+             [store]\n{store}\n\
              [vault]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"main\"\n\
              [record]\norigin = \"{ORIGIN}\"\n\
              [hsm]\nmodule = \"{module}\"\ntoken_label = \"{label}\"\npin_file = \"{dir}/pin\"\n\
