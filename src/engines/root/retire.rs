@@ -31,7 +31,6 @@ async fn require_unused(tx: &mut Tx, key: &HsmKeyRow) -> Result<()> {
         "version {version} of the root key still wraps {left} keys; wait until `strongroom root \
          status` shows none"
     )))
-    }
 }
 
 #[async_trait]
