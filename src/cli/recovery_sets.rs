@@ -269,7 +269,7 @@ fn holder_key(global: &Global, out: &Path) -> Outcome {
         Failure::new(Exit::Unexpected, format!("no key could be made: {error}"))
     };
     let private = hpke_private(&SystemEntropy).map_err(failed)?;
-    let public = hex(&hpke_public(&private).map_err(failed)?);
+    let public = hex(hpke_public(&private).map_err(failed)?.as_bytes());
     let text = Zeroizing::new(format!("{}\n", hex(private.expose())));
     write_private(out, &text)?;
     show(global.output, &json!({ "public_key": public }), |_| {

@@ -293,11 +293,7 @@ pub(super) fn shared(
 }
 
 /// Source: RFC 9180, section 4.1.
-pub(super) fn extract_and_expand(
-    kem: &Kem,
-    dh: &[u8],
-    (sent, public): (&[u8], &[u8]),
-) -> Secret {
+pub(super) fn extract_and_expand(kem: &Kem, dh: &[u8], (sent, public): (&[u8], &[u8])) -> Secret {
     let prk = extract(kem.id, &[], b"eae_prk", dh);
     expand(kem.id, &prk, b"shared_secret", &[sent, public].concat(), 32)
 }

@@ -49,6 +49,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -284,8 +285,9 @@ impl Reader {
                 // The network may swallow everything without ending a connection.
                 let silent = |_elapsed| Err(Error::unavailable("the store fell silent"));
                 // Boxed, because it is ten times as large as all the rest, and everything that
-                // reads would be copied about with room for it.
-                let bounded = Box::pin(tokio::time::timeout(postgres::VIEW, viewed));
+                // reads would be copied about with room for it; and as what any future is, because
+                // the compiler would look through all of it wherever something is read.
+                let bounded = tokio::time::timeout(postgres::VIEW, viewed).boxed();
                 bounded.await.unwrap_or_else(silent)
             }
         }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
@@ -26,14 +28,14 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::run`].
-    pub async fn run_effect<O: EffectOperation>(
-        &self,
+    pub fn run_effect<'a, O: EffectOperation>(
+        &'a self,
         ctx: &RequestContext,
         op: O,
-    ) -> Result<O::Output> {
+    ) -> BoxFuture<'a, Result<O::Output>> {
         let (vault, ctx) = (self.clone(), ctx.clone());
-        let done = async move { vault.attempt_effect(&ctx, Arc::new(op)).await };
-        self.core.tasks.spawn(done).await.map_err(Error::internal)?
+        let doing = async move { vault.attempt_effect(&ctx, Arc::new(op)).await };
+        async move { self.core.tasks.spawn(doing).await.map_err(Error::internal)? }.boxed()
     }
 
     async fn attempt_effect<O: EffectOperation>(

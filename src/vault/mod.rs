@@ -203,7 +203,7 @@ impl Vault {
     async fn subject(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
         match self.core.subjects.lookup(&wanted) {
             Some(kept) => Ok(Some(kept)),
-            None => Box::pin(self.load(wanted, now)).await,
+            None => self.load(wanted, now).boxed().await,
         }
     }
 

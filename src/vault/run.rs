@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use super::entries::Story;
@@ -21,17 +23,24 @@ pub(super) const ATTEMPTS: usize = 3;
 impl Vault {
     /// Runs a verb: decided, recorded, and answered only once that is durable.
     ///
+    /// It is boxed, as what any future is: the compiler would look through the whole way of a
+    /// request once more for every verb.
+    ///
     /// # Errors
     /// [`Error::Denied`] when policy refuses; [`Error::Conflict`] when what the decision stood on
     /// keeps moving; what the verb itself answers.
-    pub async fn run<O: Operation>(&self, ctx: &RequestContext, op: O) -> Result<O::Output> {
+    pub fn run<'a, O: Operation>(
+        &'a self,
+        ctx: &'a RequestContext,
+        op: O,
+    ) -> BoxFuture<'a, Result<O::Output>> {
         let op = Arc::new(op);
         if !O::GOES_ON {
-            return self.attempt(ctx, op).await;
+            return self.attempt(ctx, op).boxed();
         }
         let (vault, ctx) = (self.clone(), ctx.clone());
-        let done = self.core.tasks.spawn(async move { vault.attempt(&ctx, op).await }).await;
-        done.map_err(Error::internal)?
+        let going = async move { vault.attempt(&ctx, op).await };
+        async move { self.core.tasks.spawn(going).await.map_err(Error::internal)? }.boxed()
     }
 
     async fn attempt<O: Operation>(&self, ctx: &RequestContext, op: Arc<O>) -> Result<O::Output> {

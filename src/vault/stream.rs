@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt as _, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -98,12 +99,19 @@ impl Vault {
     ///
     /// # Errors
     /// As [`Vault::run`].
-    pub async fn stream<O: StreamOperation>(
+    pub fn stream<'a, O: StreamOperation>(
+        &'a self,
+        ctx: &'a RequestContext,
+        op: O,
+    ) -> BoxFuture<'a, Result<Items<O::Output>>> {
+        self.begin(ctx, Arc::new(op)).boxed()
+    }
+
+    async fn begin<O: StreamOperation>(
         &self,
         ctx: &RequestContext,
-        op: O,
+        op: Arc<O>,
     ) -> Result<Items<O::Output>> {
-        let op = Arc::new(op);
         for attempt in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
                 self.moved(ctx, attempt);

@@ -6,6 +6,8 @@ mod value;
 use std::str::FromStr as _;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection as _, Executor, Row as _};
@@ -108,7 +110,17 @@ async fn ended(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
     }
 }
 
-pub(super) async fn execute(
+/// Runs a statement. Boxed, as what any future is: the compiler would look through the driver wherever
+/// a statement is run.
+pub(super) fn execute<'a>(
+    connection: &'a mut PgConnection,
+    sql: &'a str,
+    params: Vec<Value>,
+) -> BoxFuture<'a, Result<u64, Fault>> {
+    execute_now(connection, sql, params).boxed()
+}
+
+async fn execute_now(
     connection: &mut PgConnection,
     sql: &str,
     params: Vec<Value>,
@@ -125,7 +137,16 @@ pub(super) async fn execute(
     done.map(|done| done.rows_affected()).map_err(|error| fault(&error))
 }
 
-pub(super) async fn query(
+/// Runs a query; boxed as [`execute`] is.
+pub(super) fn query<'a>(
+    connection: &'a mut PgConnection,
+    sql: &'a str,
+    params: Vec<Value>,
+) -> BoxFuture<'a, Result<Vec<Row>, Fault>> {
+    query_now(connection, sql, params).boxed()
+}
+
+async fn query_now(
     connection: &mut PgConnection,
     sql: &str,
     params: Vec<Value>,
