@@ -37,6 +37,7 @@ mod sqlite;
 pub mod state;
 mod tx;
 mod value;
+pub mod walks;
 mod wipe;
 pub mod wraps;
 

@@ -174,6 +174,7 @@ pub const VERBS: &[Verb] = &[
     verb("elevations.review", "ElevationService/ReviewElevation", "elevations/<role>", false),
     verb("elevations.revoke", "ElevationService/RevokeElevation", "elevations/<role>", false),
     verb("ceremonies.list", "CeremonyService/ListCeremonies", "ceremonies", true),
+    verb("ceremonies.watch", "CeremonyService/WatchCeremonies", "ceremonies", true),
     verb("ceremonies.show", "CeremonyService/GetCeremony", "ceremonies/<ceremony>", true),
     verb("ceremonies.approve", "CeremonyService/ApproveCeremony", "ceremonies/<ceremony>", true),
     verb("ceremonies.deny", "CeremonyService/DenyCeremony", "ceremonies/<ceremony>", true),
@@ -298,6 +299,7 @@ mod tests {
         // Never elevated, as all that governs elevations.
         "elevations.confirm-role",
         "ceremonies.list",
+        "ceremonies.watch",
         "ceremonies.show",
         // By whoever is in the group of administrators alone.
         "ceremonies.approve",

@@ -10,15 +10,20 @@ mod about;
 mod act;
 mod call;
 mod case;
+mod expire;
 mod list;
+mod notify;
 mod show;
 mod solemn;
+mod watch;
 
 pub use about::{About, Term};
 pub use act::{Act, Approve, Cancel, Change, Deny};
+pub use expire::ExpireCeremony;
 pub use list::ListCeremonies;
 pub use show::{Ceremony, ShowCeremony};
 pub use solemn::{Convened, Held, InCeremony, Solemn};
+pub use watch::WatchCeremonies;
 
 use crate::error::Error;
 
