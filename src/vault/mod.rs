@@ -9,6 +9,7 @@
 mod acceptance;
 mod anchor;
 mod bearer;
+mod ceremony;
 mod clock;
 mod core;
 mod decide;
@@ -56,6 +57,7 @@ pub use self::core::{Installation, Parts};
 pub use acceptance::Approver;
 pub use anchor::Anchored;
 pub use bearer::{Presented, handle_of, lease_handle};
+pub use ceremony::{About as CeremonyAbout, Term as CeremonyTerm};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Under, Vote};

@@ -1,5 +1,7 @@
 //! Ceremonies and shredding at the real socket, on both stores.
 
+mod guard;
+mod notices;
 mod program;
 mod rules;
 mod shred;
@@ -48,6 +50,11 @@ impl Stage {
         let mut f = Fixture::earnest(backend).await;
         f.parts.limits.administrators = administrators;
         f.restart().await;
+        Self::of(f).await
+    }
+
+    /// On a vault that was just founded.
+    async fn of(f: Fixture) -> Self {
         let admin = f.connect(&f.admin).await;
         let second = account(&f, &admin, "second", "").await;
         let third = account(&f, &admin, "third", "").await;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use super::about::{About, Term};
 use super::case::Case;
 use super::notify;
 use super::show::Ceremony;
+use super::{About, Term};
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
 use crate::store::ceremonies::{self, CeremonyRow};

@@ -6,7 +6,6 @@
 //! performed. The vault refuses such a verb without one. Approvals follow the rules of elevations.
 //! `docs/ceremonies.md` tells all of it.
 
-mod about;
 mod act;
 mod call;
 mod case;
@@ -17,7 +16,7 @@ mod show;
 mod solemn;
 mod watch;
 
-pub use about::{About, Term};
+pub use crate::vault::{CeremonyAbout as About, CeremonyTerm as Term};
 pub use act::{Act, Approve, Cancel, Change, Deny};
 pub use expire::ExpireCeremony;
 pub use list::ListCeremonies;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::about::Term;
+use super::Term;
 use super::call::{Call, Standing};
 use super::show::Ceremony;
 use crate::audit::Field;
