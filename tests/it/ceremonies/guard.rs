@@ -10,6 +10,7 @@ use strongroom::types::{Caller, CeremonyId, CeremonyState, RequestContext, Vault
 use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
 
 use super::*;
+use crate::support::factors::{enrolled, invite_as};
 use crate::support::hand::Hand;
 use crate::support::logins::fingerprint;
 
@@ -108,7 +109,7 @@ impl Operation for Plain {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_verb_performs_the_ceremony_of_another_nor_acts_while_its_own_is_open() {
     let s = Stage::new(Backend::Sqlite).await;
-    step_up(&s.f, &s.admin, "admin", None).await;
+    enrolled(&s.f, &s.admin, &invite_as(&s.second, "admin").await).await;
     let asked = opened(&s.admin, "etl").await;
     let others = opened(&s.second, "etl").await;
     let [own, others]: [CeremonyId; 2] = [asked.id, others.id].map(|id| id.parse().unwrap());
