@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::control::{Pin, Reply, Request, State, StateCheck, Status, ask};
+use super::control::{Reply, Request, Secret, State, StateCheck, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, show, time};
@@ -110,7 +110,7 @@ pub(super) async fn unseal(format: Format, args: &UnsealArgs) -> Outcome {
         None if args.prompt => Some(prompt_secret("PIN of the HSM token")?),
         None => None,
     };
-    let request = Request::Unseal { pin: pin.map(Pin::new), force: args.force };
+    let request = Request::Unseal { pin: pin.map(Secret::new), force: args.force };
     done(format, ask(&args.at.socket, &request).await?)
 }
 

@@ -23,7 +23,7 @@ mod serve;
 mod sinks;
 mod upkeep;
 
-pub use acceptance::Accepted;
+pub use acceptance::{AcceptOrder, Accepted};
 pub use found::{First, Founded, Founding, found};
 pub use life::{Life, Occasion};
 pub use listener::ListenerTls;

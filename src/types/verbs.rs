@@ -22,7 +22,7 @@ impl Verb {
     /// Finds a verb by its action.
     #[must_use]
     pub fn lookup(action: &str) -> Option<&'static Self> {
-        VERBS.iter().find(|verb| verb.action == action)
+        VERBS.iter().chain(LOCAL).find(|verb| verb.action == action)
     }
 
     const fn standing(mut self) -> Self {
@@ -253,6 +253,9 @@ pub const VERBS: &[Verb] = &[
     verb("system.seal", "SystemService/Seal", "system/seal", true),
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
+
+/// What is asked for on the server's own socket by somebody who signs for it, and by no RPC.
+const LOCAL: &[Verb] = &[verb("system.accept-rollback", "", "system/log", true).ceremony()];
 
 #[cfg(test)]
 mod tests {

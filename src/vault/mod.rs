@@ -6,7 +6,6 @@
 //! list: undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
 //! alone.
 
-mod acceptance;
 mod anchor;
 mod bearer;
 mod ceremony;
@@ -54,8 +53,7 @@ use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
-pub use acceptance::Approver;
-pub use anchor::Anchored;
+pub use anchor::{Anchored, Divergence};
 pub use bearer::{Presented, handle_of, lease_handle};
 pub use ceremony::{About as CeremonyAbout, Term as CeremonyTerm};
 pub use clock::VaultClock;

@@ -3,6 +3,7 @@
 mod guard;
 mod notices;
 mod program;
+mod restore;
 mod rules;
 mod shred;
 

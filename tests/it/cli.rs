@@ -119,6 +119,12 @@ const COMMANDS: &[&str] = &[
     "recovery-set shares",
     "recovery-set destroy",
     "recovery-set open-share",
+    "ceremony list",
+    "ceremony show",
+    "ceremony watch",
+    "ceremony approve",
+    "ceremony deny",
+    "ceremony cancel",
     "completions",
 ];
 

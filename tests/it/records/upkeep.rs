@@ -10,7 +10,7 @@ use strongroom::error::Error;
 use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{EntryFilter, GetIdentityRequest, WhoAmIRequest};
-use strongroom::server::{Accepted, Ingredients, Node};
+use strongroom::server::{AcceptOrder, Accepted, Ingredients, Node};
 use strongroom::types::{Caller, SecretBytes, State};
 use strongroom::vault::Anchored;
 use tokio::sync::oneshot;
@@ -48,8 +48,9 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
 
         let waits = node.life.rollback().await.unwrap();
         assert!(waits.altered && waits.statement().ends_with("\nhead altered\n"), "{waits:?}");
-        let (certificate, signature) = sign(&f.admin, &waits.statement());
-        let accepted = node.life.accept(&certificate, &signature).await;
+        let (certificate_der, signature) = sign(&f.admin, &waits.statement());
+        let order = AcceptOrder { certificate_der, signature, ceremony: None, code: None };
+        let accepted = node.life.accept(order).await;
         assert_eq!(accepted, Ok(Accepted::Wholly), "of a development vault one");
         assert_eq!(node.life.standing().state(), State::Serving);
         f.node = Some(node);

@@ -112,15 +112,16 @@ impl Fixture {
         Self::founded(dir, location, true).await
     }
 
-    /// An earnest vault on PostgreSQL and a real token, whose clock is so far behind: what is made
-    /// now is as old once it is right again.
+    /// An earnest vault on a real token, whose clock is so far behind: what is made now is as old
+    /// once it is right again.
     pub(crate) async fn aged(
-        dir: TempDir,
+        backend: Backend,
         hsm: Arc<dyn Hsm>,
         pin: SecretBytes,
         by: Duration,
     ) -> Self {
-        let location = location(Backend::Postgres, dir.path()).await;
+        let dir = TempDir::new().unwrap();
+        let location = location(backend, dir.path()).await;
         let clock = Arc::new(TestClock(Mutex::default()));
         clock.set_back(by);
         let first = First::Bootstrap;
