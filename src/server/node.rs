@@ -128,6 +128,7 @@ impl Node {
             clock: VaultClock::new(Arc::clone(&parts.clock), parts.node.clone()),
             identity: life::installation(&found),
             quorum: parts.limits.administrators,
+            wrapped_bytes: parts.limits.wrapped_bytes,
             tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;

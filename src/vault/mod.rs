@@ -100,7 +100,7 @@ impl Vault {
     /// [`Error::Internal`] when the built-in policy does not compile.
     pub fn new(parts: Parts) -> Result<Self> {
         let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, .. } = parts;
-        let (quorum, tasks) = (parts.quorum, parts.tasks);
+        let (quorum, wrapped_bytes, tasks) = (parts.quorum, parts.wrapped_bytes, parts.tasks);
         let core = Core {
             reader,
             writer,
@@ -111,6 +111,7 @@ impl Vault {
             clock,
             identity,
             quorum,
+            wrapped_bytes,
             tasks,
             policy: Policy::builtin()?,
             subjects: subjects::Subjects::default(),
