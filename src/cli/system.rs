@@ -64,7 +64,9 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
         State::Unsealed => Ok(()),
         State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed").told()),
         State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance")
-            .hint("administrators look at the store, then accept it with `strongroom backup accept`")
+            .hint(
+                "administrators look at the store, then accept it with `strongroom backup accept`",
+            )
             .told()),
         State::Unheard => {
             Err(Failure::new(Exit::Unavailable, "the server does not hear from its store")
