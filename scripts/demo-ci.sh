@@ -73,7 +73,9 @@ believe_platform() {
 # A job that reads, and whose token and session are worth nothing afterwards.
 use_once() {
     log_in "$home/ci.session"
-    say "the same token, shown again:"
+    [[ $(head -n 1 "$home/ci.session") == srs_* ]] || die "its session is no single-use token"
+    say "its session is a single-use token: it pays for one call, and no other"
+    say "the platform's token, shown again:"
     must_end_with 3 job strongroom login --oidc "$home/ci.jwt" --identity ci/build \
         --session-file "$home/ci-again.session"
     must_end_with 0 job strongroom --session-file "$home/ci.session" run --db analytics/reader -- \

@@ -79,6 +79,7 @@ fn ingredients(label: &str, location: Location) -> (Arc<Pkcs11Hsm>, Ingredients)
         limits: strongroom::grpc::Settings { certificates: 1_000_000, ..Default::default() },
         crl_url: None,
         sinks: vec![],
+        shredded: None,
     };
     (hsm, parts)
 }

@@ -50,6 +50,7 @@ CREATE TABLE hsm_keys (
     state TEXT NOT NULL,
     pinned BYTEA NOT NULL,
     certificate BYTEA,
+    link BYTEA,
     created_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
@@ -212,7 +213,7 @@ CREATE TABLE grant_usage (
     last_used_at BIGINT NOT NULL
 );
 
--- The one tree of authority: certificates, leases and tokens; later sessions and wraps.
+-- The one tree of authority: certificates, leases, tokens and enrolments.
 CREATE TABLE credentials (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -349,14 +350,16 @@ CREATE TABLE pki_roles (
     mac BYTEA NOT NULL
 );
 
--- Retries of creating calls: which object a key made, for 24 h. No answer is stored.
+-- Retries of creating calls: which object a key made, for 24 h, and of a token whose uses are counted
+-- until its end. No answer is stored.
 CREATE TABLE idempotency (
     id TEXT PRIMARY KEY,
     request BYTEA NOT NULL,
     object TEXT NOT NULL,
-    at BIGINT NOT NULL
+    at BIGINT NOT NULL,
+    kept_until BIGINT NOT NULL
 );
-CREATE INDEX idempotency_by_age ON idempotency (at);
+CREATE INDEX idempotency_over ON idempotency (kept_until);
 
 -- The record: lanes of batches, written on the way of a request.
 CREATE TABLE record_lanes (

@@ -62,6 +62,7 @@ CREATE INDEX named_key_versions_in_hsm ON named_key_versions (in_hsm_of)
 CREATE TABLE named_key_counts (
     id TEXT PRIMARY KEY,
     reserved BIGINT NOT NULL,
+    restore_epoch BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL

@@ -1,5 +1,6 @@
 -- Recovery sets: public halves that identity keys are wrapped for as well, whose private halves are
--- split among holders. A share is sealed to its holder, so that whoever reads it learns nothing.
+-- split among holders or in a token. A share is sealed to its holder, so that whoever reads it learns
+-- nothing.
 CREATE TABLE recovery_sets (
     id TEXT PRIMARY KEY,
     public_key BYTEA NOT NULL,

@@ -51,6 +51,7 @@ CREATE TABLE hsm_keys (
     state TEXT NOT NULL,
     pinned BLOB NOT NULL,
     certificate BLOB,
+    link BLOB,
     created_at BIGINT NOT NULL,
     row_version BIGINT NOT NULL,
     seal_version BIGINT NOT NULL,
@@ -213,7 +214,7 @@ CREATE TABLE grant_usage (
     last_used_at BIGINT NOT NULL
 );
 
--- The one tree of authority: certificates, leases and tokens; later sessions and wraps.
+-- The one tree of authority: certificates, leases, tokens and enrolments.
 CREATE TABLE credentials (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -350,14 +351,16 @@ CREATE TABLE pki_roles (
     mac BLOB NOT NULL
 );
 
--- Retries of creating calls: which object a key made, for 24 h. No answer is stored.
+-- Retries of creating calls: which object a key made, for 24 h, and of a token whose uses are counted
+-- until its end. No answer is stored.
 CREATE TABLE idempotency (
     id TEXT PRIMARY KEY,
     request BLOB NOT NULL,
     object TEXT NOT NULL,
-    at BIGINT NOT NULL
+    at BIGINT NOT NULL,
+    kept_until BIGINT NOT NULL
 );
-CREATE INDEX idempotency_by_age ON idempotency (at);
+CREATE INDEX idempotency_over ON idempotency (kept_until);
 
 -- The record: lanes of batches, written on the way of a request.
 CREATE TABLE record_lanes (

@@ -30,6 +30,7 @@ CREATE INDEX ceremonies_changed ON ceremonies (changed_at, id);
 -- open a copy from before.
 CREATE TABLE shreds (
     id TEXT PRIMARY KEY,
+    number BIGINT NOT NULL,
     key_versions BIGINT NOT NULL,
     secrets BIGINT NOT NULL,
     named_keys BIGINT NOT NULL,
@@ -45,5 +46,7 @@ CREATE TABLE shreds (
     seal_version BIGINT NOT NULL,
     mac BLOB NOT NULL
 );
+-- In the order in which they were shredded.
+CREATE UNIQUE INDEX shreds_by_number ON shreds (number);
 -- Whose connections they are.
 CREATE INDEX db_connections_by_owner ON db_connections (owner, name);

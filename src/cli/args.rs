@@ -27,6 +27,7 @@ use super::pki::PkiCommand;
 use super::records::RecordCommand;
 use super::recovery::RecoveryCommand;
 use super::recovery_sets::RecoverySetCommand;
+use super::recovery_tokens::{RecoveryTokenArgs, RecoveryTokenCommand};
 use super::root::RootCommand;
 use super::run::RunArgs;
 use super::secrets::SecretCommand;
@@ -88,6 +89,12 @@ pub struct Global {
 }
 
 impl Global {
+    /// The same of somebody who brings no certificate: what the environment names proves nothing to
+    /// whoever is asked for a first credential, and may be over, or not there yet.
+    pub(super) fn as_nobody(&self) -> Self {
+        Self { cert: None, key: None, ..self.clone() }
+    }
+
     /// Where the session is kept; nowhere where nobody says and no directory is known: the one that
     /// somebody happens to be in may be anybody's.
     pub(super) fn session_path(&self) -> Option<PathBuf> {
@@ -190,7 +197,8 @@ pub enum ClientCommand {
     /// Stop the recovery of an administrator
     #[command(subcommand)]
     Recovery(RecoveryCommand),
-    /// Make key pairs whose private half is split, for the day that the HSM is lost
+    /// Make key pairs whose private half is split or in a second token, for the day that the HSM is
+    /// lost
     #[command(subcommand)]
     RecoverySet(RecoverySetCommand),
     /// Show the state of the vault on this machine
@@ -226,13 +234,18 @@ pub enum ServerCommand {
     /// hour, and within a day of it: it takes effect then, everything that the administrator held is
     /// dead, and the certificate is written.
     RecoverAdmin(RecoverAdminArgs),
-    /// Open a vault whose HSM is lost with the shares of a recovery set, into a new HSM
+    /// Open a vault whose HSM is lost with the shares of a recovery set, or a recovery token, into a
+    /// new HSM
     ///
     /// With the server stopped, its store in place, and an empty token named in the configuration.
     /// Every identity key is wrapped for a new root key; secrets, stored credentials and named keys
     /// that are kept sealed open again. Keys that were in the old HSM are gone with it: authorities
-    /// are made anew, and what they signed is worth nothing any more.
+    /// are made anew, and what they signed is worth nothing any more. The new HSM may be the recovery
+    /// token itself.
     Recover(RecoverArgs),
+    /// Prepare a second token that opens the vault on the day that the HSM is lost
+    #[command(subcommand)]
+    RecoveryToken(RecoveryTokenCommand),
     /// Make, check and restore encrypted copies of the store
     #[command(subcommand)]
     Backup(BackupCommand),
@@ -247,8 +260,16 @@ pub enum ServerCommand {
 #[derive(Debug, Clone, Args)]
 pub struct RecoverArgs {
     /// A share that its holder opened, as `recovery-set open-share` wrote it; once for each.
-    #[arg(long = "share", value_name = "FILE", required = true)]
+    #[arg(
+        long = "share",
+        value_name = "FILE",
+        required_unless_present = "recovery_token",
+        conflicts_with = "recovery_token"
+    )]
     pub shares: Vec<PathBuf>,
+    /// In the place of shares: a recovery token.
+    #[command(flatten)]
+    pub token: RecoveryTokenArgs,
     /// The configuration, a TOML file, with the new token.
     #[arg(long)]
     pub config: PathBuf,

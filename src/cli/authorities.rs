@@ -1,4 +1,4 @@
-//! `strongroom ca …`: the authorities of certificates and of logins.
+//! `strongroom ca …`: the authorities of certificates and of logins, and the root above the former.
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
@@ -13,16 +13,18 @@ use crate::proto::{
     RotatingAuthority, ScheduleAuthorityRequest,
 };
 
-const NAMES: [&str; 2] = ["issuing", "login"];
+const NAMES: [&str; 3] = ["root", "issuing", "login"];
 
 /// `strongroom ca …`
 #[derive(Debug, Subcommand)]
 pub enum CaCommand {
     /// Make an authority's next version; the one before signs nothing new
     Rotate(Rotate),
-    /// Show the versions of an authority, and how much of what each signed is valid
+    /// Show the versions of an authority, and how much of what hangs on each alone is valid
     Status(Which),
     /// Retire an old version: its key is destroyed, and logins that it signed open nothing any more
+    ///
+    /// Before a root is retired, have whoever trusts it trust the new one: chains lead to it no more.
     Retire(Retire),
     /// Say how often an authority rotates by itself
     Schedule(Schedule),
@@ -53,7 +55,8 @@ pub struct Retire {
     which: Which,
     /// Its number, as `ca status` shows it.
     version: i64,
-    /// Also where something that it signed is valid: logins open nothing then, certificates have no list.
+    /// Also where something that hangs on it alone is valid: logins open nothing then, certificates have
+    /// no list, or no root that everybody trusts.
     #[arg(long)]
     force: bool,
 }

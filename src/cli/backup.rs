@@ -15,6 +15,7 @@ use super::control::{Reply, Request, Secret, ask, ask_within};
 use super::failure::{Exit, Failure, Outcome, STEP_UP};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, note, show, time};
+use super::recovery_tokens::RecoveryTokenArgs;
 use super::system::{StatusArgs, beside_the_point, done};
 
 /// How long a copy of a large store may take.
@@ -31,7 +32,7 @@ pub enum BackupCommand {
     /// Open a backup and look at all of it, with the PIN of the HSM
     Verify(BackupOpenArgs),
     /// Put a backup where the configuration has its store, and where none is yet
-    Restore(RestoreArgs),
+    Restore(BackupOpenArgs),
     /// Accept, as an administrator, a store whose log does not extend what was kept of it
     ///
     /// It takes a ceremony of administrators: one opens it, another approves it with --ceremony, and
@@ -58,7 +59,7 @@ pub struct CreateBackupArgs {
     pub only_key_wraps: bool,
 }
 
-/// What `backup verify` takes.
+/// What `backup verify` and `backup restore` take.
 #[derive(Debug, Clone, Args)]
 pub struct BackupOpenArgs {
     /// The backup.
@@ -71,23 +72,19 @@ pub struct BackupOpenArgs {
     pub config: PathBuf,
     /// A file that holds the PIN of the HSM, `-` for standard input; the source of the configuration
     /// where it is left out.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "recovery_token")]
     pub pin_file: Option<PathBuf>,
     /// A share of a recovery set that its holder opened; once for each. Where the HSM is lost: it is
     /// not asked then, and `strongroom recover` goes on with the store.
-    #[arg(long = "share", value_name = "FILE", conflicts_with = "pin_file")]
+    #[arg(
+        long = "share",
+        value_name = "FILE",
+        conflicts_with_all = ["pin_file", "recovery_token"]
+    )]
     pub shares: Vec<PathBuf>,
-}
-
-/// What `backup restore` takes.
-#[derive(Debug, Clone, Args)]
-pub struct RestoreArgs {
-    /// What is restored.
+    /// The same with a recovery token.
     #[command(flatten)]
-    pub open: BackupOpenArgs,
-    /// A file with the ids of identities that were shredded since, one a line: their wraps are left out.
-    #[arg(long, value_name = "FILE")]
-    pub shredded: Option<PathBuf>,
+    pub token: RecoveryTokenArgs,
 }
 
 /// What `backup accept` takes.

@@ -226,6 +226,24 @@ pub struct Status {
     pub started_at_ms: i64,
     /// What the newest check of the state found; none before the first.
     pub state_check: Option<StateCheck>,
+    /// What opens the vault once the HSM is lost; none where that cannot be verified now.
+    pub recovery_sets: Option<Vec<SetCoverage>>,
+}
+
+/// A recovery set, and how many keys it opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetCoverage {
+    /// Its id.
+    pub id: String,
+    /// Where its private half is: `shares` or `token`.
+    pub custody: String,
+    /// Who holds shares, or the name of the token's key.
+    pub holders: Vec<String>,
+    /// Keys that are wrapped for it.
+    pub keys_covered: i64,
+    /// Keys that there are.
+    pub keys_total: i64,
 }
 
 /// What a check of the state found: the record held against the tables.

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::database::RoleName;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{check_new, write_public};
+use super::login::hide;
 use super::output::{Format, escape, fields, json_text, print, time};
 use super::session::{Session, idempotency_key};
 use super::span::{Span, seconds_or_default};
@@ -61,6 +62,9 @@ pub(super) async fn creds(session: &Session, args: &Creds) -> Outcome {
         return Ok(());
     }
     let issued = held(issued)?;
+    for secret in [&issued.password, &issued.lease_handle] {
+        hide(secret)?;
+    }
     let ca_file = match &args.ca_out {
         Some(path) if !issued.ca_pem.is_empty() => {
             write_public(path, issued.ca_pem.as_bytes())?;

@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use rustix::fs::{Access, access};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -140,7 +141,7 @@ fn read_keys(keys: &mut impl Read) -> io::Result<Option<Zeroizing<String>>> {
 }
 
 /// Reads what `show --output json` printed.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Outcome<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Outcome<T> {
     let text = read_text(path)?;
     serde_json::from_str(&text).map_err(|error| {
         Failure::usage(format!("{} does not fit: {error}", path.display()))
@@ -165,14 +166,21 @@ pub(crate) fn write_public(path: &Path, bytes: &[u8]) -> Outcome {
 
 /// Checks that a file can be made, before something is issued whose answer it is to hold.
 pub(crate) fn check_new(path: &Path) -> Outcome {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if path.symlink_metadata().is_ok() {
         return Err(Failure::usage(format!("{} exists; it is left alone", path.display())));
     }
-    if folder.is_some_and(|folder| !folder.is_dir()) {
+    check_folder(path)
+}
+
+/// Checks that a file can be put where it is to be, new or in the place of another.
+pub(super) fn check_folder(path: &Path) -> Outcome {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.is_dir() {
         return Err(Failure::usage(format!("{} is in no directory", path.display())));
     }
-    Ok(())
+    let allowed = access(folder, Access::WRITE_OK | Access::EXEC_OK);
+    allowed.map_err(|why| Failure::usage(format!("{} cannot be written: {why}", path.display())))
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Outcome {
@@ -204,7 +212,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "first");
         assert!(check_new(&path).is_err());
         assert!(check_new(&dir.path().join("new")).is_ok());
-        assert!(check_new(&dir.path().join("missing/new")).is_err());
+        for nowhere in ["missing/new", "key.pem/new"] {
+            assert!(check_new(&dir.path().join(nowhere)).is_err(), "{nowhere}");
+        }
     }
 
     #[test]

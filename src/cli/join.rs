@@ -93,10 +93,8 @@ async fn begin(global: &Global, place: &Place) -> Outcome<Login> {
     })?;
     let token = read_secret(file)?;
     let key = place.key()?;
-    // What else the environment names proves nothing here, and may not be there yet.
-    let nobody = Global { cert: None, key: None, ..global.clone() };
     let request = JoinRequest { token: token.to_string(), csr_pem: key.request()? };
-    let session = Session::open_as_nobody(&nobody)?;
+    let session = Session::open_as_nobody(&global.as_nobody())?;
     let answer =
         session.call(request, async |wire, request| Client::new(wire).join(request).await).await?;
     keep(place, &key, &must(answer.login)?)

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use self::people::{PersonArgs, SignedIn, certify, sign_in};
 use super::args::Global;
 use super::failure::{Exit, Failure, Outcome};
-use super::files::{read_secret, read_text};
+use super::files::{check_folder, read_secret, read_text};
 use super::output::{Format, fields, json_text, print, tell, time};
 use super::session::{Session, keep, variable};
 use super::span::{Span, seconds_or_default};
@@ -87,9 +87,10 @@ pub(super) async fn login(global: &Global, args: &LoginArgs) -> Outcome {
         Failure::usage("there is nowhere to keep a session")
             .hint("say where with --session-file, or set HOME")
     })?;
+    check_folder(&path)?;
     args.person.check()?;
     let token = find_token(args).await?;
-    let session = Session::open_as_nobody(global)?;
+    let session = Session::open_as_nobody(&global.as_nobody())?;
     let mut answer = if let Some(token) = token {
         trade(&session, args, &token, "").await?
     } else {
@@ -190,7 +191,7 @@ async fn ask_github(args: &LoginArgs) -> Outcome<Zeroizing<String>> {
 
 /// Tells GitHub's runner what its log must not show.
 pub(super) fn hide(secret: &str) -> Outcome {
-    if variable(ON_GITHUB).as_deref() != Some("true") {
+    if secret.is_empty() || variable(ON_GITHUB).as_deref() != Some("true") {
         return Ok(());
     }
     // The runner reads it there too, and standard output is somebody else's.

@@ -30,6 +30,7 @@ mod pki;
 mod records;
 mod recovery;
 mod recovery_sets;
+mod recovery_tokens;
 mod root;
 mod run;
 mod secrets;
@@ -52,14 +53,15 @@ pub use args::{
     Cli, ClientCommand, Command, DevArgs, DoctorArgs, Global, InitArgs, MigrateArgs,
     RecoverAdminArgs, RecoverArgs, ServerArgs, ServerCommand,
 };
-pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs, RestoreArgs};
+pub use backup::{AcceptArgs, BackupCommand, BackupOpenArgs, CreateBackupArgs};
 pub use failure::{EXIT_CODES, Exit, Failure, Outcome};
 pub use output::Format;
-pub use recovery_sets::OpenShare;
+pub use recovery_sets::{OpenShare, SealedShare};
+pub use recovery_tokens::{RecoveryTokenArgs, RecoveryTokenCommand, TokenAt};
 pub use session::DEFAULT_PORT;
 pub use span::Span;
 
-pub(crate) use files::{check_new, prompt_secret, read_secret, read_text, write_public};
+pub(crate) use files::{check_new, prompt_secret, read_json, read_secret, read_text, write_public};
 pub(crate) use output::{escape_lines, fields, json_text, note, print, show, table, time};
 pub(crate) use system::beside_the_point;
 

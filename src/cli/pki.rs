@@ -379,7 +379,8 @@ async fn authorities(session: &Session) -> Outcome {
             Client::new(wire).get_authorities(request).await
         })
         .await?;
-    let all: Vec<_> = found.authorities.into_iter().chain(found.retiring).collect();
+    let all = found.authorities.into_iter().chain(found.retiring).chain(found.link);
+    let all: Vec<_> = all.collect();
     show(session.format, &all, |authorities| {
         // Text before a PEM block is a comment (RFC 7468, section 2): the whole is a bundle.
         authorities

@@ -1,5 +1,5 @@
 //! `strongroom recovery-set …`: made and destroyed by administrators; holders make their keys and open
-//! their shares offline, with no vault.
+//! their shares offline, with no vault. What is done with a token is `recovery-token`.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub enum RecoverySetCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
-    /// Make a set, and write each holder's share to a file
+    /// Make a set, and write each holder's share to a file, or what a token is to accept
     Create(CreateArgs),
     /// List all sets, and how many keys each opens
     List,
@@ -70,25 +70,33 @@ pub enum RecoverySetCommand {
 #[derive(Debug, Clone, Args)]
 pub struct CreateArgs {
     /// How many holders are enough.
-    #[arg(long)]
-    threshold: i32,
+    #[arg(long, required_unless_present = "recovery_token")]
+    threshold: Option<i32>,
     /// A holder and its public key; once for each.
-    #[arg(long = "holder", value_name = "NAME=PUBKEY", required = true)]
+    #[arg(long = "holder", value_name = "NAME=PUBKEY", required_unless_present = "recovery_token")]
     holders: Vec<String>,
+    /// In the place of both: a token that has the private half, as `recovery-token make` showed it.
+    #[arg(long, value_name = "NAME=PUBKEY", conflicts_with_all = ["threshold", "holders"])]
+    recovery_token: Option<String>,
     /// A directory for the shares, `NAME.share` each.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
 }
 
-/// A share on its way to its holder.
+/// A share on its way to its holder, or to a token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SealedShare {
-    vault_id: String,
-    set: String,
-    threshold: u8,
-    holder: String,
-    share: String,
+pub struct SealedShare {
+    /// The vault.
+    pub vault_id: String,
+    /// The set.
+    pub set: String,
+    /// How many are enough.
+    pub threshold: u8,
+    /// Whose it is.
+    pub holder: String,
+    /// The share as it is sealed, in base64.
+    pub share: String,
 }
 
 /// A share that its holder opened.
@@ -142,8 +150,13 @@ pub(super) async fn run(global: &Global, command: &RecoverySetCommand) -> Outcom
                     RecoverySetServiceClient::new(wire).destroy_recovery_set(request).await
                 })
                 .await?;
-            show(session.format, &must(destroyed.set)?, text)?;
-            note("backups from before still open with its shares: its holders destroy their keys");
+            let set = must(destroyed.set)?;
+            show(session.format, &set, text)?;
+            note(if is_token(&set) {
+                "backups from before still open with its token: destroy its key there"
+            } else {
+                "backups from before still open with its shares: its holders destroy their keys"
+            });
             Ok(())
         }
     }
@@ -151,14 +164,16 @@ pub(super) async fn run(global: &Global, command: &RecoverySetCommand) -> Outcom
 
 async fn create(session: &Session, args: &CreateArgs) -> Outcome {
     let holder = |text: &String| {
-        let (name, key) =
-            text.split_once('=').ok_or_else(|| Failure::usage("a holder is NAME=PUBKEY"))?;
+        let (name, key) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage("a holder or a token is NAME=PUBKEY"))?;
         let (name, public_key) = (name.to_owned(), key.to_owned());
         Ok(RecoveryHolder { name, public_key, sealed_share: String::new() })
     };
     let request = CreateRecoverySetRequest {
-        threshold: args.threshold,
+        threshold: args.threshold.unwrap_or_default(),
         holders: args.holders.iter().map(holder).collect::<Outcome<_>>()?,
+        token: args.recovery_token.as_ref().map(holder).transpose()?,
     };
     let made = session
         .call_once(request, async |wire, request| {
@@ -168,7 +183,12 @@ async fn create(session: &Session, args: &CreateArgs) -> Outcome {
     let set = must(made.set)?;
     write_shares(&set, &args.out)?;
     show(session.format, &set, text)?;
-    note("give each holder its share; `recovery-set list` shows when every key is covered");
+    note(if is_token(&set) {
+        "have the token take its share with `recovery-token accept`; `recovery-set list` shows when \
+         every key is covered"
+    } else {
+        "give each holder its share; `recovery-set list` shows when every key is covered"
+    });
     Ok(())
 }
 
@@ -183,13 +203,13 @@ async fn sets(session: &Session) -> Outcome<Vec<RecoverySet>> {
 
 async fn list(session: &Session) -> Outcome {
     let sets = Listed { items: sets(session).await?, more: false };
-    let headers = ["ID", "STATE", "ENOUGH", "HOLDERS", "KEYS", "MADE"];
+    let headers = ["ID", "STATE", "CUSTODY", "HOLDERS", "KEYS", "MADE"];
     show_list(session.format, &sets, headers, |set| {
         let names: Vec<_> = set.holders.iter().map(|holder| holder.name.as_str()).collect();
         [
             set.id.clone(),
             set.state.clone(),
-            set.threshold.to_string(),
+            custody(set),
             names.join(" "),
             format!("{} of {}", set.keys_covered, set.keys_total),
             time(set.created_at_ms),
@@ -202,11 +222,23 @@ fn text(set: &RecoverySet) -> String {
     fields(&[
         ("recovery set", set.id.clone()),
         ("state", set.state.clone()),
-        ("enough", format!("{} of {}", set.threshold, set.holders.len())),
+        ("custody", custody(set)),
         ("holders", names.join(" ")),
         ("keys", format!("{} of {}", set.keys_covered, set.keys_total)),
         ("made", time(set.created_at_ms)),
     ])
+}
+
+fn is_token(set: &RecoverySet) -> bool {
+    set.custody == "token"
+}
+
+/// Says where the private half is.
+fn custody(set: &RecoverySet) -> String {
+    if is_token(set) {
+        return set.custody.clone();
+    }
+    format!("{} {}", set.threshold, set.custody)
 }
 
 fn write_shares(set: &RecoverySet, dir: &Path) -> Outcome {

@@ -312,6 +312,8 @@ pub(super) fn keep(addr: &str, path: &Path, bearer: &str) -> Outcome {
     new.push(format!(".{}", std::process::id()));
     let new = PathBuf::from(new);
     let text = Zeroizing::new(format!("{bearer}\n{}\n", parse_address(addr)?));
+    // Of one of this number that did not come to its end: in a container that is every one.
+    drop(std::fs::remove_file(&new));
     write_private(&new, &text)?;
     std::fs::rename(&new, path).map_err(|error| {
         drop(std::fs::remove_file(&new));

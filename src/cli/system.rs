@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::control::{Reply, Request, Secret, State, StateCheck, Status, ask};
+use super::control::{Reply, Request, Secret, SetCoverage, State, StateCheck, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, show, time};
@@ -93,7 +93,19 @@ fn table(status: &Status) -> String {
         ("store", status.store.clone()),
         ("started", time(status.started_at_ms)),
         ("rows checked", status.state_check.as_ref().map(checked).unwrap_or_default()),
+        ("recovery", status.recovery_sets.as_deref().map(recovery).unwrap_or_default()),
     ])
+}
+
+fn recovery(sets: &[SetCoverage]) -> String {
+    let one = |set: &SetCoverage| {
+        let SetCoverage { custody, holders, keys_covered, keys_total, .. } = set;
+        format!("{custody} {}: {keys_covered} of {keys_total} keys", holders.join(" "))
+    };
+    match sets {
+        [] => "none".to_owned(),
+        sets => sets.iter().map(one).collect::<Vec<_>>().join("; "),
+    }
 }
 
 fn checked(check: &StateCheck) -> String {

@@ -47,17 +47,27 @@ pub fn open(key: &SecretBytes, aad: &[u8], sealed: &[u8]) -> Result<SecretBytes>
     let (ciphertext, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(CryptoError::Open)?;
     let (cipher, gcm_nonce) = derive(key, nonce)?;
     let mut buffer = Zeroizing::new(ciphertext.to_vec());
-    let opened = cipher.decrypt_inout_detached(
-        &Nonce::from(gcm_nonce),
-        aad,
-        buffer.as_mut_slice().into(),
-        &Tag::from(*tag),
-    );
-    if opened.is_err() {
-        buffer.zeroize();
-        return Err(CryptoError::Open);
-    }
+    open_in_place(&cipher, gcm_nonce, aad, (buffer.as_mut_slice(), *tag))?;
     Ok(buffer.into())
+}
+
+/// Decrypts a ciphertext where it is: what is left is the plaintext, or, where it does not open, zeros.
+fn open_in_place(
+    cipher: &Aes256Gcm,
+    nonce: [u8; 12],
+    aad: &[u8],
+    (buffer, tag): (&mut [u8], [u8; TAG_BYTES]),
+) -> Result<()> {
+    let opened = cipher.decrypt_inout_detached(
+        &Nonce::from(nonce),
+        aad,
+        (&mut *buffer).into(),
+        &Tag::from(tag),
+    );
+    opened.map_err(|_forged| {
+        buffer.zeroize();
+        CryptoError::Open
+    })
 }
 
 /// Encrypts under a nonce that the caller answers for: test vectors only, beside [`seal`].
@@ -178,6 +188,30 @@ mod tests {
         for len in 0..sealed.len() {
             assert_eq!(open(&key(1), b"", &sealed[..len]), Err(CryptoError::Open), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn nothing_of_a_plaintext_is_left_where_it_does_not_open() {
+        let (cipher, nonce) = derive(&key(7), &[9; NONCE_BYTES]).unwrap();
+        let plaintext = b"hunter2, and more than a block of it";
+        let mut sealed = plaintext.to_vec();
+        let tag = cipher
+            .encrypt_inout_detached(&Nonce::from(nonce), b"aad", sealed.as_mut_slice().into())
+            .unwrap();
+        let tag = <[u8; TAG_BYTES]>::try_from(&tag[..]).unwrap();
+        for at in 0..sealed.len() + TAG_BYTES {
+            let (mut buffer, mut tag) = (sealed.clone(), tag);
+            match buffer.get_mut(at) {
+                Some(byte) => *byte ^= 1,
+                None => tag[at - sealed.len()] ^= 1,
+            }
+            let opened = open_in_place(&cipher, nonce, b"aad", (buffer.as_mut_slice(), tag));
+            assert_eq!((opened, buffer), (Err(CryptoError::Open), vec![0; sealed.len()]), "{at}");
+        }
+        let opened = open_in_place(&cipher, nonce, b"aae", (sealed.clone().as_mut_slice(), tag));
+        assert_eq!(opened, Err(CryptoError::Open));
+        assert_eq!(open_in_place(&cipher, nonce, b"aad", (sealed.as_mut_slice(), tag)), Ok(()));
+        assert_eq!(sealed, plaintext);
     }
 
     fn flip(bytes: &mut [u8], bit: usize) {

@@ -116,15 +116,18 @@ impl MessageKey {
     /// Derives what encrypts messages from a version's key of 32 bytes, which is used for derivation
     /// alone: streams are encrypted under others.
     ///
+    /// Whoever brings one key twice, or as a key of two algorithms, has messages under different keys
+    /// all the same: each version's count of its messages is true.
+    ///
     /// # Errors
     /// [`CryptoError::KeyLength`].
-    pub fn derive(vault: VaultId, cipher: Cipher, key: &SecretBytes) -> Result<Self> {
+    pub fn derive(vault: VaultId, header: &Header, key: &SecretBytes) -> Result<Self> {
         if key.len_bytes() != KEY_BYTES {
             return Err(CryptoError::KeyLength);
         }
-        let salt = vault.0.as_bytes();
-        let derived = hkdf_sha256(key.expose(), salt, DOMAIN.as_bytes(), KEY_BYTES)?;
-        Self::new(cipher, &derived)
+        let info = Encoder::new(DOMAIN).bytes(&header.encode()).finish();
+        let derived = hkdf_sha256(key.expose(), vault.0.as_bytes(), &info, KEY_BYTES)?;
+        Self::new(header.cipher, &derived)
     }
 
     /// Prepares a key of 32 bytes.
@@ -217,15 +220,26 @@ impl MessageKey {
         };
         let (nonce, body) = sealed.split_first_chunk().ok_or(CryptoError::Open)?;
         let mut buffer = Zeroizing::new(body.to_vec());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let opened = key.open_in_place(nonce, Aad::from(aad), &mut buffer);
-        let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
-            buffer.zeroize();
-            return Err(CryptoError::Open);
-        };
-        buffer.truncate(len_bytes);
+        open_in_place(key, Nonce::assume_unique_for_key(*nonce), aad, &mut buffer)?;
         Ok(buffer.into())
     }
+}
+
+/// Decrypts ciphertext ‖ tag where it is: what is left is the plaintext, or, where it does not open,
+/// zeros.
+pub(super) fn open_in_place(
+    key: &LessSafeKey,
+    nonce: Nonce,
+    aad: &[u8],
+    buffer: &mut Vec<u8>,
+) -> Result<()> {
+    let opened = key.open_in_place(nonce, Aad::from(aad), buffer);
+    let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
+        buffer.as_mut_slice().zeroize();
+        return Err(CryptoError::Open);
+    };
+    buffer.truncate(len_bytes);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -251,7 +265,7 @@ mod tests {
         ) {
             for cipher in Cipher::ALL {
                 let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version };
-                let ready = MessageKey::derive(VAULT, cipher, &key(7)).unwrap();
+                let ready = MessageKey::derive(VAULT, &header, &key(7)).unwrap();
                 let sealed =
                     ready.seal(VAULT, &header, &aad, &plaintext, &SystemEntropy).unwrap();
                 prop_assert_eq!(Header::parse(&sealed), Ok(header));
@@ -262,15 +276,19 @@ mod tests {
                     bad[place] ^= 1 << bit;
                     // Where the header still says something, that is what it is opened by.
                     let Ok(said) = Header::parse(&bad) else { continue };
-                    let by = MessageKey::derive(VAULT, said.cipher, &key(7)).unwrap();
+                    let by = MessageKey::derive(VAULT, &said, &key(7)).unwrap();
                     prop_assert_eq!(by.open(VAULT, &said, &aad, &bad), Err(CryptoError::Open));
                 }
                 let longer = [aad.as_slice(), &[0]].concat();
                 prop_assert!(ready.open(VAULT, &header, &longer, &sealed).is_err());
                 let elsewhere = VaultId(Id::from_bytes([0x12; 16]));
                 prop_assert!(ready.open(elsewhere, &header, &aad, &sealed).is_err());
-                let other = MessageKey::derive(VAULT, cipher, &key(8)).unwrap();
+                let other = MessageKey::derive(VAULT, &header, &key(8)).unwrap();
                 prop_assert!(other.open(VAULT, &header, &aad, &sealed).is_err());
+                // One key that was brought twice encrypts under two.
+                let twin = Header { key: Id::from_bytes([0x23; 16]), ..header };
+                let twin = MessageKey::derive(VAULT, &twin, &key(7)).unwrap();
+                prop_assert!(twin.open(VAULT, &header, &aad, &sealed).is_err());
                 prop_assert!(ready.open(VAULT, &header, &aad, &sealed[..sealed.len() - 1]).is_err());
             }
         }
@@ -280,18 +298,43 @@ mod tests {
     fn what_is_no_message_is_told_apart_and_what_is_too_short_is_none() {
         for cipher in Cipher::ALL {
             let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 1 };
-            let ready = MessageKey::derive(VAULT, cipher, &key(7)).unwrap();
+            let ready = MessageKey::derive(VAULT, &header, &key(7)).unwrap();
             let sealed = ready.seal(VAULT, &header, b"", b"x", &SystemEntropy).unwrap();
             let least = sealed.len() - 1;
             for len_bytes in 0..least {
                 assert!(Header::parse(&sealed[..len_bytes]).is_err(), "{len_bytes}");
             }
-            assert_eq!(MessageKey::derive(VAULT, cipher, &SecretBytes::new(vec![1; 31])).err(), {
-                Some(CryptoError::KeyLength)
-            });
+            let short = MessageKey::derive(VAULT, &header, &SecretBytes::new(vec![1; 31]));
+            assert_eq!(short.err(), Some(CryptoError::KeyLength));
         }
         for format in [0, 4, 0x11, 0xff] {
             assert!(Header::parse(&[format; 100]).is_err(), "{format}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_plaintext_is_left_where_it_does_not_open() {
+        for algorithm in [&AES_256_GCM, &CHACHA20_POLY1305] {
+            let key = LessSafeKey::new(UnboundKey::new(algorithm, &[7; 32]).unwrap());
+            let nonce = || Nonce::assume_unique_for_key([9; SHORT_NONCE_BYTES]);
+            let mut good = b"hunter2, and more than a block of it".to_vec();
+            key.seal_in_place_append_tag(nonce(), Aad::from(b"aad"), &mut good).unwrap();
+            for at in 0..=good.len() {
+                let (mut buffer, mut aad) = (good.clone(), *b"aad");
+                match buffer.get_mut(at) {
+                    Some(byte) => *byte ^= 1,
+                    None => aad[0] ^= 1,
+                }
+                let opened = open_in_place(&key, nonce(), &aad, &mut buffer);
+                assert_eq!(
+                    (opened, &buffer),
+                    (Err(CryptoError::Open), &vec![0; good.len()]),
+                    "{at}"
+                );
+            }
+            let mut buffer = good.clone();
+            assert_eq!(open_in_place(&key, nonce(), b"aad", &mut buffer), Ok(()));
+            assert_eq!(buffer, b"hunter2, and more than a block of it");
         }
     }
 }

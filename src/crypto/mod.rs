@@ -40,8 +40,8 @@ pub use dsse::{
 };
 pub use encode::{Encoder, base32, hex, parse_base32, parse_hex};
 pub use hpke::{
-    HPKE_KEY_BYTES, HpkePublic, hpke_open, hpke_open_shared, hpke_private, hpke_public, hpke_seal,
-    hpke_seal_shared,
+    HPKE_KEY_BYTES, HPKE_POINT_BYTES, HpkePublic, hpke_open, hpke_open_agreed, hpke_open_shared,
+    hpke_private, hpke_public, hpke_seal, hpke_seal_shared, hpke_sent_point,
 };
 pub use import::{WRAPPED_BYTES, private_of_pkcs8, unwrap_padded};
 pub use merkle::{
@@ -58,9 +58,7 @@ pub use shamir::{join_shares, split_secret};
 pub use signing::{MacHash, NamedMac, NewSigner, Scheme, new_signer, public_of, sign, verifies};
 pub use tiles::{ProofPlan, TILE_WIDTH, Tile, TileEdge, TileId, TileReader};
 pub use tlog::{Checkpoint, ENTRY_BYTES, TilePath, decode_bundle, encode_bundle, note_body};
-pub use wrap::{
-    SALT_BYTES, SUITE_HMAC_KDF, SUITE_HPKE, kdf_input, unwrap_key, wrap_key, wrap_salt,
-};
+pub use wrap::{SALT_BYTES, SUITE_HMAC_KDF, kdf_input, unwrap_key, wrap_key, wrap_salt};
 
 /// The result of this room.
 pub type Result<T, E = CryptoError> = std::result::Result<T, E>;

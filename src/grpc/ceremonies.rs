@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
@@ -61,7 +60,7 @@ impl CeremonyService for Ceremonies {
     ) -> Result<Response<Self::WatchCeremoniesStream>, Status> {
         let (ctx, WatchCeremoniesRequest {}) = self.0.accept(request).await?;
         let items = Gate::answer(&ctx, self.0.vault.stream(&ctx, WatchCeremonies).await)?;
-        let answers = ReceiverStream::new(items).map(move |item| {
+        let answers = items.map(move |item| {
             let ceremony = Some(ceremony(Gate::answer(&ctx, item)?));
             Ok(WatchCeremoniesResponse { ceremony })
         });

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
@@ -129,7 +128,7 @@ impl ElevationService for Elevations {
     ) -> Result<Response<Self::WatchElevationsStream>, Status> {
         let (ctx, WatchElevationsRequest {}) = self.0.accept(request).await?;
         let items = Gate::answer(&ctx, self.0.vault.stream(&ctx, WatchElevations).await)?;
-        let answers = ReceiverStream::new(items).map(move |item| {
+        let answers = items.map(move |item| {
             let elevation = Some(elevation(Gate::answer(&ctx, item)?));
             Ok(WatchElevationsResponse { elevation })
         });

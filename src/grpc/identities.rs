@@ -353,6 +353,8 @@ fn holdings(held: Holdings) -> GetHoldingsResponse {
         invitations: held.invitations,
         last_administrator: held.last_administrator,
         wraps: held.wraps,
+        lent: held.lent,
+        orphans: held.orphans,
     }
 }
 

@@ -349,7 +349,9 @@ fn anchors_proto(anchors: &Anchors) -> Result<GetAuthoritiesResponse> {
             authority_proto(&authorities.issuing, CURRENT)?,
         ],
         login_authority: Some(authority_proto(&authorities.login, CURRENT)?),
-        retiring: retiring(authorities, Role::Issuing)?,
+        retiring: [retiring(authorities, Role::Root)?, retiring(authorities, Role::Issuing)?]
+            .concat(),
+        link: authorities.link.as_ref().map(|link| authority_proto(link, LINK)).transpose()?,
         retiring_login_authorities: retiring(authorities, Role::Login)?,
     })
 }
@@ -359,9 +361,11 @@ fn retiring(authorities: &Authorities, role: Role) -> Result<Vec<AuthorityProto>
     old.map(|old| authority_proto(old, RETIRING)).collect()
 }
 
-/// Whether an authority signs, or what it signed is believed alone.
+/// Whether an authority signs, or what it signed is believed alone; and the certificate by which a
+/// retiring root vouches for the current one.
 const CURRENT: &str = "current";
 const RETIRING: &str = "retiring";
+const LINK: &str = "link";
 
 fn authority_proto(authority: &Authority, state: &str) -> Result<AuthorityProto> {
     let name = match authority.role() {

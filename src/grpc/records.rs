@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
@@ -49,7 +48,7 @@ impl RecordService for Records {
         let tail = question(filter.as_ref()).and_then(|question| Tail::new(question, last));
         let tail = self.0.read(&ctx, tail)?;
         let items = Gate::answer(&ctx, self.0.vault.stream(&ctx, tail).await)?;
-        let answers = ReceiverStream::new(items).map(move |item| {
+        let answers = items.map(move |item| {
             let shown = Gate::answer(&ctx, item)?;
             Ok(TailEntriesResponse { entry: Some(entry(&shown)) })
         });

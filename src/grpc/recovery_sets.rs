@@ -6,9 +6,9 @@ use super::accept::Gate;
 use crate::crypto::hex;
 use crate::engines::ceremonies::{Held, InCeremony};
 use crate::engines::recovery_sets::{
-    CreateSet, DescribedSet, DestroySet, Holder, HolderKey, ListSets,
+    CreateSet, Custody, DescribedSet, DestroySet, Holder, HolderKey, ListSets,
 };
-use crate::error::Result as Parsed;
+use crate::error::{Error, Result as Parsed};
 use crate::proto::recovery_set_service_server::RecoverySetService;
 use crate::proto::{
     CreateRecoverySetRequest, CreateRecoverySetResponse, DestroyRecoverySetRequest,
@@ -57,7 +57,7 @@ impl RecoverySetService for RecoverySets {
 
 impl RecoverySets {
     fn set(&self, of: DescribedSet) -> RecoverySet {
-        let DescribedSet { row, holders, covered, keys } = of;
+        let DescribedSet { row, custody, holders, covered, keys } = of;
         RecoverySet {
             id: row.id.to_string(),
             vault_id: self.0.vault.installation().id.to_string(),
@@ -69,6 +69,7 @@ impl RecoverySets {
             keys_total: keys,
             created_at_ms: row.created_at.0,
             changed_at_ms: row.changed_at.0,
+            custody: custody.as_str().to_owned(),
         }
     }
 }
@@ -79,6 +80,15 @@ fn holder(of: Holder) -> RecoveryHolder {
 }
 
 fn create(request: &CreateRecoverySetRequest) -> Parsed<CreateSet> {
-    let keys = request.holders.iter().map(|of| HolderKey::parse(&of.name, &of.public_key));
-    CreateSet::new(request.threshold, keys.collect::<Parsed<_>>()?)
+    let key = |of: &RecoveryHolder, custody| HolderKey::parse(&of.name, &of.public_key, custody);
+    match &request.token {
+        None => {
+            let keys = request.holders.iter().map(|of| key(of, Custody::Shares));
+            CreateSet::split(request.threshold, keys.collect::<Parsed<_>>()?)
+        }
+        Some(token) if request.holders.is_empty() && request.threshold == 0 => {
+            Ok(CreateSet::in_token(key(token, Custody::Token)?))
+        }
+        Some(_) => Err(Error::invalid("the private half is split or in a token, not both")),
+    }
 }

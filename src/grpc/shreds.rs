@@ -9,7 +9,7 @@ pub(super) fn shred(shred: Shred) -> proto::Shred {
     let row = shred.row;
     proto::Shred {
         identity_id: row.id.to_string(),
-        identity: shred.identity.to_string(),
+        identity: shred.identity,
         key_versions: row.key_versions,
         secrets: row.secrets,
         named_keys: row.named_keys,

@@ -2,6 +2,7 @@
 //!
 //! Only what PKCS#11 leaves to its caller; must not know sessions or objects.
 
+use aws_lc_rs::agreement::{self, ECDH_P256, ParsedPublicKey, PrivateKey, agree};
 use aws_lc_rs::digest;
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use aws_lc_rs::signature::{
@@ -10,6 +11,7 @@ use aws_lc_rs::signature::{
 };
 
 use super::KeyKind;
+use crate::types::SecretBytes;
 
 /// `CKA_EC_PARAMS` of P-256: OID 1.2.840.10045.3.1.7 (RFC 5480, section 2.1.1.1).
 pub(super) const P256_OID: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
@@ -49,7 +51,7 @@ pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
         KeyKind::HmacSha256 | KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => {
             return None;
         }
-        KeyKind::EcdsaP256 => 65,
+        KeyKind::EcdsaP256 | KeyKind::EcdhP256 => 65,
         KeyKind::EcdsaP384 => 97,
         KeyKind::Ed25519 => 32,
     };
@@ -74,6 +76,7 @@ pub(super) fn point(kind: KeyKind, attribute: &[u8]) -> Option<&[u8]> {
         | KeyKind::RsaPss4096
         | KeyKind::RsaOaep3072
         | KeyKind::EcdsaP256
+        | KeyKind::EcdhP256
         | KeyKind::EcdsaP384 => (bare.first() == Some(&UNCOMPRESSED)).then_some(bare),
     }
 }
@@ -122,7 +125,7 @@ pub(super) fn spki(kind: KeyKind, point: &[u8]) -> Option<Vec<u8>> {
             let bits = tlv(BIT_STRING, &[&[0], point].concat())?;
             return tlv(SEQUENCE, &[RSA_ALGORITHM, &bits].concat());
         }
-        KeyKind::EcdsaP256 => P256_SPKI,
+        KeyKind::EcdsaP256 | KeyKind::EcdhP256 => P256_SPKI,
         KeyKind::EcdsaP384 => P384_SPKI,
         KeyKind::Ed25519 => ED25519_SPKI,
     };
@@ -163,7 +166,7 @@ fn integer(bytes: &[u8]) -> Option<Vec<u8>> {
 /// Verifies a signature of the kind's algorithm under a bare point.
 pub(super) fn verifies(kind: KeyKind, point: &[u8], message: &[u8], signature: &[u8]) -> bool {
     let result = match kind {
-        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => return false,
+        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 | KeyKind::EcdhP256 => return false,
         KeyKind::EcdsaP256 => {
             UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point).verify(message, signature)
         }
@@ -187,6 +190,23 @@ pub(super) fn encrypts(spki: &[u8], plaintext: &[u8]) -> Option<Vec<u8>> {
     let mut ciphertext = vec![0; public.ciphertext_size()];
     let done = public.encrypt(&OAEP_SHA1_MGF1SHA1, plaintext, &mut ciphertext, None).ok()?;
     Some(done.to_vec())
+}
+
+/// Tells whether bytes are an uncompressed point of P-256. Asked before a token is: one that agrees
+/// with what is on another curve gives its private half away, piece by piece.
+pub(super) fn is_point(bytes: &[u8]) -> bool {
+    let unparsed = agreement::UnparsedPublicKey::new(&ECDH_P256, bytes);
+    point(KeyKind::EcdhP256, bytes) == Some(bytes) && ParsedPublicKey::try_from(unparsed).is_ok()
+}
+
+/// Agrees on a secret with a bare point, by a key pair of the moment: what was sent, and what whoever
+/// has the point's private half agrees on with that.
+pub(super) fn agrees(point: &[u8]) -> Option<(Vec<u8>, SecretBytes)> {
+    let private = PrivateKey::generate(&ECDH_P256).ok()?;
+    let sent = private.compute_public_key().ok()?.as_ref().to_vec();
+    let peer = agreement::UnparsedPublicKey::new(&ECDH_P256, point);
+    let agreed = agree(&private, peer, (), |secret| Ok(SecretBytes::new(secret.to_vec()))).ok()?;
+    Some((sent, agreed))
 }
 
 #[cfg(test)]
@@ -227,5 +247,15 @@ mod tests {
             assert_eq!(point(KeyKind::EcdsaP256, bad), None, "{bad:?}");
         }
         assert_eq!(point(KeyKind::HmacSha256, &bare), None);
+        assert_eq!(point(KeyKind::EcdhP256, &bare), Some(bare.as_slice()));
+        assert!(!is_point(&bare), "it has the shape, and is not on the curve");
+        let (sent, _) = agrees(&somebodys_point()).unwrap();
+        assert!(is_point(&sent));
+        assert!(!is_point(&[&[OCTET_STRING, 65][..], &sent].concat()));
+    }
+
+    fn somebodys_point() -> Vec<u8> {
+        let private = PrivateKey::generate(&ECDH_P256).unwrap();
+        private.compute_public_key().unwrap().as_ref().to_vec()
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use async_trait::async_trait;
+use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rsa::{
     self, KeySize, OAEP_SHA1_MGF1SHA1, OaepPrivateDecryptingKey, PrivateDecryptingKey,
@@ -56,6 +57,21 @@ enum Key {
     Ed25519(Ed25519KeyPair),
     Rsa(KeyKind, Box<rsa::KeyPair>),
     Oaep(Box<Oaep>),
+    Ecdh(Box<Ecdh>),
+}
+
+/// A key that agrees, with its point.
+struct Ecdh {
+    private: PrivateKey,
+    point: Vec<u8>,
+}
+
+impl Ecdh {
+    fn generate() -> Result<Self, aws_lc_rs::error::Unspecified> {
+        let private = PrivateKey::generate(&ECDH_P256)?;
+        let point = private.compute_public_key()?.as_ref().to_vec();
+        Ok(Self { private, point })
+    }
 }
 
 /// A key that decrypts, with DER of the `SubjectPublicKeyInfo`.
@@ -147,6 +163,9 @@ impl Key {
             KeyKind::RsaOaep3072 => {
                 Oaep::generate().map(|key| Self::Oaep(Box::new(key))).map_err(failed)
             }
+            KeyKind::EcdhP256 => {
+                Ecdh::generate().map(|key| Self::Ecdh(Box::new(key))).map_err(failed)
+            }
         }
     }
 
@@ -158,10 +177,11 @@ impl Key {
             // PKCS#1, as `der` takes it.
             Self::Rsa(kind, pair) => (*kind, Some(pair.public_key().as_ref())),
             Self::Oaep(_) => (KeyKind::RsaOaep3072, None),
+            Self::Ecdh(key) => (KeyKind::EcdhP256, Some(key.point.as_slice())),
         };
         let public_key_spki = match self {
             Self::Oaep(key) => Some(key.spki.clone()),
-            Self::Hmac(_) | Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) => {
+            Self::Hmac(_) | Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) | Self::Ecdh(_) => {
                 point.and_then(|point| der::spki(kind, point))
             }
         };
@@ -171,9 +191,10 @@ impl Key {
                 let tag = hmac::sign(key, CHECK_LABEL);
                 tag.as_ref().iter().take(CHECK_BYTES).copied().collect()
             }
-            (Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) | Self::Oaep(_), None) => {
-                Vec::new()
-            }
+            (
+                Self::Ecdsa(..) | Self::Ed25519(_) | Self::Rsa(..) | Self::Oaep(_) | Self::Ecdh(_),
+                None,
+            ) => Vec::new(),
         };
         KeyInfo { label: label.to_owned(), kind, public_key_spki, check }
     }
@@ -234,7 +255,7 @@ impl Hsm for MemoryHsm {
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
         self.with(|state| match state.keys.get(label) {
             Some(Key::Hmac(key)) => Ok(SecretBytes::new(hmac::sign(key, data).as_ref().to_vec())),
-            Some(Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..) | Key::Oaep(_)) => {
+            Some(Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..) | Key::Oaep(_) | Key::Ecdh(_)) => {
                 Err(untrusted(label, "it does not MAC"))
             }
             None => Err(HsmError::KeyMissing(label.to_owned())),
@@ -257,7 +278,9 @@ impl Hsm for MemoryHsm {
                 pair.sign(padding, &random, message, &mut signature).map_err(failed)?;
                 Ok(signature)
             }
-            Some(Key::Hmac(_) | Key::Oaep(_)) => Err(untrusted(label, "it does not sign")),
+            Some(Key::Hmac(_) | Key::Oaep(_) | Key::Ecdh(_)) => {
+                Err(untrusted(label, "it does not sign"))
+            }
             None => Err(HsmError::KeyMissing(label.to_owned())),
         })
         .await
@@ -275,8 +298,26 @@ impl Hsm for MemoryHsm {
                     key.private.decrypt(&OAEP_SHA1_MGF1SHA1, ciphertext, &mut plaintext, None);
                 Ok(opened.ok().map(|opened| SecretBytes::new(opened.to_vec())))
             }
-            Some(Key::Hmac(_) | Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..)) => {
+            Some(Key::Hmac(_) | Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..) | Key::Ecdh(_)) => {
                 Err(untrusted(label, "it does not decrypt"))
+            }
+            None => Err(HsmError::KeyMissing(label.to_owned())),
+        })
+        .await
+    }
+
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError> {
+        self.with(|state| match state.keys.get(label) {
+            Some(Key::Ecdh(key)) if der::is_point(point) => {
+                let peer = UnparsedPublicKey::new(&ECDH_P256, point);
+                let unable = HsmError::Failed("the agreement failed".to_owned());
+                agree(&key.private, peer, unable, |secret| {
+                    Ok(Some(SecretBytes::new(secret.to_vec())))
+                })
+            }
+            Some(Key::Ecdh(_)) => Ok(None),
+            Some(Key::Hmac(_) | Key::Ecdsa(..) | Key::Ed25519(_) | Key::Rsa(..) | Key::Oaep(_)) => {
+                Err(untrusted(label, "it does not agree"))
             }
             None => Err(HsmError::KeyMissing(label.to_owned())),
         })

@@ -40,6 +40,9 @@ const CHECK_LABEL: &[u8] = b"strongroom key check v1";
 /// Length of what an RSA key of 3,072 bits decrypts, in bytes.
 pub const OAEP_BYTES: usize = 384;
 
+/// Length of what an agreement on P-256 gives, in bytes.
+pub const AGREED_BYTES: usize = 32;
+
 /// Length of a secret key's check value, in bytes.
 const CHECK_BYTES: usize = 8;
 
@@ -61,6 +64,8 @@ pub enum KeyKind {
     /// RSA of 3,072 bits that decrypts by OAEP with SHA-1 and MGF1 with SHA-1 (RFC 8017, section
     /// 7.1): what every token has. Nothing there stands on collisions of SHA-1.
     RsaOaep3072,
+    /// ECDH on P-256, without a derivation of the token's own: agrees on secrets.
+    EcdhP256,
 }
 
 /// What is known of a key in the token once its attributes were verified.
@@ -231,6 +236,13 @@ pub trait Hsm: Send + Sync + std::fmt::Debug {
         label: &str,
         ciphertext: &[u8],
     ) -> Result<Option<SecretBytes>, HsmError>;
+
+    /// Agrees on a secret under a [`KeyKind::EcdhP256`] key with whoever has the private half of a
+    /// point, 65 bytes uncompressed: the x-coordinate, 32 bytes; none for what is no point of the
+    /// curve, which no token is asked to judge.
+    ///
+    /// Source: PKCS#11 3.0, section 2.3.6 (`CKM_ECDH1_DERIVE` with `CKD_NULL`).
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError>;
 
     /// Random bytes of the token's generator, at most 1,024.
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError>;

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 
 use super::cache::Find;
 use super::master::Mixer;
-use super::{KeyUse, Keyring, KeyringError, Recipient, Result, SetKey, label};
+use super::{KeyUse, Keyring, KeyringError, Recipient, Result, SetOpener, label};
 use crate::crypto::{
     AssociatedData, Format, SALT_BYTES, SUITE_HMAC_KDF, Subject, kdf_input, unwrap_key, wrap_key,
     wrap_salt,
@@ -53,13 +53,21 @@ impl BackupWrap {
     ///
     /// # Errors
     /// [`KeyringError::NoKey`] for a backup that was not made for the set;
-    /// [`KeyringError::Misplaced`] where the shares are not those of the set.
-    pub fn open_with(&self, key: &SetKey, vault: VaultId, backup: Id) -> Result<SecretBytes> {
+    /// [`KeyringError::Misplaced`] where the shares are not those of the set;
+    /// [`KeyringError::Unfit`] for shares of another vault, and for a token of none of its sets; what
+    /// that token answers.
+    pub async fn open_with(
+        &self,
+        opener: &SetOpener,
+        vault: VaultId,
+        backup: Id,
+    ) -> Result<SecretBytes> {
+        let sets: Vec<_> = self.sets.iter().map(|(set, _)| *set).collect();
+        let key = opener.key(vault, &sets).await?;
         let wrap = self.sets.iter().find(|(set, _)| *set == key.set);
         let (_, sealed) = wrap.ok_or(KeyringError::NoKey)?;
         let aad = wrap_aad(vault, backup, (&Recipient::label(vault, key.set), 1));
-        key.open(vault, &aad, sealed)
-            .map_err(|error| KeyringError::opening(error, || "the key of the backup".to_owned()))
+        key.open(&aad, sealed, || "the key of the backup".to_owned()).await
     }
 }
 

@@ -236,6 +236,7 @@ pub(super) fn row_of(
         state: KeyState::Active,
         pinned: info.check.clone(),
         certificate: None,
+        link: None,
         created_at: now,
     }
 }

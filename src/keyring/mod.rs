@@ -14,11 +14,13 @@ mod master;
 mod material;
 mod moves;
 mod names;
+mod opener;
 mod proof;
 mod recover;
 mod refresh;
 mod rewrap;
 mod sets;
+mod shredded;
 mod unseal;
 #[cfg(test)]
 mod vectors;
@@ -43,10 +45,12 @@ pub use identity::NewKey;
 pub use master::MasterKeys;
 pub use moves::MovedWrap;
 pub use names::{HsmKey, label};
+pub use opener::{SetKey, SetOpener, accept_share, make_token_key};
 pub use proof::{Challenge, NONCE_BYTES};
-pub use recover::{Recovered, SetKey};
+pub use recover::Recovered;
 pub use rewrap::{Rewrapped, Wrapped};
 pub use sets::{Recipient, Share};
+pub use shredded::Shredded;
 pub use unseal::FinalTry;
 
 /// The result of this room.

@@ -16,6 +16,11 @@ pub(super) fn head_label(vault: VaultId) -> String {
     format!("strongroom/{vault}/head")
 }
 
+/// Names the data object that tells who was shredded.
+pub(super) fn shredded_label(vault: VaultId) -> String {
+    format!("strongroom/{vault}/shredded")
+}
+
 /// Data object that names the vault whose founding has begun and is not yet in a store.
 pub(super) const PENDING_LABEL: &str = "strongroom/pending";
 
@@ -46,6 +51,8 @@ pub struct HsmKey {
     pub public_key_spki: Option<Vec<u8>>,
     /// The CA's certificate as it was at unsealing, DER.
     pub certificate: Option<Vec<u8>>,
+    /// Of a root CA: the certificate by which the one before vouches for it, DER.
+    pub link: Option<Vec<u8>>,
 }
 
 impl HsmKey {
@@ -72,6 +79,7 @@ impl HsmKey {
             kind: info.kind,
             public_key_spki: info.public_key_spki,
             certificate: row.certificate.clone(),
+            link: row.link.clone(),
         })
     }
 

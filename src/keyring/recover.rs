@@ -4,79 +4,25 @@
 //! What is wrapped for the new root before the last commit counts for nothing until then, so that a
 //! recovery that was interrupted is begun again.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
-use zeroize::Zeroizing;
 
 use super::create::row_of;
 use super::identity::wrap_for_root;
-use super::sets::{info, open_wrap, shared_key};
+use super::sets::{open_wrap, shared_key};
 use super::unseal::{FinalTry, checked, read_unchecked};
-use super::{HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, Open, Recipient, Result, label};
-use crate::crypto::{CryptoError, HPKE_KEY_BYTES, hpke_open_shared, hpke_public, join_shares};
+use super::{
+    HsmKey, KeyUse, Keyring, KeyringError, MasterKeys, Open, Recipient, Result, SetKey, SetOpener,
+    label,
+};
 use crate::error;
 use crate::store::keys::{
     self, Check, Foundation, HsmKeyRow, HsmPurpose, IdentityKeyRow, KeyState, VaultRow, WrapRow,
 };
 use crate::store::{Reader, StoreError, Tx, recovery_sets, rotations};
-use crate::types::{Id, Rotates, SecretBytes, UnixMillis, VaultId};
-
-/// What the shares of a recovery set give: its private half, and the key that the vault shares with its
-/// holders.
-pub struct SetKey {
-    /// The set.
-    pub set: Id,
-    private: SecretBytes,
-    psk: SecretBytes,
-}
-
-impl SetKey {
-    /// Puts shares together.
-    ///
-    /// # Errors
-    /// [`KeyringError::Crypto`] for shares that cannot be of one secret.
-    pub fn join(set: Id, shares: &[SecretBytes]) -> Result<Self> {
-        let both = join_shares(shares)?;
-        let parted = both.expose().split_at_checked(HPKE_KEY_BYTES);
-        let (private, psk) = parted.ok_or(CryptoError::KeyLength)?;
-        if psk.len() != HPKE_KEY_BYTES {
-            return Err(CryptoError::KeyLength.into());
-        }
-        let secret = |bytes: &[u8]| SecretBytes::new(bytes.to_vec());
-        Ok(Self { set, private: secret(private), psk: secret(psk) })
-    }
-
-    /// Puts together what shares are made of.
-    #[must_use]
-    pub fn parts(private: &SecretBytes, psk: &SecretBytes) -> SecretBytes {
-        // Of the final size at once: growing would leave a copy behind.
-        let len = private.len_bytes().saturating_add(psk.len_bytes());
-        let mut both = Zeroizing::new(Vec::with_capacity(len));
-        both.extend_from_slice(private.expose());
-        both.extend_from_slice(psk.expose());
-        both.into()
-    }
-
-    /// Opens what was sealed to the set for a place.
-    pub(super) fn open(
-        &self,
-        vault: VaultId,
-        aad: &[u8],
-        sealed: &[u8],
-    ) -> Result<SecretBytes, CryptoError> {
-        let key = (&self.private, &self.psk);
-        hpke_open_shared(key, &info(vault, self.set), aad, sealed)
-    }
-}
-
-impl fmt::Debug for SetKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SetKey").field("set", &self.set).finish_non_exhaustive()
-    }
-}
+use crate::types::{Rotates, SecretBytes, UnixMillis, VaultId};
 
 /// What a recovery has to commit.
 #[derive(Debug, Clone)]
@@ -85,6 +31,8 @@ pub struct Recovered {
     pub vault: VaultRow,
     /// The vault's own keys, in force from now on.
     pub keys: MasterKeys,
+    /// What opens the wraps of its keys.
+    pub key: SetKey,
     /// Keys of the HSM that is lost.
     retired: Vec<HsmKeyRow>,
     /// Keys of the new one.
@@ -128,12 +76,13 @@ impl Keyring {
     ///
     /// # Errors
     /// [`KeyringError::Exists`] where the HSM holds the root key: nothing is lost;
-    /// [`KeyringError::Unfit`] for shares that are not those of the set; [`KeyringError::NoKey`]
-    /// where the store was not wrapped for it; what store and HSM answer.
+    /// [`KeyringError::Unfit`] for shares that are not those of the set, and for a token that is not
+    /// the set's; [`KeyringError::NoKey`] where the store was not wrapped for it; what store and HSM
+    /// answer.
     pub async fn recover(
         &self,
         reader: &Reader,
-        key: &SetKey,
+        opener: &SetOpener,
         pin: SecretBytes,
         now: UnixMillis,
     ) -> Result<Recovered> {
@@ -142,7 +91,7 @@ impl Keyring {
             return Err(KeyringError::Unsealed);
         }
         self.log_in(pin, FinalTry::Refuse).await?;
-        let recovered = self.recover_keys(reader, key, now).await;
+        let recovered = self.recover_keys(reader, opener, now).await;
         if recovered.is_err() {
             self.0.sealer.set_key(None);
             self.log_out().await;
@@ -153,12 +102,15 @@ impl Keyring {
     async fn recover_keys(
         &self,
         reader: &Reader,
-        key: &SetKey,
+        opener: &SetOpener,
         now: UnixMillis,
     ) -> Result<Recovered> {
         let (found, wraps) = read_unchecked(reader).await?;
         let vault = found.vault.id;
-        let opened = open_wrap(vault, key, &found.system, &wraps);
+        // Nothing of it is believed before the key of `system` opens, and with it the rows.
+        let sets = wraps.iter().filter_map(|wrap| Recipient::set_of(&wrap.recipient));
+        let key = opener.key(vault, &sets.collect::<Vec<_>>()).await?;
+        let opened = open_wrap(&key, &found.system, &wraps).await;
         let misplaced = |error: &_| matches!(error, KeyringError::Misplaced(_));
         let told = |error| if misplaced(&error) { unfit() } else { error };
         let system = opened.map_err(told)?;
@@ -170,9 +122,9 @@ impl Keyring {
         }
         self.0.sealer.set_key(Some(keys.row.clone()));
         let sets = super::sets::read(reader, &keys.recovery).await?;
-        let public = hpke_public(&key.private)?;
+        let public = key.public()?;
         let psk = shared_key(&keys.recovery, key.set);
-        if psk != key.psk || !sets.contains(&Recipient { set: key.set, public, psk }) {
+        if psk != *key.psk() || !sets.contains(&Recipient { set: key.set, public, psk }) {
             return Err(unfit());
         }
         let (made, hsm_keys) = self.new_keys(reader, vault, &found, now).await?;
@@ -188,7 +140,7 @@ impl Keyring {
         };
         *self.0.open.write() = Some(Arc::new(open));
         let retired = found.hsm_keys.into_iter().filter(is_there).collect();
-        Ok(Recovered { vault: found.vault, keys, retired, made, used: created })
+        Ok(Recovered { vault: found.vault, keys, key, retired, made, used: created })
     }
 
     async fn new_keys(
@@ -237,7 +189,7 @@ impl Keyring {
             let id = row.id;
             let view =
                 reader.view(move |tx| async move { Ok(keys::wraps_of(tx, id).await?) }.boxed());
-            let opened = open_wrap(open.vault, key, row, &view.await?);
+            let opened = open_wrap(key, row, &view.await?).await;
             let secret = match opened {
                 Ok(secret) => secret,
                 Err(KeyringError::NoKey) => {
@@ -277,5 +229,5 @@ fn is_there(row: &HsmKeyRow) -> bool {
 }
 
 fn unfit() -> KeyringError {
-    KeyringError::Unfit("the shares do not give the key of a recovery set of this vault".into())
+    KeyringError::Unfit("what was given is not the key of a recovery set of this vault".into())
 }

@@ -1,6 +1,6 @@
-//! Recovery sets: identity keys are wrapped for their public halves too, and the private halves are
-//! split into shares, each sealed to its holder. No private half is here but while a set is made, and
-//! in the process that recovers.
+//! Recovery sets: identity keys are wrapped for their public halves too. The private halves are split
+//! into shares, each sealed to its holder, or in a token that made them. None that is split is here but
+//! while a set is made, and in the process that recovers; none of a token ever.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use super::identity::wrap_aad_of;
 use super::{KeyUse, Keyring, KeyringError, Result, SetKey};
 use crate::crypto::{
-    CryptoError, Encoder, HpkePublic, MacKey, SUITE_HPKE, hpke_open, hpke_seal, hpke_seal_shared,
+    CryptoError, Encoder, HpkePublic, MacKey, hpke_open, hpke_seal, hpke_seal_shared,
 };
 use crate::error::Error;
 use crate::store::keys::{self, IdentityKeyRow, WrapRow};
@@ -63,7 +63,7 @@ impl Recipient {
         let recipient = Self::label(vault, self.set);
         let aad = wrap_aad_of(vault, row, (&recipient, VERSION));
         let blob = self.seal(vault, &aad, key, entropy)?;
-        Ok(WrapRow { key_id: row.id, recipient, suite: SUITE_HPKE, blob })
+        Ok(WrapRow { key_id: row.id, recipient, suite: self.public.suite(), blob })
     }
 
     /// Seals a key to the set, for a place.
@@ -79,26 +79,24 @@ impl Recipient {
     }
 }
 
-/// Unwraps a key with what the shares of a set give.
+/// Unwraps a key with the private half of a set.
 ///
 /// # Errors
 /// [`KeyringError::NoKey`] where none of the wraps is for the set, [`KeyringError::UnknownSuite`],
 /// [`KeyringError::Misplaced`] where one belongs to another key, owner or set.
-pub(super) fn open_wrap(
-    vault: VaultId,
+pub(super) async fn open_wrap(
     key: &SetKey,
     row: &IdentityKeyRow,
     wraps: &[WrapRow],
 ) -> Result<SecretBytes> {
-    let recipient = Recipient::label(vault, key.set);
+    let recipient = Recipient::label(key.vault, key.set);
     let wrap = wraps.iter().find(|wrap| wrap.recipient == recipient);
     let wrap = wrap.ok_or(KeyringError::NoKey)?;
-    if wrap.suite != SUITE_HPKE {
+    if wrap.suite != key.public()?.suite() {
         return Err(KeyringError::UnknownSuite(wrap.suite));
     }
-    let aad = wrap_aad_of(vault, row, (&recipient, VERSION));
-    key.open(vault, &aad, &wrap.blob)
-        .map_err(|error| KeyringError::opening(error, || format!("the wrap of key {}", row.id)))
+    let aad = wrap_aad_of(key.vault, row, (&recipient, VERSION));
+    key.open(&aad, &wrap.blob, || format!("the wrap of key {}", row.id)).await
 }
 
 pub(super) fn info(vault: VaultId, set: Id) -> Vec<u8> {
@@ -119,7 +117,7 @@ pub struct Share<'a> {
 }
 
 impl Share<'_> {
-    fn info(&self) -> Vec<u8> {
+    pub(super) fn info(&self) -> Vec<u8> {
         Encoder::new("strongroom/recovery-share/v1")
             .bytes(self.vault.0.as_bytes())
             .bytes(self.set.as_bytes())
@@ -155,8 +153,8 @@ pub(super) async fn read(reader: &Reader, recovery: &MacKey) -> Result<Vec<Recip
     let rows = reader.view(|tx| async move { Ok(recovery_sets::active(tx).await?) }.boxed());
     let rows = rows.await?.into_iter().map(|found| found.row);
     let recipient = |row: recovery_sets::RecoverySetRow| {
-        let public = HpkePublic::try_from(row.public_key.as_slice())
-            .map_err(|_length| KeyringError::Unfit("a recovery set".into()))?;
+        let public = HpkePublic::parse(&row.public_key)
+            .map_err(|_malformed| KeyringError::Unfit("a recovery set".into()))?;
         Ok(Recipient { set: row.id, public, psk: shared_key(recovery, row.id) })
     };
     rows.map(recipient).collect()
@@ -230,8 +228,8 @@ mod tests {
         Id::from_bytes([byte; 16])
     }
 
-    #[test]
-    fn a_wrap_opens_for_its_set_key_owner_and_vault_alone() {
+    #[tokio::test]
+    async fn a_wrap_opens_for_its_set_key_owner_and_vault_alone() {
         let private = hpke_private(&SystemEntropy).unwrap();
         let psk = SecretBytes::new(vec![3; 32]);
         let public = hpke_public(&private).unwrap();
@@ -247,11 +245,12 @@ mod tests {
             created_at: UnixMillis(0),
         };
         let wraps = [set.wrap(vault, &row, &key, &SystemEntropy).unwrap()];
-        let open = |vault, set, row: &IdentityKeyRow| {
-            open_wrap(vault, &SetKey::join(set, &shares).unwrap(), row, &wraps)
+        let open = async |vault, set, row: &IdentityKeyRow| {
+            open_wrap(&SetKey::join((vault, set), &shares).unwrap(), row, &wraps).await
         };
-        assert_eq!(open(vault, set.set, &row), Ok(key));
-        assert_eq!(open(vault, id(6), &row), Err(KeyringError::NoKey));
+        assert_eq!(open(vault, set.set, &row).await, Ok(key));
+        assert_eq!(open(vault, id(6), &row).await, Err(KeyringError::NoKey));
+        assert_eq!(open(VaultId(id(9)), set.set, &row).await, Err(KeyringError::NoKey));
         assert_eq!(Recipient::set_of(&wraps[0].recipient), Some(set.set));
         let root = crate::keyring::label(vault, keys::HsmPurpose::Root, 1);
         assert_eq!(Recipient::set_of(&root), None);
@@ -260,7 +259,7 @@ mod tests {
             IdentityKeyRow { version: 2, ..row.clone() },
             IdentityKeyRow { id: id(8), ..row.clone() },
         ] {
-            let refused = open(vault, set.set, &other);
+            let refused = open(vault, set.set, &other).await;
             assert!(matches!(refused, Err(KeyringError::Misplaced(_))), "{refused:?}");
         }
 
@@ -268,8 +267,8 @@ mod tests {
         let stranger = Recipient { psk: SecretBytes::new(vec![4; 32]), ..set.clone() };
         let forged = SecretBytes::new(vec![8; 32]);
         let forged = [stranger.wrap(vault, &row, &forged, &SystemEntropy).unwrap()];
-        let holders = SetKey::join(set.set, &shares).unwrap();
-        let refused = open_wrap(vault, &holders, &row, &forged);
+        let holders = SetKey::join((vault, set.set), &shares).unwrap();
+        let refused = open_wrap(&holders, &row, &forged).await;
         assert!(matches!(refused, Err(KeyringError::Misplaced(_))), "{refused:?}");
     }
 

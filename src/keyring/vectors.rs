@@ -105,6 +105,7 @@ fn the_wrap_of_the_page_has_the_place_that_the_keyring_gives_it() {
         kind: KeyKind::HmacSha256,
         public_key_spki: None,
         certificate: None,
+        link: None,
     };
     let aad = wrap_aad(VaultId(id(0x11)), &key(KeyOwner::System), &root);
     assert!(PAGE.contains(&format!("wrap.aad = {}\n", hex(&aad))));

@@ -35,6 +35,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("rotation_keeper", "identities.rotate-key"),
     ("rotation_keeper", "identities.move-data"),
     ("rotation_keeper", "identities.finish-key"),
+    ("restore", "identities.shred-again"),
     ("control_socket", "system.unseal"),
     ("control_socket", "system.recover-admin"),
     ("control_socket", "system.create-backup"),

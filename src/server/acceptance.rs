@@ -61,13 +61,14 @@ pub(super) async fn accept(vault: &Vault, order: AcceptOrder) -> Result<Accepted
     if let Some(code) = order.code {
         vault.run(&vault.context(caller, None)?, VerifyFactor { code }).await??;
     }
-    let op = AcceptRollback { log };
+    let unnamed = vault.shreds_undone().await?.unnamed;
+    let op = AcceptRollback { log, unnamed };
     let open = match order.ceremony {
         Some(id) => approve(vault, caller, id, op).await?,
         None => match vault.run(&vault.context(caller, None)?, InCeremony(op)).await? {
             Held::Open(open) => *open,
             Held::Done(()) => {
-                vault.adopt(log.found).await?;
+                vault.adopt(log.found, unnamed).await?;
                 return Ok(Accepted::Wholly);
             }
         },
@@ -86,7 +87,7 @@ async fn approve(
 ) -> Result<Ceremony> {
     let seen = vault.run(&vault.context(caller, None)?, ShowCeremony { id }).await?;
     if seen.about.action != AcceptRollback::ACTION || seen.about.terms != op.terms() {
-        return Err(Error::precondition("that ceremony is not about the log that you accept"));
+        return Err(Error::precondition("that ceremony is not about what you accept"));
     }
     let change = Approve { about_hash: hex(&seen.row.about_hash), reason: String::new() };
     vault.run(&vault.context(caller, None)?, Act { id, change }).await

@@ -1,7 +1,7 @@
 //! From the configuration to the parts of a node.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use url::Url;
@@ -27,13 +27,20 @@ const HANDSHAKES: usize = 1_024;
 /// # Errors
 /// [`Error::Precondition`] with what is wrong with module or token.
 pub(super) fn token(config: &Config) -> Result<Arc<Pkcs11Hsm>> {
-    require_roots(&config.hsm.module)?;
     let token = match &config.hsm.token {
         TokenName::Label(label) => TokenSelector::Label(label.clone()),
         TokenName::Serial(serial) => TokenSelector::Serial(serial.clone()),
     };
-    let opened = Pkcs11Hsm::open(&Pkcs11Config { module: config.hsm.module.clone(), token });
-    opened.map(Arc::new).map_err(|error| explain(&error))
+    token_at(&Pkcs11Config { module: config.hsm.module.clone(), token })
+}
+
+/// The same, of any token.
+///
+/// # Errors
+/// As [`token`].
+pub(super) fn token_at(at: &Pkcs11Config) -> Result<Arc<Pkcs11Hsm>> {
+    require_roots(&at.module)?;
+    Pkcs11Hsm::open(at).map(Arc::new).map_err(|error| explain(&error))
 }
 
 /// Refuses a module that is not root's: it is loaded as code, and who runs the vault must not be
@@ -84,7 +91,13 @@ pub(super) fn ingredients(config: &Config, token: Arc<Pkcs11Hsm>) -> Result<Ingr
         limits: limits(config),
         crl_url: config.pki.crl_url.clone(),
         sinks: sinks::sinks(config)?,
+        shredded: Some(shredded(config)),
     })
+}
+
+/// The file of this node that lists who was shredded.
+pub(super) fn shredded(config: &Config) -> PathBuf {
+    config.server.data_dir.join("shredded")
 }
 
 /// Says where the state is, password included.

@@ -24,11 +24,12 @@ use super::pin::PinMemory;
 use super::recovery::RecoveryOrder;
 use crate::cli::control::{
     BackupReport, MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, Secret,
-    State as Shown, StateCheck, Status,
+    SetCoverage, State as Shown, StateCheck, Status,
 };
 use crate::config::SecretSource;
 use crate::crypto::hex;
 use crate::engines::factors::Code;
+use crate::engines::recovery_sets::DescribedSet;
 use crate::engines::system::{Recovered, RecoveredLogin};
 use crate::error::{Error, Result};
 use crate::keyring::{Challenge, FinalTry};
@@ -186,13 +187,18 @@ impl Control {
             State::Unheard => (Shown::Unheard, None),
             State::Stopping => (Shown::Stopping, None),
         };
-        let restores = tokio::time::timeout(SOON, self.life.restores()).await.ok().flatten();
+        let (restores, sets) = tokio::join!(
+            tokio::time::timeout(SOON, self.life.restores()),
+            tokio::time::timeout(SOON, self.life.recovery_sets()),
+        );
+        let (restores, sets) = (restores.ok().flatten(), sets.ok().flatten());
+        let recovery_sets = sets.map(|sets| sets.into_iter().map(coverage).collect());
         let state_check = self.life.vault().state().report().map(|report| StateCheck {
             checked_at_ms: report.checked_at.0,
             rows: report.rows,
             wrong: report.wrong(),
         });
-        Status { state, because, restores, state_check, ..self.about.clone() }
+        Status { state, because, restores, state_check, recovery_sets, ..self.about.clone() }
     }
 
     async fn unseal(&self, given: Option<SecretBytes>, force: bool) -> Result<String> {
@@ -270,6 +276,16 @@ impl Control {
 
 fn decode(text: &str) -> Result<Vec<u8>> {
     STANDARD.decode(text).map_err(|_malformed| Error::invalid("bytes are base64 on this socket"))
+}
+
+fn coverage(of: DescribedSet) -> SetCoverage {
+    SetCoverage {
+        id: of.row.id.to_string(),
+        custody: of.custody.as_str().to_owned(),
+        holders: of.holders.into_iter().map(|holder| holder.name).collect(),
+        keys_covered: of.covered,
+        keys_total: of.keys,
+    }
 }
 
 fn shown(challenge: &Challenge) -> PinChallenge {

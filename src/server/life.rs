@@ -1,5 +1,6 @@
 //! Unsealed, sealed, and the ways between: what a node takes up, drops, and obeys.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,12 @@ use super::acceptance::{self, AcceptOrder, Accepted, read_rollback};
 use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use super::recovery::{Given, RecoveryOrder};
+use super::shreds;
 use crate::audit::RecordCodec;
 use crate::cli::control::Rollback;
 use crate::engines::database::Databases;
 use crate::engines::pki::{Authorities, Authority, AuthoritySlot, Request, Role, TrustDomain};
+use crate::engines::recovery_sets::DescribedSet;
 use crate::engines::system::{CONTROL_SOCKET, RecoverAdministrator, Recovered, Unseal};
 use crate::error::{Error, Result};
 use crate::grpc::tls::{Tls, Trust};
@@ -247,6 +250,11 @@ impl Life {
         self.require_held()?;
         let accepted = acceptance::accept(&self.0.vault, order).await?;
         if accepted == Accepted::Wholly {
+            if let Err(error) = shreds::again(&self.0.vault, self.list()).await {
+                // Accepted it is: the next unsealing goes on from here.
+                self.seal_gated("who was shredded since could not be shredded again").await;
+                return Err(error);
+            }
             self.serve_as(State::Serving);
             tracing::warn!(alarm = true, "the restored store is accepted");
         }
@@ -312,6 +320,14 @@ impl Life {
         row.await.ok().flatten().map(|found| found.row.restore_epoch)
     }
 
+    /// What opens the vault once the HSM is lost; none where that cannot be verified now.
+    pub(super) async fn recovery_sets(&self) -> Option<Vec<DescribedSet>> {
+        let id = self.0.vault.installation().id;
+        let read =
+            self.0.reader.view(move |tx| async move { DescribedSet::active(tx, id).await }.boxed());
+        read.await.ok()
+    }
+
     fn require_held(&self) -> Result<()> {
         match self.0.standing.state() {
             State::Held(_) => Ok(()),
@@ -336,17 +352,30 @@ impl Life {
             let ctx = self.0.vault.context(Caller::System(CONTROL_SOCKET), None)?;
             self.0.vault.run(&ctx, Unseal).await?;
         }
-        Ok(match anchored {
-            Anchored::Extends { .. } | Anchored::Unknown => State::Serving,
-            Anchored::RolledBack { kept, found } => State::Held(format!(
+        let because = match anchored {
+            Anchored::Extends { .. } | Anchored::Unknown => {
+                shreds::again(&self.0.vault, self.list()).await?;
+                return Ok(State::Serving);
+            }
+            Anchored::RolledBack { kept, found } => format!(
                 "the HSM knows a log of {} entries that this store, with {}, does not extend",
                 kept.size, found.size
-            )),
-            Anchored::Altered { found, .. } => State::Held(format!(
+            ),
+            Anchored::Altered { found, .. } => format!(
                 "the head of the log, of {} entries, is none that this vault wrote",
                 found.size
-            )),
-        })
+            ),
+        };
+        let undone = self.0.vault.shreds_undone().await?;
+        let unnamed = shreds::unnamed(&undone, self.list());
+        Ok(State::Held(
+            [Some(because), unnamed].into_iter().flatten().collect::<Vec<_>>().join("; "),
+        ))
+    }
+
+    /// The file that lists who was shredded.
+    fn list(&self) -> Option<&Path> {
+        self.0.parts.shredded.as_deref()
     }
 
     async fn take_authorities(&self, ours: &TrustDomain) -> Result<()> {

@@ -59,7 +59,8 @@ pub(super) async fn identity(
     };
     let ctx = vault.context(Caller::System(LISTENER), None)?;
     let certificate = vault.run(&ctx, order).await?;
-    let chain = [certificate.pem(), authorities.current()?.issuing.pem()].concat();
+    let authorities = authorities.current()?;
+    let chain = certificate.pem() + &authorities.chain_pem(&authorities.issuing);
     if let Some(dir) = kept_in {
         let (cert_file, key_file) = kept(dir);
         files::replace(&key_file, key.private_pem.expose(), 0o600)?;

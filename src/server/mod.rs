@@ -18,8 +18,10 @@ mod recall;
 mod recover;
 mod recover_vault;
 mod recovery;
+mod recovery_token;
 mod run;
 mod serve;
+mod shreds;
 mod sinks;
 mod upkeep;
 

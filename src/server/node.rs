@@ -1,6 +1,7 @@
 //! One node: a store, a token, a vault, its listeners.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Ingredients {
     pub crl_url: Option<String>,
     /// Where notices go.
     pub sinks: Vec<Sink>,
+    /// The file that lists who was shredded, if there is one: the HSM names the newest alone.
+    pub shredded: Option<PathBuf>,
 }
 
 /// A running node.
@@ -129,6 +132,7 @@ impl Node {
             identity: life::installation(&found),
             quorum: parts.limits.administrators,
             wrapped_bytes: parts.limits.wrapped_bytes,
+            shredded: parts.shredded.clone(),
             tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;

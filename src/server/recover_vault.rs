@@ -1,4 +1,5 @@
-//! `strongroom recover`: a vault whose HSM is lost gets a new one, with the shares of a recovery set.
+//! `strongroom recover`: a vault whose HSM is lost gets a new one, with the shares of a recovery set or
+//! with a recovery token.
 //!
 //! Offline: the server is stopped, and nothing listens. What is wrapped for the new root is committed
 //! some at a time and counts for nothing until the last commit, which puts the new keys in the place
@@ -18,12 +19,16 @@ use super::backup::Pin;
 use super::files;
 use super::found::make_authorities;
 use super::node::Ingredients;
+use super::recovery_token::RecoveryToken;
 use super::run::{environment, failed, in_runtime};
 use crate::audit::{self, CallerFact, DecisionFact, Draft, Ending, EntryFacts, Field, RecordCodec};
-use crate::cli::{Failure, Global, OpenShare, Outcome, RecoverArgs, fields, note, read_text, show};
+use crate::cli::{
+    Failure, Global, OpenShare, Outcome, RecoverArgs, RecoveryTokenArgs, fields, note, read_text,
+    show,
+};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::keyring::{Keyring, Recovered, SetKey};
+use crate::keyring::{Keyring, Recovered, SetKey, SetOpener};
 use crate::store::keys::{HsmPurpose, VaultRow, WrapRow};
 use crate::store::{
     BatchCodec, Change, Entry, Job, Needs, Reader, RowSealer, Settled, Store, StoreError, Tx, Work,
@@ -53,7 +58,8 @@ pub struct VaultRecovered {
 pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
     let config = Config::load(&args.config).map_err(|error| failed(&error.into()))?;
     environment(&config, None)?;
-    let (vault, key) = join(&args.shares)?;
+    let remains = Remains::of(&config, &args.shares, &args.token)?;
+    let remains = remains.ok_or_else(|| Failure::usage("there is no share"))?;
     let pin = Pin::of(&config, args.pin_file.as_deref())?;
     in_runtime(&config, true, async {
         let told = |error: Error| failed(&error);
@@ -61,7 +67,8 @@ pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
         let _lock = files::lock(&config.server.data_dir).map_err(told)?;
         let token = assemble::token(&config).map_err(told)?;
         let parts = assemble::ingredients(&config, token).map_err(told)?;
-        let recovering = recover(&parts, &key, &vault, pin.secret());
+        let opener = remains.opener().await.map_err(told)?;
+        let recovering = recover(&parts, &opener, pin.secret());
         let done = pin.remembered(&config, recovering).await.map_err(told)?;
         let VaultRecovered { vault, wrapped, lost, gone } = &done;
         let vault = vault.to_string();
@@ -83,12 +90,49 @@ pub(super) fn run(global: &Global, args: &RecoverArgs) -> Outcome {
             "start the server, and get an administrator in with `strongroom recover-admin`: the \
              authorities are new, so that nobody's login is worth anything any more",
         );
+        note(&format!(
+            "the HSM that knew who was shredded is gone: whoever was since this store was copied is \
+             shredded again at that start if {} names them; write the ids of others there first, \
+             one a line",
+            assemble::shredded(&config).display()
+        ));
         Ok(())
     })
 }
 
-/// Puts shares together: the vault's id, and the private half of the set.
-pub(super) fn join(files: &[PathBuf]) -> Outcome<(String, SetKey)> {
+/// What remains of a vault whose HSM is lost, beside its store.
+#[derive(Debug)]
+pub(super) enum Remains {
+    /// Enough shares of a recovery set.
+    Shares(SetKey),
+    /// A recovery token.
+    Token(RecoveryToken),
+}
+
+impl Remains {
+    /// Reads what was given; none where nothing was.
+    pub(super) fn of(
+        config: &Config,
+        shares: &[PathBuf],
+        token: &RecoveryTokenArgs,
+    ) -> Outcome<Option<Self>> {
+        if !shares.is_empty() {
+            return Ok(Some(Self::Shares(join(shares)?)));
+        }
+        Ok(RecoveryToken::of(config, token)?.map(Self::Token))
+    }
+
+    /// Makes it ready: the PIN of a token is tried.
+    pub(super) async fn opener(&self) -> Result<SetOpener> {
+        Ok(match self {
+            Self::Shares(key) => SetOpener::Shares(key.clone()),
+            Self::Token(token) => SetOpener::Token(token.open().await?),
+        })
+    }
+}
+
+/// Puts shares together.
+fn join(files: &[PathBuf]) -> Outcome<SetKey> {
     let mut shares = Vec::with_capacity(files.len());
     for file in files {
         let text = read_text(file)?;
@@ -112,20 +156,19 @@ pub(super) fn join(files: &[PathBuf]) -> Outcome<(String, SetKey)> {
         parts.push(SecretBytes::new(bytes));
     }
     let set = set.parse::<Id>().map_err(|_none| unfit())?;
-    let key = SetKey::join(set, &parts).map_err(|_malformed| unfit())?;
-    Ok((vault, key))
+    let vault = vault.parse::<VaultId>().map_err(|_none| unfit())?;
+    SetKey::join((vault, set), &parts).map_err(|_malformed| unfit())
 }
 
 /// Recovers a vault into the HSM of a node that does not run.
 ///
 /// # Errors
 /// [`Error::AlreadyExists`] where the HSM holds the vault's root key: nothing is lost;
-/// [`Error::Precondition`] for shares that are not those of a set of this vault, and for a store that
-/// was not wrapped for it; what store and HSM answer.
+/// [`Error::Precondition`] for shares or a token that are not those of a set of this vault, and for a
+/// store that was not wrapped for it; what store and HSM answer.
 pub async fn recover(
     parts: &Ingredients,
-    key: &SetKey,
-    vault: &str,
+    opener: &SetOpener,
     pin: SecretBytes,
 ) -> Result<VaultRecovered> {
     let (sealer, codec) = (Arc::new(RowSealer::default()), Arc::new(RecordCodec::default()));
@@ -136,12 +179,9 @@ pub async fn recover(
     let keyring = Keyring::new(Arc::clone(&parts.hsm), Arc::clone(&parts.entropy), sealer);
     let done = async {
         let now = parts.clock.now();
-        let recovered = keyring.recover(&reader, key, pin, now).await?;
-        if recovered.vault.id.to_string() != vault {
-            return Err(Error::precondition("the shares are those of another vault"));
-        }
+        let recovered = keyring.recover(&reader, opener, pin, now).await?;
         codec.set_key(Some(recovered.keys.batch.clone()));
-        let (wrapped, lost) = wrap(&reader, &writer, &keyring, key).await?;
+        let (wrapped, lost) = wrap(&reader, &writer, &keyring, &recovered.key).await?;
         let gone = gone(&reader).await?;
         let id = recovered.vault.id;
         commit(parts, &keyring, &codec, &writer, recovered, (wrapped, lost)).await?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
-use super::{backup, dev, doctor, init, migrate, recover, recover_vault, serve};
+use super::{backup, dev, doctor, init, migrate, recover, recover_vault, recovery_token, serve};
 use crate::cli::{Exit, Failure, Global, Outcome, ServerCommand};
 use crate::config::{self, Config};
 use crate::error::Error;
@@ -23,6 +23,7 @@ pub fn run(global: &Global, command: &ServerCommand) -> ExitCode {
         ServerCommand::Doctor(args) => doctor::run(global, args),
         ServerCommand::RecoverAdmin(args) => recover::run(global, args),
         ServerCommand::Recover(args) => recover_vault::run(global, args),
+        ServerCommand::RecoveryToken(command) => recovery_token::run(global, command),
         ServerCommand::Backup(command) => backup::run(global, command),
         ServerCommand::Migrate(args) => migrate::run(global, args),
     });

@@ -139,6 +139,7 @@ fn about(config: &Config, node: &Node) -> Status {
         store: store.to_owned(),
         started_at_ms: SystemClock.now().0,
         state_check: None,
+        recovery_sets: None,
     }
 }
 

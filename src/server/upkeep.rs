@@ -68,6 +68,7 @@ pub(super) fn start(life: &Life, metrics: &Arc<Metrics>, checkpoint: Duration, t
         When::Serving,
         round(|l| async move { l.vault().write_anchor().await }),
     );
+    every("shreds", MINUTE, When::Serving, round(|l| async move { l.vault().keep_shreds().await }));
     every(
         "listener",
         MINUTE * 10,

@@ -7,7 +7,6 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::store::StoreError;
 use crate::store::sqlite::{self, fault};
-use crate::types::IdentityId;
 
 /// Which part of a store a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,22 +121,6 @@ pub fn join_wraps(copy: &Path, wraps: &Path) -> Result<usize, StoreError> {
     ))
 }
 
-/// Takes every wrap of the keys of some identities out of a copy; counts them.
-///
-/// # Errors
-/// What SQLite answers.
-pub fn leave_out(copy: &Path, owners: &[IdentityId]) -> Result<usize, StoreError> {
-    let copy = edit(copy)?;
-    let mut gone = 0_usize;
-    let sql = "DELETE FROM key_wraps WHERE key_id IN \
-               (SELECT id FROM identity_keys WHERE owner = ?1)";
-    for owner in owners {
-        let deleted = copy.execute(sql, (owner.to_string(),));
-        gone = gone.saturating_add(told(deleted)?);
-    }
-    Ok(gone)
-}
-
 /// Copies a store page by page into a new file, without what was deleted.
 fn vacuum(store: &Path, to: &Path) -> Result<(), StoreError> {
     let store = sqlite::open(store, sqlite::Mode::Read)?;
@@ -210,9 +193,7 @@ mod tests {
         assert!(holds("whole") && holds("wraps") && !holds("without"));
 
         assert_eq!(join_wraps(&at("without"), &at("wraps")).unwrap(), 1);
-        assert_eq!(leave_out(&at("whole"), &[IdentityId(Id::from_bytes([7; 16]))]).unwrap(), 1);
-        assert_eq!([wraps("without"), wraps("whole")], [1, 2]);
-        assert!(!holds("whole"));
+        assert_eq!(wraps("without"), 1);
         assert!(copy(&store, &at("whole"), Content::Whole).is_err(), "it replaces nothing");
     }
 }

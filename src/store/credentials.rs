@@ -1,4 +1,4 @@
-//! The one tree of authority: certificates, leases, tokens and enrolments; later sessions and wraps.
+//! The one tree of authority: certificates, leases, tokens and enrolments.
 
 use crate::params;
 use crate::sealed_row;

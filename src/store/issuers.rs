@@ -250,9 +250,10 @@ pub async fn take(tx: &mut Tx, used: &Use) -> Result<bool, StoreError> {
 
 /// Puts another session in the place of the one that is there; false where it is there no more.
 pub async fn replace(tx: &mut Tx, used: &Use, before: CredentialId) -> Result<bool, StoreError> {
-    let sql = "UPDATE issuer_logins SET rule = $1, credential = $2, epoch = $3, kept_until = $4 \
-               WHERE id = $5 AND credential = $6";
-    let params = params![used.rule, used.credential, used.epoch, used.kept_until, used.id, before];
+    let sql = "UPDATE issuer_logins SET issuer = $1, rule = $2, credential = $3, epoch = $4, \
+               kept_until = $5 WHERE id = $6 AND credential = $7";
+    let Use { id, issuer, rule, credential, epoch, kept_until } = used;
+    let params = params![*issuer, *rule, *credential, *epoch, *kept_until, *id, before];
     Ok(tx.execute(sql, params).await? == 1)
 }
 

@@ -67,6 +67,8 @@ sealed_row! {
         pub pinned: Vec<u8>,
         /// The CA's certificate, DER.
         pub certificate: Option<Vec<u8>>,
+        /// Of a root CA: the certificate by which the one before vouches for it, DER.
+        pub link: Option<Vec<u8>>,
         /// When it was made.
         pub created_at: UnixMillis,
     }
@@ -173,7 +175,7 @@ words! {
     HsmPurpose {
         /// Wraps identity keys.
         Root = "root",
-        /// Signs the issuing CA's certificate.
+        /// Signs the certificates of issuing CAs, and vouches for the root after it.
         CaRoot = "ca/root",
         /// Signs certificates of the certificate engine.
         CaIssuing = "ca/issuing",
@@ -408,11 +410,17 @@ pub async fn current_of(
     tx.lookup_where(tail, params![purpose]).await
 }
 
-/// Counts the wraps of a recipient.
+/// Counts the wraps of a recipient, as [`Tx::tally`] does.
 pub async fn count_wraps(tx: &mut Tx, recipient: &str) -> Result<i64, StoreError> {
-    let sql = "SELECT COUNT(*) FROM key_wraps WHERE recipient = $1";
-    let row = tx.query_one(sql, params![recipient.to_owned()]).await?;
-    row.ok_or(StoreError::Malformed)?.take()
+    let rows = "SELECT 1 AS counts, 0 AS value FROM key_wraps WHERE recipient = $1";
+    let key = format!("wraps for {recipient}");
+    Ok(tx.tally(&key, rows, params![recipient.to_owned()]).await?.count)
+}
+
+/// Tells whether a recipient has a wrap.
+pub async fn has_wraps(tx: &mut Tx, recipient: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM key_wraps WHERE recipient = $1 LIMIT 1";
+    Ok(tx.query_one(sql, params![recipient.to_owned()]).await?.is_some())
 }
 
 /// A part of a walk through the wraps of a recipient.

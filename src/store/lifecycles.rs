@@ -178,18 +178,15 @@ pub struct LiveLogin {
     pub ends_at: UnixMillis,
     /// Its id.
     pub id: String,
-    /// Whose it is.
-    pub identity: String,
-    /// When it was issued.
-    pub issued_at: UnixMillis,
-    /// Whether it is older than the shortest rotation of its kind, that of development.
+    /// Whether whose it is was there for the shortest rotation of its kind, that of development: no
+    /// key of theirs is older.
     pub may_be_overdue: bool,
 }
 
-const LOGINS: &str = "SELECT c.expires_at, c.id, c.identity, c.issued_at, (SELECT COUNT(*) FROM identities i \
+const LOGINS: &str = "SELECT c.expires_at, c.id, (SELECT COUNT(*) FROM identities i \
                       JOIN lifecycles l ON l.id = i.kind WHERE i.id = c.identity \
                       AND i.revocation_epoch = c.revocation_epoch \
-                      AND c.issued_at + 1000 * l.development_rotation_s <= $3) FROM credentials c \
+                      AND i.created_at + 1000 * l.development_rotation_s <= $3) FROM credentials c \
                       WHERE c.kind = 'login' AND c.state = 'active' \
                       AND (c.expires_at, c.id) > ($1, $2) ORDER BY c.expires_at, c.id LIMIT $4";
 
@@ -204,8 +201,7 @@ pub async fn live_logins(
     let rows = tx.query(LOGINS, params![from, after.to_owned(), now, limit]).await?;
     let read = |mut row: Row| {
         let (ends_at, id) = (row.take()?, row.take()?);
-        let (identity, issued_at) = (row.take()?, row.take()?);
-        Ok(LiveLogin { ends_at, id, identity, issued_at, may_be_overdue: row.take()? })
+        Ok(LiveLogin { ends_at, id, may_be_overdue: row.take()? })
     };
     rows.into_iter().map(read).collect()
 }

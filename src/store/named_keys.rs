@@ -97,6 +97,8 @@ sealed_row! {
         pub id: ObjectId,
         /// How many, used or not.
         pub reserved: i64,
+        /// The restores that were accepted before the last of them was reserved.
+        pub restore_epoch: i64,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::params;
 use crate::sealed_row;
-use crate::store::keys::{IdentityKeyRow, KeyState, WrapRow};
+use crate::store::keys::{IdentityKeyRow, KeyState, WrapRow, count_wraps};
 use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{Id, UnixMillis};
 
@@ -14,11 +14,12 @@ sealed_row! {
     pub struct RecoverySetRow in "recovery_sets", seal 1 {
         /// Its id, for ever.
         pub id: Id,
-        /// The public half that keys are wrapped for.
+        /// The public half that keys are wrapped for: on X25519 of one that is split, on P-256 of one
+        /// in a token.
         pub public_key: Vec<u8>,
-        /// How many shares give the private half.
+        /// How many shares give the private half; one, where it is in a token.
         pub threshold: i64,
-        /// The shares, each sealed to its holder, as JSON.
+        /// The shares, each sealed to its holder or to the token, as JSON.
         pub shares: String,
         /// Active, or destroyed for good.
         pub state: KeyState,
@@ -72,13 +73,12 @@ pub async fn newest_key_id(tx: &mut Tx) -> Result<String, StoreError> {
     row.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Counts the keys that have a wrap for a recipient, and all that are not destroyed.
+/// Counts the keys that have a wrap for a recipient, and all that are not destroyed, as [`Tx::tally`]
+/// does.
 pub async fn covered(tx: &mut Tx, recipient: &str) -> Result<(i64, i64), StoreError> {
-    let sql = "SELECT (SELECT COUNT(*) FROM key_wraps WHERE recipient = $1), \
-               (SELECT COUNT(*) FROM identity_keys WHERE state <> 'destroyed')";
-    let row = tx.query_one(sql, params![recipient.to_owned()]).await?;
-    let mut row = row.ok_or(StoreError::Malformed)?;
-    Ok((row.take()?, row.take()?))
+    let rows = "SELECT 1 AS counts, 0 AS value FROM identity_keys WHERE state <> 'destroyed'";
+    let keys = tx.tally("keys", rows, vec![]).await?.count;
+    Ok((count_wraps(tx, recipient).await?, keys))
 }
 
 /// Inserts wraps of keys that have none for that recipient and were not destroyed meanwhile.

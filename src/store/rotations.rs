@@ -106,23 +106,36 @@ pub async fn due(
     tx.select_intact(tail, params![now, at, after.to_owned(), limit]).await
 }
 
-/// Counts what is under an identity's key: values of secrets, named keys, authenticators.
+/// What is under an identity's key: values of secrets, named keys, authenticators.
+const UNDER: [&str; 3] = [
+    "FROM secret_versions WHERE wrap_key = $1 AND state <> 'destroyed'",
+    "FROM named_key_versions WHERE wrap_key = $1",
+    "FROM factors WHERE secret_key = $1",
+];
+
+/// Counts what is under an identity's key, as [`Tx::tally`] does.
 pub async fn count_under(tx: &mut Tx, key: Id) -> Result<i64, StoreError> {
     let mut under = 0_i64;
-    for sql in [
-        "SELECT COUNT(*) FROM secret_versions WHERE wrap_key = $1 AND state <> 'destroyed'",
-        "SELECT COUNT(*) FROM named_key_versions WHERE wrap_key = $1",
-        "SELECT COUNT(*) FROM factors WHERE secret_key = $1",
-    ] {
-        let row = tx.query_one(sql, params![key]).await?;
-        let some: i64 = row.ok_or(StoreError::Malformed)?.take()?;
-        under = under.saturating_add(some);
+    for from in UNDER {
+        let rows = format!("SELECT 1 AS counts, 0 AS value {from}");
+        let some = tx.tally(&format!("{key} {from}"), &rows, params![key]).await?;
+        under = under.saturating_add(some.count);
     }
     Ok(under)
 }
 
-/// Counts what was signed in a span of time and is valid, and tells until when the last of it is; 0 where
-/// there is none.
+/// Tells whether anything is under an identity's key.
+pub async fn has_under(tx: &mut Tx, key: Id) -> Result<bool, StoreError> {
+    for from in UNDER {
+        if tx.query_one(&format!("SELECT 1 {from} LIMIT 1"), params![key]).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Counts what was signed in a span of time and is valid, and tells until when the last of it is, as
+/// [`Tx::tally`] does; 0 where there is none.
 pub async fn valid_of(
     tx: &mut Tx,
     kind: CredentialKind,
@@ -130,14 +143,14 @@ pub async fn valid_of(
     now: UnixMillis,
 ) -> Result<(i64, UnixMillis), StoreError> {
     // Its word stands in the text: an index holds those of a kind alone.
-    let sql = format!(
-        "SELECT COUNT(*), COALESCE(MAX(expires_at), 0) FROM credentials \
-         WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1 \
-         AND issued_at >= $2 AND issued_at <= $3"
+    let rows = format!(
+        "SELECT CASE WHEN issued_at >= $2 AND issued_at <= $3 THEN 1 ELSE 0 END AS counts, \
+         CASE WHEN issued_at >= $2 AND issued_at <= $3 THEN expires_at ELSE 0 END AS value \
+         FROM credentials WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1"
     );
-    let row = tx.query_one(&sql, params![now, from, to]).await?;
-    let mut row = row.ok_or(StoreError::Malformed)?;
-    Ok((row.take()?, row.take()?))
+    let valid =
+        tx.tally(&format!("{kind} since {}", from.0), &rows, params![now, from, to]).await?;
+    Ok((valid.count, UnixMillis(valid.highest)))
 }
 
 /// Lists what was signed after a moment, up to another, and is valid; each other row is an alarm.

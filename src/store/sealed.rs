@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::crypto::{MacKey, sha256};
+use crate::store::tally::Tallies;
 use crate::store::{Row, StoreError, Value};
 
 /// A table of sealed rows.
@@ -145,6 +146,8 @@ pub struct RowSealer {
     key: RwLock<Option<Arc<MacKey>>>,
     seen: Mutex<Seen>,
     marks: AtomicU64,
+    /// What was counted lately.
+    pub(super) tallies: Tallies,
 }
 
 impl RowSealer {

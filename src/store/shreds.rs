@@ -14,6 +14,8 @@ sealed_row! {
     pub struct ShredRow in "shreds", seal 1 {
         /// Whose key it was.
         pub id: IdentityId,
+        /// Its place among all of them, from 1, in the order in which this store heard of them.
+        pub number: i64,
         /// Versions of its key that were destroyed.
         pub key_versions: i64,
         /// Secrets that do not open any more, counted up to 1,000.
@@ -39,10 +41,39 @@ sealed_row! {
     }
 }
 
-/// Counts identities that were shredded: the number only ever rises.
-pub async fn count(tx: &mut Tx) -> Result<i64, StoreError> {
-    let row = tx.query_one("SELECT COUNT(*) FROM shreds", vec![]).await?;
+/// Tells the number of who was shredded last; 0 before the first. It only ever rises.
+pub async fn newest(tx: &mut Tx) -> Result<i64, StoreError> {
+    let row = tx.query_one("SELECT COALESCE(MAX(number), 0) FROM shreds", vec![]).await?;
     row.ok_or(StoreError::Malformed)?.take()
+}
+
+/// Lists who was shredded last, the newest first.
+pub async fn last(tx: &mut Tx, limit: i64) -> Result<Vec<Versioned<ShredRow>>, StoreError> {
+    tx.select("ORDER BY number DESC LIMIT $1", params![limit]).await
+}
+
+/// Lists identities that were shredded, by their numbers, from after one on.
+pub async fn numbered_after(
+    tx: &mut Tx,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Versioned<ShredRow>>, StoreError> {
+    tx.select("WHERE number > $1 ORDER BY number LIMIT $2", params![after, limit]).await
+}
+
+/// Lists identities that were shredded, and of whose keys something is there all the same, by their
+/// ids, from after one on: somebody put it back.
+pub async fn undone_after(
+    tx: &mut Tx,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<IdentityId>, StoreError> {
+    let sql = "SELECT s.id FROM shreds s WHERE s.id > $1 AND EXISTS (SELECT 1 FROM identity_keys k \
+               WHERE k.owner = s.id AND (k.state <> 'destroyed' \
+               OR EXISTS (SELECT 1 FROM key_wraps w WHERE w.key_id = k.id))) \
+               ORDER BY s.id LIMIT $2";
+    let rows = tx.query(sql, params![after.to_owned(), limit]).await?;
+    rows.into_iter().map(|mut row| row.take()).collect()
 }
 
 /// Lists identities that were shredded, by their ids, from after one on.

@@ -20,7 +20,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub struct Tx {
     connection: Connection,
-    sealer: Arc<RowSealer>,
+    pub(super) sealer: Arc<RowSealer>,
     /// What was seen before this transaction began may not be undercut in it.
     since: u64,
     writes: bool,

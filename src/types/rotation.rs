@@ -30,6 +30,8 @@ words! {
 pub enum Rotates {
     /// The root key in the HSM.
     Root,
+    /// The authority above that of certificates.
+    RootCa,
     /// The authority of certificates.
     Issuing,
     /// The authority of logins.
@@ -42,6 +44,7 @@ impl fmt::Display for Rotates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => f.write_str("root"),
+            Self::RootCa => f.write_str("ca/root"),
             Self::Issuing => f.write_str("ca/issuing"),
             Self::Login => f.write_str("ca/login"),
             Self::Identity(id) => write!(f, "identity/{id}"),
@@ -55,6 +58,7 @@ impl FromStr for Rotates {
     fn from_str(text: &str) -> Result<Self> {
         match text.split_once('/') {
             None if text == "root" => Ok(Self::Root),
+            Some(("ca", "root")) => Ok(Self::RootCa),
             Some(("ca", "issuing")) => Ok(Self::Issuing),
             Some(("ca", "login")) => Ok(Self::Login),
             Some(("identity", id)) => id.parse().map(Self::Identity),
@@ -71,11 +75,12 @@ mod tests {
     #[test]
     fn what_rotates_reads_back_as_it_is_written_and_nothing_else_does() {
         let identity = Rotates::Identity(IdentityId(Id::from_bytes([7; 16])));
-        for one in [Rotates::Root, Rotates::Issuing, Rotates::Login, identity] {
+        let authorities = [Rotates::RootCa, Rotates::Issuing, Rotates::Login];
+        for one in authorities.into_iter().chain([Rotates::Root, identity]) {
             assert_eq!(one.to_string().parse(), Ok(one));
         }
         for bad in
-            ["", "Root", "root/", "root/1", "identity", "identity/", "identity/x", "ca", "ca/root"]
+            ["", "Root", "root/", "root/1", "identity", "identity/", "identity/x", "ca", "ca/roots"]
         {
             assert!(bad.parse::<Rotates>().is_err(), "{bad}");
         }

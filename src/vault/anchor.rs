@@ -132,11 +132,14 @@ impl Vault {
         Ok(())
     }
 
-    /// Gives the HSM the head of a log that was accepted, in the place of the one that it keeps.
+    /// Gives the HSM the head of a log that was accepted, in the place of the one that it keeps, and
+    /// lets go of so many who were shredded and are named nowhere, with whom it was accepted.
     ///
     /// # Errors
     /// What the HSM answers.
-    pub async fn adopt(&self, found: Head) -> Result<()> {
+    pub async fn adopt(&self, found: Head, unnamed: i64) -> Result<()> {
+        // Before the head: where this is cut off, the store is accepted anew.
+        self.let_go_of(unnamed).await?;
         self.keep(found).await?;
         // What was signed of the other log must not keep this one from being signed; but nothing
         // is that does not extend what was accepted.

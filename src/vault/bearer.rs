@@ -18,7 +18,7 @@ use crate::store::Versioned;
 use crate::store::credentials::CredentialRow;
 use crate::types::{
     AccessToken, AuthMethod, Authenticated, Bearer, CredentialId, CredentialKind, CredentialState,
-    LeaseHandle, SingleUseToken, TokenSecret, TokenType, UnixMillis,
+    IdentityId, LeaseHandle, SingleUseToken, TokenSecret, TokenType, UnixMillis,
 };
 
 /// What comes with a token.
@@ -186,6 +186,12 @@ impl Subject {
     pub fn hook(&self) -> Option<CredentialId> {
         let hangs = self.token.is_some() || !self.ancestors.is_empty();
         hangs.then_some(self.credential.row.id)
+    }
+
+    /// What a login or an enrolment hangs on that it makes for an identity.
+    #[must_use]
+    pub fn hook_of(&self, whose: IdentityId) -> Option<CredentialId> {
+        if whose == self.identity.row.id { self.hook() } else { self.bond().map(|row| row.id) }
     }
 
     /// Whether the caller's uses are counted.

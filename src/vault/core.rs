@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
@@ -13,6 +14,7 @@ use super::decide::Decisions;
 use super::endings::Endings;
 use super::refusals::Refusals;
 use super::serials::Serials;
+use super::shreds::ShredKeeper;
 use super::state::StateKeeper;
 use super::subjects::Subjects;
 use crate::audit::{Head, RecordCodec};
@@ -61,6 +63,8 @@ pub struct Parts {
     pub quorum: u32,
     /// Bytes of what one identity wrapped that may wait to be opened.
     pub wrapped_bytes: i64,
+    /// The file that lists who was shredded, if there is one.
+    pub shredded: Option<PathBuf>,
     /// Tasks that shutdown waits for.
     pub tasks: TaskGroup,
 }
@@ -122,7 +126,7 @@ pub(super) struct Core {
     pub(super) subjects: Subjects,
     /// The authority epoch at which the caches were last emptied for it.
     pub(super) watched: AtomicI64,
-    /// How many identities had been shredded when the keys in memory were last forgotten for it.
+    /// The number of who was shredded last when the keys in memory were last forgotten for it.
     pub(super) shredded: AtomicI64,
     /// Tells those who wait that rights may have moved.
     pub(super) moved: watch::Sender<()>,
@@ -133,6 +137,7 @@ pub(super) struct Core {
     /// The newest head that this node signed, or was about to.
     pub(super) signed: Mutex<Option<Head>>,
     pub(super) serials: Serials,
+    pub(super) shreds: ShredKeeper,
     pub(super) state: StateKeeper,
 }
 

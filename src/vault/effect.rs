@@ -48,7 +48,8 @@ impl Vault {
                 continue;
             };
             let Ready { view, decision, prepared } = ready;
-            let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let subject = decision.subject.as_ref();
+            let claim = self.claim(ctx, op.as_ref(), &prepared, subject)?;
             let effect = Effect {
                 vault: self.clone(),
                 view,

@@ -129,8 +129,8 @@ impl Story {
         let draft = facts.draft(core.entropy.as_ref())?;
         let now = core.clock.monotonic();
         // No use of a key is without its entry.
-        let silent =
-            keys.is_empty() && !core.refusals.records(subject.identity.row.id, action, now);
+        let who = subject.identity.row.id;
+        let silent = keys.is_empty() && !core.refusals.records_finding(who, action, now);
         let ctx = ctx.clone();
         let credential = Some(subject.credential.row.id);
         Ok(Self { ctx, core, draft, keys, credential, success: "OK", told: Vec::new(), silent })

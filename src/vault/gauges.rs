@@ -65,8 +65,10 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn credential_counts(&self) -> Result<Vec<(String, String, i64)>> {
-        let read =
-            self.core.reader.view(|tx| async move { Ok(credentials::counts(tx).await?) }.boxed());
+        let read = self
+            .core
+            .reader
+            .yielding_view(|tx| async move { Ok(credentials::counts(tx).await?) }.boxed());
         read.await
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! [`Vault::run`] and [`Vault::run_effect`] take a verb through decide, prepare, act, commit and
 //! answer. Must not know transports. Upkeep (the log, checkpoints, usage, the clock's mark, old
-//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`) is a closed
-//! list: undecided, without an entry, unable to write a sealed row. The state check (`state.rs`) reads
-//! alone.
+//! idempotency keys, and blocks of serials in `serials.rs`, wraps of keys in `wraps.rs`, who was
+//! shredded, outside of the store, in `shreds.rs`) is a closed list: undecided, without an entry, unable
+//! to write a sealed row. The state check (`state.rs`) reads alone.
 
 mod anchor;
 mod bearer;
@@ -29,6 +29,7 @@ mod retries;
 mod run;
 mod serials;
 mod session;
+mod shreds;
 mod spend;
 mod state;
 mod stream;
@@ -73,8 +74,9 @@ pub use page::{Page, PageToken};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::{Origin, SignIn};
+pub use shreds::ShredsUndone;
 pub use state::{StateKeeper, StateReport};
-pub use stream::StreamOperation;
+pub use stream::{Items, StreamOperation};
 pub use subject::{ADMINISTRATORS, DEPTH, Kin, Subject, is_active};
 pub use terms::Terms;
 pub use token::{Scope, TokenDetail};
@@ -124,6 +126,7 @@ impl Vault {
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),
             serials: serials::Serials::default(),
+            shreds: shreds::ShredKeeper::new(parts.shredded),
             state: StateKeeper::default(),
         };
         Ok(Self { core: Arc::new(core) })

@@ -187,6 +187,10 @@ pub trait Operation: Verb {
     /// and no use of one stays without an entry because nobody waited for it.
     const GOES_ON: bool = false;
 
+    /// Whether what it does is kept outside of the store as well, before it is answered: a restore of
+    /// the store is not to undo it.
+    const OUTLIVES: bool = false;
+
     /// How it is to be run for what was found.
     fn needs(&self, _: &Self::Prepared) -> Needs {
         Self::NEEDS

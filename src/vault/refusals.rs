@@ -17,6 +17,7 @@ const KEPT: usize = 4_096;
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     known: Mutex<HashMap<IdentityId, Window>>,
+    findings: Mutex<HashMap<IdentityId, Window>>,
     strangers: Mutex<BTreeMap<(&'static str, String), u64>>,
 }
 
@@ -38,27 +39,49 @@ impl Window {
     }
 }
 
+/// Counts one more of an identity; tells whether it is among the first of its second.
+fn is_among_first(
+    windows: &mut HashMap<IdentityId, Window>,
+    identity: IdentityId,
+    now: Instant,
+) -> bool {
+    if windows.len() >= KEPT && !windows.contains_key(&identity) {
+        windows.retain(|_, window| {
+            !window.summarised.is_empty()
+                || now.saturating_duration_since(window.began) < Duration::from_secs(1)
+        });
+    }
+    let window = windows.entry(identity).or_insert_with(|| Window::new(now));
+    if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
+        window.began = now;
+        window.count = 0;
+    }
+    window.count = window.count.saturating_add(1);
+    window.count <= PER_SECOND
+}
+
 impl Refusals {
     /// Tells whether a refusal gets an entry of its own; otherwise it is counted.
     pub(super) fn records(&self, identity: IdentityId, action: &'static str, now: Instant) -> bool {
-        let mut known = self.known.lock();
-        if known.len() >= KEPT && !known.contains_key(&identity) {
-            known.retain(|_, window| {
-                !window.summarised.is_empty()
-                    || now.saturating_duration_since(window.began) < Duration::from_secs(1)
-            });
+        let recorded = is_among_first(&mut self.known.lock(), identity, now);
+        if !recorded {
+            self.count(identity, action, now);
         }
-        let window = known.entry(identity).or_insert_with(|| Window::new(now));
-        if now.saturating_duration_since(window.began) >= Duration::from_secs(1) {
-            window.began = now;
-            window.count = 0;
+        recorded
+    }
+
+    /// Tells the same of a finding, which no refusal of another kind may hide.
+    pub(super) fn records_finding(
+        &self,
+        identity: IdentityId,
+        action: &'static str,
+        now: Instant,
+    ) -> bool {
+        let recorded = is_among_first(&mut self.findings.lock(), identity, now);
+        if !recorded {
+            self.count(identity, action, now);
         }
-        window.count = window.count.saturating_add(1);
-        if window.count <= PER_SECOND {
-            return true;
-        }
-        window.summarise(action, 1);
-        false
+        recorded
     }
 
     /// Counts what has no entry of its own however rare it is.
@@ -143,6 +166,19 @@ mod tests {
         assert_eq!(refusals.take_known(), [(who, "pki.sign", 15)]);
         assert!(refusals.take_known().is_empty());
         assert!(refusals.records(who, "pki.sign", now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn no_refusal_hides_a_finding_and_findings_are_bounded_as_well() {
+        let refusals = Refusals::default();
+        let (who, now) = (IdentityId(Id::from_bytes([7; 16])), Instant::now());
+        for _ in 0..25 {
+            refusals.records(who, "pki.sign", now);
+        }
+        let found = (0..25).filter(|_| refusals.records_finding(who, "tokens.list", now)).count();
+        assert_eq!(found, 10);
+        assert_eq!(refusals.take_known(), [(who, "pki.sign", 15), (who, "tokens.list", 15)]);
+        assert!(refusals.records_finding(who, "tokens.list", now + Duration::from_secs(1)));
     }
 
     #[test]

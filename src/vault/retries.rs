@@ -1,11 +1,12 @@
 //! Retried calls: what an earlier try with the same key made, and whether it may be replaced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
 use super::core::Core;
-use super::{RetryKey, Vault, Verb, View};
+use super::{RetryKey, Subject, Vault, Verb, View};
 use crate::crypto::{Encoder, base32};
 use crate::error::{Error, Result};
 use crate::store::idempotency::{self, Earlier};
@@ -14,12 +15,16 @@ use crate::types::{RequestContext, UnixMillis};
 
 /// How long after the first try its result may be replaced.
 const REPLACEABLE: Duration = Duration::from_mins(1);
+/// How long a key is kept at the least.
+const KEPT: Duration = Duration::from_hours(24);
 
 /// The claim of a retried call on what it makes.
 pub(super) struct Claim {
     id: String,
     request: [u8; 32],
     replace: bool,
+    /// Until when the key is kept.
+    kept_until: UnixMillis,
     pub(super) made: String,
 }
 
@@ -37,7 +42,8 @@ pub enum Claimed {
 impl Claim {
     /// Claims the key, or finds what an earlier try made.
     pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Claimed> {
-        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, ctx.now).await?;
+        let span = (ctx.now, self.kept_until);
+        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, span).await?;
         let Some(earlier) = claimed else { return Ok(Claimed::Ours) };
         judge(earlier, &self.request, self.replace, ctx.now)
     }
@@ -93,18 +99,24 @@ fn bound(core: &Core, key: &RetryKey) -> Result<[u8; 32]> {
 }
 
 impl Vault {
-    /// Makes the claim of a retried call, if it carries a key.
+    /// Makes the claim of a retried call, if it carries a key. One that a counted use pays for is kept
+    /// until the token's end: for so long the call may go on.
     pub(super) fn claim<V: Verb>(
         &self,
         ctx: &RequestContext,
         op: &V,
         prepared: &V::Prepared,
+        subject: Option<&Arc<Subject>>,
     ) -> Result<Option<Claim>> {
         let Some(key) = op.retry_key() else { return Ok(None) };
+        let counted = subject.filter(|subject| subject.is_counted());
+        let end = counted.map(|subject| subject.credential.row.max_expires_at);
+        let kept = ctx.now.plus(KEPT)?;
         Ok(Some(Claim {
             id: claim_id::<V>(&self.core, ctx, key)?,
             request: bound(&self.core, key)?,
             replace: key.replace,
+            kept_until: end.map_or(kept, |end| end.max(kept)),
             made: op.made(prepared),
         }))
     }

@@ -44,7 +44,8 @@ impl Vault {
             let prepared = Arc::new(prepared);
             let mut note = Note::default();
             op.note(&prepared, &mut note);
-            let claim = self.claim(ctx, op.as_ref(), &prepared)?;
+            let subject = decision.subject.as_ref();
+            let claim = self.claim(ctx, op.as_ref(), &prepared, subject)?;
             let spending = Spending::of::<O>(decision.subject.as_ref());
             let needs = needs(op.needs(&prepared), claim.is_some(), spending.is_some());
             let emptied = self.core.subjects.emptied();
@@ -69,6 +70,9 @@ impl Vault {
                     self.used(ctx, &decision);
                     if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
                         self.keep_child(subject, made, (epoch, emptied));
+                    }
+                    if O::OUTLIVES {
+                        Box::pin(self.keep_shred()).await?;
                     }
                     return Ok(output);
                 }

@@ -1,11 +1,14 @@
 //! Streams: decided and recorded before the first item, decided again each second, and recorded
 //! at their end.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -43,6 +46,50 @@ pub trait StreamOperation: Verb {
     }
 }
 
+/// What a stream gives: its items, and last why it was cut, if it was.
+///
+/// However slowly it is read, it ends as it was ended and in no other way: what was cut never looks
+/// like what is whole.
+pub struct Items<T> {
+    items: mpsc::Receiver<T>,
+    /// How it ended; none once that was told.
+    end: Option<oneshot::Receiver<Result<()>>>,
+}
+
+impl<T> Stream for Items<T> {
+    type Item = Result<T>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<T>>> {
+        if let Some(item) = ready!(self.items.poll_recv(cx)) {
+            return Poll::Ready(Some(Ok(item)));
+        }
+        let Some(end) = self.end.as_mut() else { return Poll::Ready(None) };
+        let ended = ready!(Pin::new(end).poll(cx));
+        self.end = None;
+        // Where nobody says how it ended, it is not whole.
+        Poll::Ready(ended.unwrap_or_else(|_dropped| Err(broken())).err().map(Err))
+    }
+}
+
+impl<T> fmt::Debug for Items<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Items").finish_non_exhaustive()
+    }
+}
+
+/// The other end of [`Items`].
+struct Outlet<T> {
+    items: mpsc::Sender<T>,
+    end: oneshot::Sender<Result<()>>,
+}
+
+impl<T> Outlet<T> {
+    /// Says how the stream ended. Whoever reads may have gone.
+    fn tell(self, how: Result<()>) {
+        let _gone = self.end.send(how);
+    }
+}
+
 impl Vault {
     /// Begins a stream: an entry is durable before its first item, and one follows its end.
     ///
@@ -55,7 +102,7 @@ impl Vault {
         &self,
         ctx: &RequestContext,
         op: O,
-    ) -> Result<mpsc::Receiver<Result<O::Output>>> {
+    ) -> Result<Items<O::Output>> {
         let op = Arc::new(op);
         for attempt in 0..ATTEMPTS {
             let Some(ready) = self.ready(ctx, op.as_ref()).await? else {
@@ -72,6 +119,7 @@ impl Vault {
                 continue;
             }
             let (items, receiver) = mpsc::channel(AHEAD);
+            let (end, ended) = oneshot::channel();
             let stream = Streaming {
                 vault: self.clone(),
                 ctx: ctx.clone(),
@@ -81,14 +129,14 @@ impl Vault {
                 epoch: decision.known_at(),
                 decision,
                 decided: Instant::now(),
-                items,
+                outlet: Outlet { items, end },
             };
             // Its beginning is recorded by whoever records its end: a caller that goes away in
             // between would leave the one without the other.
             let (reply, begun) = oneshot::channel();
             drop(self.core.tasks.spawn(stream.run(reply)));
             if begun.await.map_err(|_dropped| Error::OutcomeUnknown)?? {
-                return Ok(receiver);
+                return Ok(Items { items: receiver, end: Some(ended) });
             }
             self.moved(ctx, attempt);
         }
@@ -106,7 +154,7 @@ struct Streaming<O: StreamOperation> {
     /// The authority epoch that was last seen.
     epoch: i64,
     decided: Instant,
-    items: mpsc::Sender<Result<O::Output>>,
+    outlet: Outlet<O::Output>,
 }
 
 impl<O: StreamOperation> Streaming<O> {
@@ -129,15 +177,21 @@ impl<O: StreamOperation> Streaming<O> {
             }
             Err(error) => return drop(reply.send(Err(error))),
         };
-        if let Err(error) = &ended {
-            // A reader that takes nothing is not waited for.
-            drop(self.items.send_timeout(Err(error.clone()), PERIOD).await);
-        }
         let note = self.note();
-        // The reader's end is let go of once that is on record.
-        let Self { vault, ctx, decision, items: _items, .. } = self;
+        let Self { vault, ctx, decision, outlet, .. } = self;
+        // Of one that was cut it is told at once; of one that is whole, once that is on record.
+        let whole = match &ended {
+            Ok(_) => Some(outlet),
+            Err(error) => {
+                outlet.tell(Err(error.clone()));
+                None
+            }
+        };
         if let Err(error) = vault.record_end(&ctx, O::ACTION, &decision, ended, note).await {
             tracing::error!(%error, request = %ctx.request_id, "the end of a stream is not on record");
+        }
+        if let Some(outlet) = whole {
+            outlet.tell(Ok(()));
         }
     }
 
@@ -154,7 +208,7 @@ impl<O: StreamOperation> Streaming<O> {
         loop {
             self.decide_again().await?;
             // What nobody takes is not finished either.
-            if self.items.is_closed() {
+            if self.outlet.items.is_closed() {
                 return Ok(left);
             }
             let items = self.op.next(&self.view, &mut self.at).await?;
@@ -170,7 +224,7 @@ impl<O: StreamOperation> Streaming<O> {
             if idle {
                 let tasks = &self.vault.core.tasks;
                 tokio::select! {
-                    () = self.items.closed() => return Ok(left),
+                    () = self.outlet.items.closed() => return Ok(left),
                     () = tasks.stopping() => return Err(stopping()),
                     () = tokio::time::sleep(PERIOD) => {}
                 }
@@ -185,8 +239,8 @@ impl<O: StreamOperation> Streaming<O> {
                 self.decide_again().await?;
             }
             tokio::select! {
-                permit = self.items.reserve() => {
-                    return Ok(permit.map(|permit| permit.send(Ok(item))).is_ok());
+                permit = self.outlet.items.reserve() => {
+                    return Ok(permit.map(|permit| permit.send(item)).is_ok());
                 }
                 () = self.vault.core.tasks.stopping() => return Err(stopping()),
                 () = tokio::time::sleep(PERIOD) => {}
@@ -211,6 +265,10 @@ impl<O: StreamOperation> Streaming<O> {
         let verdict = &self.decision.verdict;
         if verdict.allow { Ok(()) } else { Err(verdict.reason.refusal(O::ACTION)) }
     }
+}
+
+fn broken() -> Error {
+    Error::unavailable("the stream broke off; begin it again")
 }
 
 fn stopping() -> Error {

@@ -156,7 +156,8 @@ impl Vault {
         let looked = self.core.reader.urgent_view(move |tx| {
             async move {
                 let epoch = tx.epoch().await?;
-                let shredded = if epoch == watched { None } else { Some(shreds::count(tx).await?) };
+                let shredded =
+                    if epoch == watched { None } else { Some(shreds::newest(tx).await?) };
                 Ok((epoch, shredded))
             }
             .boxed()
@@ -214,20 +215,17 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn purge_retries(&self) -> Result<()> {
-        let kept = i64::try_from(idempotency::KEPT.as_millis()).map_err(Error::internal)?;
-        let before = UnixMillis(self.core.clock.now()?.0.saturating_sub(kept));
+        let now = self.core.clock.now()?;
         for _ in 0..PURGES {
             let due = self
                 .core
                 .reader
-                .view(move |tx| {
-                    async move { Ok(idempotency::has_older(tx, before).await?) }.boxed()
-                })
+                .view(move |tx| async move { Ok(idempotency::has_over(tx, now).await?) }.boxed())
                 .await?;
             if !due {
                 break;
             }
-            self.write(move |tx| async move { Ok(idempotency::purge(tx, before).await?) }.boxed())
+            self.write(move |tx| async move { Ok(idempotency::purge(tx, now).await?) }.boxed())
                 .await?;
         }
         Ok(())

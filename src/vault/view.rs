@@ -234,16 +234,24 @@ impl View {
         done
     }
 
-    /// Refuses to sign with a key in the HSM whose place another took, a moment ago and maybe by another
-    /// node; and what it signs is signed anew where that happens before it is committed.
+    /// Refuses to sign with a key in the HSM whose place another took, or under a certificate whose place
+    /// another took, a moment ago and maybe by another node; and what it signs is signed anew where that
+    /// happens before it is committed.
     ///
     /// # Errors
     /// [`Error::Conflict`]; what the store answers.
-    pub async fn require_current(&self, purpose: HsmPurpose, label: &str) -> Result<()> {
+    pub async fn require_current(
+        &self,
+        purpose: HsmPurpose,
+        label: &str,
+        certificate: &[u8],
+    ) -> Result<()> {
         let as_of = self.reader().epoch_seen();
         let read =
             self.read(move |tx| async move { Ok(keys::current_of(tx, purpose).await?) }.boxed());
-        let current = read.await?.filter(|current| current.row.id == label);
+        let current = read.await?.filter(|current| {
+            current.row.id == label && current.row.certificate.as_deref() == Some(certificate)
+        });
         let current = current.ok_or_else(|| {
             Error::Conflict("the authority was rotated a moment ago; retry".into())
         })?;

@@ -1,6 +1,6 @@
 //! Suspends identities whose end has passed, and those that were not used for as long as their
-//! kind may rest; ends logins that are older than their rotation; has the record tell once of
-//! each end that comes within its notice.
+//! kind may rest; ends logins that are older than their rotation, or whose keys are; has the record
+//! tell once of each end that comes within its notice.
 //!
 //! Each walk takes a bounded part in a tick and goes on from there in the next.
 
@@ -12,8 +12,9 @@ use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 
 use super::Worker;
-use crate::engines::identities::{Due, EndLogin, SuspendIdentity, TellEnd};
+use crate::engines::identities::{Due, EndLogin, SuspendIdentity, TellEnd, is_overdue};
 use crate::error::{Error, Result};
+use crate::store::credentials::CredentialRow;
 use crate::store::identities::IdentityRow;
 use crate::store::lifecycles::{self, Ending, LiveLogin};
 use crate::store::{Reader, Tx, Versioned};
@@ -270,17 +271,17 @@ async fn rows(
     Ok(found)
 }
 
-/// Tells whose a login is that is older than its identity's rotation.
+/// Tells whose a login is that is older than its identity's rotation, or whose key is. Rows that are
+/// not what was sealed are left out.
 async fn overdue(
     tx: &mut Tx,
     login: &LiveLogin,
     now: UnixMillis,
 ) -> Result<Option<(String, IdentityName)>> {
-    let holder = tx.lookup_intact::<IdentityRow>(&login.identity).await?;
+    let Some(found) = tx.lookup_intact::<CredentialRow>(&login.id).await? else { return Ok(None) };
+    let holder = tx.lookup_intact::<IdentityRow>(&found.row.identity).await?;
     let Some(Versioned { row: holder, .. }) = holder else { return Ok(None) };
-    let lives = lifecycles::of_kind(tx, holder.kind).await?.row;
-    let rotation_ms = lives.rotation_of(&holder)?.saturating_mul(1_000);
-    let due = login.issued_at.0.saturating_add(rotation_ms) <= now.0;
+    let due = is_overdue(tx, &holder, &found.row, now).await?;
     Ok(due.then(|| (login.id.clone(), holder.name)))
 }
 

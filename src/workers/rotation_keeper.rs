@@ -145,6 +145,7 @@ impl RotationKeeper {
                 Rotates::Root => {
                     self.vault.run_effect(&ctx, RotateRoot { expected: 0 }).await.map(drop)
                 }
+                Rotates::RootCa => self.rotate_authority(&ctx, AuthorityName::Root).await,
                 Rotates::Issuing => self.rotate_authority(&ctx, AuthorityName::Issuing).await,
                 Rotates::Login => self.rotate_authority(&ctx, AuthorityName::Login).await,
                 Rotates::Identity(id) => {
@@ -213,7 +214,7 @@ impl RotationKeeper {
             let done = match row.subject {
                 Rotates::Root => self.move_root(&row, now).await,
                 // What an authority signed is moved by nobody: it ends.
-                Rotates::Issuing | Rotates::Login => continue,
+                Rotates::RootCa | Rotates::Issuing | Rotates::Login => continue,
                 Rotates::Identity(_) => self.move_identity(&row, now).await,
             };
             self.settled(&row.id, done, now)?;
@@ -246,10 +247,9 @@ impl RotationKeeper {
         if row.state == RotationState::Moved {
             return Ok(());
         }
-        let left = self
-            .reader
-            .view(move |tx| async move { Ok(keys::count_wraps(tx, &old).await?) }.boxed());
-        if left.await? > 0 {
+        let left =
+            self.reader.view(move |tx| async move { Ok(keys::has_wraps(tx, &old).await?) }.boxed());
+        if left.await? {
             // It does not open, or came meanwhile.
             self.wait(&row.id, now);
             return Ok(());

@@ -349,8 +349,8 @@ async fn every_key_of_a_retry_that_is_over_goes_in_one_round() {
         let request = hand.literal(&[7; 32]);
         let many = format!(
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) \
-             INSERT INTO idempotency (id, request, object, at) \
-             SELECT 'old' || i, {request}, 'x', 1 FROM n"
+             INSERT INTO idempotency (id, request, object, at, kept_until) \
+             SELECT 'old' || i, {request}, 'x', 1, 2 FROM n"
         );
         hand.run(&many).await;
         f.node().vault.purge_retries().await.unwrap();

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::recovery_sets::program::{configure, owns_a_secret, wraps_of};
 use crate::support::aged::{Aged, People, ceremony};
 use crate::support::node::Backend;
-use crate::support::program::{Installation, Person, Running, program, text};
+use crate::support::program::{Installation, Person, Running, as_admin, dev, program, text};
 use crate::support::softhsm;
 
 /// A secret that no file may hold in the open.
@@ -260,31 +261,45 @@ fn restored(w: World, people: &People) {
 }
 
 #[test]
-fn who_was_shredded_since_stays_so_and_what_cannot_be_written_leaves_nothing_behind() {
-    let w = World::new();
-    w.made("whole.backup", "");
-    let store = rusqlite::Connection::open(w.path("data/vault.db")).unwrap();
-    let sql = "SELECT id FROM identities WHERE name = 'alice'";
-    let alice: String = store.query_row(sql, (), |row| row.get(0)).unwrap();
-    drop(store);
-    let list = w.path("shredded");
-    fs::write(&list, format!("{alice}\n")).unwrap();
-    let config = w.elsewhere("new");
-    let restored = w.restore(
-        "whole.backup",
-        &config,
-        &["--output", "json", "--shredded", list.to_str().unwrap()],
-    );
+fn a_restore_of_which_nobody_was_told_more_shreds_again_who_was_shredded_since() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let at = |name: &str| dir.join(name).display().to_string();
+    let server = dev(dir);
+    let config = configure(dir);
+    owns_a_secret(&server, "gone");
+    let (backup, socket) = (at("whole.backup"), at("control.sock"));
+    let line = format!("backup create --out {backup} --socket {socket}");
+    let made = program().args(line.split(' ')).output().unwrap();
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let shredded = as_admin(&server, "identity shred gone --confirm gone");
+    assert!(shredded.status.success(), "{}", text(&shredded.stderr));
+    assert_eq!(server.stop(), Some(0));
+    // The token alone knows then: the machine with the list may be lost as well.
+    for name in ["vault.db", "vault.db-wal", "vault.db-shm", "shredded"] {
+        drop(fs::remove_file(dir.join(name)));
+    }
+    let mut restore = program();
+    restore.args(["backup", "restore", &backup, "--config"]).arg(&config);
+    let restored = restore.output().unwrap();
     assert!(restored.status.success(), "{}", text(&restored.stderr));
-    let shown: Value = serde_json::from_slice(&restored.stdout).unwrap();
-    assert_eq!(shown["wraps_left_out"], 1, "{shown}");
-    let store = rusqlite::Connection::open(w.path("new/data/vault.db")).unwrap();
-    let sql = format!(
-        "SELECT COUNT(*) FROM key_wraps WHERE key_id IN \
-         (SELECT id FROM identity_keys WHERE owner = '{alice}')"
-    );
-    assert_eq!(store.query_row(&sql, (), |row| row.get::<_, i64>(0)).unwrap(), 0);
+    assert!(text(&restored.stderr).contains("shredded again"), "{}", text(&restored.stderr));
+    assert_eq!(wraps_of(dir, "gone"), 1, "it is a backup from before");
+    let server = dev(dir);
+    assert_eq!(wraps_of(dir, "gone"), 1, "nobody is served yet");
+    let accepted =
+        as_admin(&server, &format!("backup accept --socket {socket} --found {}", found(&socket)));
+    assert!(accepted.status.success(), "{}", text(&accepted.stderr));
+    assert_eq!(wraps_of(dir, "gone"), 0);
+    let listed = text(&as_admin(&server, "identity shreds --output json").stdout);
+    let id = fs::read_to_string(dir.join("shredded")).unwrap();
+    assert!(listed.contains(id.trim_end()) && listed.contains("restore"), "{listed}");
+    assert_eq!(server.stop(), Some(0));
+}
 
+#[test]
+fn what_cannot_be_written_leaves_nothing_behind() {
+    let w = World::new();
     let nowhere = w.real.local("backup create --out /dev/null/none");
     assert_eq!(nowhere.status.code(), Some(7), "{}", text(&nowhere.stderr));
     assert!(!w.path("data/vault.db-backup").exists());

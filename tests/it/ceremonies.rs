@@ -1,5 +1,6 @@
 //! Ceremonies and shredding at the real socket, on both stores.
 
+mod again;
 mod guard;
 mod notices;
 mod program;

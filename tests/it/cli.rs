@@ -125,6 +125,8 @@ const COMMANDS: &[&str] = &[
     "ceremony approve",
     "ceremony deny",
     "ceremony cancel",
+    "recovery-token make",
+    "recovery-token accept",
     "completions",
 ];
 
@@ -178,6 +180,13 @@ fn a_wrong_command_line_is_usage_and_reaches_no_vault() {
         "whoami --output yaml",
         "whoami --token t",
         "completions tcsh",
+        "recover --config c",
+        "recover --config c --share s --recovery-token t",
+        "recover --config c --share s --recovery-pin-file f",
+        "backup verify b --config c --recovery-token t --pin-file f",
+        "recovery-set create --threshold 2",
+        "recovery-set create --recovery-token a=b --holder c=d",
+        "recovery-token make a",
     ] {
         assert_eq!(run(line).status.code(), Some(2), "{line}");
     }

@@ -150,6 +150,8 @@ async fn what_is_not_a_proper_registration_changes_nothing() {
         (CreateIdentityRequest { kind: "human".into(), ..base() }, invalid),
         (CreateIdentityRequest { tier: String::new(), ..base() }, invalid),
         (CreateIdentityRequest { tier: "LOW".into(), ..base() }, invalid),
+        (CreateIdentityRequest { purpose: String::new(), ..base() }, invalid),
+        (CreateIdentityRequest { purpose: "  ".into(), ..base() }, invalid),
         (CreateIdentityRequest { purpose: "a\nb".into(), ..base() }, invalid),
         (CreateIdentityRequest { purpose: "x".repeat(1_025), ..base() }, invalid),
         (CreateIdentityRequest { idempotency_key: "short".into(), ..base() }, invalid),

@@ -20,7 +20,8 @@ use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::issuer_service_client::IssuerServiceClient;
 use strongroom::proto::{
     AddIssuerRequest, AddRuleRequest, ClaimRule, ClaimValue, IssuerRule, IssuerSettings,
-    LoginRequest, LoginResponse, WhoAmIRequest, add_rule_request, claim_value,
+    LoginRequest, LoginResponse, UpdateIssuerRequest, WhoAmIRequest, add_rule_request, claim_value,
+    issuer_settings,
 };
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -42,7 +43,7 @@ struct Scene {
 }
 
 /// What is known of an issuer on loopback.
-fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
+pub(crate) fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
     IssuerSettings {
         preset: preset.to_owned(),
         audience: AUDIENCE.to_owned(),
@@ -54,7 +55,7 @@ fn settings(issuer: &Issuer, preset: &str) -> IssuerSettings {
 }
 
 /// Binds claims to texts.
-fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
+pub(crate) fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
     let value = |text: &str| ClaimValue { value: Some(claim_value::Value::Text(text.to_owned())) };
     let claim = |(claim, text): &(&str, &str)| ClaimRule {
         claim: (*claim).to_owned(),
@@ -63,7 +64,7 @@ fn texts(claims: &[(&str, &str)]) -> Vec<ClaimRule> {
     claims.iter().map(claim).collect()
 }
 
-const GITHUB: [(&str, &str); 4] = [
+pub(crate) const GITHUB: [(&str, &str); 4] = [
     ("repository_id", "70001"),
     ("repository_owner_id", "501"),
     ("event_name", "push"),
@@ -157,12 +158,15 @@ async fn keys_rotate_without_a_restart_and_strangers_do_not_make_the_vault_fetch
     assert_eq!(scene.issuer.asked(), 1);
     scene.login(&scene.token("2", github())).await.unwrap();
     assert_eq!(scene.issuer.asked(), 1, "what is known is not asked for again");
+    let old = json!({"alg": "RS256", "kid": scene.issuer.kid("RSA"), "typ": "JWT"}).to_string();
     scene.issuer.rotate();
-    let (old, new) = (scene.issuer.kid("EC"), scene.token("3", github()));
-    assert!(!old.is_empty());
     scene.f.clock.advance(std::time::Duration::from_secs(10));
-    scene.login(&new).await.unwrap();
+    scene.login(&scene.token("3", github())).await.unwrap();
     assert_eq!(scene.issuer.asked(), 2);
+    // What it published before is believed no more.
+    let claims = scene.issuer.claims(&scene.f, "4", github()).to_string();
+    let token = scene.issuer.sign("before", "RS256", &old, &claims);
+    assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
     let header = json!({"alg": "RS256", "kid": "made up", "typ": "JWT"}).to_string();
     for n in 0..20 {
         let claims = scene.issuer.claims(&scene.f, &format!("x{n}"), github()).to_string();
@@ -170,6 +174,25 @@ async fn keys_rotate_without_a_restart_and_strangers_do_not_make_the_vault_fetch
         assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
     }
     assert_eq!(scene.issuer.asked(), 2, "no more often than its pace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_from_a_file_are_all_that_there_are_and_nothing_is_fetched() {
+    let scene = Scene::with(Backend::Sqlite, "github", &GITHUB).await;
+    let keys = Some(issuer_settings::Keys::Jwks(scene.issuer.published()));
+    let settings = IssuerSettings { keys, ..settings(&scene.issuer, "github") };
+    let (name, settings) = ("ci".to_owned(), Some(settings));
+    let request = UpdateIssuerRequest { name, settings, ..Default::default() };
+    scene.admin.clone().update_issuer(request).await.unwrap();
+    scene.login(&scene.token("1", github())).await.unwrap();
+    let header = json!({"alg": "ES256", "kid": scene.issuer.kid("EC")}).to_string();
+    let claims = scene.issuer.claims(&scene.f, "2", github()).to_string();
+    scene.login(&scene.issuer.sign("ec", "ES256", &header, &claims)).await.unwrap();
+    scene.issuer.rotate();
+    scene.f.clock.advance(std::time::Duration::from_mins(61));
+    let status = scene.login(&scene.token("3", github())).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unauthenticated);
+    assert_eq!(scene.issuer.asked(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,6 +90,7 @@ async fn rows_of_the_hierarchy_edited_by_hand_keep_the_vault_sealed() {
     for edit in [
         "UPDATE hsm_keys SET pinned = X'0011223344556677' WHERE purpose = 'root'",
         "UPDATE hsm_keys SET certificate = X'30' WHERE purpose = 'ca/login'",
+        "UPDATE hsm_keys SET link = X'30' WHERE purpose = 'ca/root'",
         "UPDATE hsm_keys SET created_at = 1 WHERE purpose = 'checkpoint'",
         "UPDATE hsm_keys SET state = 'retired' WHERE purpose = 'ca/issuing'",
         "UPDATE hsm_keys SET state = 'destroyed' WHERE purpose = 'root'",
@@ -97,7 +98,7 @@ async fn rows_of_the_hierarchy_edited_by_hand_keep_the_vault_sealed() {
         "UPDATE hsm_keys SET row_version = 2 WHERE purpose = 'root'",
         "UPDATE hsm_keys SET mac = zeroblob(32) WHERE purpose = 'root'",
         "DELETE FROM hsm_keys WHERE purpose = 'ca/root'",
-        "INSERT INTO hsm_keys SELECT id || '0', purpose, 10, state, pinned, certificate, \
+        "INSERT INTO hsm_keys SELECT id || '0', purpose, 10, state, pinned, certificate, link, \
          created_at, row_version, seal_version, mac FROM hsm_keys WHERE purpose = 'root'",
         "UPDATE identity_keys SET created_at = 1",
         "UPDATE identity_keys SET state = 'retired'",

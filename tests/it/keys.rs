@@ -7,12 +7,14 @@ mod custody;
 mod hsm;
 mod import;
 mod life;
+mod openssl;
 mod races;
 mod refusals;
 mod signatures;
 mod streams;
 mod tamper;
 mod usage;
+mod wycheproof;
 
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;

@@ -23,6 +23,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 use crate::support::job::Job;
+use crate::support::oidc::{AUDIENCE, Issuer, kubernetes};
 use crate::support::postgres::Postgres;
 use crate::support::program::{Installation, PIN, text};
 use crate::support::target::{ACCOUNT_PASSWORD, until};
@@ -139,8 +140,54 @@ fn tokens(job: &Job) -> Vec<Vec<u8>> {
     let line = format!("lease revoke {lease} --token-file {}", file.display());
     let revoked = job.real.client(job.server(), &job.etl, &line).output().unwrap();
     assert!(revoked.status.success(), "{}", text(&revoked.stderr));
-    // Behind prefix and id stands what nobody may see.
-    [token, handle].map(|bearer| bearer.as_bytes()[26..70].to_vec()).to_vec()
+    [vec![bits(&token), bits(&handle)], logins(job)].concat()
+}
+
+/// What nobody may see of a token: it stands behind prefix and id.
+fn bits(token: &str) -> Vec<u8> {
+    token.as_bytes()[26..70].to_vec()
+}
+
+/// Ways in: a pod's token, refused, used and shown again, with what its cluster is asked with, and the
+/// session that it gave; a join token, with the key that it let in.
+fn logins(job: &Job) -> Vec<Vec<u8>> {
+    let (real, server, issuer) = (&job.real, job.server(), Issuer::new());
+    let (url, reviewer) = (issuer.url(), "canary-reviewer-35");
+    let place = |name: &str| real.dir.path().join(name).display().to_string();
+    let [ca, asks, session, state] = ["issuer-ca", "reviewer", "session", "state"].map(place);
+    fs::write(&ca, &issuer.ca).unwrap();
+    fs::write(&asks, reviewer).unwrap();
+    issuer.serve_cluster(reviewer, &[], &Value::Null);
+    let review =
+        format!("--token-review-url {url} --token-review-ca {ca} --token-review-credential {asks}");
+    for line in [
+        format!(
+            "issuer add prod --preset kubernetes --url {url} --audience {AUDIENCE} --private \
+             --ca-file {ca} {review}"
+        ),
+        "issuer rule add prod --identity etl --yes --claim kubernetes.io/namespace=data --claim \
+         kubernetes.io/serviceaccount/uid=14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"
+            .to_owned(),
+    ] {
+        real.ask(server, &job.alice, &line);
+    }
+    let token = issuer.issue(AUDIENCE, kubernetes("p"));
+    for (identity, code) in [("alice", 3), ("etl", 0), ("etl", 0)] {
+        let line = format!("login --oidc - --identity {identity} --session-file {session}");
+        let done = real.tell(server, &job.etl, &line, &token);
+        assert_eq!(done.status.code(), Some(code), "{identity}: {}", text(&done.stderr));
+    }
+    let kept = fs::read_to_string(session).unwrap();
+    let made = real.ask(server, &job.alice, "identity enroll etl --output json");
+    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let joins = made["join_token"].as_str().unwrap();
+    for (dir, code) in [(&state, 0), (&place("another"), 3)] {
+        let done = real.tell(server, &job.etl, &format!("join --dir {dir} --token-file -"), joins);
+        assert_eq!(done.status.code(), Some(code), "{dir}: {}", text(&done.stderr));
+    }
+    let login = fs::read_to_string(format!("{state}/login.pem")).unwrap();
+    let signature = token.rsplit('.').next().unwrap().as_bytes().to_vec();
+    [vec![signature, reviewer.into(), bits(&kept), bits(joins)], of_key(&login)].concat()
 }
 
 /// A factor: invited, enrolled, refused, proven, with recovery codes, each shown once.

@@ -6,6 +6,7 @@ mod effects;
 mod logins;
 mod processes;
 mod refusals;
+mod roots;
 
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;

@@ -20,7 +20,8 @@ use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Backend};
 use crate::support::target::until;
 use crate::support::tokens::{bearing, plain};
-use racer::{By, Course, Made, RACERS, Racer, add, group, knock, remove};
+use crate::wraps::{expecting, unwrap};
+use racer::{By, Course, Made, RACERS, Racer, add, group, joined, knock, remove};
 
 const ROUNDS: u64 = 8;
 
@@ -137,6 +138,18 @@ async fn dead(course: &Course, made: &[Made]) {
                 let found = listed.iter().find(|listed| listed.id == *id).unwrap();
                 assert_eq!(found.state, "revoked", "{found:?}");
             }
+            Made::Enrolment { join_token, .. } => {
+                for node in &nodes {
+                    let refusal = joined(node.clone(), join_token.clone()).await.unwrap_err();
+                    assert_eq!(refusal.code(), Code::Unauthenticated, "{refusal}");
+                }
+            }
+            Made::Wrap { wrapped, .. } => {
+                for node in &nodes {
+                    let refusal = unwrap(node, expecting(wrapped)).await.unwrap_err();
+                    assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal}");
+                }
+            }
             // A worker ends it outside: looked at when all is over.
             Made::Lease { .. } => {}
         }
@@ -159,7 +172,7 @@ async fn nothing_that_an_owner_asks_for_is_made_after_the_machine_was_transferre
                 IdentityServiceClient::new(admin).transfer_identity(request).await.unwrap();
             };
             let (some, not) = race(&racer, round, ending).await;
-            assert_eq!(racer.asked_by_owner().await, [Code::PermissionDenied; 4]);
+            assert_eq!(racer.asked_by_owner().await, [Code::PermissionDenied; 6]);
             let owners = of(&some, &[By::Owner]);
             before(&course, backend, &owners, "identities.transfer", &name).await;
             made += owners.len();
@@ -188,7 +201,7 @@ async fn nothing_is_made_for_a_machine_by_who_left_the_group_that_owns_it() {
             let racer = course.racer(&name, ("", &team)).await;
             let admin = turn(&administrators, round / 2);
             let (some, not) = race(&racer, round, remove(&admin, &team, "carol")).await;
-            assert_eq!(racer.asked_by_owner().await, [Code::PermissionDenied; 4]);
+            assert_eq!(racer.asked_by_owner().await, [Code::PermissionDenied; 6]);
             let whose: &[By] = if deserted {
                 &[By::Owner, By::Itself, By::Granted, By::Administrator]
             } else {

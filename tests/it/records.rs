@@ -265,11 +265,13 @@ async fn a_stream_is_cut_when_its_caller_is_no_longer_accepted() {
             match stream.message().await {
                 Ok(Some(_)) => {}
                 Ok(None) => panic!("the stream ended without a reason"),
-                Err(status) => return status.code(),
+                Err(status) => return status,
             }
         }
     });
-    assert_eq!(cut.await.unwrap(), Code::Unauthenticated);
+    let told = cut.await.unwrap();
+    assert_eq!(told.code(), Code::Unauthenticated);
+    assert!(told.message().contains("expired") && !told.details().is_empty(), "{told:?}");
 }
 
 /// Everything that is published of the log, and what stands beside its bundles.

@@ -1,7 +1,8 @@
 //! A vault whose HSM is lost: made with a recovery set, opened again with enough of its shares in
 //! another HSM, and with fewer not at all.
 
-mod program;
+pub(crate) mod program;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use strongroom::Result;
 use strongroom::crypto::{hex, hpke_private, hpke_public};
 use strongroom::hsm::{Hsm, MemoryHsm};
-use strongroom::keyring::{SetKey, Share};
+use strongroom::keyring::{SetKey, SetOpener, Share};
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::recovery_set_service_client::RecoverySetServiceClient;
 use strongroom::proto::{
@@ -42,11 +43,11 @@ impl Holders {
     pub(crate) fn request(&self, threshold: i32) -> CreateRecoverySetRequest {
         let holder = |(name, key): &(String, SecretBytes)| RecoveryHolder {
             name: name.clone(),
-            public_key: hex(&hpke_public(key).unwrap()),
+            public_key: hex(hpke_public(key).unwrap().as_bytes()),
             sealed_share: String::new(),
         };
         let holders = self.0.iter().map(holder).collect();
-        CreateRecoverySetRequest { threshold, holders }
+        CreateRecoverySetRequest { threshold, holders, token: None }
     }
 
     /// The shares of some of them, opened.
@@ -93,8 +94,9 @@ async fn try_with(
     set: &RecoverySet,
     shares: &[SecretBytes],
 ) -> Result<VaultRecovered> {
-    let key = SetKey::join(set.id.parse().unwrap(), shares)?;
-    recover_vault(&f.parts, &key, &set.vault_id, pin()).await
+    let of = (set.vault_id.parse().unwrap(), set.id.parse().unwrap());
+    let key = SetKey::join(of, shares)?;
+    recover_vault(&f.parts, &SetOpener::Shares(key), pin()).await
 }
 
 fn other_hsm(f: &mut Fixture) {
@@ -203,7 +205,7 @@ async fn a_set_is_made_of_holders_that_differ_and_destroyed_with_its_wraps() {
         (4, None),
         (-1, None),
         (2, Some(("ben".to_owned(), String::new()))),
-        (2, Some((String::new(), hex(&hpke_public(&holders.0[1].1).unwrap())))),
+        (2, Some((String::new(), hex(hpke_public(&holders.0[1].1).unwrap().as_bytes())))),
         (2, Some((String::new(), "00".to_owned()))),
         (2, Some(("../x".to_owned(), String::new()))),
         (2, Some((String::new(), "00".repeat(32)))),

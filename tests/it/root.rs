@@ -1,6 +1,6 @@
 //! The root key and the keys of identities, rotated at the real socket, on both stores.
 
-mod authorities;
+pub(crate) mod authorities;
 mod identity;
 mod kills;
 
@@ -227,6 +227,35 @@ async fn a_schedule_rotates_the_root_when_its_time_has_come() {
         f.clock.advance(Duration::from_hours(2));
         moved(&a, 1).await;
         assert_eq!(root(&a).await.versions.len(), 2, "not by itself any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_wraps_are_not_counted_for_everybody_who_asks_and_few_always() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let a = admin(&f).await;
+        let hand = Hand::new(&f.parts.location);
+        let (current, blob) = (label(&f, 1), hand.literal(b"none"));
+        let add = |name: &str, count: usize| {
+            format!(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+                 INSERT INTO key_wraps (key_id, recipient, suite, blob) \
+                 SELECT '{name}' || i, '{current}', 1, {blob} FROM n"
+            )
+        };
+        let wraps = async || root(&a).await.versions[0].wraps;
+        let own = wraps().await;
+        hand.run(&add("few", 10)).await;
+        assert_eq!(wraps().await, own + 10);
+        hand.run(&add("many", 10_500)).await;
+        let many = own + 10_510;
+        assert_eq!(wraps().await, many);
+        hand.run(&add("more", 5)).await;
+        // It was counted a moment ago, unless the machine is so slow that it was not.
+        assert!([many, many + 5].contains(&wraps().await));
+        hand.run("DELETE FROM key_wraps WHERE key_id LIKE 'm%'").await;
+        assert_eq!(wraps().await, own + 10, "few are counted each time");
     }
 }
 

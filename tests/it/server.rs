@@ -304,8 +304,17 @@ fn doctor_names_what_is_wrong_and_succeeds_only_when_nothing_is() {
     assert_eq!(level(&findings(0), "store"), "warning", "nothing is founded");
     assert!(real.init().status.success());
     let all = findings(0);
-    for check in ["hsm module", "hsm token", "pin source", "store", "vault", "keys", "clock", "tls"]
-    {
+    for check in [
+        "hsm module",
+        "hsm token",
+        "pin source",
+        "store",
+        "vault",
+        "authorities",
+        "keys",
+        "clock",
+        "tls",
+    ] {
         assert_eq!(level(&all, check), "ok", "{check}");
     }
     let data = real.dir.path().join("data");

@@ -11,6 +11,7 @@ use rustls::client::Resumption;
 use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use strongroom::engines::pki::Certificate;
 use strongroom::grpc::tls::{Connections, Limits, PeerInfo, ServerIdentity, Tls, Trust, listen};
 use strongroom::telemetry::Metrics;
 use strongroom::types::{Clock, SystemClock, TaskGroup, UnixMillis};
@@ -19,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use x509_parser::extensions::ParsedExtension;
 
 use crate::authorities::{Authorities, Issued, serial};
 
@@ -217,7 +219,7 @@ fn foreign_login(uris: &[&str], dns: &[&str], common_name: Option<&str>) -> (Vec
     let host = |host: &&str| SanType::DnsName((*host).try_into().unwrap());
     params.subject_alt_names = uris.iter().map(uri).chain(dns.iter().map(host)).collect();
     let signed = params.signed_by(&key, &Issuer::from_params(&ca, &ca_key)).unwrap();
-    let certificate = strongroom::engines::pki::Certificate {
+    let certificate = Certificate {
         der: signed.der().to_vec(),
         serial: serial(),
         not_before: UnixMillis(0),
@@ -236,6 +238,38 @@ async fn an_authority_that_is_not_the_login_ca_lets_nobody_in_whatever_it_says()
     let ours = &f.authorities.trust_domain;
     let leaf = f.authorities.log_in_as("etl").await.certificate.der;
     assert!(Trust::of(ours, [&leaf]).is_err(), "a leaf is no authority");
+}
+
+/// What a certificate says of itself and of what signed it: names, serial and key id.
+fn said(der: &[u8]) -> [Vec<u8>; 3] {
+    let (_, read) = x509_parser::parse_x509_certificate(der).unwrap();
+    let key_id = read.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref(),
+        _ => None,
+    });
+    [read.issuer().as_raw().to_vec(), read.raw_serial().to_vec(), key_id.unwrap().0.to_vec()]
+}
+
+#[tokio::test]
+async fn a_login_of_the_same_name_serial_and_key_id_by_another_key_lets_nobody_in() {
+    use rcgen::{CertificateParams, DistinguishedName, Issuer, KeyPair, SanType};
+    let mut f = Fixture::new(Limits::default()).await;
+    let login = f.authorities.log_in_as("etl").await;
+    let real = said(&login.certificate.der);
+    let ca = CertificateDer::from(f.authorities.login.certificate_der().to_vec());
+    let forger = Issuer::from_ca_cert_der(&ca, KeyPair::generate().unwrap()).unwrap();
+    let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::default());
+    params.distinguished_name = DistinguishedName::new();
+    params.serial_number = Some(real[1].clone().into());
+    params.use_authority_key_identifier_extension = true;
+    let name = "spiffe://vault.example/pipeline/etl".try_into().unwrap();
+    params.subject_alt_names = vec![SanType::URI(name)];
+    let der = params.signed_by(&key, &forger).unwrap().der().to_vec();
+    assert_eq!(said(&der), real);
+    let certificate = Certificate { der, ..login.certificate.clone() };
+    let forged = Issued { certificate, key_pem: key.serialize_pem() };
+    assert_eq!(f.connect_as(&forged).await, None);
+    assert!(f.connect_as(&login).await.is_some());
 }
 
 #[tokio::test]

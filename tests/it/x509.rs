@@ -202,7 +202,7 @@ async fn authorities_are_marked_bounded_and_load_again() {
     let openssl = OpenSsl::new();
     write_chain(&openssl, &authorities);
     for (file, parts) in [
-        ("root.pem", ["ecdsa-with-SHA384", "CA:TRUE, pathlen:1", "Root CA 0123abcd (development)"]),
+        ("root.pem", ["ecdsa-with-SHA384", "CA:TRUE, pathlen:2", "Root CA 0123abcd (development)"]),
         ("issuing.pem", ["ecdsa-with-SHA384", "CA:TRUE, pathlen:0", "Issuing CA 0123abcd (dev"]),
         (
             "login.pem",

@@ -112,12 +112,14 @@ fn holdings_text(held: &GetHoldingsResponse) -> String {
         ("identity", identity.name),
         ("state", identity.state),
         ("answers for", held.owned.to_string()),
+        ("orphans without it", held.orphans.to_string()),
         ("secrets", held.secrets.to_string()),
         ("grants", held.grants.to_string()),
         ("elevations", held.elevations.to_string()),
         ("factors", held.factors.to_string()),
         ("invitations", held.invitations.to_string()),
         ("wraps", held.wraps.to_string()),
+        ("others by its tokens", held.lent.to_string()),
         ("groups", identity.groups.join(", ")),
     ]);
     text.push('\n');

@@ -11,6 +11,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use zeroize::Zeroizing;
 
 use super::browser::{self, Expected, Return};
+use crate::cli::credentials::shell_quote;
 use crate::cli::failure::{Exit, Failure, Outcome};
 use crate::cli::files::{check_new, read_text, write_private, write_public};
 use crate::cli::output::{escape_lines, note};
@@ -186,9 +187,11 @@ impl SignedIn {
     pub(super) fn explain(&self, failure: Failure, identity: &str) -> Failure {
         let sub = subject(&self.token).filter(|_| failure.exit == Exit::Unauthenticated);
         let Some(sub) = sub else { return failure };
+        // Whoever named the account may have chosen it, and an administrator pastes this.
+        let claim = shell_quote(&format!("sub={sub}"));
         failure.hint(format!(
             "{issuer} calls you `{sub}`; an administrator lets that in with `strongroom issuer rule \
-             add {issuer} --identity {identity} --claim 'sub={sub}'`",
+             add {issuer} --identity {identity} --claim {claim}`",
             issuer = self.issuer
         ))
     }
@@ -234,14 +237,22 @@ mod tests {
 
     #[test]
     fn somebody_who_is_not_let_in_hears_what_the_provider_calls_them() {
-        let token = format!("h.{}.s", URL_SAFE_NO_PAD.encode(r#"{"sub":"auth0|1"}"#));
-        let proof = random().unwrap();
-        assert_eq!(proof.len(), 43);
-        let signed_in = SignedIn { token: Zeroizing::new(token), proof, issuer: "corp".to_owned() };
-        let of = |exit| signed_in.explain(Failure::new(exit, "no"), "alice").hint;
-        let hint = of(Exit::Unauthenticated).unwrap();
-        assert!(hint.contains("--identity alice --claim 'sub=auth0|1'"), "{hint}");
-        assert_eq!(of(Exit::Unavailable), None);
+        let of = |sub: &str, exit| {
+            let payload = serde_json::json!({ "sub": sub }).to_string();
+            let token = Zeroizing::new(format!("h.{}.s", URL_SAFE_NO_PAD.encode(payload)));
+            let proof = random().unwrap();
+            assert_eq!(proof.len(), 43);
+            let signed_in = SignedIn { token, proof, issuer: "corp".to_owned() };
+            signed_in.explain(Failure::new(exit, "no"), "alice").hint
+        };
+        let hostile = "a'; rm -rf ~; '";
+        for (sub, quoted) in
+            [("auth0|1", "'sub=auth0|1'"), (hostile, r"'sub=a'\''; rm -rf ~; '\'''")]
+        {
+            let hint = of(sub, Exit::Unauthenticated).unwrap();
+            assert!(hint.ends_with(&format!("--identity alice --claim {quoted}`")), "{hint}");
+        }
+        assert_eq!(of("auth0|1", Exit::Unavailable), None);
         assert_eq!(subject("a.b"), None);
     }
 }

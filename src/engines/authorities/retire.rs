@@ -1,5 +1,6 @@
 //! Retires a version of an authority: its key in the HSM is destroyed. No login that it signed opens
-//! anything any more; who believes a certificate by the root above it does so to its end.
+//! anything any more; who believes a certificate by the root above it does so to its end. A root that is
+//! retired vouches for none any more in the chains that are given out from then on.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -9,13 +10,11 @@ use x509_parser::certificate::X509Certificate;
 use super::{AuthorityName, AuthorityStatus, issued, resource, valid};
 use crate::audit::Field;
 use crate::engines::ceremonies::{Solemn, Term};
-use crate::engines::rotations::{Versions, find, next};
+use crate::engines::rotations::{Retiring, Versions};
 use crate::error::{Error, Result};
-use crate::keyring::KeyUse;
-use crate::store::keys::{HsmKeyRow, KeyState};
-use crate::store::rotations::RotationRow;
-use crate::store::{Needs, Tx, Versioned};
-use crate::types::{CredentialKind, RequestContext, RotationState, UnixMillis};
+use crate::store::keys::HsmKeyRow;
+use crate::store::{Needs, Tx};
+use crate::types::{CredentialKind, RequestContext};
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Retires a version of an authority.
@@ -25,51 +24,28 @@ pub struct RetireAuthority {
     pub name: AuthorityName,
     /// Which version.
     pub version: i64,
-    /// Whether what it signed may be valid still.
+    /// Whether what hangs on it may be valid still.
     pub force: bool,
 }
 
 /// A version that is retired.
 #[derive(Debug)]
 pub struct RetiringAuthority {
-    key: Versioned<HsmKeyRow>,
-    rotation: Versioned<RotationRow>,
-    node: String,
-    /// How much of what it signed is valid.
+    version: Retiring,
+    /// How much of what hangs on it alone is valid.
     left: i64,
 }
 
-impl RetiringAuthority {
-    fn used(&self) -> KeyUse {
-        let HsmKeyRow { id, version, .. } = &self.key.row;
-        KeyUse { key: id.clone(), version: *version, purpose: "destroy" }
-    }
-
-    async fn find(tx: &mut Tx, asked: RetireAuthority, now: UnixMillis) -> Result<Self> {
-        let found = Versions::read(tx, asked.name.kept()).await?;
-        let key = found
-            .numbered(asked.version)
-            .cloned()
-            .ok_or_else(|| Error::not_found("the authority has no version of that number"))?;
-        match key.row.state {
-            KeyState::Retired => {}
-            KeyState::Active => {
-                return Err(Error::precondition("it is the current version: rotate it first"));
+impl AuthorityName {
+    /// What becomes of what hangs on a version that is retired.
+    const fn lost(self) -> &'static str {
+        match self {
+            Self::Root => {
+                "who trusts the new root alone believes them by the chain of `pki ca` only"
             }
-            KeyState::Destroyed => return Err(Error::precondition("it is retired already")),
+            Self::Issuing => "they have no revocation list any more",
+            Self::Login => "they open nothing any more",
         }
-        let missing = || Error::internal("an old authority that nothing replaced");
-        let rotation = found.replaced(asked.version).cloned().ok_or_else(missing)?;
-        // It is tainted: this only ever becomes less.
-        let (left, until) = valid(tx, asked.name, &found, &key.row, now).await?;
-        if left > 0 && !asked.force {
-            return Err(Error::precondition(format!(
-                "{left} of what it signed are valid, the last until {until}; wait for them, replace \
-                 them, or force it: logins among them open nothing then, and certificates have no \
-                 revocation list any more"
-            )));
-        }
-        Ok(Self { key, rotation, node: String::new(), left })
     }
 }
 
@@ -104,17 +80,33 @@ impl Verb for RetireAuthority {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<RetiringAuthority> {
         let (asked, now, node) = (*self, view.now(), view.node().to_owned());
-        let read = view.read(move |tx| RetiringAuthority::find(tx, asked, now).boxed());
-        let it = read.await?;
-        self.require_other_login(view, &it.key.row)?;
-        Ok(RetiringAuthority { node, ..it })
+        let read = view.read(move |tx| {
+            async move {
+                let found = Versions::read(tx, asked.name.kept()).await?;
+                let version = Retiring::of(&found, asked.version, node)?;
+                // It is tainted: this only ever becomes less.
+                let hangs = valid(tx, asked.name, &found, &version.key.row, now).await?;
+                Ok((version, hangs))
+            }
+            .boxed()
+        });
+        let (version, (left, until)) = read.await?;
+        if left > 0 && !self.force {
+            return Err(Error::precondition(format!(
+                "{left} of what hangs on it are valid, the last until {until}; wait for them, replace \
+                 them, or force it: {}",
+                self.name.lost()
+            )));
+        }
+        self.require_other_login(view, &version.key.row)?;
+        Ok(RetiringAuthority { version, left })
     }
 
     fn note(&self, it: &RetiringAuthority, note: &mut Note) {
-        note.keys.push(it.used());
+        note.keys.push(it.version.used());
         let forced =
             if it.left > 0 { format!(", forced, {} were valid", it.left) } else { String::new() };
-        let detail = format!("{} CA {}{forced}", self.name, it.key.row.version);
+        let detail = format!("{} CA {}{forced}", self.name, it.version.key.row.version);
         note.private.push((Field::Detail, detail));
     }
 }
@@ -138,19 +130,11 @@ impl EffectOperation for RetireAuthority {
         it: &RetiringAuthority,
         _: &Decision,
     ) -> Result<()> {
-        // Every node lets go of it.
-        tx.bump_authority()?;
-        let destroyed = HsmKeyRow { state: KeyState::Destroyed, ..it.key.row.clone() };
-        tx.change(&it.key, &destroyed).await?;
-        let node = it.node.clone();
-        let retiring = RotationRow { node, ..next(ctx, &it.rotation.row, RotationState::Retiring) };
-        tx.change(&it.rotation, &retiring).await?;
-        Ok(())
+        it.version.begin(ctx, tx).await
     }
 
     async fn act(&self, view: &View, it: &RetiringAuthority) -> Result<()> {
-        let destroyed = view.hsm().destroy_key(&it.key.row.id).await.map_err(Error::from);
-        view.noted(&it.used(), destroyed)
+        it.version.destroy(view).await
     }
 
     async fn record(
@@ -160,8 +144,7 @@ impl EffectOperation for RetireAuthority {
         it: &RetiringAuthority,
         (): &(),
     ) -> Result<AuthorityStatus> {
-        let found = find(tx, &it.rotation.row.id, &[RotationState::Retiring]).await?;
-        tx.change(&found, &next(ctx, &found.row, RotationState::Retired)).await?;
+        it.version.end(ctx, tx).await?;
         AuthorityStatus::read(tx, self.name, ctx.now).await
     }
 

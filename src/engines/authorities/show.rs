@@ -1,4 +1,4 @@
-//! Shows the versions of an authority, and how much of what each signed is valid.
+//! Shows the versions of an authority, and how much of what hangs on each alone is valid.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -21,7 +21,7 @@ pub struct AuthorityVersion {
     pub state: KeyState,
     /// When it was made.
     pub created_at: UnixMillis,
-    /// How much of what it signed is valid.
+    /// How much of what hangs on it alone is valid.
     pub valid: i64,
     /// Until when the last of that is; 0 where there is none.
     pub valid_until: UnixMillis,

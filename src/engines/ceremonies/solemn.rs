@@ -108,6 +108,7 @@ const OPEN: &str = "CEREMONY_OPEN";
 impl<O: Solemn + Operation> Operation for InCeremony<O> {
     const NEEDS: Needs = O::NEEDS;
     const GOES_ON: bool = O::GOES_ON;
+    const OUTLIVES: bool = O::OUTLIVES;
 
     fn needs(&self, it: &Self::Prepared) -> Needs {
         if it.standing.ready { self.0.needs(&it.inner) } else { WRITES }

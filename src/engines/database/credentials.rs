@@ -36,8 +36,8 @@ use crate::types::{
     SecretBytes, Segment,
 };
 use crate::vault::{
-    Decision, EffectOperation, Note, Resource, Resumed, RetryKey, Verb, View, WRITES_ONE,
-    lease_handle,
+    Decision, EffectOperation, Note, Resource, Resumed, RetryKey, TokenDetail, Verb, View,
+    WRITES_ONE, lease_handle,
 };
 
 /// The action; a renewal asks whether it is still held.
@@ -196,17 +196,24 @@ impl Verb for IssueCredentials {
 
     async fn replay(&self, view: &View, made: &str) -> Result<Credential> {
         let id: CredentialId = made.parse().map_err(Error::internal)?;
+        let subject = view.subject()?;
+        let token = subject.is_counted().then_some(subject.credential.row.id);
+        let made = made.to_owned();
         let read = view.read(move |tx| {
             async move {
                 let missing = || Error::internal("a key made what is not there");
                 let lease = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?.row;
                 let detail = LeaseDetail::decode(&lease.detail)?;
                 let target = tx.lookup::<TargetRow>(&detail.target()?).await?;
-                Ok((lease, detail, settings(&target.ok_or_else(missing)?.row)?))
+                let goes_on = match token {
+                    Some(token) => paid_for(tx, &token, &made).await?,
+                    None => false,
+                };
+                Ok((lease, detail, settings(&target.ok_or_else(missing)?.row)?, goes_on))
             }
             .boxed()
         });
-        let (lease, detail, settings) = read.await?;
+        let (lease, detail, settings, goes_on) = read.await?;
         match (lease.state, detail.end_reason) {
             (CredentialState::Active, _) => {
                 let access =
@@ -216,10 +223,12 @@ impl Verb for IssueCredentials {
             (CredentialState::Pending, _) => Err(Error::unavailable(
                 "the first call with this idempotency key is under way; retry",
             )),
-            // Of a counted use, this call may go on when it is gone.
-            (CredentialState::Revoking, Some(EndReason::Failed | EndReason::Replaced))
-                if view.subject()?.is_counted() =>
-            {
+            // Of a counted use, the call may go on once it is gone: which it may be since this call
+            // committed that it is to go.
+            (
+                CredentialState::Revoking | CredentialState::Ended,
+                Some(EndReason::Failed | EndReason::Replaced),
+            ) if goes_on => {
                 Err(Error::unavailable("what the first call made is being taken back; retry"))
             }
             (CredentialState::Revoking | CredentialState::Ended, Some(EndReason::Failed)) => {
@@ -306,6 +315,12 @@ impl EffectOperation for IssueCredentials {
     async fn abandon(&self, ctx: &RequestContext, tx: &mut Tx, prepared: &Prepared) -> Result<()> {
         leases::hand_over(ctx, tx, prepared.lease.id).await
     }
+}
+
+/// Tells whether a counted use of a token paid for what a call made before.
+async fn paid_for(tx: &mut Tx, token: &CredentialId, made: &str) -> Result<bool> {
+    let Some(token) = tx.lookup::<CredentialRow>(token).await? else { return Ok(false) };
+    Ok(TokenDetail::decode(&token.row.detail)?.paid.iter().any(|paid| paid == made))
 }
 
 /// Makes a password of 256 random bits, and begins to make the verifier that the target stores for

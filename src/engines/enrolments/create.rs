@@ -122,7 +122,10 @@ impl Verb for CreateEnrolment {
         let of = &holder.identity.row;
         let (span, now, asks) = (self.check(view, of)?, view.now(), view.subject()?);
         asks.require_room_below()?;
-        let max_age_s = u64::try_from(holder.lifecycle.row.max_age_s).map_err(Error::internal)?;
+        let lives = &holder.lifecycle.row;
+        let max_ttl_s = u64::try_from(lives.max_ttl_s).map_err(Error::internal)?;
+        let max_age_s = u64::try_from(lives.max_age_s).map_err(Error::internal)?;
+        let span = span.min(Duration::from_secs(max_ttl_s));
         // What a token asks for ends with it.
         let bond = asks.bond();
         let cap = |at: UnixMillis| bond.map_or(at, |bond| bond.expires_at.min(at));
@@ -143,7 +146,7 @@ impl Verb for CreateEnrolment {
             id,
             kind: CredentialKind::Enrolment,
             identity: of.id,
-            parent: bond.map(|bond| bond.id),
+            parent: asks.hook_of(of.id),
             elevation,
             elevation_too,
             handle: Some(handle.to_vec()),

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::{Enrolment, Found, resource_name, unknown};
-use crate::engines::identities::Names;
+use crate::engines::identities::{Names, held_by, whose};
 use crate::error::Result;
-use crate::store::identities::{self, IdentityRow};
+use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned, credentials};
 use crate::types::{CredentialKind, IdentityName, RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
@@ -22,14 +22,6 @@ pub struct ListEnrolments {
     pub page_token: String,
 }
 
-impl ListEnrolments {
-    async fn whose(&self, view: &View) -> Result<Option<Versioned<IdentityRow>>> {
-        let name = self.identity.clone();
-        view.read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
-            .await
-    }
-}
-
 #[async_trait]
 impl Verb for ListEnrolments {
     const ACTION: &'static str = "enrolments.list";
@@ -37,16 +29,11 @@ impl Verb for ListEnrolments {
     type Output = (Vec<Enrolment>, String);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let mut resource = Resource::named(resource_name(&self.identity)?);
-        if let Some(found) = self.whose(view).await? {
-            resource = resource.with_row(found.row.id.0, &found);
-            resource.owner = Some(found.row.owner);
-        }
-        Ok(vec![resource])
+        Ok(vec![held_by(view, Some(&self.identity), resource_name).await?])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
-        let holder = self.whose(view).await?.ok_or_else(unknown)?;
+        let holder = whose(view, Some(&self.identity)).await?.ok_or_else(unknown)?;
         let as_of = (view.subject()?.restore_epoch(), view.now());
         let tokens = PageToken::new(view, Self::ACTION, &holder.row.id.to_string())?;
         let page = tokens.open(view, self.page_size, &self.page_token)?;

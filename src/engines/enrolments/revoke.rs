@@ -7,11 +7,12 @@ use super::lineage::end;
 use super::{Enrolment, Found, find, missing, resource_name};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, check_text};
+use crate::engines::tokens::{is_taken_back, needs_of_revoking};
 use crate::error::Result;
 use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx};
-use crate::types::{CredentialId, CredentialState, RequestContext, ResourceName};
-use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, Verb, View};
+use crate::types::{CredentialId, RequestContext, ResourceName};
+use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
 /// Ends an enrolment.
 #[derive(Debug, Clone)]
@@ -65,12 +66,8 @@ impl Verb for RevokeEnrolment {
 impl Operation for RevokeEnrolment {
     const NEEDS: Needs = CONTAINS;
 
-    /// Who is first ends it. Repeating it moves no epoch and uses no room that is kept.
     fn needs(&self, prepared: &Prepared) -> Needs {
-        match prepared.found.enrolment.row.state {
-            CredentialState::Revoking | CredentialState::Ended => READS,
-            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => CONTAINS,
-        }
+        needs_of_revoking(prepared.found.enrolment.row.state)
     }
 
     async fn commit(
@@ -81,15 +78,12 @@ impl Operation for RevokeEnrolment {
         _: &Decision,
     ) -> Result<Enrolment> {
         let read = tx.lookup::<CredentialRow>(&self.id).await?.ok_or_else(missing)?;
-        match read.row.state {
-            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => {}
-            // Whoever was first ends what is below.
-            CredentialState::Revoking | CredentialState::Ended => {
-                return found.shown(read.row, (*restore_epoch, ctx.now));
-            }
-        }
-        let detail = EnrolmentDetail::decode(&read.row.detail)?;
-        let row = end(ctx, tx, read, detail, Why::Revoked).await?;
+        let row = if is_taken_back(read.row.state) {
+            read.row
+        } else {
+            let detail = EnrolmentDetail::decode(&read.row.detail)?;
+            end(ctx, tx, read, detail, Why::Revoked).await?
+        };
         found.shown(row, (*restore_epoch, ctx.now))
     }
 }

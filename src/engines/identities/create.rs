@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use super::administrators::administrators;
 use super::labels::{check_labels, write_labels};
 use super::owner::{check_team, decided_owner, find_owner};
+use super::text::check_purpose;
 use super::{Described, LONG, check_text};
 use crate::error::{Error, Result};
 use crate::policy::SubjectFacts;
@@ -73,7 +74,7 @@ impl CreateIdentity {
 
     /// Checks the request by itself.
     fn check(&self) -> Result<()> {
-        check_text("a purpose", &self.purpose, LONG)?;
+        check_purpose(&self.purpose)?;
         check_text("what it needs", &self.needs, LONG)?;
         check_labels(&self.labels)?;
         if self.kind == Kind::Bootstrap {

@@ -9,9 +9,10 @@ use super::retire::COUNTED;
 use super::show::{decided, resource};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, Held};
-use crate::store::{Needs, Tx, elevations, factors, identities, secrets, wraps};
+use crate::store::identities::IdentityRow;
+use crate::store::{Needs, Tx, elevations, factors, identities, lent, secrets, wraps};
 use crate::types::{
-    CredentialKind, IdentityId, IdentityName, Owner, RequestContext, ResourceName, UnixMillis,
+    CredentialKind, IdentityId, IdentityName, Kind, Owner, RequestContext, ResourceName, UnixMillis,
 };
 use crate::vault::{Decision, Operation, READS, Resource, Verb, View, is_active};
 
@@ -72,6 +73,12 @@ pub struct Holdings {
     /// How many wrapped answers wait to be opened that it made or that are for it, 1,000 of each at the
     /// most: a suspension voids them.
     pub wraps: i64,
+    /// How many tokens, logins and enrolments of others hang on its tokens, or on logins that hang on
+    /// one, 1,000 of each at the most: a suspension ends them.
+    pub lent: i64,
+    /// How many machines nobody would answer for without it, counted up to 1,000: what it owns, and
+    /// what groups own in which it is the only active human.
+    pub orphans: i64,
     /// Whether it is the last administrator who can log in, whom nobody contains.
     pub last_administrator: bool,
     /// Whether it holds so much that not all of it was counted.
@@ -96,6 +103,8 @@ impl Holdings {
             wraps: wraps::count_pending(tx, (id, epoch), now, COUNTED)
                 .await?
                 .saturating_add(wraps::count_waiting(tx, (id, epoch), now, COUNTED).await?),
+            lent: lent::count_lent(tx, (id, epoch), now, COUNTED).await?,
+            orphans: orphans(tx, row, now).await?,
             last_administrator: match keep_an_administrator(tx, id, now).await {
                 Ok(()) => false,
                 Err(Error::Precondition(_)) => true,
@@ -137,6 +146,24 @@ impl Holdings {
         }
         all
     }
+}
+
+/// Counts the machines that nobody would answer for without an identity.
+async fn orphans(tx: &mut Tx, row: &IdentityRow, now: UnixMillis) -> Result<i64> {
+    if row.kind != Kind::Human {
+        return Ok(0);
+    }
+    let mut left = identities::count_owned(tx, Owner::Identity(row.id), COUNTED).await?;
+    for member in identities::memberships(tx, row.id).await? {
+        let group = member.row.group_id;
+        // Of two, one is somebody else.
+        let humans = identities::humans_of(tx, group, now, 2).await?;
+        if humans.iter().all(|one| one.row.identity_id == row.id) {
+            let owned = identities::count_owned(tx, Owner::Group(group), COUNTED).await?;
+            left = left.saturating_add(owned);
+        }
+    }
+    Ok(left.min(COUNTED))
 }
 
 #[async_trait]

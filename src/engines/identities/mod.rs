@@ -1,6 +1,7 @@
 //! Identities: who they are, who answers for them, whether they may act.
 
 mod administrators;
+mod asked;
 mod create;
 mod facts;
 mod holdings;
@@ -16,6 +17,7 @@ mod retire;
 mod rotate;
 mod show;
 mod shred;
+mod shred_again;
 mod shredding;
 mod shreds;
 mod state;
@@ -35,9 +37,10 @@ pub use list::{IdentityFilter, IdentityPage, ListIdentities};
 pub use notice::TellEnd;
 pub use owner::Former;
 pub use retire::RetireIdentity;
-pub use rotate::EndLogin;
+pub use rotate::{EndLogin, is_overdue};
 pub use show::{Described, ShowIdentity};
 pub use shred::ShredIdentity;
+pub use shred_again::ShredAgain;
 pub use shredding::{Losses, Reader, ShowShredding, Shredding};
 pub use shreds::{FinishShred, ListShreds, Shred};
 pub use state::{Due, ResumeIdentity, SuspendIdentity};
@@ -46,6 +49,7 @@ pub use update::{End, UpdateIdentity};
 pub use whoami::{WhoAmI, Whoami};
 
 pub(super) use administrators::keep_an_administrator;
+pub(super) use asked::{held_by, whose};
 pub(super) use facts::subject_facts;
 pub(super) use labels::{check_labels, read_labels, write_labels};
 pub(super) use names::Names;

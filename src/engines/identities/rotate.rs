@@ -1,20 +1,25 @@
-//! Ends a login that is older than the rotation of its identity: the worker's doing.
+//! Ends a login that is older than the rotation of its identity, or whose key is: the worker's doing.
 //!
-//! New logins live no longer than the rotation; one of before the policy was tightened, or the
-//! identity was labelled, may. It ends
-//! as by time: what was asked for with it lives on to its own end.
+//! New logins live no longer than the rotation, and neither does a key, whatever certificates it had;
+//! one of before the policy was tightened, or the identity was labelled, may. It ends as by time:
+//! what was asked for with it lives on to its own end.
 
 use async_trait::async_trait;
+use x509_parser::asn1_rs::FromDer;
+use x509_parser::certificate::X509Certificate;
 
 use super::keep_an_administrator;
 use super::show::{decided, resource};
 use super::state::read;
 use crate::audit::Field;
+use crate::crypto::sha256;
 use crate::error::{Error, Result};
 use crate::store::credentials::CredentialRow;
-use crate::store::{Needs, Tx, lifecycles};
+use crate::store::identities::IdentityRow;
+use crate::store::{Needs, Tx, intact, lifecycles, logins};
 use crate::types::{
     CredentialId, CredentialKind, CredentialState, IdentityId, IdentityName, RequestContext,
+    UnixMillis,
 };
 use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
@@ -25,6 +30,34 @@ pub struct EndLogin {
     pub name: IdentityName,
     /// The login.
     pub id: CredentialId,
+}
+
+/// Tells whether a login of an identity, or the key that it is for, is older than that identity's
+/// rotation: another certificate for a key is no other secret.
+///
+/// # Errors
+/// What the store answers. A key whose row is not what was sealed is as old as its login: that is an
+/// alarm, and holds up no other login.
+pub async fn is_overdue(
+    tx: &mut Tx,
+    identity: &IdentityRow,
+    login: &CredentialRow,
+    now: UnixMillis,
+) -> Result<bool> {
+    let lives = lifecycles::of_kind(tx, identity.kind).await?.row;
+    let rotation_ms = lives.rotation_of(identity)?.saturating_mul(1_000);
+    let since = match key_hash(&login.detail) {
+        Some(key) => intact(logins::key_since(tx, identity.id, &key).await)?,
+        None => None,
+    };
+    let since = since.map_or(login.issued_at, |since| since.min(login.issued_at));
+    Ok(since.0.saturating_add(rotation_ms) <= now.0)
+}
+
+/// SHA-256 of the key that a login certificate is for.
+fn key_hash(der: &[u8]) -> Option<[u8; 32]> {
+    let (_, parsed) = X509Certificate::from_der(der).ok()?;
+    Some(sha256(parsed.public_key().raw))
 }
 
 #[async_trait]
@@ -43,7 +76,7 @@ impl Verb for EndLogin {
 
     fn note(&self, _: &IdentityId, note: &mut Note) {
         note.credential = Some(self.id);
-        let reason = "it is older than the rotation of its kind".to_owned();
+        let reason = "it, or its key, is older than the rotation of its kind".to_owned();
         note.private.push((Field::Reason, reason));
     }
 }
@@ -61,18 +94,18 @@ impl Operation for EndLogin {
         _: &Decision,
     ) -> Result<()> {
         let identity = read(tx, *id).await?.row;
-        let lives = lifecycles::of_kind(tx, identity.kind).await?.row;
-        let rotation_ms = lives.rotation_of(&identity)?.saturating_mul(1_000);
         let found = tx.lookup::<CredentialRow>(&self.id).await?;
-        let overdue = |row: &CredentialRow| {
+        let theirs = |row: &CredentialRow| {
             row.kind == CredentialKind::Login
                 && row.identity == *id
                 && row.state == CredentialState::Active
                 && row.expires_at > ctx.now
-                && row.issued_at.0.saturating_add(rotation_ms) <= ctx.now.0
         };
-        let found = found.filter(|found| overdue(&found.row));
-        let found = found.ok_or_else(|| Error::Conflict("it is not due any more".into()))?;
+        let not_due = || Error::Conflict("it is not due any more".into());
+        let found = found.filter(|found| theirs(&found.row)).ok_or_else(not_due)?;
+        if !is_overdue(tx, &identity, &found.row, ctx.now).await? {
+            return Err(not_due());
+        }
         keep_an_administrator(tx, *id, ctx.now).await?;
         let row = CredentialRow { expires_at: ctx.now, ..found.row };
         tx.update(found.version, &row).await?;

@@ -134,7 +134,7 @@ fn named(name: &IdentityName) -> Result<Resource> {
 }
 
 /// An identity as a resource.
-fn of(identity: &Versioned<IdentityRow>) -> Result<Resource> {
+pub(super) fn of(identity: &Versioned<IdentityRow>) -> Result<Resource> {
     let mut resource = named(&identity.row.name)?.with_row(identity.row.id.0, identity);
     resource.owner = Some(identity.row.owner);
     resource.labels = read_labels(&identity.row.labels)?;

@@ -20,7 +20,7 @@ use crate::types::{IdentityId, IdentityName, IdentityState, RequestContext, Unix
 use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
 /// Connections of one identity that are forgotten with it, at most.
-const CONNECTIONS: i64 = 256;
+pub(super) const CONNECTIONS: i64 = 256;
 
 /// Shreds an identity, and retires it.
 #[derive(Debug, Clone)]
@@ -115,6 +115,7 @@ impl Operation for ShredIdentity {
     const NEEDS: Needs = CONTAINS;
     // What this node holds of the key is wiped, whoever waits.
     const GOES_ON: bool = true;
+    const OUTLIVES: bool = true;
 
     fn durable(&self, it: &Prepared) {
         it.keyring.forget(KeyOwner::Identity(it.id));

@@ -20,14 +20,19 @@ use crate::vault::{Decision, Operation, READS, Resource, Verb, View};
 /// What is lost is counted up to here.
 pub(super) const COUNTED: i64 = 1_000;
 /// Actions that use what is under somebody's key.
-const USES: [&str; 8] = [
+const USES: [&str; 13] = [
     "secrets.get",
     "keys.encrypt",
+    "keys.encrypt-stream",
     "keys.decrypt",
     "keys.decrypt-stream",
-    "keys.sign",
-    "keys.mac",
+    "keys.rewrap",
     "keys.datakey",
+    "keys.mac",
+    "keys.verify-mac",
+    "keys.sign",
+    "keys.sign-artifact",
+    "keys.backup",
     "database.credentials",
 ];
 /// Grants of one action that are looked at, in parts, and readers that are shown.

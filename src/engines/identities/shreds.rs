@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use super::Names;
 use super::show::{decided, resource};
 use super::shredding::COUNTED;
+use super::state::next;
 use crate::engines::root::ROOT;
 use crate::engines::rotations::Versions;
 use crate::error::{Error, Result};
@@ -31,8 +32,8 @@ const PAGE: i64 = 256;
 pub struct Shred {
     /// Its row.
     pub row: ShredRow,
-    /// The identity's name.
-    pub identity: IdentityName,
+    /// The identity's name; empty where it came after the copy that this store was restored from.
+    pub identity: String,
     /// Keys that are still to be destroyed in the HSM.
     pub ending: i64,
     /// What still opens a copy from before.
@@ -45,7 +46,7 @@ impl Shred {
     pub(super) async fn of(tx: &mut Tx, row: &ShredRow) -> Result<Self> {
         let mut names = Names::default();
         Ok(Self {
-            identity: names.identity(tx, row.id).await?,
+            identity: names.intact(tx, row.id).await?.map(|it| it.to_string()).unwrap_or_default(),
             ending: shreds::count_ending(tx, row.id).await?,
             openers: still_open(tx, row).await?,
             shredded_by: names.actor(tx, &row.shredded_by).await?,
@@ -106,6 +107,7 @@ pub(super) async fn destroy(
 ) -> Result<ShredRow> {
     let owner = KeyOwner::Identity(id);
     let openers = openers(tx, vault, owner).await?;
+    let number = next(shreds::last(tx, 1).await?.first().map_or(0, |last| last.row.number))?;
     let key_versions = destroy_keys(tx, owner).await?;
     let hsm_keys = hand_over(ctx, tx, id).await?;
     for connection in connections {
@@ -113,6 +115,7 @@ pub(super) async fn destroy(
     }
     let row = ShredRow {
         id,
+        number,
         key_versions,
         secrets: secrets::count_owned(tx, id, COUNTED).await?,
         named_keys: shreds::count_sealed(tx, id, COUNTED).await?,
@@ -129,7 +132,8 @@ pub(super) async fn destroy(
     Ok(row)
 }
 
-async fn destroy_keys(tx: &mut Tx, owner: KeyOwner) -> Result<i64> {
+/// Destroys every version of an owner's key; how many.
+pub(super) async fn destroy_keys(tx: &mut Tx, owner: KeyOwner) -> Result<i64> {
     let mut destroyed = 0_i64;
     loop {
         let keys = shreds::keys_of(tx, owner, PAGE).await?;
@@ -148,7 +152,7 @@ async fn destroy_keys(tx: &mut Tx, owner: KeyOwner) -> Result<i64> {
 
 /// Hands named keys in the HSM to the worker that destroys them. The rows say what is to be destroyed
 /// there, so that a crash leaves nothing that the worker does not find.
-async fn hand_over(ctx: &RequestContext, tx: &mut Tx, id: IdentityId) -> Result<i64> {
+pub(super) async fn hand_over(ctx: &RequestContext, tx: &mut Tx, id: IdentityId) -> Result<i64> {
     let (changed_at, by) = (ctx.now, ctx.actor());
     let mut ending = 0_i64;
     loop {

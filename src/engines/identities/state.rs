@@ -5,12 +5,13 @@ use async_trait::async_trait;
 use super::show::{decided, resource, unknown};
 use super::{Described, LONG, check_text, keep_an_administrator};
 use crate::audit::Field;
+use crate::engines::tokens::end_lent;
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::identities::{self, IdentityRow};
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    CredentialState, IdentityId, IdentityName, IdentityState, RequestContext, UnixMillis,
+    CredentialState, IdentityId, IdentityName, IdentityState, Kind, RequestContext, UnixMillis,
 };
 use crate::vault::{CONTAINS, Decision, GOVERNS, Note, Operation, Resource, Verb, View};
 
@@ -148,7 +149,7 @@ pub(super) async fn contain(
 }
 
 /// Hands what hangs outside, and died with an identity's revocation epoch, to the worker that ends
-/// it.
+/// it, and revokes what others hold by its tokens.
 pub(super) async fn end_outside(
     ctx: &RequestContext,
     tx: &mut Tx,
@@ -156,6 +157,10 @@ pub(super) async fn end_outside(
 ) -> Result<()> {
     for lease in credentials::outdated(tx, row.id, row.revocation_epoch, LEASES).await? {
         hand_over(ctx, tx, lease).await?;
+    }
+    // Nobody else makes credentials of others.
+    if row.kind == Kind::Human {
+        end_lent(ctx, tx, (row.id, row.revocation_epoch.saturating_sub(1))).await?;
     }
     Ok(())
 }

@@ -22,6 +22,18 @@ pub(in crate::engines) fn check_text(what: &'static str, text: &str, bytes: usiz
     Ok(())
 }
 
+/// Checks what an identity is for: somebody has to say.
+///
+/// # Errors
+/// [`Error::Invalid`].
+pub(super) fn check_purpose(text: &str) -> Result<()> {
+    check_text("a purpose", text, LONG)?;
+    if text.trim().is_empty() {
+        return Err(Error::invalid("an identity has a purpose: say what it is for"));
+    }
+    Ok(())
+}
+
 /// Control characters, other line ends, zero width and changes of direction (Unicode, section 23.2).
 fn is_unseen(c: char) -> bool {
     c.is_control()

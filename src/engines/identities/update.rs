@@ -10,6 +10,7 @@ use super::create::check_machine_ttl;
 use super::labels::{check_labels, read_labels, write_labels};
 use super::show::{decided, described};
 use super::state::{next, read, retired};
+use super::text::check_purpose;
 use super::{Described, LONG, check_text, keep_an_administrator};
 use crate::audit::Field;
 use crate::error::{Error, Result};
@@ -57,7 +58,7 @@ impl End {
 
 impl UpdateIdentity {
     fn check(&self) -> Result<()> {
-        check_text("a purpose", self.purpose.as_deref().unwrap_or_default(), LONG)?;
+        self.purpose.as_deref().map_or(Ok(()), check_purpose)?;
         check_text("what it needs", self.needs.as_deref().unwrap_or_default(), LONG)?;
         check_labels(&self.set_labels)?;
         if self.remove_labels.iter().any(|key| self.set_labels.contains_key(key)) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use serde_json::{Map, Value};
 
-use super::memory::{Memory, Seen};
+use super::memory::{Look, Memory};
 use super::refused::{Refused, Why};
 use super::rule::RuleDefinition;
 use super::rules::{OF_IDENTITY, TEMPLATES};
@@ -130,12 +130,10 @@ impl Known {
         memory: &Memory,
         wanted: Wanted,
         used: String,
-        now: UnixMillis,
-        fresh: bool,
+        look: &Look,
     ) -> Result<Self> {
-        let seen = Seen { epoch: reader.epoch_seen(), now };
         let key = (wanted.issuer, wanted.name.clone());
-        let kept = memory.stands.at(seen, &key).filter(|_| !fresh);
+        let kept = memory.stands.at(look, &key);
         let reads = kept.is_none();
         let read = reader.view(move |tx| {
             async move {
@@ -154,7 +152,7 @@ impl Known {
         let (stand, used, before) = read.await?;
         let stand = match (kept, stand) {
             (Some(kept), _) => kept,
-            (None, Some(stand)) if stand.is_kept() => memory.stands.keep(seen, key, stand),
+            (None, Some(stand)) if stand.is_kept() => memory.stands.keep(look, key, stand),
             (None, Some(stand)) => Arc::new(stand),
             (None, None) => return Err(Error::internal("a login that nothing is known of")),
         };

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::candidates::{Candidate, Known, Wanted};
 use super::keys::IssuerKeys;
+use super::memory::Look;
 use super::refused::{Refused, refused};
 use super::register;
 use super::review::review;
@@ -114,9 +115,13 @@ impl Login {
         request: &LoginRequest<'_>,
         now: UnixMillis,
     ) -> Result<Self, Refused> {
-        match Self::look(reader, keys, vault, request, now, false).await {
+        let look = Look::begin(reader.epoch_seen(), now);
+        match Self::look(reader, keys, vault, request, &look).await {
             // What is remembered refuses nobody.
-            Err(Refused::Token(_)) => Self::look(reader, keys, vault, request, now, true).await,
+            Err(Refused::Token(_)) if look.rests_on_memory() => {
+                let anew = Look::anew(reader.epoch_seen(), now);
+                Self::look(reader, keys, vault, request, &anew).await
+            }
             looked => looked,
         }
     }
@@ -126,15 +131,14 @@ impl Login {
         keys: &IssuerKeys,
         vault: VaultId,
         request: &LoginRequest<'_>,
-        now: UnixMillis,
-        fresh: bool,
+        look: &Look,
     ) -> Result<Self, Refused> {
-        let as_of = reader.epoch_seen();
-        let believed = believe(reader, keys, request.token, now, fresh).await?;
+        let (now, as_of) = (look.now(), look.epoch());
+        let believed = believe(reader, keys, request.token, look).await?;
         sign_in::check_proof(&believed, request.proof)?;
-        let once = once(believed.issuer.row.id.0, &believed);
+        let once = once(&believed);
         let wanted = Wanted { vault, issuer: believed.issuer.row.id, name: request.name.clone() };
-        let known = Known::read(reader, &keys.memory, wanted, once.clone(), now, fresh);
+        let known = Known::read(reader, &keys.memory, wanted, once.clone(), look);
         let mut known = known.await?;
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;
@@ -270,10 +274,12 @@ struct Holder {
     expires_at: Option<UnixMillis>,
 }
 
-/// Names what may be used once, of whichever issuer.
-pub(super) fn once(issuer: Id, believed: &Believed) -> String {
-    let Believed { replay, once, .. } = believed;
-    let parts = format!("strongroom/issuer-use/v1\0{issuer}\0{replay}\0{once}");
+/// Names what may be used once, of whichever issuer: by what it calls itself and us, so that what was
+/// used stays used where it is removed and added again.
+pub(super) fn once(believed: &Believed) -> String {
+    let Believed { issuer, definition, replay, once, .. } = believed;
+    let (url, audience) = (&issuer.row.url, &definition.audience);
+    let parts = format!("strongroom/issuer-use/v1\0{url}\0{audience}\0{replay}\0{once}");
     issuers::use_id(&sha256(parts.as_bytes()))
 }
 

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -30,13 +31,11 @@ pub(super) struct Memory {
     pub(super) stands: Kept<(ObjectId, IdentityName), Stand>,
 }
 
-/// What was known when something was read.
+/// What was known when something was read: the authority epoch that was seen before, and the time.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
-    /// The authority epoch that was seen before.
-    pub(super) epoch: i64,
-    /// The time.
-    pub(super) now: UnixMillis,
+struct Seen {
+    epoch: i64,
+    now: UnixMillis,
 }
 
 impl Seen {
@@ -44,6 +43,43 @@ impl Seen {
     fn stands(self, now: Self) -> bool {
         let since = now.now.0.saturating_sub(self.now.0);
         self.epoch == now.epoch && (-STANDS_MS..STANDS_MS).contains(&since)
+    }
+}
+
+/// One look at a token: when it began, and what of it rests on what is remembered.
+#[derive(Debug)]
+pub(super) struct Look {
+    seen: Seen,
+    /// Whether what is remembered is let be.
+    anew: bool,
+    rests: AtomicBool,
+}
+
+impl Look {
+    /// Begins one: with the authority epoch that was seen before anything is read.
+    pub(super) const fn begin(epoch: i64, now: UnixMillis) -> Self {
+        Self { seen: Seen { epoch, now }, anew: false, rests: AtomicBool::new(false) }
+    }
+
+    /// Begins one that reads everything anew.
+    pub(super) const fn anew(epoch: i64, now: UnixMillis) -> Self {
+        Self { anew: true, ..Self::begin(epoch, now) }
+    }
+
+    /// The authority epoch that was seen before.
+    pub(super) const fn epoch(&self) -> i64 {
+        self.seen.epoch
+    }
+
+    /// The time.
+    pub(super) const fn now(&self) -> UnixMillis {
+        self.seen.now
+    }
+
+    /// Tells whether anything that was remembered was taken: where nothing was, another look sees
+    /// the same.
+    pub(super) fn rests_on_memory(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
     }
 }
 
@@ -67,19 +103,24 @@ impl<K, V> Default for Kept<K, V> {
 
 impl<K: Eq + Hash, V> Kept<K, V> {
     /// What was read at this epoch, a moment ago.
-    pub(super) fn at(&self, now: Seen, key: &K) -> Option<Arc<V>> {
+    pub(super) fn at(&self, look: &Look, key: &K) -> Option<Arc<V>> {
+        if look.anew {
+            return None;
+        }
         let kept = self.0.lock();
-        kept.get(key).filter(|(seen, _)| seen.stands(now)).map(|(_, found)| Arc::clone(found))
+        let (_, found) = kept.get(key).filter(|(seen, _)| seen.stands(look.seen))?;
+        look.rests.store(true, Ordering::Relaxed);
+        Some(Arc::clone(found))
     }
 
-    /// Remembers what was read after this was seen: it may be newer than that, never older.
-    pub(super) fn keep(&self, seen: Seen, key: K, found: V) -> Arc<V> {
+    /// Remembers what was read since a look began: it may be newer than that, never older.
+    pub(super) fn keep(&self, look: &Look, key: K, found: V) -> Arc<V> {
         let found = Arc::new(found);
         let mut kept = self.0.lock();
         if kept.len() >= KEPT {
             kept.clear();
         }
-        kept.insert(key, (seen, Arc::clone(&found)));
+        kept.insert(key, (look.seen, Arc::clone(&found)));
         found
     }
 }
@@ -88,37 +129,48 @@ impl<K: Eq + Hash, V> Kept<K, V> {
 mod tests {
     use super::*;
 
-    const fn seen(epoch: i64, ms: i64) -> Seen {
-        Seen { epoch, now: UnixMillis(ms) }
+    const fn look(epoch: i64, ms: i64) -> Look {
+        Look::begin(epoch, UnixMillis(ms))
     }
 
     #[test]
     fn what_was_read_at_another_epoch_or_a_second_ago_is_not_remembered() {
         let kept = Kept::default();
-        assert!(kept.at(seen(7, 0), &"a").is_none());
-        assert_eq!(*kept.keep(seen(7, 5_000), "a", 1), 1);
+        assert!(kept.at(&look(7, 0), &"a").is_none());
+        assert_eq!(*kept.keep(&look(7, 5_000), "a", 1), 1);
         for (now, stands) in [
-            (seen(7, 5_000), true),
-            (seen(7, 5_999), true),
-            (seen(7, 6_000), false),
-            (seen(7, 4_500), true),
-            (seen(7, 3_999), false),
-            (seen(8, 5_000), false),
-            (seen(6, 5_000), false),
+            (look(7, 5_000), true),
+            (look(7, 5_999), true),
+            (look(7, 6_000), false),
+            (look(7, 4_500), true),
+            (look(7, 3_999), false),
+            (look(8, 5_000), false),
+            (look(6, 5_000), false),
         ] {
-            assert_eq!(kept.at(now, &"a").is_some(), stands, "{now:?}");
+            assert_eq!(kept.at(&now, &"a").is_some(), stands, "{now:?}");
+            assert_eq!(now.rests_on_memory(), stands, "{now:?}");
         }
-        assert!(kept.at(seen(7, 5_000), &"b").is_none());
-        kept.keep(seen(8, 5_000), "a", 2);
-        assert_eq!(kept.clone().at(seen(8, 5_000), &"a").as_deref(), Some(&2));
+        assert!(kept.at(&look(7, 5_000), &"b").is_none());
+        kept.keep(&look(8, 5_000), "a", 2);
+        assert_eq!(kept.clone().at(&look(8, 5_000), &"a").as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn a_look_that_reads_anew_takes_nothing_that_is_remembered_and_is_itself() {
+        let kept = Kept::default();
+        kept.keep(&look(7, 0), "a", 1);
+        let anew = Look::anew(7, UnixMillis(0));
+        assert!(kept.at(&anew, &"a").is_none() && !anew.rests_on_memory());
+        kept.keep(&anew, "a", 2);
+        assert_eq!(kept.at(&look(7, 0), &"a").as_deref(), Some(&2));
     }
 
     #[test]
     fn no_more_is_remembered_than_there_is_room_for() {
-        let kept = Kept::default();
+        let (kept, now) = (Kept::default(), look(1, 0));
         for n in 0..=KEPT {
-            kept.keep(seen(1, 0), n, ());
+            kept.keep(&now, n, ());
         }
-        assert!(kept.at(seen(1, 0), &0).is_none() && kept.at(seen(1, 0), &KEPT).is_some());
+        assert!(kept.at(&now, &0).is_none() && kept.at(&now, &KEPT).is_some());
     }
 }

@@ -6,6 +6,7 @@ use futures_util::FutureExt as _;
 
 use super::candidates::{Known, Wanted};
 use super::keys::IssuerKeys;
+use super::memory::Look;
 use super::refused::Refused;
 use super::review::review;
 use super::rule::RuleDefinition;
@@ -74,10 +75,11 @@ async fn of_identity(
     name: &IdentityName,
 ) -> Result<Tested> {
     let (reader, now) = (view.reader(), view.now());
+    let look = Look::anew(reader.epoch_seen(), now);
     let issuer = believed.issuer.row.clone();
-    let once = super::login::once(issuer.id.0, &believed);
+    let once = super::login::once(&believed);
     let wanted = Wanted { vault: view.vault_id(), issuer: issuer.id, name: name.clone() };
-    let known = Known::read(reader, &keys.memory, wanted, once, now, true).await?;
+    let known = Known::read(reader, &keys.memory, wanted, once, &look).await?;
     let problem = known.stands(&believed, now).err().map(|why| why.text);
     let judged: Vec<_> = known
         .stand
@@ -149,7 +151,8 @@ impl Verb for TestToken {
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
         let text = std::str::from_utf8(self.token.expose()).unwrap_or_default();
-        let believed = match believe(view.reader(), &self.keys, text, view.now(), true).await {
+        let look = Look::anew(view.reader().epoch_seen(), view.now());
+        let believed = match believe(view.reader(), &self.keys, text, &look).await {
             Ok(believed) => believed,
             Err(refused) => return Ok((Tested::refused(refused)?, Vec::new())),
         };

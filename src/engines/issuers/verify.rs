@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::definition::IssuerDefinition;
 use super::jwt::{TOKEN_BYTES, Token};
 use super::keys::IssuerKeys;
-use super::memory::{Memory, Seen};
+use super::memory::{Look, Memory};
 use super::refused::{Refused, Why};
 use super::rule::claim;
 use super::sign_in;
@@ -58,18 +58,16 @@ pub(super) async fn believe(
     reader: &Reader,
     keys: &IssuerKeys,
     text: &str,
-    now: UnixMillis,
-    fresh: bool,
+    look: &Look,
 ) -> Result<Believed, Refused> {
     if text.len() > TOKEN_BYTES {
         return Err(Error::invalid("a token has at most 64 KiB").into());
     }
     let token = Token::parse(text)?;
-    let seen = Seen { epoch: reader.epoch_seen(), now };
-    let found = of_url(reader, &keys.memory, &token.issuer, seen, fresh).await?;
+    let found = of_url(reader, &keys.memory, &token.issuer, look).await?;
     let mut why = Refused::from(Why::new("TOKEN_ISSUER", "no issuer has the URL that it says"));
     for issuer in found.iter() {
-        match examine(keys, &token, issuer, now).await {
+        match examine(keys, &token, issuer, look.now()).await {
             Ok(examined) => {
                 let Examined { definition, expires_at, issued_at, replay, once, sign_in } =
                     examined;
@@ -99,10 +97,9 @@ async fn of_url(
     reader: &Reader,
     memory: &Memory,
     url: &String,
-    seen: Seen,
-    fresh: bool,
+    look: &Look,
 ) -> Result<Arc<Vec<Versioned<IssuerRow>>>, Refused> {
-    if let Some(kept) = memory.issuers.at(seen, url).filter(|_| !fresh) {
+    if let Some(kept) = memory.issuers.at(look, url) {
         return Ok(kept);
     }
     let wanted = url.clone();
@@ -113,7 +110,7 @@ async fn of_url(
     if found.is_empty() {
         return Ok(Arc::new(found));
     }
-    Ok(memory.issuers.keep(seen, url.clone(), found))
+    Ok(memory.issuers.keep(look, url.clone(), found))
 }
 
 struct Examined {
@@ -170,7 +167,6 @@ fn check_times(
     now: UnixMillis,
 ) -> Result<(UnixMillis, UnixMillis), Why> {
     let skew = i64::try_from(SKEW.as_millis()).unwrap_or(0);
-    let lasts = i64::try_from(LASTS.as_millis()).unwrap_or(0);
     let expires = moment(token, "exp")?.ok_or_else(|| Why::time("there is no `exp`"))?;
     let (from, issued) = (moment(token, "nbf")?, moment(token, "iat")?);
     let known = match preset {
@@ -182,7 +178,8 @@ fn check_times(
     if expires.0.saturating_add(skew) <= now.0 {
         return Err(Why::time("it is over"));
     }
-    if expires.0.saturating_sub(now.0) > lasts.saturating_add(skew) {
+    // From its beginning, and not from now: one that is good for a year is not believed on its last day.
+    if expires.since(issued.unwrap_or(began)) > LASTS {
         return Err(Why::time("it is good for more than 24 hours"));
     }
     let ahead = |at: Option<UnixMillis>| at.is_some_and(|at| at.0 > now.0.saturating_add(skew));
@@ -276,8 +273,10 @@ mod tests {
             (all(300, 60, 60), true),
             (all(300, 61, 0), false),
             (all(300, 0, 61), false),
-            (all(86_460, 0, 0), true),
-            (all(86_461, 0, 0), false),
+            (all(86_400, 0, 0), true),
+            (all(86_401, 0, 0), false),
+            (all(60, -86_400, -86_340), true),
+            (all(60, -86_341, -86_341), false),
             (format!(r#","exp":{}.9,"nbf":{}.5"#, at(300), at(0)), true),
             (format!(r#","nbf":{}"#, at(0)), false),
             (format!(r#","exp":{}"#, at(300)), false),

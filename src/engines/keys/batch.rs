@@ -11,7 +11,7 @@ use super::count::Reservation;
 use super::find::{Hot, Keys};
 use super::sign::Turns;
 use crate::audit::Field;
-use crate::crypto::{Cipher, MessageKey, NONCE_BYTES};
+use crate::crypto::{MessageKey, NONCE_BYTES};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::named_keys::NamedKeyVersionRow;
@@ -129,8 +129,6 @@ pub trait Job: Send + Sync + 'static {
     const PURPOSES: [&'static str; 2];
     /// Whether the newest version does it, and each item counts as a message.
     const MAKES: bool;
-    /// Items of one call, at most, where the key is in the HSM.
-    const ITEMS_IN_HSM: usize = ITEMS;
     /// An item.
     type Item: Send + Sync + 'static;
     /// What becomes of one.
@@ -201,7 +199,6 @@ impl<'a> Work<'a> {
     /// A version that encrypts, ready.
     pub(super) async fn message_key(
         &self,
-        cipher: Cipher,
         version: &NamedKeyVersionRow,
     ) -> Result<Arc<MessageKey>> {
         let kept = self.ready.lock().get(&version.version).cloned();
@@ -209,7 +206,8 @@ impl<'a> Work<'a> {
             return Ok(ready);
         }
         let material = self.hot.material(self.view, version).await?;
-        let ready = Arc::new(MessageKey::derive(self.view.vault_id(), cipher, &material)?);
+        let (vault, header) = (self.view.vault_id(), self.header(version)?);
+        let ready = Arc::new(MessageKey::derive(vault, &header, &material)?);
         self.uses(version.version);
         self.ready.lock().insert(version.version, Arc::clone(&ready));
         Ok(ready)
@@ -271,15 +269,11 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        if row.placement == Placement::Hsm && self.items.len() > J::ITEMS_IN_HSM {
-            let text = format!("a call has 1 to {} items for a key in the HSM", J::ITEMS_IN_HSM);
-            return Err(Error::invalid(text));
-        }
         let work = Work::new(&self.keys, view, &hot, self.items.len())?;
         let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
         let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
-        let reservation =
-            if counts { self.keys.counts.take(work.newest.id, sound).await? } else { None };
+        let of = (view.vault_id(), work.newest.id);
+        let reservation = if counts { self.keys.counts.take(of, sound).await? } else { None };
         let mut results = Vec::with_capacity(self.items.len());
         for item in &self.items {
             results.push(J::one(&work, item).await?);

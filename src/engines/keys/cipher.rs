@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::batch::{AAD_BYTES, Fault, ITEM_BYTES, Job, Work, check_aad, check_item};
-use crate::crypto::{Cipher, CryptoError, Header, MessageKey};
+use crate::crypto::{Cipher, CryptoError, Header};
 use crate::error::{Error, Result};
+use crate::store::named_keys::NamedKeyVersionRow;
 use crate::types::{KeyAlgorithm, KeyUsage, SecretBytes};
 
 /// Bytes of a plaintext and its associated data at most: with the key's name and what encryption
@@ -83,16 +84,16 @@ pub(super) fn cipher(algorithm: KeyAlgorithm) -> Result<Cipher> {
 }
 
 impl Work<'_> {
-    /// The header of what the newest version encrypts, and that version, ready.
-    pub(super) async fn sealer(&self) -> Result<(Header, Arc<MessageKey>)> {
+    /// What messages under a version begin with.
+    pub(super) fn header(&self, version: &NamedKeyVersionRow) -> Result<Header> {
         let cipher = cipher(self.hot.row.row.algorithm)?;
-        let version = u32::try_from(self.newest.version).map_err(Error::internal)?;
-        let header = Header { cipher, key: self.hot.row.row.id.0, version };
-        Ok((header, self.message_key(cipher, &self.newest).await?))
+        let number = u32::try_from(version.version).map_err(Error::internal)?;
+        Ok(Header { cipher, key: version.named_key.0, version: number })
     }
 
     pub(super) async fn seal(&self, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>> {
-        let (header, key) = self.sealer().await?;
+        let header = self.header(&self.newest)?;
+        let key = self.message_key(&self.newest).await?;
         Ok(key.seal(self.view.vault_id(), &header, aad, plaintext, &self.entropy)?)
     }
 
@@ -114,7 +115,7 @@ impl Work<'_> {
         let Ok(version) = self.version(number.max(1)).await? else {
             return Ok(Err(Fault::does_not_open()));
         };
-        let key = self.message_key(header.cipher, &version).await?;
+        let key = self.message_key(&version).await?;
         let (vault, aad) = (self.view.vault_id(), item.associated_data.as_slice());
         match key.open(vault, &header, aad, &item.ciphertext) {
             Ok(plaintext) => Ok(Ok(Opened { plaintext, version: number })),

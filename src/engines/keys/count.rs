@@ -11,9 +11,10 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::find::gone;
 use crate::error::{Error, Result};
-use crate::store::Tx;
+use crate::store::keys::VaultRow;
 use crate::store::named_keys::NamedKeyCountRow;
-use crate::types::{Id, ObjectId};
+use crate::store::{StoreError, Tx};
+use crate::types::{Id, ObjectId, VaultId};
 
 /// Messages of a block.
 const BLOCK: i64 = 1 << 16;
@@ -22,6 +23,9 @@ const BLOCK: i64 = 1 << 16;
 pub const ROTATE_AT: i64 = (1 << 30) - (1 << 24);
 /// So many are never exceeded: below 2^32.
 pub(super) const STOP: i64 = (1 << 32) - BLOCK;
+/// So many are counted where a store was put back, for those that were reserved since it was copied and
+/// that it knows nothing of: a version is rotated before it has more.
+const FORGOTTEN: i64 = 1 << 30;
 /// Versions that this node holds blocks of, at most.
 const KEPT: usize = 10_000;
 
@@ -50,6 +54,7 @@ impl Block {
 /// A block that a commit is to reserve; others wait for it.
 #[derive(Debug)]
 pub(super) struct Reservation {
+    vault: VaultId,
     version: ObjectId,
     messages: i64,
     block: Arc<Block>,
@@ -60,7 +65,7 @@ impl Counts {
     /// Takes message numbers; where too few are left, what the commit is to reserve.
     pub(super) async fn take(
         &self,
-        version: ObjectId,
+        (vault, version): (VaultId, ObjectId),
         messages: usize,
     ) -> Result<Option<Reservation>> {
         let messages = i64::try_from(messages).map_err(Error::internal)?;
@@ -72,7 +77,7 @@ impl Counts {
         if block.take(messages) {
             return Ok(None);
         }
-        Ok(Some(Reservation { version, messages, block, _gate: gate }))
+        Ok(Some(Reservation { vault, version, messages, block, _gate: gate }))
     }
 
     fn of(&self, version: ObjectId) -> Arc<Block> {
@@ -94,11 +99,16 @@ impl Reservation {
     pub(super) async fn reserve(&self, tx: &mut Tx) -> Result<()> {
         let found = tx.lookup::<NamedKeyCountRow>(&self.version).await?;
         let found = found.ok_or_else(|| gone("named_key_counts", self.version))?;
-        let reserved = found.row.reserved.checked_add(BLOCK).filter(|sum| *sum <= STOP);
-        let reserved = reserved.ok_or_else(|| {
-            Error::Exhausted("this version has encrypted as much as it ever may; rotate it".into())
-        })?;
-        tx.change(&found, &NamedKeyCountRow { id: self.version, reserved }).await?;
+        let restore_epoch = restore_epoch(tx, self.vault).await?;
+        let forgotten = if found.row.restore_epoch == restore_epoch { 0 } else { FORGOTTEN };
+        let reserved = found.row.reserved.saturating_add(forgotten).saturating_add(BLOCK);
+        if reserved > STOP {
+            return Err(Error::Exhausted(
+                "this version has encrypted as much as it ever may; rotate it".into(),
+            ));
+        }
+        let row = NamedKeyCountRow { id: self.version, reserved, restore_epoch };
+        tx.change(&found, &row).await?;
         Ok(())
     }
 
@@ -108,4 +118,10 @@ impl Reservation {
         let mut left = self.block.left.lock();
         *left = left.saturating_add(rest);
     }
+}
+
+/// Counts the restores that were accepted.
+pub(super) async fn restore_epoch(tx: &mut Tx, vault: VaultId) -> Result<i64> {
+    let found = tx.lookup::<VaultRow>(&vault).await?;
+    Ok(found.ok_or(StoreError::Malformed)?.row.restore_epoch)
 }

@@ -68,7 +68,7 @@ impl Verb for MakeDataKey {
         let row = &hot.row.row;
         let work = Work::new(&self.keys, view, &hot, 1)?;
         let reservation = if row.algorithm.is_counted() {
-            self.keys.counts.take(work.newest.id, 1).await?
+            self.keys.counts.take((view.vault_id(), work.newest.id), 1).await?
         } else {
             None
         };

@@ -9,10 +9,11 @@ use crate::store::named_keys::{NamedKeyCountRow, NamedKeyRow, NamedKeyVersionRow
 use crate::store::{Tx, Versioned};
 use crate::types::{
     Entropy as _, IdentityId, KeyAlgorithm, KeyOrigin, KeyVersionState, NamedKeyState, ObjectId,
-    RequestContext, SecretBytes, UnixMillis,
+    RequestContext, SecretBytes, UnixMillis, VaultId,
 };
 use crate::vault::View;
 
+use super::count::restore_epoch;
 use super::find::{label, place};
 
 /// Versions of one key, at most: a header has room for more.
@@ -21,6 +22,7 @@ const VERSIONS: i64 = 1 << 31;
 /// A version that is to be written, made in memory.
 #[derive(Debug)]
 pub struct NewVersion {
+    vault: VaultId,
     row: NamedKeyVersionRow,
     sealed: SealedValue,
     /// Messages that count as reserved from the beginning, where they are counted.
@@ -60,7 +62,8 @@ impl NewVersion {
         row.state = KeyVersionState::Live;
         row.public_key = public_key;
         row.origin = origin;
-        Ok(Self { row, sealed, reserved: key.algorithm.is_counted().then_some(reserved) })
+        let reserved = key.algorithm.is_counted().then_some(reserved);
+        Ok(Self { vault: view.vault_id(), row, sealed, reserved })
     }
 
     /// The keys that were used.
@@ -74,7 +77,8 @@ impl NewVersion {
         let (material, wrap_key) = (stored.blob.to_vec(), Some(stored.key_id));
         tx.insert(&NamedKeyVersionRow { material, wrap_key, ..self.row.clone() }).await?;
         if let Some(reserved) = self.reserved {
-            tx.insert(&NamedKeyCountRow { id: self.row.id, reserved }).await?;
+            let restore_epoch = restore_epoch(tx, self.vault).await?;
+            tx.insert(&NamedKeyCountRow { id: self.row.id, reserved, restore_epoch }).await?;
         }
         Ok(())
     }

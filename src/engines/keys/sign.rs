@@ -24,8 +24,6 @@ const IN_HSM: &str = "sign/hsm";
 /// Signatures that the HSM makes at once for named keys on this node: its other threads are left to
 /// what the vault itself needs.
 const AT_ONCE: usize = 2;
-/// Messages of one call, at most, where the HSM signs: one after the other.
-const IN_HSM_ITEMS: usize = 64;
 /// How long after it came a call goes on with the HSM.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -102,7 +100,6 @@ impl Job for Signing {
     const USAGE: KeyUsage = KeyUsage::Signs;
     const PURPOSES: [&'static str; 2] = ["sign/sealed", IN_HSM];
     const MAKES: bool = true;
-    const ITEMS_IN_HSM: usize = IN_HSM_ITEMS;
     type Item = SecretBytes;
     type Done = Vec<u8>;
 

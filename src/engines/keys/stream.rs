@@ -17,7 +17,7 @@ use super::batch::{AAD_BYTES, Fault, Used, Work, all_used};
 use super::cipher::cipher;
 use super::find::{Hot, Keys, unknown};
 use crate::audit::Field;
-use crate::crypto::{CryptoError, Header, StreamHeader, StreamOpener, StreamSealer};
+use crate::crypto::{CryptoError, StreamHeader, StreamOpener, StreamSealer};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::types::{IdentityId, KeyName, KeyUsage, SecretBytes, UnixMillis};
@@ -165,10 +165,7 @@ impl Way for Sealing {
     const PURPOSE: &'static str = "encrypt-stream/sealed";
 
     async fn begin(work: &Work<'_>, stream: &Begun) -> Result<(Coder, i64, Vec<u8>)> {
-        let row = &work.hot.row.row;
-        let version = u32::try_from(work.newest.version).map_err(Error::internal)?;
-        let of = Header { cipher: cipher(row.algorithm)?, key: row.id.0, version };
-        let header = StreamHeader::new(of, &work.entropy)?;
+        let header = StreamHeader::new(work.header(&work.newest)?, &work.entropy)?;
         let key = work.hot.material(work.view, &work.newest).await?;
         let vault = work.view.vault_id();
         let sealer = StreamSealer::new(vault, &header, &key, &stream.associated_data)?;
@@ -196,7 +193,8 @@ impl Way for Opening {
         let key = work.hot.material(work.view, &version).await?;
         let vault = work.view.vault_id();
         let opener = StreamOpener::new(vault, &header, &key, &stream.associated_data)?;
-        Ok((Coder::Open(opener), number, Vec::new()))
+        // What says of itself that it is of version 0 opens as little as one with another bit changed.
+        Ok((Coder::Open(opener), version.version, Vec::new()))
     }
 }
 

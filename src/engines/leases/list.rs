@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::{Lease, LeaseDetail};
+use crate::engines::identities::{held_by, whose};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow, LeaseFilter};
-use crate::store::identities::{self, IdentityRow};
-use crate::store::{Needs, Tx, Versioned};
+use crate::store::identities::IdentityRow;
+use crate::store::{Needs, Tx};
 use crate::types::{
     CredentialKind, CredentialState, IdentityName, Kind, RequestContext, ResourceName,
     ResourcePattern,
@@ -35,31 +36,12 @@ pub struct ListLeases {
     pub page_token: String,
 }
 
-/// Whose leases are asked for.
-enum Whose {
-    Everybodys,
-    Of(IdentityName, Option<Box<Versioned<IdentityRow>>>),
-}
-
 impl ListLeases {
-    async fn whose(&self, view: &View) -> Result<Whose> {
+    /// Tells whether everybody's are asked for: by an administrator who names nobody.
+    fn is_of_everybody(&self, view: &View) -> Result<bool> {
         let subject = view.subject()?;
-        let own = &subject.identity;
-        let Some(name) = self.identity.as_ref().filter(|name| **name != own.row.name) else {
-            let all = self.identity.is_none()
-                && own.row.kind == Kind::Human
-                && subject.is_administrator();
-            return Ok(if all {
-                Whose::Everybodys
-            } else {
-                Whose::Of(own.row.name.clone(), Some(Box::new(own.clone())))
-            });
-        };
-        let wanted = name.clone();
-        let row = view.read(move |tx| {
-            async move { Ok(identities::identity_named(tx, &wanted).await?) }.boxed()
-        });
-        Ok(Whose::Of(name.clone(), row.await?.map(Box::new)))
+        let administers = subject.identity.row.kind == Kind::Human && subject.is_administrator();
+        Ok(self.identity.is_none() && administers)
     }
 }
 
@@ -70,25 +52,21 @@ impl Verb for ListLeases {
     type Output = (Vec<Lease>, String);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let (name, row) = match self.whose(view).await? {
-            Whose::Everybodys => return Ok(vec![Resource::named("leases/identities".parse()?)]),
-            Whose::Of(name, row) => (name, row),
-        };
-        let mut resource =
-            Resource::named(ResourceName::join("leases", &["identities", name.as_str()])?);
-        if let Some(row) = row {
-            resource = resource.with_row(row.row.id.0, &row);
-            resource.holder = Some(row.row.id);
-            resource.owner = Some(row.row.owner);
+        if self.is_of_everybody(view)? {
+            return Ok(vec![Resource::named("leases/identities".parse()?)]);
         }
-        Ok(vec![resource])
+        let named =
+            |name: &IdentityName| ResourceName::join("leases", &["identities", name.as_str()]);
+        Ok(vec![held_by(view, self.identity.as_ref(), named).await?])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
-        let identity = match self.whose(view).await? {
-            Whose::Everybodys => None,
-            Whose::Of(_, Some(row)) => Some(row.row.id),
-            Whose::Of(_, None) => return Err(Error::not_found("there is no such identity")),
+        let identity = if self.is_of_everybody(view)? {
+            None
+        } else {
+            let found = whose(view, self.identity.as_ref()).await?;
+            let found = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
+            Some(found.row.id)
         };
         let wanted = Wanted {
             walk: LeaseFilter {

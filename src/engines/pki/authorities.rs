@@ -17,7 +17,7 @@ use crate::types::Segment;
 /// The authorities, each proved against its key in the HSM.
 #[derive(Debug)]
 pub struct Authorities {
-    /// Signs the issuing CA and nothing else.
+    /// Signs issuing CAs, the root after it, and nothing else.
     pub root: Authority,
     /// Signs certificates that profiles allow.
     pub issuing: Authority,
@@ -26,6 +26,8 @@ pub struct Authorities {
     /// Tainted: they sign nothing new but revocation lists, and what they signed is believed until
     /// they are retired.
     pub old: Vec<Authority>,
+    /// The root, as the one before it vouches for it: there until that one is retired.
+    pub link: Option<Authority>,
 }
 
 impl Authorities {
@@ -40,21 +42,35 @@ impl Authorities {
         ours: &TrustDomain,
         crl_url: Option<String>,
     ) -> Result<Self> {
-        let current = |role: Role| keyring.hsm_key(role.purpose());
-        let root = load(&current(Role::Root)?, hsm, ours, Role::Root, None).await?;
-        let issuing = current(Role::Issuing)?;
-        let mut issuing = load(&issuing, hsm, ours, Role::Issuing, Some(&root)).await?;
-        issuing.set_crl_url(crl_url.map(|url| url_of(&url, issuing.version())));
-        let login = load(&current(Role::Login)?, hsm, ours, Role::Login, None).await?;
+        // Of one moment: a root and what is below it change together.
+        let keys = keyring.hsm_keys()?;
+        let found = |role: Role, state: KeyState| {
+            keys.iter().filter(move |key| key.purpose == role.purpose() && key.state == state)
+        };
+        let current = |role: Role| {
+            let newest = found(role, KeyState::Active).max_by_key(|key| key.version);
+            newest.ok_or_else(missing)
+        };
+        let newest = current(Role::Root)?;
+        let root = load(newest, hsm, ours, Role::Root, None).await?;
         let mut old = Vec::new();
-        for key in keyring.hsm_keys()? {
-            let role = [Role::Issuing, Role::Login].into_iter().find(|role| is_old(&key, *role));
-            if let Some(role) = role {
+        for role in [Role::Root, Role::Issuing, Role::Login] {
+            for key in found(role, KeyState::Retired) {
                 let above = (role == Role::Issuing).then_some(&root);
-                old.push(load(&key, hsm, ours, role, above).await?);
+                old.push(load(key, hsm, ours, role, above).await?);
             }
         }
-        Ok(Self { root, issuing, login, old })
+        // There is one at the most: it is retired before the root is rotated again.
+        let before = old.iter().find(|old| old.role() == Role::Root);
+        let link = match newest.link.as_deref().filter(|_| before.is_some()) {
+            Some(link) => Some(prove((newest, link), hsm, ours, Role::Root, before).await?),
+            None => None,
+        };
+        let issuing = current(Role::Issuing)?;
+        let mut issuing = load(issuing, hsm, ours, Role::Issuing, Some(&root)).await?;
+        issuing.set_crl_url(crl_url.map(|url| url_of(&url, issuing.version())));
+        let login = load(current(Role::Login)?, hsm, ours, Role::Login, None).await?;
+        Ok(Self { root, issuing, login, old, link })
     }
 
     /// Tells whether these are the authorities whose keys these are.
@@ -71,6 +87,14 @@ impl Authorities {
         loaded.sort_unstable();
         there.sort_unstable();
         loaded == there
+    }
+
+    /// Writes what is to be shown with a certificate of an issuing CA, nearest first, as PEM: whoever
+    /// trusts one root that is not retired finds a way to it.
+    #[must_use]
+    pub fn chain_pem(&self, issuing: &Authority) -> String {
+        let link = self.link.as_ref().map(Authority::pem).unwrap_or_default();
+        issuing.pem() + &link
     }
 
     /// Every authority of a role, the current one first.
@@ -99,10 +123,6 @@ impl Authorities {
     }
 }
 
-fn is_old(key: &HsmKey, role: Role) -> bool {
-    key.purpose == role.purpose() && key.state == KeyState::Retired
-}
-
 /// Where the list of a version is served, from where that of the first is: `…/issuing.crl`,
 /// `…/issuing-2.crl`.
 fn url_of(url: &str, version: i64) -> String {
@@ -113,6 +133,11 @@ fn url_of(url: &str, version: i64) -> String {
     }
 }
 
+fn missing() -> Error {
+    Error::internal("an authority is missing")
+}
+
+/// Proves one by its own certificate.
 async fn load(
     key: &HsmKey,
     hsm: &dyn Hsm,
@@ -120,9 +145,19 @@ async fn load(
     role: Role,
     above: Option<&Authority>,
 ) -> Result<Authority> {
-    let missing = || Error::internal("an authority is missing");
+    let certificate = key.certificate.as_deref().ok_or_else(missing)?;
+    prove((key, certificate), hsm, ours, role, above).await
+}
+
+/// Proves one by a certificate of its key.
+async fn prove(
+    (key, certificate): (&HsmKey, &[u8]),
+    hsm: &dyn Hsm,
+    ours: &TrustDomain,
+    role: Role,
+    above: Option<&Authority>,
+) -> Result<Authority> {
     let info = hsm.lookup_key(&key.label).await?.ok_or_else(missing)?;
-    let certificate = key.certificate.as_ref().ok_or_else(missing)?;
     Authority::load(role, &info, certificate, above, ours)
 }
 

@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyIdMethod};
 use x509_parser::asn1_rs::FromDer;
 use x509_parser::certificate::X509Certificate;
 
-use super::certificate::{Certificate, Unsigned, Validity, issue, pem};
+use super::certificate::{BACKDATED_S, Certificate, Unsigned, Validity, issue, pem};
 use super::key::{KeyType, PublicKey, ca_key_type};
 use super::spiffe::TrustDomain;
 use super::template::{Body, Template};
@@ -24,13 +24,20 @@ const DAY_S: u64 = 86_400;
 const ROOT_TTL: Duration = Duration::from_secs(20 * 365 * DAY_S);
 const ISSUING_TTL: Duration = Duration::from_secs(10 * 365 * DAY_S);
 const LOGIN_CA_TTL: Duration = Duration::from_secs(10 * 365 * DAY_S);
+/// Authorities between a root and a leaf (RFC 5280, section 4.2.1.9): the next root, for which it
+/// vouches while it retires, and an issuing CA below that.
+const ROOT_PATH: u8 = 2;
+/// The same below a root for which another vouches.
+const LINK_PATH: u8 = 1;
+/// The same below every other authority.
+const LEAVES: u8 = 0;
 /// Characters of a common name (RFC 5280, appendix A, `ub-common-name`).
 const MAX_COMMON_NAME: usize = 64;
 
 /// What an authority signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Authorities below it and nothing else; self-signed.
+    /// Issuing CAs and the next root, and nothing else; self-signed.
     Root,
     /// Certificates that profiles allow, and the listener's; signed by the root.
     Issuing,
@@ -71,6 +78,7 @@ pub enum Deployment {
 pub struct Authority {
     role: Role,
     key_label: String,
+    common_name: String,
     key: PublicKey,
     key_id: Vec<u8>,
     subject_der: Vec<u8>,
@@ -78,14 +86,14 @@ pub struct Authority {
     trust_domain: TrustDomain,
     writer: Issuer<'static, Unsigned>,
     certificate_der: Vec<u8>,
-    above_der: Option<Vec<u8>>,
     crl_url: Option<String>,
 }
 
 impl Authority {
     /// Takes an authority from its stored certificate and proves it: key, form and signature.
     ///
-    /// `above` is the root for the issuing CA and none for the others.
+    /// `above` is the root for an issuing CA, and for a root the one that vouches for it where that is
+    /// what its certificate says; none for one that signed itself.
     ///
     /// # Errors
     /// [`Error::Internal`] when the certificate is not what was stored, with the cause in the log.
@@ -119,9 +127,14 @@ impl Authority {
         let is_ca = parsed
             .basic_constraints()
             .is_ok_and(|found| found.is_some_and(|constraints| constraints.value.ca));
+        let stands = match role {
+            Role::Root => true,
+            Role::Issuing => above.is_some(),
+            Role::Login => above.is_none(),
+        };
         let faults = [
             (!rest.is_empty(), "bytes follow its certificate"),
-            (above.is_some() != (role == Role::Issuing), "only the issuing CA has one above it"),
+            (!stands, "an issuing CA has one above it, and a login CA has none"),
             (above.is_some_and(|root| root.role != Role::Root), "it stands below the root alone"),
             (parsed.public_key().raw != authority.key.spki_der(), "the HSM holds another key"),
             (parsed.subject().as_raw() != authority.subject_der, "its subject has another form"),
@@ -133,7 +146,6 @@ impl Authority {
             return Err(fault(what));
         }
         authority.certificate_der = certificate_der.to_vec();
-        authority.above_der = above.map(|root| root.certificate_der.clone());
         Ok(authority)
     }
 
@@ -159,6 +171,7 @@ impl Authority {
         Ok(Self {
             role,
             key_label: info.label.clone(),
+            common_name: common_name.to_owned(),
             key_id,
             subject_der: der::common_name(common_name),
             validity,
@@ -166,7 +179,6 @@ impl Authority {
             writer: Issuer::new(params, Unsigned(key.clone())),
             key,
             certificate_der: Vec::new(),
-            above_der: None,
             crl_url: None,
         })
     }
@@ -211,16 +223,6 @@ impl Authority {
     #[must_use]
     pub fn pem(&self) -> String {
         pem(&self.certificate_der)
-    }
-
-    /// Shows what stands between a leaf and the trust anchor, as DER, leaf's issuer first: the
-    /// issuing CA's own certificate; nothing where the authority is itself the anchor.
-    #[must_use]
-    pub fn intermediates(&self) -> Vec<Vec<u8>> {
-        match self.above_der {
-            Some(_) => vec![self.certificate_der.clone()],
-            None => Vec::new(),
-        }
     }
 
     /// Tells the last second in which it may sign.
@@ -269,7 +271,7 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// Makes a vault's authorities, once, at `init`.
+/// Makes a vault's authorities: at `init`, and their next versions.
 #[derive(Debug, Clone, Copy)]
 pub struct Founder<'a> {
     /// Signs; holds the keys already.
@@ -285,12 +287,22 @@ pub struct Founder<'a> {
 }
 
 impl Founder<'_> {
-    /// Makes the root: self-signed, one authority below it and no more.
+    /// Makes a root: self-signed, with the next root and issuing CAs below it and no more.
     ///
     /// # Errors
     /// As [`issue`].
     pub async fn root(&self, key: &KeyInfo, serial: &Serial) -> Result<Authority> {
-        self.self_signed(Role::Root, key, serial, 1, ROOT_TTL).await
+        self.self_signed(Role::Root, key, serial, ROOT_PATH, ROOT_TTL).await
+    }
+
+    /// Has a root vouch for the next one: by that certificate, whoever trusts the old one alone
+    /// believes what is below the new one.
+    ///
+    /// # Errors
+    /// As [`issue`].
+    pub async fn link(&self, key: &KeyInfo, old: &Authority, serial: &Serial) -> Result<Authority> {
+        let common_name = self.common_name(Role::Root)?;
+        self.below(old, (Role::Root, LINK_PATH), key, (common_name, ROOT_TTL), serial).await
     }
 
     /// Makes the login CA: self-signed, apart from the root, nothing below it but leaves.
@@ -298,10 +310,10 @@ impl Founder<'_> {
     /// # Errors
     /// As [`issue`].
     pub async fn login(&self, key: &KeyInfo, serial: &Serial) -> Result<Authority> {
-        self.self_signed(Role::Login, key, serial, 0, LOGIN_CA_TTL).await
+        self.self_signed(Role::Login, key, serial, LEAVES, LOGIN_CA_TTL).await
     }
 
-    /// Makes the issuing CA: signed by the root, nothing below it but leaves.
+    /// Makes an issuing CA: signed by the root, nothing below it but leaves.
     ///
     /// # Errors
     /// As [`issue`].
@@ -312,9 +324,39 @@ impl Founder<'_> {
         serial: &Serial,
     ) -> Result<Authority> {
         let common_name = self.common_name(Role::Issuing)?;
-        let template = template(root.role(), key, common_name, 0, ISSUING_TTL)?;
+        self.below(root, (Role::Issuing, LEAVES), key, (common_name, ISSUING_TTL), serial).await
+    }
+
+    /// Makes the certificate of an issuing CA anew, by another root. Key, name and end stay what they
+    /// are, so that whatever it signed is below either.
+    ///
+    /// # Errors
+    /// As [`issue`].
+    pub async fn again(
+        &self,
+        issuing: &Authority,
+        root: &Authority,
+        serial: &Serial,
+    ) -> Result<Authority> {
+        let key = self.hsm.lookup_key(&issuing.key_label).await?;
+        let key = key.ok_or_else(|| Error::internal("an issuing CA without its key"))?;
+        let said = (issuing.common_name.clone(), issuing.not_after().since(self.now));
+        self.below(root, (Role::Issuing, LEAVES), &key, said, serial).await
+    }
+
+    /// Makes an authority below a root, which it does not outlive.
+    async fn below(
+        &self,
+        root: &Authority,
+        (role, path_len): (Role, u8),
+        key: &KeyInfo,
+        (common_name, ttl): (String, Duration),
+        serial: &Serial,
+    ) -> Result<Authority> {
+        let ttl = ttl.min(root.not_after().since(self.now));
+        let template = template(root.role(), key, common_name, path_len, ttl)?;
         let made = issue(self.hsm, root, &template, serial, self.now).await?;
-        Authority::load(Role::Issuing, key, &made.der, Some(root), self.trust_domain)
+        Authority::load(role, key, &made.der, Some(root), self.trust_domain)
     }
 
     async fn self_signed(
@@ -327,7 +369,7 @@ impl Founder<'_> {
     ) -> Result<Authority> {
         let common_name = self.common_name(role)?;
         let validity = Validity {
-            not_before_s: self.now.seconds(),
+            not_before_s: self.now.seconds().saturating_sub(BACKDATED_S),
             not_after_s: self.now.plus(ttl)?.seconds(),
         };
         let unborn = Authority::unborn(role, key, &common_name, validity, self.trust_domain)?;

@@ -21,7 +21,7 @@ use crate::hsm::Hsm;
 use crate::types::{Serial, UnixMillis};
 
 /// How far before now a certificate begins, for clocks that are behind.
-const BACKDATED_S: i64 = 60;
+pub(super) const BACKDATED_S: i64 = 60;
 /// The last second that a certificate can name (9999-12-31T23:59:59Z).
 const LAST_SECOND: i64 = 253_402_300_799;
 

@@ -55,7 +55,7 @@ impl Holder<'_> {
         authority: &Authority,
         template: &Template,
     ) -> Result<Signed> {
-        view.require_current(authority.role().purpose(), authority.key_label()).await?;
+        require_current(view, authority).await?;
         let serial = view.serial().await?;
         let key = signing_key(view, authority)?;
         let issued = issue(view.hsm().as_ref(), authority, template, &serial, view.now()).await;
@@ -83,6 +83,16 @@ impl Holder<'_> {
         };
         Ok(Signed { row, certificate, key })
     }
+}
+
+/// Refuses to sign by an authority that is not what the store has any more; and what it signs is signed
+/// anew where that changes before it is committed.
+///
+/// # Errors
+/// [`Error::Conflict`]; what the store answers.
+pub async fn require_current(view: &View, authority: &Authority) -> Result<()> {
+    let (label, certificate) = (authority.key_label(), authority.certificate_der());
+    view.require_current(authority.role().purpose(), label, certificate).await
 }
 
 /// Names the key that signs, for the record.

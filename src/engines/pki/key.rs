@@ -144,7 +144,8 @@ pub(super) fn ca_key_type(kind: KeyKind) -> Result<KeyType> {
         | KeyKind::Ed25519
         | KeyKind::RsaPss3072
         | KeyKind::RsaPss4096
-        | KeyKind::RsaOaep3072 => {
+        | KeyKind::RsaOaep3072
+        | KeyKind::EcdhP256 => {
             Err(Error::internal("an authority's key is ECDSA on P-256 or P-384"))
         }
     }

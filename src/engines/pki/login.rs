@@ -270,7 +270,7 @@ impl Verb for IssueLogin {
         let holder = Holder {
             kind: CredentialKind::Login,
             identity: row,
-            parent: asks.bond().map(|asks| asks.id),
+            parent: asks.hook_of(row.id),
             elevations: decision.elevations()?,
             resource: &decision.resource()?.name,
         };

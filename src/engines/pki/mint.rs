@@ -111,7 +111,8 @@ pub struct Issued {
     pub identity: String,
     /// What has become of it.
     pub standing: Standing,
-    /// The authorities above it, nearest first, the root left out; PEM.
+    /// The authorities above it, nearest first, up to the oldest root that is not retired, which is
+    /// left out; PEM.
     pub chain_pem: String,
     /// The private key, PEM, where it was made here; never in a replay.
     pub private_key: Option<Arc<SecretBytes>>,
@@ -194,7 +195,7 @@ impl<S: Source> Verb for Mint<S> {
             row,
             identity: holder.name.to_string(),
             standing: Standing::Active,
-            chain_pem: authorities.issuing.pem(),
+            chain_pem: authorities.chain_pem(&authorities.issuing),
             private_key,
             replayed: false,
         };
@@ -228,7 +229,7 @@ impl<S: Source> Verb for Mint<S> {
         Ok(Arc::new(Issued {
             said: Said::of_der(&row.detail)?,
             standing: Standing::of(&row, holder.revocation_epoch, view.now()),
-            chain_pem: authorities.above(Role::Issuing, &row.detail).pem(),
+            chain_pem: authorities.chain_pem(authorities.above(Role::Issuing, &row.detail)),
             row,
             identity: holder.name.to_string(),
             private_key: None,

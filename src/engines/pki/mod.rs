@@ -31,7 +31,7 @@ mod template;
 pub use authorities::{Authorities, AuthoritySlot};
 pub use authority::{Authority, Deployment, Founder, Role};
 pub use certificate::{Certificate, crl_pem, issue, pem, public_pem};
-pub use credential::{Holder, Said, Signed, signing_key};
+pub use credential::{Holder, Said, Signed, require_current, signing_key};
 pub use csr::{MAX_CSR_BYTES, Request};
 pub use key::{GeneratedKey, KeyType, PublicKey};
 pub use listing::{Anchors, CertificatePage, ListCertificates, Listed, ShowAuthorities, Standing};

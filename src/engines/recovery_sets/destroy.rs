@@ -1,5 +1,5 @@
 //! Destroys a recovery set: its wraps and its shares go. Backups from before still hold both: what
-//! makes them worthless is that its holders destroy their keys.
+//! makes them worthless is that its holders destroy their keys, or its token's is destroyed.
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;

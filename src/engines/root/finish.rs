@@ -69,7 +69,7 @@ impl Operation for FinishRoot {
         _: &Decision,
     ) -> Result<()> {
         // One that is made for it this moment is seen in the next round, and by who retires it.
-        if keys::count_wraps(tx, &it.label).await? > 0 {
+        if keys::has_wraps(tx, &it.label).await? {
             return Err(went_on());
         }
         tx.change(&it.found, &next(ctx, &it.found.row, RotationState::Moved)).await?;

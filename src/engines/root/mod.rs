@@ -10,7 +10,7 @@ mod schedule;
 mod show;
 
 pub use finish::{FinishRoot, Finished};
-pub use retire::{RetireRoot, Retiring};
+pub use retire::RetireRoot;
 pub use rotate::RotateRoot;
 pub use schedule::ScheduleRoot;
 pub use show::{RootStatus, RootVersion, ShowRoot};

@@ -7,13 +7,11 @@ use futures_util::FutureExt as _;
 use super::{ROOT, RootStatus, resource};
 use crate::audit::Field;
 use crate::engines::ceremonies::{Solemn, Term};
-use crate::engines::rotations::{Versions, find, next};
+use crate::engines::rotations::{Retiring, Versions};
 use crate::error::{Error, Result};
-use crate::keyring::KeyUse;
-use crate::store::keys::{self, HsmKeyRow, KeyState};
-use crate::store::rotations::RotationRow;
-use crate::store::{Needs, Tx, Versioned};
-use crate::types::{RequestContext, RotationState};
+use crate::store::keys::{self, HsmKeyRow};
+use crate::store::{Needs, Tx};
+use crate::types::RequestContext;
 use crate::vault::{Decision, EffectOperation, GOVERNS, Note, Resource, Verb, View};
 
 /// Retires a version of the root key.
@@ -23,31 +21,16 @@ pub struct RetireRoot {
     pub version: i64,
 }
 
-/// A version that is retired.
-#[derive(Debug)]
-pub struct Retiring {
-    key: Versioned<HsmKeyRow>,
-    rotation: Versioned<RotationRow>,
-    node: String,
-}
-
-impl Retiring {
-    fn used(&self) -> KeyUse {
-        let HsmKeyRow { id, version, .. } = &self.key.row;
-        KeyUse { key: id.clone(), version: *version, purpose: "destroy" }
+/// Refuses while anything is wrapped for a version.
+async fn require_unused(tx: &mut Tx, key: &HsmKeyRow) -> Result<()> {
+    if !keys::has_wraps(tx, &key.id).await? {
+        return Ok(());
     }
-
-    /// Refuses while anything is wrapped for it.
-    async fn require_unused(&self, tx: &mut Tx) -> Result<()> {
-        let HsmKeyRow { id, version, .. } = &self.key.row;
-        match keys::count_wraps(tx, id).await? {
-            0 => Ok(()),
-            left => Err(Error::precondition(format!(
-                "version {version} of the root key still wraps {left} keys; wait until `strongroom \
-                 root status` shows none"
-            ))),
-        }
-    }
+    let (version, left) = (key.version, keys::count_wraps(tx, &key.id).await?);
+    Err(Error::precondition(format!(
+        "version {version} of the root key still wraps {left} keys; wait until `strongroom root \
+         status` shows none"
+    )))
 }
 
 #[async_trait]
@@ -64,26 +47,8 @@ impl Verb for RetireRoot {
         let (version, node) = (self.version, view.node().to_owned());
         let read = view.read(move |tx| {
             async move {
-                let found = Versions::read(tx, ROOT).await?;
-                let key = found.numbered(version).cloned().ok_or_else(|| {
-                    Error::not_found("the root key has no version of that number")
-                })?;
-                match key.row.state {
-                    KeyState::Retired => {}
-                    KeyState::Active => {
-                        return Err(Error::precondition(
-                            "it is the current version: rotate the root key first",
-                        ));
-                    }
-                    KeyState::Destroyed => {
-                        return Err(Error::precondition("it is retired already"));
-                    }
-                }
-                let rotation = found.replaced(version).cloned();
-                let rotation = rotation
-                    .ok_or_else(|| Error::internal("a retired root key that nothing replaced"))?;
-                let retiring = Retiring { key, rotation, node };
-                retiring.require_unused(tx).await?;
+                let retiring = Retiring::of(&Versions::read(tx, ROOT).await?, version, node)?;
+                require_unused(tx, &retiring.key.row).await?;
                 Ok(retiring)
             }
             .boxed()
@@ -117,20 +82,12 @@ impl EffectOperation for RetireRoot {
         it: &Retiring,
         _: &Decision,
     ) -> Result<()> {
-        tx.bump_authority()?;
-        it.require_unused(tx).await?;
-        // From here on nothing opens by it, whatever row of before somebody puts back.
-        let destroyed = HsmKeyRow { state: KeyState::Destroyed, ..it.key.row.clone() };
-        tx.change(&it.key, &destroyed).await?;
-        let node = it.node.clone();
-        let retiring = RotationRow { node, ..next(ctx, &it.rotation.row, RotationState::Retiring) };
-        tx.change(&it.rotation, &retiring).await?;
-        Ok(())
+        require_unused(tx, &it.key.row).await?;
+        it.begin(ctx, tx).await
     }
 
     async fn act(&self, view: &View, it: &Retiring) -> Result<()> {
-        let destroyed = view.hsm().destroy_key(&it.key.row.id).await.map_err(Error::from);
-        view.noted(&it.used(), destroyed)
+        it.destroy(view).await
     }
 
     async fn record(
@@ -140,8 +97,7 @@ impl EffectOperation for RetireRoot {
         it: &Retiring,
         (): &(),
     ) -> Result<RootStatus> {
-        let found = find(tx, &it.rotation.row.id, &[RotationState::Retiring]).await?;
-        tx.change(&found, &next(ctx, &found.row, RotationState::Retired)).await?;
+        it.end(ctx, tx).await?;
         RootStatus::read(tx, ctx.now).await
     }
 

@@ -99,6 +99,7 @@ impl EffectOperation for RotateRoot {
             state: KeyState::Active,
             pinned: made.check.clone(),
             certificate: None,
+            link: None,
             created_at: ctx.now,
         };
         tx.insert(&key).await.map_err(raced)?;

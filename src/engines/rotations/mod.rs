@@ -1,8 +1,10 @@
 //! What rotations have in common: how far they are, and when what rotates by itself does next.
 
+mod retire;
 mod settle;
 mod versions;
 
+pub use retire::Retiring;
 pub use settle::{SettleKey, Settling};
 pub use versions::NextVersion;
 pub(super) use versions::{Kept, Versions};
@@ -124,6 +126,7 @@ pub(super) fn next(ctx: &RequestContext, row: &RotationRow, state: RotationState
 pub(super) const fn purpose(subject: Rotates) -> Option<HsmPurpose> {
     match subject {
         Rotates::Root => Some(HsmPurpose::Root),
+        Rotates::RootCa => Some(HsmPurpose::CaRoot),
         Rotates::Issuing => Some(HsmPurpose::CaIssuing),
         Rotates::Login => Some(HsmPurpose::CaLogin),
         Rotates::Identity(_) => None,

@@ -15,12 +15,14 @@ use crate::types::{RequestContext, VaultId};
 use crate::vault::{Decision, Divergence, GOVERNS, Note, Operation, Resource, Verb, View};
 
 /// Accepts the log as it is: voids what was handed out before ([`VaultRow::restore_epoch`]), and
-/// vouches anew for a head that was altered. The HSM is given the head once that is durable, with
+/// vouches anew for a head that was altered. The HSM is told of it once that is durable, with
 /// [`Vault::adopt`](crate::vault::Vault::adopt).
 #[derive(Debug, Clone, Copy)]
 pub struct AcceptRollback {
     /// What is accepted.
     pub log: Divergence,
+    /// How many were shredded whom nobody names: they come back with the store.
+    pub unnamed: i64,
 }
 
 #[async_trait]
@@ -41,7 +43,10 @@ impl Verb for AcceptRollback {
         let Divergence { kept, found, altered } = self.log;
         let kept = kept.map_or_else(|| "none".to_owned(), |kept| format!("{} entries", kept.size));
         let word = if altered { "altered head, " } else { "" };
-        let text = format!("{word}kept: {kept}, found: {} entries", found.size);
+        let mut text = format!("{word}kept: {kept}, found: {} entries", found.size);
+        if self.unnamed > 0 {
+            text = format!("{text}, {} who were shredded are named nowhere", self.unnamed);
+        }
         note.private.push((Field::Detail, text));
     }
 }
@@ -56,6 +61,7 @@ impl Solemn for AcceptRollback {
             Term::new("kept", &kept),
             Term::new("found", &head(found)),
             Term::new("head altered", altered),
+            Term::new("shredded and named nowhere", &self.unnamed.to_string()),
         ]
     }
 }

@@ -1,5 +1,6 @@
-//! What hangs below a token or an enrolment that was revoked: leases are handed to the worker that takes them back,
-//! certificates end; tokens and logins are dead already and end here, with what is below them.
+//! What hangs below a token or an enrolment that was revoked: leases are handed to the worker that
+//! takes them back, certificates end; tokens and logins are dead already and end here, with what is
+//! below them.
 
 use std::time::Duration;
 
@@ -9,14 +10,21 @@ use super::missing;
 use crate::engines::leases;
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, Below, CredentialRow};
-use crate::store::{Needs, Tx, Versioned};
+use crate::store::identities::IdentityRow;
+use crate::store::{Needs, Tx, Versioned, lent};
 use crate::types::{
-    CredentialId, CredentialKind, CredentialState, ElevationId, RequestContext, UnixMillis,
+    CredentialId, CredentialKind, CredentialState, ElevationId, IdentityId, RequestContext,
+    UnixMillis,
 };
-use crate::vault::{Decision, Note, Operation, Resource, TAKES_BACK, TokenDetail, Verb, View};
+use crate::vault::{
+    CONTAINS, Decision, Note, Operation, READS, Resource, TAKES_BACK, TokenDetail, Verb, View,
+};
 
 /// Credentials ended in one commit: what is left is due in the next.
 const STEP: i64 = 256;
+/// Tokens, and logins, that lent something to others and are revoked in one commit: what is left is due
+/// in the next.
+const LENT: i64 = 128;
 
 /// How long a row that is not what was sealed is left alone before it is looked at again.
 const ALTERED: Duration = Duration::from_mins(5);
@@ -62,8 +70,44 @@ impl Operation for EndToken {
         let (state, next_try) = end_below(ctx, tx, self.id).await?.leaves(ctx.now)?;
         let row = CredentialRow { state, next_try, ..read.row };
         tx.update(read.version, &row).await?;
+        // One that lent something may have been revoked because its holder was contained: there may
+        // be more of them than one commit takes.
+        let holder = tx.lookup_intact::<IdentityRow>(&row.identity).await?;
+        if holder.is_some_and(|holder| holder.row.revocation_epoch > row.revocation_epoch) {
+            end_lent(ctx, tx, (row.identity, row.revocation_epoch)).await?;
+        }
         Ok(())
     }
+}
+
+/// Tells whether somebody took a credential back already: whoever was first ends what is below.
+pub(in crate::engines) const fn is_taken_back(state: CredentialState) -> bool {
+    match state {
+        CredentialState::Revoking | CredentialState::Ended => true,
+        CredentialState::Active | CredentialState::Spent | CredentialState::Pending => false,
+    }
+}
+
+/// What taking one back needs. Repeating it moves no epoch and uses no room that is kept.
+pub(in crate::engines) const fn needs_of_revoking(state: CredentialState) -> Needs {
+    if is_taken_back(state) { READS } else { CONTAINS }
+}
+
+/// Revokes, of an identity that was contained, the tokens by which others hold something, and the
+/// logins that hung on one, of the epoch that was over with it. What hangs below is dead with them; the
+/// worker ends it, and looks for more of them.
+pub(in crate::engines) async fn end_lent(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    of: (IdentityId, i64),
+) -> Result<()> {
+    for id in lent::lending(tx, of, ctx.now, LENT).await? {
+        // One that is not what was sealed is an alarm, and holds up no other.
+        if let Some(found) = tx.lookup_intact::<CredentialRow>(&id).await? {
+            end_child(ctx, tx, found, "whose it is was contained").await?;
+        }
+    }
+    Ok(())
 }
 
 /// Ends a token now, with everything below it: what one commit does not end is left to the worker.

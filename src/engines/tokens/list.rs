@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::{Found, Token, resource_name};
-use crate::engines::identities::Names;
+use crate::engines::identities::{Names, held_by, whose};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
-use crate::store::identities::{self, IdentityRow};
+use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{CredentialKind, IdentityName, RequestContext, UnixMillis};
 use crate::vault::{
@@ -30,17 +30,6 @@ pub struct ListTokens {
     pub page_token: String,
 }
 
-impl ListTokens {
-    async fn whose(&self, view: &View) -> Result<Option<Versioned<IdentityRow>>> {
-        let own = &view.subject()?.identity;
-        let Some(name) = self.identity.clone().filter(|name| *name != own.row.name) else {
-            return Ok(Some(own.clone()));
-        };
-        view.read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
-            .await
-    }
-}
-
 #[async_trait]
 impl Verb for ListTokens {
     const ACTION: &'static str = "tokens.list";
@@ -48,36 +37,20 @@ impl Verb for ListTokens {
     type Output = (Vec<Token>, String);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let found = self.whose(view).await?;
-        let name = self.identity.as_ref().or(found.as_ref().map(|found| &found.row.name));
-        let name = name.ok_or_else(|| Error::internal("a caller without a name"))?;
-        let mut resource = Resource::named(resource_name(name)?);
-        if let Some(found) = found {
-            resource = resource.with_row(found.row.id.0, &found);
-            resource.holder = Some(found.row.id);
-            resource.owner = Some(found.row.owner);
-        }
-        Ok(vec![resource])
+        Ok(vec![held_by(view, self.identity.as_ref(), resource_name).await?])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
-        let found = self.whose(view).await?;
+        let found = whose(view, self.identity.as_ref()).await?;
         let holder = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
         let (ended, now, subject) = (self.ended, view.now(), Arc::clone(view.subject()?));
         let tokens = PageToken::new(view, Self::ACTION, &format!("{} {ended}", holder.row.id))?;
         let page = tokens.open(view, self.page_size, &self.page_token)?;
-        let size = usize::try_from(page.size).map_err(Error::internal)?;
-        let limit = page.size.saturating_add(1);
+        let (after, limit) = (page.after.clone(), page.size.saturating_add(1));
         let read = view.read(move |tx| {
-            async move { read(tx, &subject, &holder, (ended, now), &page.after, limit).await }
-                .boxed()
+            async move { read(tx, &subject, &holder, (ended, now), &after, limit).await }.boxed()
         });
-        let mut listed = read.await?;
-        let more = listed.len() > size;
-        listed.truncate(size);
-        let last = listed.last().filter(|_| more).map(|last| cursor(&last.row, ended));
-        let next = last.map(|after| tokens.seal(view, &after)).transpose()?;
-        Ok((listed, next.unwrap_or_default()))
+        tokens.cut(view, &page, read.await?, |last| cursor(&last.row, ended))
     }
 }
 

@@ -13,7 +13,9 @@ use futures_util::FutureExt as _;
 
 pub use create::{CreateToken, Made, MintToken, Order, TokenLimits};
 pub use end::EndToken;
-pub(in crate::engines) use end::{Left, end_made_under, end_with_below, revoke};
+pub(in crate::engines) use end::{
+    Left, end_lent, end_made_under, end_with_below, is_taken_back, needs_of_revoking, revoke,
+};
 pub use list::ListTokens;
 pub use renew::RenewToken;
 pub use revoke::RevokeToken;

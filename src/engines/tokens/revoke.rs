@@ -3,15 +3,15 @@
 
 use async_trait::async_trait;
 
-use super::end::revoke;
+use super::end::{is_taken_back, needs_of_revoking, revoke};
 use super::{Found, Token, find, meant, missing, resource_of};
 use crate::audit::Field;
 use crate::engines::identities::{LONG, check_text};
 use crate::error::Result;
 use crate::store::credentials::CredentialRow;
 use crate::store::{Needs, Tx};
-use crate::types::{CredentialId, CredentialState, RequestContext};
-use crate::vault::{CONTAINS, Decision, Note, Operation, READS, Resource, Verb, View};
+use crate::types::{CredentialId, RequestContext};
+use crate::vault::{CONTAINS, Decision, Note, Operation, Resource, Verb, View};
 
 /// Ends a token.
 #[derive(Debug, Clone)]
@@ -58,12 +58,8 @@ impl Verb for RevokeToken {
 impl Operation for RevokeToken {
     const NEEDS: Needs = CONTAINS;
 
-    /// Who is first takes it back. Repeating it moves no epoch and uses no room that is kept.
     fn needs(&self, prepared: &Prepared) -> Needs {
-        match prepared.found.token.row.state {
-            CredentialState::Revoking | CredentialState::Ended => READS,
-            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => CONTAINS,
-        }
+        needs_of_revoking(prepared.found.token.row.state)
     }
 
     async fn commit(
@@ -75,13 +71,8 @@ impl Operation for RevokeToken {
     ) -> Result<Token> {
         let id = found.token.row.id;
         let read = tx.lookup::<CredentialRow>(&id).await?.ok_or_else(missing)?;
-        match read.row.state {
-            CredentialState::Active | CredentialState::Spent | CredentialState::Pending => {}
-            // Whoever was first ends what is below.
-            CredentialState::Revoking | CredentialState::Ended => {
-                return found.shown(read.row, *restore_epoch);
-            }
-        }
-        found.shown(revoke(ctx, tx, read).await?, *restore_epoch)
+        let over = is_taken_back(read.row.state);
+        let row = if over { read.row } else { revoke(ctx, tx, read).await? };
+        found.shown(row, *restore_epoch)
     }
 }

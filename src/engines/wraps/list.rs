@@ -4,10 +4,9 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::{Wrap, as_of, resource_name};
-use crate::engines::identities::Names;
+use crate::engines::identities::{Names, held_by, whose};
 use crate::error::{Error, Result};
-use crate::store::identities::{self, IdentityRow};
-use crate::store::{Needs, Tx, Versioned, wraps};
+use crate::store::{Needs, Tx, wraps};
 use crate::types::{IdentityId, IdentityName, RequestContext, UnixMillis};
 use crate::vault::{Decision, Operation, PageToken, READS, Resource, Verb, View};
 
@@ -22,17 +21,6 @@ pub struct ListWraps {
     pub page_token: String,
 }
 
-impl ListWraps {
-    async fn whose(&self, view: &View) -> Result<Option<Versioned<IdentityRow>>> {
-        let own = &view.subject()?.identity;
-        let Some(name) = self.identity.clone().filter(|name| *name != own.row.name) else {
-            return Ok(Some(own.clone()));
-        };
-        view.read(move |tx| async move { Ok(identities::identity_named(tx, &name).await?) }.boxed())
-            .await
-    }
-}
-
 #[async_trait]
 impl Verb for ListWraps {
     const ACTION: &'static str = "wraps.list";
@@ -40,20 +28,11 @@ impl Verb for ListWraps {
     type Output = (Vec<Wrap>, String);
 
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
-        let found = self.whose(view).await?;
-        let name = self.identity.as_ref().or(found.as_ref().map(|found| &found.row.name));
-        let name = name.ok_or_else(|| Error::internal("a caller without a name"))?;
-        let mut resource = Resource::named(resource_name(name)?);
-        if let Some(found) = found {
-            resource = resource.with_row(found.row.id.0, &found);
-            resource.holder = Some(found.row.id);
-            resource.owner = Some(found.row.owner);
-        }
-        Ok(vec![resource])
+        Ok(vec![held_by(view, self.identity.as_ref(), resource_name).await?])
     }
 
     async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
-        let found = self.whose(view).await?;
+        let found = whose(view, self.identity.as_ref()).await?;
         let found = found.ok_or_else(|| Error::not_found("there is no such identity"))?;
         let (id, as_of) = (found.row.id, as_of(view)?);
         let tokens = PageToken::new(view, Self::ACTION, &id.to_string())?;

@@ -2,8 +2,6 @@
 
 use std::pin::Pin;
 
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Status, Streaming};
 
@@ -15,11 +13,11 @@ use crate::error::{Error, Result};
 use crate::grpc::accept::Gate;
 use crate::proto::{DecryptStreamRequest, EncryptStreamRequest, UsedKey};
 use crate::types::{RequestContext, SecretBytes};
-use crate::vault::StreamOperation;
+use crate::vault::{Items, StreamOperation};
 
 /// What goes out.
 pub(super) type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-type Pieces = mpsc::Receiver<Result<Piece>>;
+type Pieces = Items<Piece>;
 
 /// Encrypts a stream: its first message names the key.
 pub(super) async fn encrypt(
@@ -91,7 +89,6 @@ pub(super) fn out<T: Send + 'static>(
     pieces: Pieces,
     answer: impl Fn((Vec<u8>, Option<UsedKey>)) -> T + Send + 'static,
 ) -> Out<T> {
-    let pieces = ReceiverStream::new(pieces);
     Box::pin(pieces.filter_map(move |piece| match Gate::answer(&ctx, piece) {
         Ok(Piece { used: None, bytes }) if bytes.is_empty() => None,
         Ok(mut piece) => {

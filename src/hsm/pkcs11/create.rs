@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use cryptoki::error::Error;
 use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 
 use super::error::{is_template, map};
-use super::keys::{Key, decrypts, find, key_type, labelled};
+use super::keys::{Key, find, key_type, labelled, usage};
 use super::operations::{mechanism_type, random};
 use super::token::Active;
 use crate::hsm::{HsmError, KeyKind, der};
@@ -42,7 +42,7 @@ pub(super) fn create(
     let id = random(active, 16)?;
     let made = match kind {
         KeyKind::HmacSha256 => vec![secret(active, label, &id)?],
-        KeyKind::EcdsaP256 => pair(active, label, &id, kind, der::P256_OID)?,
+        KeyKind::EcdsaP256 | KeyKind::EcdhP256 => pair(active, label, &id, kind, der::P256_OID)?,
         KeyKind::EcdsaP384 => pair(active, label, &id, kind, der::P384_OID)?,
         KeyKind::Ed25519 => pair(active, label, &id, kind, der::ED25519_OID)?,
         KeyKind::RsaPss3072 | KeyKind::RsaOaep3072 => rsa_pair(active, label, &id, kind, 3_072)?,
@@ -96,6 +96,7 @@ fn pair(
         KeyKind::HmacSha256
         | KeyKind::EcdsaP256
         | KeyKind::EcdsaP384
+        | KeyKind::EcdhP256
         | KeyKind::RsaPss3072
         | KeyKind::RsaPss4096
         | KeyKind::RsaOaep3072 => Mechanism::EccKeyPairGen,
@@ -107,7 +108,7 @@ fn pair(
             Attribute::Label(label.as_bytes().to_vec()),
             Attribute::Id(id.to_vec()),
             Attribute::EcParams(curve.to_vec()),
-            Attribute::Verify(true),
+            Attribute::Verify(usage(kind) == AttributeType::Sign),
         ]
     };
     let mut private = vec![
@@ -143,8 +144,8 @@ fn rsa_pair(
         Attribute::Id(id.to_vec()),
         Attribute::ModulusBits(bits.into()),
         Attribute::PublicExponent(vec![1, 0, 1]),
-        Attribute::Verify(!decrypts(kind)),
-        Attribute::Encrypt(decrypts(kind)),
+        Attribute::Verify(usage(kind) == AttributeType::Sign),
+        Attribute::Encrypt(usage(kind) == AttributeType::Decrypt),
         Attribute::Wrap(false),
     ];
     let mut private = vec![
@@ -170,8 +171,7 @@ pub(super) fn destroy(active: &Active<'_>, label: &str) -> Result<(), HsmError> 
     Ok(())
 }
 
-/// What every key of ours has: it lives in the token, stays there, and signs; one kind decrypts
-/// instead.
+/// What every key of ours has: it lives in the token, stays there, and does one thing.
 fn custody(label: &str, id: &[u8], kind: KeyKind) -> Vec<Attribute> {
     vec![
         Attribute::Token(true),
@@ -180,10 +180,10 @@ fn custody(label: &str, id: &[u8], kind: KeyKind) -> Vec<Attribute> {
         Attribute::Id(id.to_vec()),
         Attribute::Sensitive(true),
         Attribute::Extractable(false),
-        Attribute::Sign(!decrypts(kind)),
-        Attribute::Decrypt(decrypts(kind)),
+        Attribute::Sign(usage(kind) == AttributeType::Sign),
+        Attribute::Decrypt(usage(kind) == AttributeType::Decrypt),
         Attribute::Unwrap(false),
-        Attribute::Derive(false),
+        Attribute::Derive(usage(kind) == AttributeType::Derive),
     ]
 }
 

@@ -12,7 +12,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use parking_lot::RwLock;
 
 use super::error::map;
-use super::operations::{decrypt, mechanism_type, sign};
+use super::operations::{agree, decrypt, mechanism_type, sign};
 use super::token::Active;
 use crate::hsm::{CHECK_BYTES, CHECK_LABEL, HsmError, KeyInfo, KeyKind, der};
 
@@ -207,28 +207,14 @@ fn verify_pair(
     let object = Object::read(active, label, private, PRIVATE_ATTRIBUTES)?;
     object.require_custody()?;
     let public = Object::read(active, label, public, PUBLIC_ATTRIBUTES)?;
-    let signs = object.flag(AttributeType::Sign) == Some(true);
-    let decrypts = !signs && object.flag(AttributeType::Decrypt) == Some(true);
-    let (use_of, other) = if decrypts {
-        (AttributeType::Decrypt, AttributeType::Sign)
-    } else {
-        (AttributeType::Sign, AttributeType::Decrypt)
-    };
-    object.require_only_use(
-        use_of,
-        &[other, AttributeType::SignRecover, AttributeType::Unwrap, AttributeType::Derive],
-    )?;
-    let rsa = match public.rsa() {
-        Some((KeyKind::RsaPss3072, public)) if decrypts => Some((KeyKind::RsaOaep3072, public)),
-        Some(_) | None if decrypts => {
-            return Err(untrusted(label, "a key like it does not decrypt"));
-        }
-        signs => signs,
-    };
-    let kind = match &rsa {
+    let does = object.only_use()?;
+    let rsa = public.rsa();
+    let signs = match &rsa {
         Some((kind, _)) => *kind,
         None => public.curve()?,
     };
+    let kind = of_use(signs, does)
+        .ok_or_else(|| untrusted(label, &format!("a key like it has not the usage {does:?}")))?;
     object.require_type(&[key_type(kind)])?;
     public.require_type(&[key_type(kind)])?;
     if object.id() != public.id() {
@@ -242,16 +228,7 @@ fn verify_pair(
     let point = point.ok_or_else(|| untrusted(label, "its public point has another shape"))?;
     let spki = der::spki(kind, point)
         .ok_or_else(|| untrusted(label, "its public key cannot be written"))?;
-    // The public object is not the private one: only their use shows that they belong together.
-    let belong = if decrypts {
-        let sealed = der::encrypts(&spki, CHECK_LABEL)
-            .ok_or_else(|| untrusted(label, "its public key does not encrypt"))?;
-        decrypt(active.session, private, &sealed)?.as_deref() == Some(CHECK_LABEL)
-    } else {
-        let signature = sign(active.session, private, kind, CHECK_LABEL)?;
-        der::verifies(kind, point, CHECK_LABEL, &signature)
-    };
-    if !belong {
+    if !belong(active, label, (private, kind), (point, &spki))? {
         return Err(untrusted(label, "its public key belongs to another private key"));
     }
     let check = der::spki_hash(&spki);
@@ -259,19 +236,57 @@ fn verify_pair(
     Ok(Key { handle: private, info })
 }
 
+/// Which kind a key is that would sign as another, and does what it does.
+fn of_use(signs: KeyKind, does: AttributeType) -> Option<KeyKind> {
+    let others =
+        [(KeyKind::RsaPss3072, KeyKind::RsaOaep3072), (KeyKind::EcdsaP256, KeyKind::EcdhP256)];
+    let other = others.into_iter().find(|(known, _)| *known == signs).map(|(_, other)| other);
+    [Some(signs), other].into_iter().flatten().find(|kind| usage(*kind) == does)
+}
+
+/// Tells whether two halves belong together: the public object is not the private one, so only their
+/// use shows it.
+fn belong(
+    active: &Active<'_>,
+    label: &str,
+    (private, kind): (ObjectHandle, KeyKind),
+    (point, spki): (&[u8], &[u8]),
+) -> Result<bool, HsmError> {
+    let unable = || untrusted(label, "its public key cannot be used");
+    if kind == KeyKind::RsaOaep3072 {
+        let sealed = der::encrypts(spki, CHECK_LABEL).ok_or_else(unable)?;
+        Ok(decrypt(active.session, private, &sealed)?.as_deref() == Some(CHECK_LABEL))
+    } else if kind == KeyKind::EcdhP256 {
+        let (sent, agreed) = der::agrees(point).ok_or_else(unable)?;
+        Ok(agree(active.session, private, &sent)? == agreed)
+    } else {
+        let signature = sign(active.session, private, kind, CHECK_LABEL)?;
+        Ok(der::verifies(kind, point, CHECK_LABEL, &signature))
+    }
+}
+
 /// Which `CKK_` a kind has.
 pub(super) fn key_type(kind: KeyKind) -> KeyType {
     match kind {
         KeyKind::HmacSha256 => KeyType::GENERIC_SECRET,
-        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 => KeyType::EC,
+        KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::EcdhP256 => KeyType::EC,
         KeyKind::Ed25519 => KeyType::EC_EDWARDS,
         KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => KeyType::RSA,
     }
 }
 
-/// Tells whether a kind decrypts, where all others sign.
-pub(super) fn decrypts(kind: KeyKind) -> bool {
-    kind == KeyKind::RsaOaep3072
+/// Tells the one thing that a kind does.
+pub(super) fn usage(kind: KeyKind) -> AttributeType {
+    match kind {
+        KeyKind::HmacSha256
+        | KeyKind::EcdsaP256
+        | KeyKind::EcdsaP384
+        | KeyKind::Ed25519
+        | KeyKind::RsaPss3072
+        | KeyKind::RsaPss4096 => AttributeType::Sign,
+        KeyKind::RsaOaep3072 => AttributeType::Decrypt,
+        KeyKind::EcdhP256 => AttributeType::Derive,
+    }
 }
 
 const SECRET_ATTRIBUTES: &[AttributeType] = &[
@@ -359,7 +374,19 @@ impl<'a> Object<'a> {
         self.require(AttributeType::Local, true)
     }
 
-    /// Requires that the key does one thing (signs, MACs or decrypts) and nothing else.
+    /// Finds the one thing that a private key does, and requires that it does nothing else.
+    fn only_use(&self) -> Result<AttributeType, HsmError> {
+        use AttributeType::{Decrypt, Derive, Sign, SignRecover, Unwrap};
+        let does = [Sign, Decrypt, Derive].into_iter().find(|one| self.flag(*one) == Some(true));
+        // None of them is refused as one that does not sign.
+        let does = does.unwrap_or(Sign);
+        let mut others = vec![Sign, Decrypt, Derive, SignRecover, Unwrap];
+        others.retain(|other| *other != does);
+        self.require_only_use(does, &others)?;
+        Ok(does)
+    }
+
+    /// Requires that the key does one thing (signs, MACs, decrypts or agrees) and nothing else.
     fn require_only_use(
         &self,
         only: AttributeType,

@@ -22,7 +22,7 @@ use self::token::{FinalTry, Link, Repeat, Shared};
 use self::workers::Workers;
 use super::{
     CALL_TIMEOUT, Hsm, HsmError, KeyInfo, KeyKind, RSA_TIMEOUT, check_data, check_label,
-    check_random,
+    check_random, der,
 };
 use crate::types::SecretBytes;
 
@@ -136,9 +136,11 @@ impl Hsm for Pkcs11Hsm {
         let label = label.to_owned();
         let limit = match kind {
             KeyKind::RsaPss3072 | KeyKind::RsaPss4096 | KeyKind::RsaOaep3072 => RSA_TIMEOUT,
-            KeyKind::HmacSha256 | KeyKind::EcdsaP256 | KeyKind::EcdsaP384 | KeyKind::Ed25519 => {
-                CALL_TIMEOUT
-            }
+            KeyKind::HmacSha256
+            | KeyKind::EcdsaP256
+            | KeyKind::EcdsaP384
+            | KeyKind::Ed25519
+            | KeyKind::EcdhP256 => CALL_TIMEOUT,
         };
         // The module itself is not held: who waits here must not be who finalises it.
         let creating = self.shared.0.module().map(|module| module.creating());
@@ -213,7 +215,8 @@ impl Hsm for Pkcs11Hsm {
                         | KeyKind::Ed25519
                         | KeyKind::RsaPss3072
                         | KeyKind::RsaPss4096
-                        | KeyKind::RsaOaep3072 => Err(keys::untrusted(&label, "it does not MAC")),
+                        | KeyKind::RsaOaep3072
+                        | KeyKind::EcdhP256 => Err(keys::untrusted(&label, "it does not MAC")),
                     }
                 })
             })
@@ -236,7 +239,7 @@ impl Hsm for Pkcs11Hsm {
                         | KeyKind::RsaPss4096) => {
                             operations::sign(active.session, key.handle, kind, &message)
                         }
-                        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => {
+                        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 | KeyKind::EcdhP256 => {
                             Err(keys::untrusted(&label, "it does not sign"))
                         }
                     }
@@ -262,6 +265,26 @@ impl Hsm for Pkcs11Hsm {
                     }
                     let opened = operations::decrypt(active.session, key.handle, &ciphertext)?;
                     Ok(opened.map(SecretBytes::new))
+                })
+            })
+            .await
+    }
+
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let point = point.to_vec();
+        self.workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    if key.info.kind != KeyKind::EcdhP256 {
+                        return Err(keys::untrusted(&label, "it does not agree"));
+                    }
+                    if !der::is_point(&point) {
+                        return Ok(None);
+                    }
+                    operations::agree(active.session, key.handle, &point).map(Some)
                 })
             })
             .await

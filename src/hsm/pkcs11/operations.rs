@@ -1,19 +1,22 @@
 //! What is done with a key or a data object once it is found.
 //!
 //! One mechanism a kind: `CKM_SHA256_HMAC`, `CKM_ECDSA` over a digest made here, `CKM_EDDSA`,
-//! `CKM_SHA256_RSA_PKCS_PSS` and `CKM_SHA384_RSA_PKCS_PSS`; `CKM_RSA_PKCS_OAEP` decrypts.
+//! `CKM_SHA256_RSA_PKCS_PSS` and `CKM_SHA384_RSA_PKCS_PSS`; `CKM_RSA_PKCS_OAEP` decrypts,
+//! `CKM_ECDH1_DERIVE` agrees.
 
 use aws_lc_rs::digest;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
+use cryptoki::mechanism::elliptic_curve::{EcKdf, Ecdh1DeriveParams};
 use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, PkcsPssParams};
 use cryptoki::mechanism::{Mechanism, MechanismType};
-use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
 
 use super::error::map;
 use super::token::Active;
-use crate::hsm::{HsmError, KeyKind, der};
+use crate::hsm::{AGREED_BYTES, HsmError, KeyKind, der};
+use crate::types::SecretBytes;
 
 /// Marks our data objects (`CKA_APPLICATION`).
 const APPLICATION: &[u8] = b"strongroom";
@@ -30,6 +33,7 @@ pub(super) fn mechanism_type(kind: KeyKind) -> MechanismType {
         KeyKind::RsaPss3072 => MechanismType::SHA256_RSA_PKCS_PSS,
         KeyKind::RsaPss4096 => MechanismType::SHA384_RSA_PKCS_PSS,
         KeyKind::RsaOaep3072 => MechanismType::RSA_PKCS_OAEP,
+        KeyKind::EcdhP256 => MechanismType::ECDH1_DERIVE,
     }
 }
 
@@ -74,7 +78,9 @@ pub(super) fn sign(
             let pss = PkcsPssParams { hash_alg, mgf, s_len: 48.into() };
             shape(call(&Mechanism::Sha384RsaPkcsPss(pss), message)?, 512)
         }
-        KeyKind::RsaOaep3072 => Err(HsmError::Failed("a key that decrypts does not sign".into())),
+        KeyKind::RsaOaep3072 | KeyKind::EcdhP256 => {
+            Err(HsmError::Failed("a key of another use does not sign".into()))
+        }
     }
 }
 
@@ -100,6 +106,38 @@ pub(super) fn decrypt(
             _,
         )) => Ok(None),
         Err(error) => Err(map(&error)),
+    }
+}
+
+/// Agrees on a secret with a point of the curve. The token gives it as an object of the session, which
+/// is gone again when it is read.
+pub(super) fn agree(
+    session: &Session,
+    handle: ObjectHandle,
+    point: &[u8],
+) -> Result<SecretBytes, HsmError> {
+    let derive = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), point));
+    let template = [
+        Attribute::Class(ObjectClass::SECRET_KEY),
+        Attribute::KeyType(KeyType::GENERIC_SECRET),
+        Attribute::ValueLen(32.into()),
+        Attribute::Token(false),
+        Attribute::Private(true),
+        Attribute::Sensitive(false),
+        Attribute::Extractable(true),
+    ];
+    let agreed = session.derive_key(&derive, handle, &template).map_err(|error| map(&error))?;
+    let told = session.get_attributes(agreed, &[AttributeType::Value]);
+    session.destroy_object(agreed).map_err(|error| map(&error))?;
+    let told = told.map_err(|error| map(&error))?;
+    let Some(Attribute::Value(value)) = told.into_iter().next() else {
+        return Err(HsmError::Unsupported("agreements that tell their secret".to_owned()));
+    };
+    let value = SecretBytes::new(value);
+    if value.len_bytes() == AGREED_BYTES {
+        Ok(value)
+    } else {
+        Err(HsmError::Failed("an agreement has another length".to_owned()))
     }
 }
 

@@ -110,7 +110,7 @@ pub(super) fn require_kind(module: &Module, slot: Slot, kind: KeyKind) -> Result
     }
 }
 
-/// Lists the kinds whose generating and signing mechanisms are both there.
+/// Lists the kinds whose generating and using mechanisms are both there.
 fn kinds(module: &Module, slot: Slot) -> Result<Vec<KeyKind>, HsmError> {
     let context = module.context()?;
     let known = context.get_mechanism_list(slot).map_err(|error| map(&error))?;
@@ -142,6 +142,13 @@ fn kinds(module: &Module, slot: Slot) -> Result<Vec<KeyKind>, HsmError> {
             if (sizes.min_key_size()..=sizes.max_key_size()).contains(&bits) {
                 kinds.push(kind);
             }
+        }
+    }
+    if has(&[MechanismType::ECDH1_DERIVE, MechanismType::ECC_KEY_PAIR_GEN]) {
+        let agreement = MechanismType::ECDH1_DERIVE;
+        let sizes = context.get_mechanism_info(slot, agreement).map_err(|error| map(&error))?;
+        if (sizes.min_key_size()..=sizes.max_key_size()).contains(&256) {
+            kinds.push(KeyKind::EcdhP256);
         }
     }
     Ok(kinds)

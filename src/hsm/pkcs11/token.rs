@@ -360,7 +360,7 @@ impl Link {
             [] if self.shared.found.load(Ordering::Relaxed) => {
                 Err(HsmError::Unavailable("the token is gone".to_owned()))
             }
-            [] => Err(self.missing("no token is there with", "plug it in, or correct [hsm]")),
+            [] => Err(self.missing("no token is there with", "plug it in, or name another")),
             // It was the only one when it was found: whoever asks then may be anybody.
             _ if self.shared.found.load(Ordering::Relaxed) => {
                 Err(HsmError::Unavailable("another token like it is there".to_owned()))

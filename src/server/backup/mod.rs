@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::assemble;
 use super::files;
 use super::pin::PinMemory;
-use super::recover_vault;
+use super::recover_vault::Remains;
 use super::run::{environment, failed};
 use crate::cli::{
     self, BackupCommand, BackupOpenArgs, Global, Outcome, prompt_secret, read_secret,
@@ -23,7 +23,6 @@ use crate::cli::{
 use crate::config::{Config, Store};
 use crate::error::{Error, Result};
 use crate::hsm::{Hsm as _, HsmError, Pkcs11Hsm};
-use crate::keyring::SetKey;
 use crate::types::SecretBytes;
 
 pub(super) use create::{BackupOrder, create};
@@ -115,18 +114,17 @@ fn store_of(config: &Config) -> Result<PathBuf> {
 enum Opener {
     /// The HSM of its vault, with the PIN.
     Hsm(Pin),
-    /// The shares of a recovery set.
-    Set(SetKey),
+    /// What a recovery set is opened with.
+    Remains(Remains),
 }
 
 /// Loads what `verify` and `restore` take.
 fn load(args: &BackupOpenArgs) -> Outcome<(Config, Opener)> {
     let config = Config::load(&args.config).map_err(|error| failed(&error.into()))?;
     environment(&config, None)?;
-    let opener = if args.shares.is_empty() {
-        Opener::Hsm(Pin::of(&config, args.pin_file.as_deref())?)
-    } else {
-        Opener::Set(recover_vault::join(&args.shares)?.1)
+    let opener = match Remains::of(&config, &args.shares, &args.token)? {
+        Some(remains) => Opener::Remains(remains),
+        None => Opener::Hsm(Pin::of(&config, args.pin_file.as_deref())?),
     };
     Ok((config, opener))
 }

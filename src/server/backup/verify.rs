@@ -18,7 +18,7 @@ use crate::cli::{BackupOpenArgs, Exit, Failure, Global, Outcome, fields, show, t
 use crate::config::Config;
 use crate::error::Error;
 use crate::hsm::{Hsm, HsmError, Pkcs11Hsm};
-use crate::keyring::{FinalTry, Keyring, KeyringError, SetKey};
+use crate::keyring::{FinalTry, Keyring, KeyringError, SetOpener};
 use crate::server::run::{failed, in_runtime};
 use crate::server::{files, life};
 use crate::store::backup::{Content, is_whole, join_wraps, summary, wraps_in};
@@ -83,7 +83,10 @@ pub(super) async fn open(
         }
     }
     match opener {
-        Opener::Set(key) => examine(&With::Set(key), work, (file, wraps)).await,
+        Opener::Remains(remains) => {
+            let opener = remains.opener().await.map_err(|error| failed(&error))?;
+            examine(&With::Set(&opener), work, (file, wraps)).await
+        }
         Opener::Hsm(pin) => {
             let token = pin.log_in(config).await.map_err(|error| failed(&error))?;
             let done = examine(&With::Hsm(&token, pin), work, (file, wraps)).await;
@@ -98,7 +101,7 @@ pub(super) async fn open(
 /// What a backup is opened with.
 enum With<'a> {
     Hsm(&'a Arc<Pkcs11Hsm>, &'a Pin),
-    Set(&'a SetKey),
+    Set(&'a SetOpener),
 }
 
 impl With<'_> {
@@ -106,7 +109,7 @@ impl With<'_> {
     async fn key(&self, about: &About) -> Outcome<SecretBytes> {
         let opened = match self {
             Self::Hsm(token, _) => about.wrap.open(token.as_ref(), about.vault, about.id).await,
-            Self::Set(key) => about.wrap.open_with(key, about.vault, about.id),
+            Self::Set(opener) => about.wrap.open_with(opener, about.vault, about.id).await,
         };
         opened.map_err(|error| {
             if let KeyringError::Hsm(HsmError::KeyMissing(key)) = &error {

@@ -8,7 +8,8 @@ use futures_util::FutureExt as _;
 use super::Finding;
 use crate::audit::RecordCodec;
 use crate::config::{self, Config};
-use crate::engines::pki::{MANY, listed};
+use crate::engines::pki::{MANY, Said, listed};
+use crate::engines::recovery_sets::DescribedSet;
 use crate::error::Error;
 use crate::hsm::{Hsm, Pkcs11Hsm};
 use crate::keyring::{FinalTry, Keyring, KeyringError};
@@ -16,12 +17,14 @@ use crate::server::assemble;
 use crate::server::files;
 use crate::server::life;
 use crate::server::pin::PinMemory;
-use crate::store::keys::{Check, Foundation};
+use crate::store::keys::{Check, Foundation, HsmKeyRow, KeyState};
 use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, crls, keys};
-use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup};
+use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup, VaultId};
 
 /// How far this clock may be from the nodes' mark.
 const SKEW: Duration = Duration::from_secs(5);
+/// How long before its end an authority is to be rotated: whoever trusts a root has to hear of the next.
+const ROTATE_BEFORE: Duration = Duration::from_hours(180 * 24);
 
 /// Looks at all of it, as far as it goes.
 pub(super) async fn examine(config: &Config, token: Option<Arc<Pkcs11Hsm>>) -> Vec<Finding> {
@@ -101,9 +104,9 @@ async fn inside(
         }
     };
     let mut findings = vec![vault(config, &found), seal(&reader).await, time(&reader).await];
-    findings.push(revocation_list(&reader).await);
+    findings.extend([authorities(&found), revocation_list(&reader).await]);
     if let Some(token) = token {
-        findings.extend(keys_in(config, token, &reader, sealer).await);
+        findings.extend(keys_in(config, token, (&reader, found.vault.id), sealer).await);
     }
     findings
 }
@@ -151,6 +154,34 @@ async fn time(reader: &Reader) -> Finding {
     }
 }
 
+/// Tells what authorities there are and until when, as the rows say: whether they are what was sealed is
+/// looked at with the keys.
+fn authorities(found: &Foundation) -> Finding {
+    const CHECK: &str = "authorities";
+    let (mut told, mut ends) = (Vec::new(), false);
+    for HsmKeyRow { purpose, version, state, certificate, .. } in &found.hsm_keys {
+        let Some(der) = certificate else { continue };
+        let Ok(said) = Said::of_der(der) else {
+            let found = format!("the certificate of {purpose} {version} does not parse");
+            return Finding::wrong(CHECK, found, "the store was changed by hand: find out by whom");
+        };
+        match state {
+            KeyState::Active => {
+                ends |= said.not_after.since(SystemClock.now()) < ROTATE_BEFORE;
+                told.push(format!("{purpose} {version} until {}", said.not_after));
+            }
+            KeyState::Retired => told.push(format!("{purpose} {version} retiring")),
+            KeyState::Destroyed => {}
+        }
+    }
+    let told = told.join(", ");
+    if ends {
+        Finding::warning(CHECK, told, "`strongroom ca rotate` what ends; see docs/rotation.md")
+    } else {
+        Finding::ok(CHECK, told)
+    }
+}
+
 async fn revocation_list(reader: &Reader) -> Finding {
     const CHECK: &str = "revocation list";
     let read = reader.view(|tx| async move { Ok(crls::outlook(tx).await?) }.boxed());
@@ -176,18 +207,18 @@ async fn revocation_list(reader: &Reader) -> Finding {
 async fn keys_in(
     config: &Config,
     token: Arc<Pkcs11Hsm>,
-    reader: &Reader,
+    (reader, vault): (&Reader, VaultId),
     sealer: Arc<RowSealer>,
-) -> Option<Finding> {
+) -> Vec<Finding> {
     const CHECK: &str = "keys";
     let memory = PinMemory::new(&config.server.data_dir);
     let source = config.hsm.pin.as_ref().filter(|_| !memory.is_marked());
     let Some(Ok(pin)) = source.map(config::SecretSource::read) else {
-        return Some(Finding::warning(
+        return vec![Finding::warning(
             CHECK,
             "not looked at: there is no PIN to log in with",
             "`strongroom unseal` looks at them",
-        ));
+        )];
     };
     let keyring = Keyring::new(token as Arc<dyn Hsm>, Arc::new(SystemEntropy), sealer);
     let mut problem = None;
@@ -199,13 +230,42 @@ async fn keys_in(
         })
     };
     let done = memory.guard(attempt).await;
+    // Rows are believed as long as their key is there.
+    let sets = if done.is_ok() { recovery(reader, vault).await } else { Vec::new() };
     // What is learned here is forgotten here.
     drop(keyring.seal().await);
-    Some(match (done, problem) {
+    let keys = match (done, problem) {
         (Ok(()), _) => Finding::ok(CHECK, "attributes, pins and rows are as they must be"),
         (Err(_), Some((found, advice))) => Finding::wrong(CHECK, found, advice),
         (Err(error), None) => Finding::wrong(CHECK, error.to_string(), STORE),
-    })
+    };
+    [keys].into_iter().chain(sets).collect()
+}
+
+/// What opens the vault once the HSM is lost, and whether all of it.
+async fn recovery(reader: &Reader, vault: VaultId) -> Vec<Finding> {
+    const CHECK: &str = "recovery";
+    let read = reader.view(move |tx| async move { DescribedSet::active(tx, vault).await }.boxed());
+    let sets = match read.await {
+        Ok(sets) => sets,
+        Err(error) => return vec![Finding::wrong(CHECK, error.to_string(), STORE)],
+    };
+    if sets.is_empty() {
+        let advice = "make a recovery set or a recovery token, unless the HSM's keys have a backup \
+                      of their own: docs/disaster.md";
+        return vec![Finding::warning(CHECK, "nothing brings back a lost HSM", advice)];
+    }
+    let one = |set: &DescribedSet| {
+        let names: Vec<_> = set.holders.iter().map(|holder| holder.name.as_str()).collect();
+        let (custody, names) = (set.custody.as_str(), names.join(" "));
+        let found = format!("{custody} {names}: {} of {} keys", set.covered, set.keys);
+        if set.covered < set.keys {
+            let advice = "a server wraps the rest within moments; look into its log if not";
+            return Finding::warning(CHECK, found, advice);
+        }
+        Finding::ok(CHECK, found)
+    };
+    sets.iter().map(one).collect()
 }
 
 fn advise(error: &KeyringError) -> (String, &'static str) {

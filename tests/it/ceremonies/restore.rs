@@ -1,7 +1,10 @@
 //! Accepting a store while nothing is served: in a ceremony, by the rules of all of them.
 
+use std::fs;
+
 use strongroom::Error;
 use strongroom::engines::factors::Code as Typed;
+use strongroom::hsm::Hsm as _;
 use strongroom::server::{AcceptOrder, Accepted, Node};
 use strongroom::types::{CeremonyId, State};
 
@@ -131,4 +134,44 @@ async fn a_ceremony_of_something_else_is_not_approved_by_accepting_a_store() {
     assert!(matches!(refused, Err(Error::Precondition(_))), "{refused:?}");
     let sql = "SELECT votes FROM ceremonies";
     assert_eq!(Hand::new(&s.f.parts.location).ask(sql).await, ["[]"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_many_come_back_whom_nobody_names_is_part_of_what_is_approved() {
+    let mut s = Stage::new(Backend::Sqlite).await;
+    let second = login_for(&s.f, "second", Some(20 * DAY)).await;
+    let third = login_for(&s.f, "third", Some(20 * DAY)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("shredded");
+    s.f.parts.shredded = Some(list.clone());
+    // The HSM counts two who were shredded, and names neither.
+    let label = format!("strongroom/{}/shredded", s.f.node().vault.installation().id);
+    let two = [&[1_u8][..], &2_i64.to_be_bytes()].concat();
+    s.f.parts.hsm.write_data(&label, &two).await.unwrap();
+    held(&mut s.f).await;
+    let f = &s.f;
+    let State::Held(why) = f.node().life.standing().state() else { panic!("it is served") };
+    assert!(why.contains("2 identities that were shredded are in neither"), "{why}");
+    f.clock.advance(LATER);
+    let [seconds, thirds] = &s.apps;
+    let code = |app: &App| Some(app.code(f, 0));
+    let both = waits(accept(f, &second, code(seconds), None).await, 1);
+    // One of them is named meanwhile: that is something else to approve.
+    fs::write(&list, "0197a1c0-0000-7000-8000-000000000001\n").unwrap();
+    let refused = accept(f, &third, code(thirds), Some(both)).await;
+    assert!(matches!(refused, Err(Error::Precondition(_))), "{refused:?}");
+    let one = waits(accept(f, &second, None, None).await, 1);
+    assert_ne!(one, both);
+    assert_eq!(waits(accept(f, &third, None, Some(one)).await, 0), one);
+    assert_eq!(accept(f, &second, None, None).await, Ok(Accepted::Wholly));
+    let admin = f.connect(&f.admin).await;
+    for (id, count) in [(both, "2"), (one, "1")] {
+        let terms = find(&admin, &id.to_string()).await.terms;
+        let told = terms.iter().find(|term| term.name == "shredded and named nowhere").unwrap();
+        assert_eq!(told.value, count);
+    }
+    let sql = "SELECT '' || COUNT(*) FROM shreds";
+    assert_eq!(Hand::new(&f.parts.location).ask(sql).await, ["1"]);
+    s.f.restart().await;
+    assert_eq!(s.f.node().life.standing().state(), State::Serving, "the other is let go of");
 }

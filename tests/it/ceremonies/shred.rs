@@ -23,7 +23,7 @@ use crate::support::target::{World, ask, issue, until};
 use crate::{recovery_sets, root};
 
 /// Everything that alice does with what is hers, and bob reads.
-const GRANTS: [(&str, &str); 7] = [
+const GRANTS: [(&str, &str); 8] = [
     ("secrets.put", "secrets/team/**"),
     ("secrets.get", "secrets/team/**"),
     ("keys.create", "keys/team/**"),
@@ -31,20 +31,21 @@ const GRANTS: [(&str, &str); 7] = [
     ("keys.encrypt", "keys/team/**"),
     ("keys.decrypt", "keys/team/**"),
     ("keys.sign", "keys/team/**"),
+    ("keys.rewrap", "keys/team/**"),
 ];
 
 /// A development vault where alice has a secret, a sealed key and one in the HSM.
-struct Place {
-    f: Fixture,
-    admin: Channel,
+pub(super) struct Place {
+    pub(super) f: Fixture,
+    pub(super) admin: Channel,
     alice: Channel,
-    bob: Login,
+    pub(super) bob: Login,
     ciphertext: Vec<u8>,
     label: String,
 }
 
 impl Place {
-    async fn new(backend: Backend) -> Self {
+    pub(super) async fn new(backend: Backend) -> Self {
         let f = Fixture::on(backend).await;
         let alice = human(&f, "alice").await;
         register(&f, "bob", "human", "").await;
@@ -65,12 +66,12 @@ impl Place {
         Self { f, admin, alice, bob, ciphertext, label }
     }
 
-    fn hand(&self) -> Hand {
+    pub(super) fn hand(&self) -> Hand {
         Hand::new(&self.f.parts.location)
     }
 
     /// What bob is answered for each use, by the sentence where it is refused.
-    async fn uses(&self, bob: &Channel) -> [Result<(), String>; 3] {
+    pub(super) async fn uses(&self, bob: &Channel) -> [Result<(), String>; 3] {
         let said = |status: Status| format!("{:?}: {}", status.code(), status.message());
         let items = keys::sealed(&[(&self.ciphertext, b"")]);
         let name = "team/sealed".to_owned();
@@ -84,18 +85,18 @@ impl Place {
         ]
     }
 
-    async fn wraps(&self) -> Vec<String> {
+    pub(super) async fn wraps(&self) -> Vec<String> {
         let sql = "SELECT key_id FROM key_wraps WHERE key_id IN (SELECT k.id FROM identity_keys k \
                    JOIN identities i ON i.id = k.owner WHERE i.name = 'alice')";
         self.hand().ask(sql).await
     }
 
-    async fn alice_id(&self) -> String {
+    pub(super) async fn alice_id(&self) -> String {
         self.hand().ask("SELECT id FROM identities WHERE name = 'alice'").await.remove(0)
     }
 }
 
-fn all_shredded(uses: &[Result<(), String>; 3]) -> bool {
+pub(super) fn all_shredded(uses: &[Result<(), String>; 3]) -> bool {
     uses.iter().all(|one| {
         one.as_ref().is_err_and(|why| why.contains("FailedPrecondition: its owner was shredded"))
     })
@@ -122,6 +123,8 @@ async fn nothing_of_who_is_shredded_opens_on_any_node_and_no_wrap_is_left_in_the
         assert_eq!((losses.named_keys, losses.hsm_keys, losses.connections), (1, 1, 0));
         let reads = |who: &str| preview.readers.iter().any(|one| one.subject == who);
         assert!(reads("bob") && !reads("alice"), "{preview:?}");
+        let may = |action: &str| preview.readers.iter().any(|one| one.action == action);
+        assert!(may("secrets.get") && may("keys.rewrap") && !may("keys.create"), "{preview:?}");
         assert_eq!((preview.shred, preview.obstacle.as_str()), (None, ""));
         let wrap = p.wraps().await.remove(0);
         let wrap = p.hand().bytes("blob", &format!("key_wraps WHERE key_id = '{wrap}'")).await;
@@ -172,7 +175,9 @@ async fn keys_in_the_hsm_are_destroyed_after_a_crash_and_are_used_no_more_before
     for backend in BACKENDS {
         let mut p = Place::new(backend).await;
         p.f.hsm.set_fault(Some(MemoryFault::Unavailable));
-        let done = shred(&p.admin, "alice").await.unwrap();
+        let told = shred(&p.admin, "alice").await.unwrap_err();
+        assert_eq!(told.code(), Code::Unavailable, "done, and not kept in the HSM: {told}");
+        let done = shredding(&p.admin, "alice").await.shred.unwrap();
         assert_eq!(done.hsm_keys_left, 1);
         p.f.hsm.set_fault(None);
         p.f.restart().await;

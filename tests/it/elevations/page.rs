@@ -84,6 +84,7 @@ fn every_command_on_a_page_is_one_that_the_program_takes() {
         "elevation",
         "enrolment",
         "factors",
+        "federation",
         "notices",
         "secrets",
         "tokens",

@@ -30,8 +30,7 @@ struct Place {
 /// Founds the vault and stops serving it; who logs in with what, and a role that takes two.
 async fn founded(token: &Token) -> (Stage, [Login; 4]) {
     let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
-    let pin = token.pin.clone();
-    let f = Fixture::aged(Backend::Postgres, Arc::new(hsm), pin, AGE).await;
+    let f = Fixture::aged(Backend::Postgres, Arc::new(hsm), token.pin.clone(), AGE).await;
     let mut s = Stage::of(f).await;
     let both =
         ElevationRole { name: "both".to_owned(), steps: vec![step(2, &["security"])], ..role() };

@@ -47,6 +47,20 @@ async fn certificates_live_as_their_kind_does_and_a_lineage_no_longer_than_its_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_join_token_lives_no_longer_than_what_its_kind_may() {
+    for backend in BACKENDS {
+        let scene = Scene::new(backend).await;
+        live(&scene, 300, 7_200).await;
+        for (ttl_s, lives_s) in [(0, 300), (3_600, 300), (60, 60)] {
+            let identity = "etl".to_owned();
+            let ask = CreateEnrolmentRequest { identity, ttl_s, ..Default::default() };
+            let (_, made) = order(&scene.admin, ask).await.unwrap();
+            assert_eq!(made.expires_at_ms - made.created_at_ms, lives_s * 1_000, "{ttl_s}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_ends_with_its_identity_and_a_key_is_not_logged_in_with_for_ever() {
     let scene = Scene::new(Backend::Sqlite).await;
     let mut identities = IdentityServiceClient::new(scene.f.connect(&scene.f.admin).await);

@@ -2,10 +2,14 @@
 
 use std::time::Instant;
 
+use strongroom::proto::group_service_client::GroupServiceClient;
+use strongroom::proto::{AddMemberRequest, IssueLoginCertificateRequest};
+
 use super::*;
 use crate::elevations::notices::{posts_to, told};
 use crate::support::log::Log;
 use crate::support::receiver::Receiver;
+use crate::support::target::until;
 use crate::support::tokens::bearing;
 
 /// How long a lock may take to be in force on another node.
@@ -25,12 +29,20 @@ async fn refused(channel: &Channel) -> Duration {
 async fn of_sixty_four_machines_with_one_token_one_joins_and_the_theft_is_seen() {
     for backend in BACKENDS {
         let scene = Scene::new(backend).await;
+        let second = match backend {
+            Backend::Sqlite => None,
+            Backend::Postgres => Some(scene.f.second_node().await),
+        };
+        let mut doors = vec![scene.stranger.clone()];
+        if let Some(node) = &second {
+            doors.push(Client::new(scene.f.connect_to(node, &scene.f.admin).await));
+        }
         let token = scene.token().await;
-        let calls = (0..64).map(|_| {
-            let (scene, token) = (&scene, &token);
+        let calls = (0..64).map(|n| {
+            let (door, token) = (&doors[n % doors.len()], &token);
             async move {
                 let (key_pem, csr_pem) = csr();
-                let joined = scene.join(token, &csr_pem).await?;
+                let joined = join(door, token, &csr_pem).await?;
                 Ok(Login { key_pem, certificate_pem: joined.certificate_pem })
             }
         });
@@ -47,6 +59,10 @@ async fn of_sixty_four_machines_with_one_token_one_joins_and_the_theft_is_seen()
         assert_eq!(outcomes, ["LOCKED", "ok"]);
         let winner = won.into_iter().next().unwrap().unwrap();
         assert_eq!(scene.who(&winner).await, Err(Code::Unauthenticated));
+        drop(doors);
+        if let Some(node) = second {
+            node.stop().await.unwrap();
+        }
     }
 }
 
@@ -220,6 +236,57 @@ async fn only_the_connection_of_a_certificate_renews_it_and_for_its_own_identity
     assert_eq!(nobody.code(), Code::Unauthenticated);
     let named = self::named("spiffe://vault.test/pipeline/etl");
     assert!(renew(&channel, &named).await.is_ok(), "its own name it may say");
+}
+
+/// Has a login signed, as somebody.
+async fn signed(by: &Channel, name: &str) -> Login {
+    let (key_pem, csr_pem) = csr();
+    let name = name.to_owned();
+    let request = IssueLoginCertificateRequest { name, csr_pem, ..Default::default() };
+    let mut client = IdentityServiceClient::new(by.clone());
+    let issued = client.issue_login_certificate(request).await.unwrap().into_inner();
+    Login { key_pem, certificate_pem: issued.certificate_pem }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_makes_for_themselves_with_an_enrolments_login_ends_with_the_enrolment() {
+    for backend in BACKENDS {
+        let scene = Scene::new(backend).await;
+        register(&scene.f, "dave", "human", "").await;
+        let mut groups = GroupServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        let (group, identity) = ("administrators".to_owned(), "dave".to_owned());
+        groups.add_member(AddMemberRequest { group, identity }).await.unwrap();
+        let (token, made) = enroll(&scene.admin, "dave").await.unwrap();
+        let (key_pem, csr_pem) = csr();
+        let certificate_pem = scene.join(&token, &csr_pem).await.unwrap().certificate_pem;
+        let dave = scene.f.connect(&Login { key_pem, certificate_pem }).await;
+        let (own, others) = (signed(&dave, "dave").await, signed(&dave, "etl").await);
+        let (unused, _) = enroll(&Client::new(dave), "dave").await.unwrap();
+        assert_eq!(scene.who(&own).await.unwrap(), "dave");
+        revoke(&scene.admin, &made.id).await.unwrap();
+        assert_eq!(scene.who(&own).await, Err(Code::Unauthenticated));
+        assert_eq!(scene.who(&others).await.unwrap(), "etl", "what is another's stays");
+        until("a worker goes on below the login", async || {
+            list(&scene.admin, "dave").await.iter().all(|one| one.state == "revoked")
+        })
+        .await;
+        let refusal = scene.join(&unused, &csr().1).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_whose_enrolment_was_revoked_is_refused_as_the_first_request_after_a_restart() {
+    for backend in BACKENDS {
+        let mut scene = Scene::new(backend).await;
+        let (gone, beside) = (scene.joined().await, scene.joined().await);
+        // They are listed as they were made.
+        let found = list(&scene.admin, "etl").await;
+        revoke(&scene.admin, &found[0].id).await.unwrap();
+        scene.f.restart().await;
+        assert_eq!(scene.who(&gone).await, Err(Code::Unauthenticated));
+        assert_eq!(scene.who(&beside).await.unwrap(), "etl");
+    }
 }
 
 /// A request that names a URI.

@@ -9,6 +9,9 @@ use crate::elevations::page::typed;
 use crate::support::node::csr;
 use crate::support::program::{Running, as_admin, dev, program, text};
 
+/// What `deploy/` has run by a timer.
+const UNIT: &str = include_str!("../../../deploy/strongroom-join.service");
+
 /// A vault of the program, and a machine with a home of its own.
 struct Machine {
     dir: tempfile::TempDir,
@@ -182,4 +185,37 @@ fn wherever_it_is_stopped_the_next_run_asks_with_the_same_key() {
     assert_eq!(thief.status.code(), Some(3), "{}", text(&thief.stderr));
     let listed = machine.admin("enrolment list --identity etl");
     assert!(listed.contains("locked"), "{listed}");
+}
+
+#[test]
+fn the_unit_that_is_deployed_keeps_to_what_was_joined_where_it_says() {
+    let machine = Machine::registered();
+    let dir = machine.dir.path().join("state").display().to_string();
+    machine.done(&format!("join --dir {dir} --token-file {}", machine.token()));
+    let values = |key: &str| {
+        let lines = UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let commands = values("ExecStart");
+    assert_eq!(commands.len(), 1, "{commands:?}");
+    let words = commands[0].strip_prefix("/usr/local/bin/strongroom ").unwrap();
+    let mut run = machine.command(&words.split(' ').collect::<Vec<_>>());
+    let set = values("Environment");
+    for (name, value) in set.iter().map(|line| line.split_once('=').unwrap()) {
+        match name {
+            // Where the vault is here.
+            "STRONGROOM_ADDR" | "STRONGROOM_CACERT" => {}
+            "STRONGROOM_JOIN_DIR" => {
+                assert_eq!(value.strip_prefix("/var/lib/").unwrap(), values("StateDirectory")[0]);
+                run.env(name, &dir);
+            }
+            other => panic!("nothing reads {other}"),
+        }
+    }
+    assert_eq!(set.len(), 3);
+    let done = run.args(["--output", "json"]).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(said["done"], "nothing to do");
+    assert!(said["login_file"].as_str().unwrap().ends_with("/state/login.pem"), "{said}");
 }

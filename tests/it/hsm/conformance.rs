@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::process::Command;
 
+use aws_lc_rs::agreement::{self, ECDH_P256, PrivateKey, agree};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519, RSA_PSS_2048_8192_SHA256,
     RSA_PSS_2048_8192_SHA384, UnparsedPublicKey,
@@ -70,7 +71,8 @@ fn probe_tells_what_the_token_can_do_before_any_login() {
                 assert_eq!(probe.token_label, token.label);
                 assert_eq!(probe.token_serial, token.serial);
                 let all: Vec<_> = KINDS.iter().map(|(_, kind)| *kind).collect();
-                assert_eq!(probe.kinds, [all.as_slice(), &[KeyKind::RsaOaep3072]].concat());
+                let others = [KeyKind::RsaOaep3072, KeyKind::EcdhP256];
+                assert_eq!(probe.kinds, [all.as_slice(), &others].concat());
                 assert_eq!(probe.module_sha256.len(), 64);
 
                 let mut config = token.config();
@@ -99,6 +101,7 @@ async fn conforms(hsm: &dyn Hsm, pin: SecretBytes) {
         key_does_its_one_job(hsm, info).await;
     }
     what_is_encrypted_opens_and_the_key_does_nothing_else(hsm).await;
+    both_ends_agree_and_the_key_does_nothing_else(hsm).await;
     data_objects_are_replaced_whole(hsm).await;
     random_is_bounded_and_fresh(hsm).await;
     labels_are_checked(hsm).await;
@@ -154,12 +157,52 @@ async fn what_is_encrypted_opens_and_the_key_does_nothing_else(hsm: &dyn Hsm) {
     hsm.destroy_key(label).await.unwrap();
 }
 
+/// Agrees with the public half alone, as whoever wraps for the token does.
+async fn both_ends_agree_and_the_key_does_nothing_else(hsm: &dyn Hsm) {
+    let label = "strongroom/recovery/spare";
+    let info = hsm.create_key(label, KeyKind::EcdhP256).await.unwrap();
+    assert_eq!((info.kind, info.label.as_str()), (KeyKind::EcdhP256, label));
+    assert_eq!(hsm.lookup_key(label).await.unwrap().as_ref(), Some(&info));
+    let spki = info.public_key_spki.as_ref().unwrap();
+    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, spki);
+    assert_eq!(info.check, hash.as_ref());
+    let theirs = &spki[spki.len() - 65..];
+    let mut point = Vec::new();
+    for _ in 0..8 {
+        let ours = PrivateKey::generate(&ECDH_P256).unwrap();
+        point = ours.compute_public_key().unwrap().as_ref().to_vec();
+        let peer = agreement::UnparsedPublicKey::new(&ECDH_P256, theirs);
+        let expected = agree(&ours, peer, (), |secret| Ok(secret.to_vec())).unwrap();
+        let agreed = hsm.agree(label, &point).await.unwrap().unwrap();
+        assert_eq!(agreed.expose(), expected);
+    }
+    // Whatever is wrong with a point, the next one is agreed with.
+    let (mut beside, wrapped) = (point.clone(), [&[4, 65][..], &point].concat());
+    beside[64] ^= 1;
+    let compressed = [&[2][..], &point[1..33]].concat();
+    for wrong in [&beside[..], &wrapped, &compressed, &point[1..], &[], &[0; 65]] {
+        assert_eq!(hsm.agree(label, wrong).await, Ok(None), "{} bytes", wrong.len());
+        assert!(hsm.agree(label, &point).await.unwrap().is_some());
+    }
+    assert!(matches!(hsm.sign(label, b"x").await, Err(HsmError::KeyUntrusted { .. })));
+    assert!(matches!(hsm.hmac(label, b"x").await, Err(HsmError::KeyUntrusted { .. })));
+    assert!(matches!(hsm.decrypt(label, b"x").await, Err(HsmError::KeyUntrusted { .. })));
+    for other in ["strongroom/ca", "strongroom/root/1"] {
+        let agrees = hsm.agree(other, &point).await;
+        assert!(matches!(agrees, Err(HsmError::KeyUntrusted { .. })), "{other}");
+    }
+    let missing = hsm.agree("strongroom/recovery/other", &point).await;
+    assert!(matches!(missing, Err(HsmError::KeyMissing(_))));
+    hsm.destroy_key(label).await.unwrap();
+}
+
 async fn everything_is_refused_when_logged_out(hsm: &dyn Hsm) {
     assert_eq!(hsm.random(1).await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.lookup_key("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.hmac("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.sign("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.decrypt("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.agree("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.read_data("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.write_data("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.destroy_key("a").await.unwrap_err(), HsmError::LoggedOut);
@@ -258,7 +301,7 @@ fn verify(info: &KeyInfo, message: &[u8], signature: &[u8]) {
             let key = &spki[24..];
             UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key).verify(message, signature)
         }
-        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 => panic!("no signature"),
+        KeyKind::HmacSha256 | KeyKind::RsaOaep3072 | KeyKind::EcdhP256 => panic!("no signature"),
     };
     verified.unwrap();
 }
@@ -281,7 +324,9 @@ fn verify_with_openssl(info: &KeyInfo, message: &[u8], signature: &[u8]) {
         KeyKind::EcdsaP384 => command.args(["-digest", "sha384"]),
         KeyKind::RsaPss3072 => command.args(["-digest", "sha256"]).args(PSS),
         KeyKind::RsaPss4096 => command.args(["-digest", "sha384"]).args(PSS),
-        KeyKind::HmacSha256 | KeyKind::Ed25519 | KeyKind::RsaOaep3072 => &mut command,
+        KeyKind::HmacSha256 | KeyKind::Ed25519 | KeyKind::RsaOaep3072 | KeyKind::EcdhP256 => {
+            &mut command
+        }
     };
     let output = command.output().unwrap();
     assert!(output.status.success(), "{:?}: {output:?}", info.kind);

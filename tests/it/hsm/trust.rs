@@ -11,6 +11,7 @@ use super::conformance::block_on;
 use crate::support::softhsm::{self, Token};
 
 const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x22];
 const SECP256K1: &[u8] = &[0x06, 5, 0x2b, 0x81, 0x04, 0x00, 0x0a];
 
 /// A way into the token that asks nobody.
@@ -86,11 +87,12 @@ fn a_key_that_is_not_as_promised_is_refused_for_its_own_reason() {
         let session = back_door(token);
         let cases = make_bad_keys(&session);
         make_pair(&session, "good", "good", P256, &[]);
+        make_pair(&session, "good agreement", "good agreement", P256, &agreement());
         make_secret(&session, "good secret", 32, &[]);
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
             hsm.login(token.pin.clone()).await.unwrap();
-            for label in ["good", "good secret"] {
+            for label in ["good", "good agreement", "good secret"] {
                 assert!(hsm.lookup_key(label).await.unwrap().is_some(), "the table starts right");
             }
             for (label, fault) in cases {
@@ -109,6 +111,15 @@ fn a_key_that_is_not_as_promised_is_refused_for_its_own_reason() {
     });
 }
 
+/// What makes a key agree, in place of signing.
+fn agreement() -> [Attribute; 3] {
+    [
+        Attribute::Sign(false),
+        Attribute::Derive(true),
+        Attribute::AllowedMechanisms(vec![MechanismType::ECDH1_DERIVE]),
+    ]
+}
+
 fn make_bad_keys(session: &Session) -> Vec<(&'static str, &'static str)> {
     make_pair(session, "extractable", "extractable", P256, &[Attribute::Extractable(true)]);
     make_pair(session, "readable", "readable", P256, &[Attribute::Sensitive(false)]);
@@ -124,6 +135,13 @@ fn make_bad_keys(session: &Session) -> Vec<(&'static str, &'static str)> {
     make_pair(session, "curve", "curve", SECP256K1, &[]);
     make_pair(session, "swapped", "left over", P256, &[]);
     make_pair(session, "also left over", "swapped", P256, &[]);
+    make_pair(session, "crossed", "agrees alone", P256, &agreement());
+    make_pair(session, "agrees beside", "crossed", P256, &agreement());
+    make_pair(session, "long", "long", P384, &agreement());
+    let signs_too = [&agreement()[..2], &[Attribute::Sign(true)]].concat();
+    make_pair(session, "signs too", "signs too", P256, &signs_too);
+    let [stays, derives, _] = agreement();
+    make_pair(session, "signs inside", "signs inside", P256, &[stays, derives]);
     make_secret(session, "verifies", 32, &[Attribute::Verify(true)]);
     make_secret(session, "wraps", 32, &[Attribute::Wrap(true)]);
     make_secret(session, "short", 16, &[]);
@@ -154,6 +172,11 @@ fn make_bad_keys(session: &Session) -> Vec<(&'static str, &'static str)> {
         ("swapped", "belongs to another private key"),
         ("left over", "private key is missing"),
         ("also left over", "public key is missing"),
+        ("crossed", "belongs to another private key"),
+        ("agrees alone", "private key is missing"),
+        ("long", "has not the usage Derive"),
+        ("signs too", "second usage, Derive"),
+        ("signs inside", "CKA_ALLOWED_MECHANISMS"),
         ("verifies", "second usage, Verify"),
         ("wraps", "second usage, Wrap"),
         ("short", "length is not 32"),
@@ -277,7 +300,9 @@ fn keys_that_the_vault_makes_say_of_themselves_that_they_cannot_leave() {
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
             hsm.login(token.pin.clone()).await.unwrap();
-            for kind in [KeyKind::HmacSha256, KeyKind::EcdsaP384, KeyKind::Ed25519] {
+            for kind in
+                [KeyKind::HmacSha256, KeyKind::EcdsaP384, KeyKind::Ed25519, KeyKind::EcdhP256]
+            {
                 let label = format!("{kind:?}");
                 hsm.create_key(&label, kind).await.unwrap();
                 let wanted =

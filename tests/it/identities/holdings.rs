@@ -8,7 +8,7 @@ use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, GetHoldingsRequest, GetHoldingsResponse,
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, GetHoldingsRequest, GetHoldingsResponse,
     ListCertificatesRequest, PutCertificateRoleRequest, RetireIdentityRequest, RevokeTokenRequest,
     SignCertificateRequest, SubjectNames, TailEntriesRequest, TokenOrder,
 };
@@ -161,6 +161,39 @@ async fn holdings_are_for_administrators_and_whoever_answers_for_it() {
     for name in ["etl", "nobody"] {
         let refusal = holdings(&mut dave, name).await.unwrap_err();
         assert_eq!(refusal.code(), Code::PermissionDenied);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn holdings_tell_of_the_machines_that_nobody_would_answer_for() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let client = admin(&f).await;
+        for name in ["carol", "dave"] {
+            register(&f, name, "human", "").await;
+        }
+        register(&f, "etl", "pipeline", "carol").await;
+        let mut groups = GroupServiceClient::new(f.connect(&f.admin).await);
+        let team = CreateGroupRequest { name: "team".into(), ..Default::default() };
+        groups.create_group(team).await.unwrap();
+        let add =
+            |identity: &str| AddMemberRequest { group: "team".into(), identity: identity.into() };
+        groups.add_member(add("carol")).await.unwrap();
+        let owner_group = "team".to_owned();
+        let bot = CreateIdentityRequest { owner_group, ..registration("bot", "agent", "") };
+        create(&mut client.clone(), bot).await.unwrap();
+        let of = async |name: &str| {
+            let held = holdings(&mut client.clone(), name).await.unwrap();
+            (held.owned, held.orphans)
+        };
+        assert_eq!(of("carol").await, (1, 2), "hers, and that of a group that is her alone");
+        // A machine answers for nobody.
+        groups.add_member(add("etl")).await.unwrap();
+        assert_eq!((of("carol").await, of("etl").await), ((1, 2), (0, 0)));
+        groups.add_member(add("dave")).await.unwrap();
+        assert_eq!((of("carol").await, of("dave").await), ((1, 1), (0, 0)));
+        contain(&mut client.clone(), "dave", false).await;
+        assert_eq!((of("carol").await, of("dave").await), ((1, 2), (0, 0)));
     }
 }
 

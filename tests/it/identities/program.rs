@@ -90,7 +90,16 @@ fn identities_are_changed_found_transferred_and_contained_by_what_is_typed() {
     let moved = shell.json("identity transfer data/etl --to carol --reason leaves");
     assert_eq!(moved["owner"], "carol");
     let holdings = shell.says("identity show data/etl --holdings");
-    for column in ["answers for", "elevations", "factors", "invitations", "wraps", "CREDENTIALS"] {
+    for column in [
+        "answers for",
+        "orphans without it",
+        "elevations",
+        "factors",
+        "invitations",
+        "wraps",
+        "others by its tokens",
+        "CREDENTIALS",
+    ] {
         assert!(holdings.contains(column), "{holdings}");
     }
     shell.says("identity suspend carol --dry-run");

@@ -154,6 +154,7 @@ async fn what_is_not_canonical_in_a_registration_or_a_change_changes_nothing() {
     let base = || UpdateIdentityRequest { name: "etl".into(), ..UpdateIdentityRequest::default() };
     for (request, code) in [
         (UpdateIdentityRequest { tier: Some("LOW".into()), ..base() }, invalid),
+        (UpdateIdentityRequest { purpose: Some(String::new()), ..base() }, invalid),
         (UpdateIdentityRequest { ttl_s: Some(0), ..base() }, invalid),
         (UpdateIdentityRequest { ttl_s: Some(-1), ..base() }, invalid),
         (UpdateIdentityRequest { ttl_s: Some(366 * 86_400), ..base() }, invalid),

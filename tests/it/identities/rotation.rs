@@ -130,3 +130,40 @@ async fn no_login_for_a_key_outlives_the_rotation_since_its_first_one() {
         assert!(sign("etl", &csr().1).await.unwrap() > 7_000);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_login_for_a_key_that_is_too_old_is_ended_as_well() {
+    for backend in BACKENDS {
+        let f = Fixture::on(backend).await;
+        let client = admin(&f).await;
+        put(&mut client.clone(), sooner(80_000, 40_000)).await.unwrap();
+        register(&f, "etl", "pipeline", "admin").await;
+        let (key_pem, csr_pem) = csr();
+        let sign = async |csr_pem: &str, ttl_s: i64| {
+            let (name, csr_pem) = ("etl".to_owned(), csr_pem.to_owned());
+            let request =
+                IssueLoginCertificateRequest { name, csr_pem, ttl_s, ..Default::default() };
+            client.clone().issue_login_certificate(request).await.unwrap().into_inner()
+        };
+        sign(&csr_pem, 3_600).await;
+        f.clock.advance(Duration::from_hours(12));
+        // The key is twelve hours old, its certificate a moment.
+        let certificate_pem = sign(&csr_pem, 0).await.certificate_pem;
+        let old = Client::new(f.connect(&Login { key_pem, certificate_pem }).await);
+        old.clone().who_am_i(WhoAmIRequest {}).await.unwrap();
+        let set_labels = [("environment".to_owned(), "development".to_owned())].into();
+        let label = UpdateIdentityRequest { name: "etl".into(), set_labels, ..Default::default() };
+        client.clone().update_identity(label).await.unwrap();
+        let (key_pem, csr_pem) = csr();
+        let certificate_pem = sign(&csr_pem, 0).await.certificate_pem;
+        let mut new = Client::new(f.connect(&Login { key_pem, certificate_pem }).await);
+        // The worker looks once an hour.
+        until("the old key is refused", async || {
+            f.clock.advance(Duration::from_mins(2));
+            old.clone().who_am_i(WhoAmIRequest {}).await.is_err()
+        })
+        .await;
+        new.who_am_i(WhoAmIRequest {}).await.unwrap();
+        assert_eq!(ended(&f).await, ["identities/etl ok"]);
+    }
+}

@@ -1,5 +1,7 @@
 //! Tokens that have beaten others: each is refused with the one sentence, and leaves nothing.
 
+use std::net::ToSocketAddrs as _;
+
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
     ListTokensRequest, RemoveIssuerRequest, TestTokenRequest, UpdateIssuerRequest, issuer_settings,
@@ -41,6 +43,8 @@ fn attacks(scene: &Scene) -> Vec<(String, String)> {
         ("exp", json!(now + 90_000)),
         ("nbf", json!(now + 120)),
         ("iat", json!(now + 120)),
+        // Good for more than a day, of which little is left.
+        ("iat", json!(now - 90_000)),
         ("sub", json!(7)),
         ("sub", json!("")),
         ("repository_id", json!(70001)),
@@ -158,21 +162,25 @@ async fn an_empty_credential_is_refused_and_falls_back_to_nothing() {
     }
 }
 
+/// A name other than `localhost` that leads to 127.0.0.1: of the hosts file, or the machine's own.
+fn name_of_this_machine() -> String {
+    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let names = hosts.lines().filter(|line| line.starts_with("127."));
+    let names = names.flat_map(|line| line.split_whitespace().skip(1)).chain([own.trim()]);
+    let leads_here = |name: &&str| {
+        let addresses = (*name, 443).to_socket_addrs();
+        *name != "localhost" && addresses.is_ok_and(|mut it| it.all(|one| one.ip().is_loopback()))
+    };
+    let mut names = names.filter(leads_here);
+    names.next().expect("give this machine a name in /etc/hosts beside localhost").to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_leads_to_this_machine_is_asked_only_where_that_is_meant() {
     let mut scene = Scene::bare(Backend::Sqlite, "github").await;
     // What a rebound name resolves to is what counts, and not what it looks like.
-    let hosts = std::fs::read_to_string("/etc/hosts").unwrap();
-    let names = hosts.lines().filter(|line| line.starts_with("127.") || line.starts_with("::1"));
-    let mut names = names.flat_map(|line| line.split_whitespace().skip(1));
-    let plain = |name: &&str| {
-        let known = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        known && *name != "localhost"
-    };
-    let Some(name) = names.find(plain) else {
-        // Nothing here can be resolved that leads to this machine, so nothing can be tried.
-        return;
-    };
+    let name = name_of_this_machine();
     let url = format!("https://{name}:{}", scene.issuer.port);
     for (private, why) in [(false, "leads to no address"), (true, "is not who it should be")] {
         let known = settings(&scene.issuer, "github");
@@ -243,5 +251,33 @@ async fn who_does_not_stand_is_not_logged_in() {
         assert!(scene.whoami(&session.bearer).await.is_err(), "its session is dead");
         let status = scene.login(&scene.token("2", github())).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_not_canonical_is_nobodys_and_uses_nothing_up() {
+    for backend in BACKENDS {
+        let scene = Scene::with(backend, "github", &GITHUB).await;
+        let token = scene.token("a", github());
+        for name in [
+            "Etl",
+            "ETL",
+            "etl ",
+            " etl",
+            "etl\0",
+            "etl\n",
+            "e%74l",
+            "./etl",
+            "x/../etl",
+            "etl/",
+            "//etl",
+            "*",
+            "\u{ff45}tl",
+        ] {
+            let status = login(&scene.stranger, name, &token).await.expect_err(name);
+            assert_eq!(status.code(), Code::InvalidArgument, "{name:?}: {status}");
+        }
+        assert_eq!(tokens(&scene).await, 0);
+        scene.login(&token).await.unwrap();
     }
 }

@@ -1,11 +1,12 @@
 //! What docs/ paste is what runs here: by those very commands an unregistered job of GitHub, one of
-//! GitLab and a pod get to a database, and store no secret.
+//! GitLab, a pod and an instance of a cloud get to a database, and store no secret.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::program::{configure, roles};
 use super::*;
+use crate::support::oidc::google;
 use crate::support::postgres::Postgres;
 use crate::support::program::{Running, dev, program, text};
 use crate::support::target::prepare;
@@ -42,9 +43,9 @@ fn below<'a>(yaml: &'a str, key: &str) -> Vec<&'a str> {
     lines.map(|(_, text)| text).filter(|text| !text.starts_with('#')).collect()
 }
 
-/// What the page tells an administrator to type.
-fn typed() -> Vec<String> {
-    let section = PAGE.split("## From nothing to a database credential").nth(1).unwrap();
+/// What the page tells an administrator to type below a heading.
+fn typed(heading: &str) -> Vec<String> {
+    let section = PAGE.split(heading).nth(1).unwrap();
     let section = section.split("\n## ").next().unwrap();
     let blocks = section.split("```console\n").skip(1);
     let blocks = blocks.map(|block| block.split("```").next().unwrap().replace("\\\n", " "));
@@ -101,8 +102,8 @@ struct World {
     dir: tempfile::TempDir,
     server: Running,
     tag: String,
-    /// GitHub, GitLab and the cluster.
-    issuers: [Issuer; 3],
+    /// GitHub, GitLab, the cluster and the cloud.
+    issuers: [Issuer; 4],
 }
 
 impl World {
@@ -111,8 +112,8 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let server = dev(dir.path());
         configure(&server, dir.path(), &tag);
-        let world = Self { dir, server, tag, issuers: [(); 3].map(|()| Issuer::new()) };
-        for line in typed() {
+        let world = Self { dir, server, tag, issuers: [(); 4].map(|()| Issuer::new()) };
+        for line in typed("## From nothing to a database credential") {
             world.admin(&world.at_home(&line));
         }
         world
@@ -128,15 +129,32 @@ impl World {
     fn at_home(&self, line: &str) -> String {
         let line = line.replace("carol", "admin");
         let Some(rest) = line.strip_prefix("strongroom issuer add ") else { return line };
-        let of = ["github", "gitlab", "prod"].iter().position(|it| rest.starts_with(it)).unwrap();
+        let names = ["github", "gitlab", "prod", "google"];
+        let of = names.iter().position(|it| rest.starts_with(it)).unwrap();
         let url = self.issuers[of].url();
-        let cluster = "https://kubernetes.default.svc.cluster.local";
-        let line = if line.contains(cluster) {
-            line.replace(cluster, &url)
-        } else {
-            format!("{line} --url {url}")
-        };
+        let mut line = line
+            .replace("https://kubernetes.default.svc.cluster.local", &url)
+            .replace("https://www.googleapis.com/oauth2/v3/certs", &format!("{url}/keys"))
+            .replace("https://accounts.google.com", &url);
+        if !line.contains(" --url ") {
+            line = format!("{line} --url {url}");
+        }
         format!("{line} --private --ca-file {}", self.ca(of).display())
+    }
+
+    /// Has the cluster asked of each token from now on.
+    fn ask_the_cluster(&self) {
+        const CREDENTIAL: &str = "the-reviewers.own";
+        let (cluster, file) = (&self.issuers[2], self.dir.path().join("reviewer"));
+        std::fs::write(&file, CREDENTIAL).unwrap();
+        cluster.serve_cluster(CREDENTIAL, &[], &json!(null));
+        let lines = typed("### TokenReview");
+        let line = lines.iter().find(|line| line.starts_with("strongroom ")).unwrap();
+        let line = line.strip_suffix(" reviewer").unwrap();
+        let line = line
+            .replace("https://10.0.0.1:6443", &cluster.url())
+            .replace("cluster-ca.pem", &self.ca(2).display().to_string());
+        self.admin(&format!("{line} {}", file.display()));
     }
 
     fn admin(&self, line: &str) -> String {
@@ -173,6 +191,7 @@ async fn what_the_pages_paste_gets_jobs_that_nobody_registered_to_a_database() {
     on_github(&world).await;
     on_gitlab(&world).await;
     in_a_pod(&world).await;
+    in_a_cloud(&world).await;
 }
 
 async fn on_github(world: &World) {
@@ -230,8 +249,12 @@ async fn in_a_pod(world: &World) {
     for mount in [token, authority, session] {
         std::fs::create_dir_all(at_home(mount)).unwrap();
     }
-    let issued = world.issuers[2].issue(values(POD, "audience")[0], kubernetes("pod-1"));
-    std::fs::write(PathBuf::from(at_home(token)).join(values(POD, "path")[0]), issued).unwrap();
+    let token = PathBuf::from(at_home(token)).join(values(POD, "path")[0]);
+    let start = |pod: &str| {
+        let issued = world.issuers[2].issue(values(POD, "audience")[0], kubernetes(pod));
+        std::fs::write(&token, issued).unwrap();
+    };
+    start("pod-1");
     let ca = job.dir.join("vault-ca.pem");
     std::fs::copy(ca, PathBuf::from(at_home(authority)).join("vault-ca.pem")).unwrap();
     let env = below(POD, "env");
@@ -247,5 +270,31 @@ async fn in_a_pod(world: &World) {
     for (name, value) in given {
         job.set(name, &value);
     }
+    world.was_given(&text(&job.step(&script).stdout)).await;
+    // The same where nobody registered its account.
+    start("pod-2");
+    let name = "k8s-14ee3fa4-a7e2-420f-9f9a-dbc4507c3798";
+    let unregistered = script.replace("--identity load", &format!("--identity {name}"));
+    world.was_given(&text(&job.step(&unregistered).stdout)).await;
+    assert!(world.admin(&format!("strongroom identity show {name}")).contains("federation"));
+    world.ask_the_cluster();
+    world.was_given(&text(&job.step(&script).stdout)).await;
+}
+
+/// Its metadata server is a function of the shell.
+async fn in_a_cloud(world: &World) {
+    let (issuer, mut job) = (&world.issuers[3], world.job("cloud"));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let mut claims = issuer.claims_at(i64::try_from(now.as_secs()).unwrap(), "", google());
+    claims["aud"] = json!(VAULT);
+    for absent in ["jti", "nbf"] {
+        claims.as_object_mut().unwrap().remove(absent);
+    }
+    job.set("STRONGROOM_ADDR", VAULT);
+    job.set("STRONGROOM_CACERT", "vault-ca.pem");
+    job.given.push(("TOKEN", issuer.mint(&claims)));
+    let pasted = PAGE.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let metadata = format!("case \"$*\" in *audience={VAULT}*) printf %s \"$TOKEN\" ;; esac");
+    let script = format!("curl() {{ {metadata}; }}\n{pasted}");
     world.was_given(&text(&job.step(&script).stdout)).await;
 }

@@ -85,6 +85,12 @@ fn a_job_on_gitlab_logs_in_with_its_variable_and_other_commands_use_the_session(
     let unkept = homeless.env("STRONGROOM_ID_TOKEN", "any").output().unwrap();
     assert_eq!(unkept.status.code(), Some(2), "{}", text(&unkept.stderr));
     assert!(text(&unkept.stderr).contains("nowhere to keep"), "{}", text(&unkept.stderr));
+    // Before the token is used up for it.
+    let lost = job.dir.path().join("nowhere/session").display().to_string();
+    let lost = [("STRONGROOM_ID_TOKEN", "any"), ("STRONGROOM_SESSION_FILE", lost.as_str())];
+    let unkept = job.run("login --gitlab --identity etl", &lost);
+    assert_eq!(unkept.status.code(), Some(2), "{}", text(&unkept.stderr));
+    assert!(text(&unkept.stderr).contains("is in no directory"), "{}", text(&unkept.stderr));
     let elsewhere = job.run("whoami --addr https://127.0.0.1:1", &[]);
     assert_eq!(elsewhere.status.code(), Some(2), "no other vault is shown it");
     assert!(text(&elsewhere.stderr).contains("and not of https://127.0.0.1:1"));
@@ -198,4 +204,13 @@ async fn a_command_has_a_credential_that_ends_with_it_however_it_ends() {
     assert_eq!(text(&done.stdout), "42\n", "{}", text(&done.stderr));
     assert_eq!(done.status.code(), Some(7));
     assert_eq!(roles(&tag).await, "0", "it ended with the command");
+    // What is printed for a script is hidden in GitHub's log as well.
+    let line = "db creds analytics/reader --format json";
+    let shown = job.run(line, &[("GITHUB_ACTIONS", "true")]);
+    let creds: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    for secret in ["password", "lease_handle"].map(|name| creds[name].as_str().unwrap()) {
+        let (told, hides) = (text(&shown.stderr), format!("::add-mask::{secret}\n"));
+        assert!(secret.is_empty() || told.contains(&hides), "{told}");
+    }
+    assert!(!creds["password"].as_str().unwrap().is_empty());
 }

@@ -181,3 +181,31 @@ async fn a_test_says_which_rule_matches_and_why_others_do_not_and_uses_nothing_u
         assert!(tested.issuer.is_empty() && !tested.problem.is_empty() && tested.trials.is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_workflows_count_where_a_rule_names_them() {
+    const WORKFLOW: &str = "acme/shared/.github/workflows/deploy.yml@refs/heads/main";
+    let mut scene = Scene::bare(Backend::Sqlite, "github").await;
+    let bound = |workflow: &'static str| {
+        let [repository, owner, ..] = GITHUB;
+        let event = ("event_name", "pull_request_target");
+        rule(&[repository, owner, event, ("environment", "prod"), ("job_workflow_ref", workflow)])
+    };
+    let half = scene.rule(bound("acme/shared")).await.unwrap_err();
+    assert_eq!(half.code(), Code::InvalidArgument, "{half}");
+    scene.rule(bound(WORKFLOW)).await.unwrap();
+    for (jti, event, workflow, fits) in [
+        ("1", "pull_request_target", WORKFLOW.to_owned(), true),
+        ("2", "workflow_run", WORKFLOW.to_owned(), false),
+        ("3", "push", WORKFLOW.to_owned(), false),
+        ("4", "pull_request_target", WORKFLOW.replace("main", "topic"), false),
+        ("5", "pull_request_target", WORKFLOW.replace("acme", "mallory"), false),
+    ] {
+        let mut claims = github();
+        claims["environment"] = json!("prod");
+        claims["event_name"] = json!(event);
+        claims["job_workflow_ref"] = json!(workflow);
+        let came = scene.login(&scene.token(jti, claims)).await;
+        assert_eq!(came.is_ok(), fits, "{event} of {workflow}");
+    }
+}

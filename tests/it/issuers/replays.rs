@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use strongroom::proto::UpdateIssuerRequest;
+use strongroom::proto::token_service_client::TokenServiceClient;
+use strongroom::proto::{InspectTokenRequest, RemoveIssuerRequest, UpdateIssuerRequest};
 
 use super::*;
 use crate::support::hand::Hand;
@@ -124,6 +125,54 @@ async fn a_pod_logs_in_again_and_its_session_before_ends() {
             "serviceaccount": {"uid": "14ee3fa4-a7e2-420f-9f9a-dbc4507c3798"}}}),
         );
         assert_eq!(scene.login(&no_pod).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+/// Removes the issuer, and adds it again by another name, with one rule.
+async fn add_again(scene: &mut Scene, preset: &str, claims: &[(&str, &str)]) {
+    let remove = RemoveIssuerRequest { name: "ci".into(), reason: "over".into() };
+    scene.admin.remove_issuer(remove).await.unwrap();
+    let request = AddIssuerRequest {
+        name: "ci2".into(),
+        url: scene.issuer.url(),
+        settings: Some(settings(&scene.issuer, preset)),
+        ..Default::default()
+    };
+    scene.admin.add_issuer(request).await.unwrap();
+    let issuer = "ci2".to_owned();
+    scene.rule(AddRuleRequest { issuer, ..rule(claims) }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_used_stays_used_though_its_issuer_was_removed_and_added_again() {
+    for backend in BACKENDS {
+        let mut scene = Scene::with(backend, "github", &GITHUB).await;
+        let token = scene.token("1", github());
+        scene.login(&token).await.unwrap();
+        add_again(&mut scene, "github", &GITHUB).await;
+        assert_eq!(scene.login(&token).await.unwrap_err().code(), Code::Unauthenticated);
+        scene.login(&scene.token("2", github())).await.unwrap();
+        // A pod goes on, and what it gets from then on is the new issuer's.
+        let mut scene = Scene::with(backend, "kubernetes", &CLUSTER).await;
+        let token = scene.token("1", kubernetes("p"));
+        scene.login(&token).await.unwrap();
+        add_again(&mut scene, "kubernetes", &CLUSTER).await;
+        let session = scene.login(&token).await.unwrap();
+        let request = UpdateIssuerRequest {
+            name: "ci2".into(),
+            settings: Some(settings(&scene.issuer, "kubernetes")),
+            end_sessions: true,
+            ..Default::default()
+        };
+        scene.admin.update_issuer(request).await.unwrap();
+        assert!(scene.whoami(&session.bearer).await.is_err());
+        let tokens = TokenServiceClient::new(scene.f.connect(&scene.f.admin).await);
+        until("the worker ends it", async || {
+            let request = InspectTokenRequest { accessor: session.accessor.clone() };
+            let found = tokens.clone().inspect_token(request).await.unwrap().into_inner();
+            found.token.unwrap().state == "revoked"
+        })
+        .await;
     }
 }
 

@@ -173,6 +173,9 @@ fn a_person_signs_in_with_a_browser_and_administers_with_session_and_certificate
         let done = laptop.run(&dead);
         assert_eq!(done.status.code(), Some(3), "{dead}: {}", text(&done.stdout));
     }
+    // Whoever signs in brings no certificate, whatever the environment still names.
+    let (code, said) = laptop.browsed(" --cert gone.pem --key gone.key");
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

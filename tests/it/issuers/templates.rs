@@ -67,7 +67,17 @@ async fn one_rule_registers_repositories_at_their_first_login_within_its_limits(
         assert!(!again.registered);
         // Nobody takes another's name, nor one that a person gave.
         register(&scene.f, "ci-9", "pipeline", "admin").await;
-        for (name, repository) in [("ci-7", "8"), ("ci-8", "7"), ("etl", "7"), ("ci-9", "9")] {
+        for (name, repository) in [
+            ("ci-7", "8"),
+            ("ci-8", "7"),
+            ("etl", "7"),
+            ("ci-9", "9"),
+            // What is no part of a name makes none.
+            ("ci-8", "8/9"),
+            ("ci-8", "8 "),
+            ("ci-8", "8\0"),
+            ("ci-8", "{repository_id}"),
+        ] {
             let status =
                 log_in(name, repository, &format!("{name}{repository}")).await.unwrap_err();
             assert_eq!(status.code(), Code::Unauthenticated, "{name} by {repository}");
@@ -106,6 +116,38 @@ async fn first_logins_that_race_register_one_identity() {
             assert_eq!(lost.code(), Code::Aborted, "{lost}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_first_logins_that_race_on_two_nodes_no_more_are_registered_than_the_rule_may() {
+    let mut scene = Scene::bare(Backend::Postgres, "github").await;
+    group(&scene, "platform", Some("admin")).await;
+    group(&scene, "jobs", None).await;
+    scene.rule(template(3)).await.unwrap();
+    let node = scene.f.second_node().await;
+    let there = Client::new(scene.f.connect_to(&node, &scene.f.admin).await);
+    let token = |round: &str, n: usize| {
+        let n = n.to_string();
+        scene.token(&format!("{round}{n}"), of(&n))
+    };
+    let tokens: Vec<_> = (0..12).map(|n| token("a", n)).collect();
+    let racers = tokens.iter().enumerate().map(|(n, token)| {
+        let client = if n % 2 == 0 { &scene.stranger } else { &there };
+        async move { login(client, &format!("ci-{n}"), token).await }
+    });
+    for lost in join_all(racers).await.into_iter().filter_map(Result::err) {
+        let code = lost.code();
+        assert!([Code::ResourceExhausted, Code::Aborted].contains(&code), "{lost}");
+    }
+    // Whoever lost only the race comes in while there is room.
+    let mut registered = 0;
+    for n in 0..12 {
+        let came = login(&scene.stranger, &format!("ci-{n}"), &token("b", n)).await;
+        registered += usize::from(came.is_ok());
+    }
+    assert_eq!(registered, 3);
+    drop(there);
+    node.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

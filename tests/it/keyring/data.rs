@@ -108,6 +108,40 @@ async fn a_blob_moved_to_another_place_owner_or_key_does_not_open() {
 }
 
 #[tokio::test]
+async fn any_changed_bit_of_a_blob_its_place_version_or_owner_opens_nothing() {
+    fn flipped(from: Id, bit: usize) -> Id {
+        let mut bytes = *from.as_bytes();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        Id::from_bytes(bytes)
+    }
+    let node = Node::founded().await;
+    let (key, blob, _) = put(&node, ALICE).await;
+    let KeyOwner::Identity(IdentityId(alice)) = ALICE else { panic!("she is an identity") };
+    let here = place();
+    let mut wrong: Vec<(KeyOwner, Place, Vec<u8>)> = Vec::new();
+    for bit in 0..blob.len() * 8 {
+        let mut bent = blob.clone();
+        bent[bit / 8] ^= 1 << (bit % 8);
+        wrong.push((ALICE, here, bent));
+    }
+    for bit in 0..128 {
+        let other = KeyOwner::Identity(IdentityId(flipped(alice, bit)));
+        wrong.push((other, here, blob.clone()));
+        wrong.push((ALICE, Place { row: flipped(here.row, bit), ..here }, blob.clone()));
+        wrong.push((ALICE, Place { object: flipped(here.object, bit), ..here }, blob.clone()));
+    }
+    for bit in 0..64 {
+        let object_version = here.object_version ^ (1 << bit);
+        wrong.push((ALICE, Place { object_version, ..here }, blob.clone()));
+    }
+    for (owner, place, blob) in wrong {
+        let refused = fetch(&node, owner, &place, key, &blob).await;
+        assert!(matches!(refused, Err(KeyringError::Misplaced(_))), "{owner:?} {place:?} {blob:?}");
+    }
+    assert_eq!(fetch(&node, ALICE, &here, key, &blob).await.unwrap().0, secret());
+}
+
+#[tokio::test]
 async fn a_wrap_moved_to_another_key_does_not_open_and_a_key_moved_to_another_owner_is_refused() {
     let node = Node::founded().await;
     let (key, blob, _) = put(&node, ALICE).await;

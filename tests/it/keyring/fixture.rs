@@ -125,6 +125,10 @@ impl Hsm for Token {
         self.holder(label).decrypt(label, ciphertext).await
     }
 
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError> {
+        self.holder(label).agree(label, point).await
+    }
+
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
         self.own.random(len_bytes).await
     }

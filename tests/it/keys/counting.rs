@@ -3,9 +3,10 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use strongroom::Result;
+use strongroom::store::keys::VaultRow;
 use strongroom::store::named_keys::{NamedKeyCountRow, key_named, version_numbered};
 use strongroom::store::{Needs, Tx};
-use strongroom::types::{Caller, KeyName, RequestContext};
+use strongroom::types::{Caller, KeyName, RequestContext, VaultId};
 use strongroom::vault::{Decision, GOVERNS, Operation, Resource, Verb, View};
 use tonic::Code;
 
@@ -44,18 +45,60 @@ impl Operation for Set {
         let key = key_named(tx, &self.name).await?.unwrap().row.id;
         let version = version_numbered(tx, key, self.version).await?.unwrap().row.id;
         let found = tx.lookup::<NamedKeyCountRow>(&version).await?.unwrap();
-        tx.change(&found, &NamedKeyCountRow { id: version, reserved: self.reserved }).await?;
+        let row = NamedKeyCountRow { reserved: self.reserved, ..found.row.clone() };
+        tx.change(&found, &row).await?;
         Ok(())
     }
 }
 
-async fn set(f: &Fixture, name: &str, version: i64, reserved: i64) {
+/// Counts a restore, as its acceptance does.
+struct Restore;
+
+#[async_trait]
+impl Verb for Restore {
+    const ACTION: &'static str = "identities.list";
+    type Prepared = VaultId;
+    type Output = ();
+
+    async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
+        Ok(vec![Resource::named("identities".parse()?)])
+    }
+
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<VaultId> {
+        Ok(view.vault_id())
+    }
+}
+
+#[async_trait]
+impl Operation for Restore {
+    const NEEDS: Needs = GOVERNS;
+
+    async fn commit(
+        &self,
+        _: &RequestContext,
+        tx: &mut Tx,
+        vault: &VaultId,
+        _: &Decision,
+    ) -> Result<()> {
+        let found = tx.lookup::<VaultRow>(vault).await?.unwrap();
+        let restore_epoch = found.row.restore_epoch + 1;
+        tx.change(&found, &VaultRow { restore_epoch, ..found.row.clone() }).await?;
+        Ok(())
+    }
+}
+
+/// Runs a test's own operation as the administrator.
+async fn run<O: Operation<Output = ()>>(f: &Fixture, op: O) {
     let vault = &f.node().vault;
     let fingerprint = fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
     let ctx = vault.context(Caller::Identity(admin), None).unwrap();
+    vault.run(&ctx, op).boxed().await.unwrap();
+}
+
+async fn set(f: &Fixture, name: &str, version: i64, reserved: i64) {
     let name = name.parse().unwrap();
-    vault.run(&ctx, Set { name, version, reserved }).boxed().await.unwrap();
+    run(f, Set { name, version, reserved }).await;
 }
 
 async fn reserved(p: &Place, name: &str) -> Vec<(i64, i64)> {
@@ -155,5 +198,33 @@ async fn a_version_stops_below_2_to_the_32_messages_whatever_else_fails() {
         })
         .await;
         encrypt_all(&mut p.alice(), "team/a", &items).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_was_put_back_counts_what_it_may_have_forgotten() {
+    for backend in BACKENDS {
+        let mut p = Place::new(backend).await;
+        create(&mut p.alice(), "team/a", "aes-256-gcm").await;
+        let first = encrypt(&mut p.alice(), "team/a", b"x", b"").await.unwrap();
+        assert_eq!(reserved(&p, "team/a").await, [(1, 65_536)]);
+        run(&p.f, Restore).await;
+        p.f.restart().await;
+        p.alice = p.f.connect(&login(&p.f, "alice").await).await;
+        // No block is given twice: the first call counts as many as there can have been, and goes on.
+        let second = encrypt(&mut p.alice(), "team/a", b"y", b"").await.unwrap();
+        until("it rotates", async || {
+            show(&mut p.alice(), "team/a").await.unwrap().key.unwrap().version == 2
+        })
+        .await;
+        let counted = reserved(&p, "team/a").await;
+        assert_eq!(counted, [(2, 0), (1, (1 << 30) + 131_072)]);
+        // What is made since knows of the restore.
+        encrypt(&mut p.alice(), "team/a", b"z", b"").await.unwrap();
+        assert_eq!(reserved(&p, "team/a").await[0], (2, 65_536));
+        for (ciphertext, plain) in [(first, b"x"), (second, b"y")] {
+            let opened = decrypt(&mut p.alice(), "team/a", &ciphertext, b"").await;
+            assert_eq!(opened, Ok((plain.to_vec(), 1)));
+        }
     }
 }

@@ -44,16 +44,16 @@ async fn another_key_in_its_place_signs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_hsm_signs_64_messages_of_a_call_and_no_more() {
+async fn the_hsm_signs_a_thousand_messages_of_a_call_and_no_more() {
     let p = Place::new(BACKENDS[0]).await;
     create(&mut p.alice(), "team/a", "ecdsa-p256").await;
     let items = |count| vec![SignItem { message: b"x".to_vec() }; count];
-    let request = SignRequest { name: "team/a".to_owned(), items: items(65) };
+    let request = SignRequest { name: "team/a".to_owned(), items: items(1_001) };
     assert_eq!(p.alice().sign(request).await.unwrap_err().code(), Code::InvalidArgument);
-    let request = SignRequest { name: "team/a".to_owned(), items: items(64) };
+    let request = SignRequest { name: "team/a".to_owned(), items: items(1_000) };
     let done = p.alice().sign(request).await.unwrap().into_inner();
     assert!(done.results.iter().all(|result| result.fault.is_none()));
-    assert_eq!(done.results.len(), 64);
+    assert_eq!(done.results.len(), 1_000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,7 +23,7 @@ use crate::support::program::{Installation, text};
 use crate::support::target::until;
 
 /// Makes a name that awaits a key; its public half.
-async fn awaits(client: &mut Client, name: &str, algorithm: &str) -> String {
+pub(super) async fn awaits(client: &mut Client, name: &str, algorithm: &str) -> String {
     let request = CreateKeyRequest { import: true, ..spec(name, algorithm) };
     let key = client.create_key(request).await.unwrap().into_inner().key.unwrap();
     assert_eq!((key.state.as_str(), key.origin.as_str()), ("awaiting", "imported"));
@@ -34,20 +34,29 @@ async fn awaits(client: &mut Client, name: &str, algorithm: &str) -> String {
 }
 
 /// Wraps a key: the AES key that is used once, under RSA-OAEP; the key under that.
-fn wrap(public_pem: &str, key: &[u8]) -> Vec<u8> {
+pub(super) fn wrap(public_pem: &str, key: &[u8]) -> Vec<u8> {
+    let once = [9; 32];
+    let mut under = vec![0; key.len() + 15];
+    let kek = AesKek::new(&AES_256, &once).unwrap();
+    enclose(public_pem, &once, kek.wrap_with_padding(key, &mut under).unwrap())
+}
+
+/// Puts the AES key that is used once before what is wrapped by it.
+pub(super) fn enclose(public_pem: &str, once: &[u8], under: &[u8]) -> Vec<u8> {
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(public_pem.as_bytes()).unwrap();
     let public = PublicEncryptingKey::from_der(spki.as_ref()).unwrap();
     let public = OaepPublicEncryptingKey::new(public).unwrap();
-    let once = [9; 32];
     let mut wrapped = vec![0; 384];
-    public.encrypt(&OAEP_SHA1_MGF1SHA1, &once, &mut wrapped, None).unwrap();
-    let mut under = vec![0; key.len() + 15];
-    let kek = AesKek::new(&AES_256, &once).unwrap();
-    wrapped.extend_from_slice(kek.wrap_with_padding(key, &mut under).unwrap());
+    public.encrypt(&OAEP_SHA1_MGF1SHA1, once, &mut wrapped, None).unwrap();
+    wrapped.extend_from_slice(under);
     wrapped
 }
 
-async fn import(client: &mut Client, name: &str, wrapped: &[u8]) -> Result<NamedKey, Status> {
+pub(super) async fn import(
+    client: &mut Client,
+    name: &str,
+    wrapped: &[u8],
+) -> Result<NamedKey, Status> {
     let request = ImportKeyRequest { name: name.to_owned(), wrapped: wrapped.to_vec() };
     Ok(client.import_key(request).await?.into_inner().key.unwrap())
 }
@@ -56,8 +65,8 @@ async fn import(client: &mut Client, name: &str, wrapped: &[u8]) -> Result<Named
 fn opened(vault: &str, key: &[u8], message: &[u8], aad: &[u8]) -> Vec<u8> {
     let vault: VaultId = vault.parse().unwrap();
     let (domain, id) = ("strongroom/keys/message/v1", vault.0.as_bytes());
-    let derived = hkdf_sha256(key, id, domain.as_bytes(), 32).unwrap();
     let (header, sealed) = message.split_at(21);
+    let derived = hkdf_sha256(key, id, &Encoder::new(domain).bytes(header).finish(), 32).unwrap();
     let (nonce, sealed) = sealed.split_at(12);
     let bound = Encoder::new(domain).bytes(id).bytes(header).bytes(aad).finish();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, derived.expose()).unwrap());

@@ -1,13 +1,19 @@
 //! What is refused: who may not, and what is no proper request.
 
 use strongroom::proto::{
-    CreateKeyRequest, EncryptItem, EncryptRequest, ExportKeyRequest, GetRandomRequest, MacItem,
-    MacRequest, MakeDataKeyRequest, SignItem, SignRequest, UpdateKeyRequest, VerifyItem,
-    VerifyMacItem, VerifyMacRequest, VerifyRequest,
+    CreateKeyRequest, EncryptItem, EncryptRequest, EncryptResponse, EncryptStreamRequest,
+    ExportKeyRequest, GetRandomRequest, MacItem, MacRequest, MakeDataKeyRequest, RewrapRequest,
+    SignItem, SignRequest, UpdateKeyRequest, VerifyItem, VerifyMacItem, VerifyMacRequest,
+    VerifyRequest,
 };
-use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request};
+use tonic_prost::ProstCodec;
 
-use super::{Place, create, decrypt, encrypt, encrypt_all, rotate, show, spec, update};
+use super::{
+    CIPHERS, Place, create, decrypt, decrypt_all, encrypt, encrypt_all, rotate, sealed, show, spec,
+    update,
+};
 use crate::support::node::BACKENDS;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,15 +57,32 @@ async fn a_key_is_for_one_thing() {
             let request = MakeDataKeyRequest { name: name(other), ..Default::default() };
             let told = alice.make_data_key(request).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let told = decrypt(&mut alice, other, &[1; 60], b"").await;
+            assert_eq!(told, Err(Code::InvalidArgument.to_string()));
+            let items = sealed(&[(&[1; 60], b"")]);
+            let told = alice.rewrap(RewrapRequest { name: name(other), items }).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let first = EncryptStreamRequest { name: name(other), ..Default::default() };
+            let told = alice.encrypt_stream(tokio_stream::iter([first])).await;
+            assert_eq!(told.map(drop).unwrap_err().code(), Code::InvalidArgument);
         }
         for other in ["team/enc", "team/sig"] {
             let items = vec![MacItem { message: b"x".to_vec() }];
             let told = alice.mac(MacRequest { name: name(other), items }).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let items =
+                vec![VerifyMacItem { message: b"x".to_vec(), mac: vec![0; 32], version: 1 }];
+            let request = VerifyMacRequest { name: name(other), items };
+            let told = alice.verify_mac(request).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
         }
         for other in ["team/enc", "team/mac"] {
             let items = vec![SignItem { message: b"x".to_vec() }];
             let told = alice.sign(SignRequest { name: name(other), items }).await.unwrap_err();
+            assert_eq!(told.code(), Code::InvalidArgument, "{told}");
+            let item = VerifyItem { message: b"x".to_vec(), signature: vec![0; 64], version: 1 };
+            let request = VerifyRequest { name: name(other), items: vec![item] };
+            let told = alice.verify(request).await.unwrap_err();
             assert_eq!(told.code(), Code::InvalidArgument, "{told}");
             let request = ExportKeyRequest { name: name(other), version: 0 };
             let told = alice.export_key(request).await.unwrap_err();
@@ -167,4 +190,84 @@ async fn keys_that_cannot_be_are_not_made() {
     assert_eq!(show(&mut alice, "team/a").await.unwrap_err().code(), Code::NotFound);
     let other = CreateKeyRequest { owner: "etl".into(), ..good() };
     assert_eq!(alice.create_key(other).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+/// What a caller would send who wants to say the nonce.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WithNonce {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    items: Vec<ItemWithNonce>,
+    #[prost(bytes = "vec", tag = "3")]
+    nonce: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ItemWithNonce {
+    #[prost(bytes = "vec", tag = "1")]
+    plaintext: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    nonce: Vec<u8>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_chooses_a_nonce() {
+    let p = Place::new(BACKENDS[0]).await;
+    for (cipher, len_bytes) in CIPHERS.into_iter().zip([12, 12, 24]) {
+        let name = format!("team/{cipher}");
+        create(&mut p.alice(), &name, cipher).await;
+        let nonce = vec![7; len_bytes];
+        let item = ItemWithNonce { plaintext: b"x".to_vec(), nonce: nonce.clone() };
+        let request = WithNonce { name, items: vec![item; 2], nonce: nonce.clone() };
+        let mut client = tonic::client::Grpc::new(p.alice.clone());
+        client.ready().await.unwrap();
+        let path = PathAndQuery::from_static("/strongroom.v1.KeyService/Encrypt");
+        let codec = ProstCodec::<WithNonce, EncryptResponse>::default();
+        let done = client.unary(Request::new(request), path, codec).await.unwrap().into_inner();
+        let drawn: Vec<_> =
+            done.results.iter().map(|one| &one.ciphertext[21..][..len_bytes]).collect();
+        assert!(drawn.len() == 2 && drawn[0] != drawn[1], "{drawn:?}");
+        assert!(!drawn.contains(&nonce.as_slice()), "{drawn:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_wrong_inside_a_ciphertext_the_answer_is_one() {
+    let p = Place::new(BACKENDS[0]).await;
+    let mut alice = p.alice();
+    for cipher in CIPHERS {
+        let name = format!("team/{cipher}");
+        create(&mut alice, &name, cipher).await;
+        rotate(&mut alice, &name, 1).await.unwrap();
+        let good = encrypt(&mut alice, &name, b"canary", b"aad").await.unwrap();
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bad = good.clone();
+            change(&mut bad);
+            bad
+        };
+        let last = good.len() - 1;
+        let bad = [
+            // Its nonce, what is encrypted, its tag; a version that never was, or is another.
+            with(&|it| it[21] ^= 1),
+            with(&|it| it[last - 17] ^= 0x80),
+            with(&|it| it[last] ^= 1),
+            with(&|it| it[20] = 1),
+            with(&|it| it[20] = 0),
+            with(&|it| it[17] = 0xff),
+            with(&|it| it.truncate(last)),
+            with(&|it| it.push(0)),
+        ];
+        let mut items: Vec<(&[u8], &[u8])> =
+            bad.iter().map(|it| (it.as_slice(), &b"aad"[..])).collect();
+        items.extend([(good.as_slice(), &b"aae"[..]), (&good, b""), (&good, b"aad\0")]);
+        let told = decrypt_all(&mut alice, &name, &items).await.unwrap();
+        let first = told[0].fault.clone().unwrap();
+        assert_eq!(first.reason, "DOES_NOT_OPEN");
+        for (at, one) in told.iter().enumerate() {
+            assert!(one.plaintext.is_empty(), "{cipher} {at}");
+            assert_eq!(one.fault.as_ref(), Some(&first), "{cipher} {at}");
+            assert_eq!(one.version, told[0].version, "{cipher} {at}");
+        }
+    }
 }

@@ -154,6 +154,19 @@ async fn a_stream_that_is_cut_reordered_repeated_or_altered_ends_badly() {
         let (opened, ended) = decrypt(&mut alice, "team/a", short, 10).await;
         assert_eq!((opened.len(), ended.unwrap_err().code()), (0, Code::InvalidArgument));
     }
+    // Whatever is wrong inside, the answer is one: its version, its salt, a segment, its end.
+    let mut told = Vec::new();
+    for (at, to) in [(20, 0), (20, 9), (21, !whole[21]), (HEADER, !whole[HEADER])] {
+        let mut altered = whole.clone();
+        altered[at] = to;
+        let (opened, ended) = decrypt(&mut alice, "team/a", &altered, 65_536).await;
+        assert!(opened.is_empty(), "{at}");
+        told.push(ended.unwrap_err().message().to_owned());
+    }
+    let (_, ended) = decrypt(&mut alice, "team/a", &join(&[0, 1, 2]), 65_536).await;
+    told.push(ended.unwrap_err().message().to_owned());
+    told.dedup();
+    assert_eq!(told.len(), 1, "{told:?}");
     // A message is no stream, and a stream no message.
     let message = super::encrypt(&mut alice, "team/a", &[7; 100], b"file 7").await.unwrap();
     let (_, ended) = decrypt(&mut alice, "team/a", &message, 100).await;

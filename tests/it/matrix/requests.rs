@@ -348,7 +348,7 @@ fn recovery_sets(method: &str) -> Vec<u8> {
         "CreateRecoverySet" => {
             let public = |byte: u8| {
                 let private = SecretBytes::new(vec![byte; 32]);
-                hex(&hpke_public(&private).unwrap())
+                hex(hpke_public(&private).unwrap().as_bytes())
             };
             let holder = |(name, byte): (&str, u8)| RecoveryHolder {
                 name: name.into(),
@@ -356,7 +356,7 @@ fn recovery_sets(method: &str) -> Vec<u8> {
                 ..Default::default()
             };
             let holders = [("one", 1), ("two", 2)].map(holder).to_vec();
-            CreateRecoverySetRequest { threshold: 2, holders }.encode_to_vec()
+            CreateRecoverySetRequest { threshold: 2, holders, token: None }.encode_to_vec()
         }
         "ListRecoverySets" => ListRecoverySetsRequest {}.encode_to_vec(),
         "DestroyRecoverySet" => {

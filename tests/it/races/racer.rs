@@ -2,27 +2,34 @@
 
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::database_service_client::DatabaseServiceClient;
+use strongroom::proto::enrolment_service_client::EnrolmentServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::issuer_service_client::IssuerServiceClient;
 use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, AddMemberRequest, CreateGroupRequest, CreateIdentityRequest,
-    CreateTokenRequest, IssueCertificateRequest, IssueCredentialsRequest,
-    IssueLoginCertificateRequest, MintTokenRequest, PutCertificateRoleRequest, RemoveMemberRequest,
-    RenewLeaseRequest, SignCertificateRequest, SubjectNames, TokenOrder, WhoAmIRequest,
+    AddGrantRequest, AddIssuerRequest, AddMemberRequest, AddRuleRequest, CreateEnrolmentRequest,
+    CreateGroupRequest, CreateIdentityRequest, CreateTokenRequest, EnrolledLogin,
+    IssueCertificateRequest, IssueCredentialsRequest, IssueLoginCertificateRequest, JoinRequest,
+    LoginRequest, MintTokenRequest, PutCertificateRoleRequest, RemoveMemberRequest,
+    RenewLeaseRequest, RenewLoginRequest, RenewTokenRequest, SignCertificateRequest, SubjectNames,
+    TokenOrder, WhoAmIRequest, Wrapped, add_rule_request,
 };
 use strongroom::server::Node;
 use strongroom::types::TaskGroup;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::issuers::{GITHUB, settings, texts};
 use crate::support::logins::{fingerprint, human, login, registration};
 use crate::support::node::{Backend, Login, csr};
+use crate::support::oidc::{Issuer, github};
 use crate::support::target::{World, ask, issue};
 use crate::support::tokens::{Bearing, bearing, create, mint, plain, token};
+use crate::wraps::asked;
 
 /// Machines that may ask for everything are in this group, which holds the grants.
 pub(super) const RACERS: &str = "racers";
@@ -33,15 +40,36 @@ pub(super) struct Course {
     pub(super) second: Option<Node>,
     /// Who owns the machines, or is in the group that does.
     pub(super) carol: [Channel; 2],
+    /// Whose tokens log machines in.
+    issuer: Issuer,
 }
 
 /// What was made while somebody ended it.
 #[derive(Debug)]
 pub(super) enum Made {
-    Token { id: String, bearer: String },
-    Login { id: String, login: Login },
-    Certificate { id: String },
-    Lease { id: String },
+    Token {
+        id: String,
+        bearer: String,
+    },
+    Login {
+        id: String,
+        login: Login,
+    },
+    Certificate {
+        id: String,
+    },
+    Lease {
+        id: String,
+    },
+    Enrolment {
+        id: String,
+        join_token: String,
+    },
+    /// A wrapped answer, by what is in it.
+    Wrap {
+        id: String,
+        wrapped: Wrapped,
+    },
 }
 
 impl Made {
@@ -50,7 +78,9 @@ impl Made {
             Self::Token { id, .. }
             | Self::Login { id, .. }
             | Self::Certificate { id }
-            | Self::Lease { id } => id,
+            | Self::Lease { id }
+            | Self::Enrolment { id, .. }
+            | Self::Wrap { id, .. } => id,
         }
     }
 }
@@ -76,6 +106,11 @@ pub(super) struct Racer {
     /// One whose use is made, for what can be asked for again.
     paid: String,
     lease: String,
+    /// One that nobody joined with yet, and the login of who joined with another.
+    join_token: String,
+    joined: Channel,
+    /// Tokens of the issuer, one for each node.
+    believed: [String; 2],
 }
 
 pub(super) async fn add(w: &World, group: &str, identity: &str) {
@@ -124,7 +159,15 @@ impl Course {
             human(&w.f, name).await;
         }
         human(&w.f, "carol").await;
-        let mut this = Self { carol: [w.admin.clone(), w.admin.clone()], w, second };
+        let issuer = Issuer::new();
+        let request = AddIssuerRequest {
+            name: "ci".to_owned(),
+            url: issuer.url(),
+            settings: Some(settings(&issuer, "github")),
+            ..Default::default()
+        };
+        IssuerServiceClient::new(w.admin.clone()).add_issuer(request).await.unwrap();
+        let mut this = Self { carol: [w.admin.clone(), w.admin.clone()], w, second, issuer };
         let carol = login(&this.w.f, "carol").await;
         this.carol = this.both(&carol).await;
         this
@@ -144,7 +187,8 @@ impl Course {
         self.both(&self.w.f.admin).await
     }
 
-    /// Registers a machine of somebody's, with a token, two single-use ones and a lease.
+    /// Registers a machine of somebody's, with a token, two single-use ones, a lease, a join token,
+    /// a login that another gave it, and what an issuer says of it.
     pub(super) async fn racer(&self, name: &str, owner: (&str, &str)) -> Racer {
         let request = CreateIdentityRequest {
             owner_group: owner.1.to_owned(),
@@ -166,8 +210,23 @@ impl Course {
         keyed_certificate(first.clone(), false).await.unwrap();
         keyed_credentials(first, false).await.unwrap();
         keyed_credentials(bearing(&nodes[0], &paid), false).await.unwrap();
+        let (join_token, joined) = self.enrolled(name).await;
+        let rule = AddRuleRequest {
+            issuer: "ci".to_owned(),
+            yields: Some(add_rule_request::Yields::Identity(name.to_owned())),
+            claims: texts(&GITHUB),
+            ..Default::default()
+        };
+        IssuerServiceClient::new(self.w.admin.clone()).add_rule(rule).await.unwrap();
+        let believed = ["here", "there"].map(|node| {
+            let claims = self.issuer.claims(&self.w.f, &format!("{name} {node}"), github());
+            self.issuer.mint(&claims)
+        });
         Racer {
             name: name.to_owned(),
+            join_token,
+            joined,
+            believed,
             bearer: token(&nodes[0], 0).await.bearer,
             lease: issue(&nodes[0], ask()).await.unwrap().lease_id,
             spent: spent.try_into().unwrap(),
@@ -178,10 +237,28 @@ impl Course {
         }
     }
 
+    /// Enrols a machine twice: a join token, and the login of who joined with the other.
+    async fn enrolled(&self, name: &str) -> (String, Channel) {
+        let mut tokens = Vec::new();
+        for _ in 0..2 {
+            let Ok(Made::Enrolment { join_token, .. }) =
+                enrolled(self.w.admin.clone(), name.to_owned()).await
+            else {
+                panic!("no enrolment");
+            };
+            tokens.push(join_token);
+        }
+        let stranger = self.w.f.connect_as_nobody().await;
+        let Ok(Made::Login { login, .. }) = joined(stranger, tokens.remove(0)).await else {
+            panic!("nobody joined");
+        };
+        (tokens.remove(0), self.w.f.connect(&login).await)
+    }
+
     /// Stops both nodes.
     pub(super) async fn stop(self) {
-        let Self { w, second, carol } = self;
-        drop(carol);
+        let Self { w, second, carol, issuer } = self;
+        drop((carol, issuer));
         let World { mut f, etl, admin, .. } = w;
         drop((etl, admin));
         if let Some(node) = second {
@@ -214,8 +291,17 @@ impl Racer {
             (By::Itself, Box::pin(keyed_token(here.clone(), true))),
             (By::Granted, Box::pin(keyed_certificate(there.clone(), true))),
             (By::Granted, Box::pin(keyed_credentials(here, true))),
+            (By::Itself, Box::pin(wrapped(there))),
+            (By::Itself, Box::pin(longer(self.nodes[0].clone(), self.bearer.clone()))),
+            (By::Itself, Box::pin(joined(self.nodes[1].clone(), self.join_token.clone()))),
+            (By::Itself, Box::pin(joined_anew(self.joined.clone()))),
         ];
         for node in 0..2 {
+            let believed = self.believed[node].clone();
+            calls.push((
+                By::Itself,
+                Box::pin(believed_for(self.nodes[node].clone(), name(), believed)),
+            ));
             let resumed = bearing(&self.nodes[node], &self.paid);
             calls.push((By::Granted, Box::pin(keyed_credentials(resumed, true))));
             calls.push((By::Granted, Box::pin(credentials(paid(0, node)))));
@@ -223,6 +309,7 @@ impl Racer {
             for (by, who) in [(By::Owner, &self.carol), (By::Administrator, &self.admin)] {
                 calls.push((by, Box::pin(minted(who[node].clone(), name()))));
                 calls.push((by, Box::pin(logged_in(who[node].clone(), name()))));
+                calls.push((by, Box::pin(enrolled(who[node].clone(), name()))));
             }
         }
         calls
@@ -234,7 +321,9 @@ impl Racer {
         for node in &self.carol {
             let token = minted(node.clone(), self.name.clone()).await;
             let login = logged_in(node.clone(), self.name.clone()).await;
-            codes.extend([token, login].map(|made| made.map_or_else(|no| no.code(), |_| Code::Ok)));
+            let enrolment = enrolled(node.clone(), self.name.clone()).await;
+            let made = [token, login, enrolment];
+            codes.extend(made.map(|made| made.map_or_else(|no| no.code(), |_| Code::Ok)));
         }
         codes
     }
@@ -288,6 +377,53 @@ async fn logged_in(who: Channel, name: String) -> Result<Made, Status> {
     let login = Login { key_pem, certificate_pem: made.certificate_pem };
     assert_eq!(made.fingerprint, strongroom::crypto::hex(&fingerprint(&login.certificate_pem)));
     Ok(Made::Login { id: made.credential_id, login })
+}
+
+async fn enrolled(who: Channel, identity: String) -> Result<Made, Status> {
+    let request = CreateEnrolmentRequest { identity, ..Default::default() };
+    let made = EnrolmentServiceClient::new(who).create_enrolment(request).await?.into_inner();
+    Ok(Made::Enrolment { id: made.enrolment.unwrap().id, join_token: made.join_token })
+}
+
+/// A login that an enrolment gave for a key.
+fn given(key_pem: String, login: Option<EnrolledLogin>) -> Made {
+    let login = login.unwrap();
+    let certificate_pem = login.certificate_pem;
+    Made::Login { id: login.credential_id, login: Login { key_pem, certificate_pem } }
+}
+
+pub(super) async fn joined(node: Channel, token: String) -> Result<Made, Status> {
+    let (key_pem, csr_pem) = csr();
+    let request = JoinRequest { token, csr_pem };
+    let made = EnrolmentServiceClient::new(node).join(request).await?.into_inner();
+    Ok(given(key_pem, made.login))
+}
+
+async fn joined_anew(node: Channel) -> Result<Made, Status> {
+    let (key_pem, csr_pem) = csr();
+    let request = RenewLoginRequest { csr_pem };
+    let made = EnrolmentServiceClient::new(node).renew_login(request).await?.into_inner();
+    Ok(given(key_pem, made.login))
+}
+
+async fn believed_for(node: Channel, identity: String, token: String) -> Result<Made, Status> {
+    let request = LoginRequest { identity, token, ..Default::default() };
+    let made = IssuerServiceClient::new(node).login(request).await?.into_inner();
+    Ok(Made::Token { id: made.accessor, bearer: made.bearer })
+}
+
+async fn longer(node: Channel, bearer: String) -> Result<Made, Status> {
+    let request = RenewTokenRequest { accessor: String::new(), ttl_s: 1_800 };
+    let mut client = TokenServiceClient::new(bearing(&node, &bearer));
+    let renewed = client.renew_token(request).await?.into_inner();
+    Ok(Made::Token { id: renewed.token.unwrap().accessor, bearer })
+}
+
+async fn wrapped(bearer: Bearing) -> Result<Made, Status> {
+    let request = CreateTokenRequest { order: Some(TokenOrder::default()), ..Default::default() };
+    let made = TokenServiceClient::new(bearer).create_token(asked(request, "600", "")).await?;
+    let made = made.into_inner();
+    Ok(Made::Wrap { id: made.token.unwrap().accessor, wrapped: made.wrapped.unwrap() })
 }
 
 async fn credentials(bearer: Bearing) -> Result<Made, Status> {

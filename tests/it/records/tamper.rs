@@ -410,6 +410,6 @@ pub(super) async fn accept(f: &Fixture, seen: Anchored) -> strongroom::Result<()
     let fingerprint = logins::fingerprint(&f.admin.certificate_pem);
     let admin = vault.authenticate_certificate(fingerprint, |_| true).await?;
     let ctx = vault.context(Caller::Identity(admin), None)?;
-    vault.run(&ctx, InCeremony(AcceptRollback { log })).await?.done()?;
-    vault.adopt(log.found).await
+    vault.run(&ctx, InCeremony(AcceptRollback { log, unnamed: 0 })).await?.done()?;
+    vault.adopt(log.found, 0).await
 }

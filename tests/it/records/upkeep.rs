@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use strongroom::engines::records::{Question, Raw, Tail};
-use strongroom::error::Error;
+use strongroom::error::{Error, Result};
 use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{EntryFilter, GetIdentityRequest, WhoAmIRequest};
 use strongroom::server::{AcceptOrder, Accepted, Ingredients, Node};
 use strongroom::types::{Caller, SecretBytes, State};
-use strongroom::vault::Anchored;
+use strongroom::vault::{Anchored, Decision, Resource, StreamOperation, Verb, View};
 use tokio::sync::oneshot;
 use tonic::Code;
 
@@ -20,6 +21,7 @@ use super::{calls, client, list, quiet};
 use crate::support::hand::Hand;
 use crate::support::logins::{fingerprint, machine, sign};
 use crate::support::node::{BACKENDS, Backend, pin};
+use crate::support::target::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
@@ -46,6 +48,7 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
         assert!(node.vault.write_anchor().await.is_err(), "the HSM keeps what it has");
         assert!(node.vault.integrate().await.is_err(), "nothing is signed");
 
+        assert!(node.vault.state().report().is_none(), "nothing is checked while it is held");
         let waits = node.life.rollback().await.unwrap();
         assert!(waits.altered && waits.statement().ends_with("\nhead altered\n"), "{waits:?}");
         let (certificate_der, signature) = sign(&f.admin, &waits.statement());
@@ -53,6 +56,8 @@ async fn a_head_that_no_vault_wrote_holds_the_node_until_it_is_accepted() {
         let accepted = node.life.accept(order).await;
         assert_eq!(accepted, Ok(Accepted::Wholly), "of a development vault one");
         assert_eq!(node.life.standing().state(), State::Serving);
+        until("its state is checked", async || node.vault.state().report().is_some()).await;
+        assert_eq!(node.vault.state().report().unwrap().wrong(), 0);
         f.node = Some(node);
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
@@ -214,6 +219,10 @@ impl Hsm for Slow {
         self.token.decrypt(label, ciphertext).await
     }
 
+    async fn agree(&self, label: &str, point: &[u8]) -> Result<Option<SecretBytes>, HsmError> {
+        self.token.agree(label, point).await
+    }
+
     async fn random(&self, len_bytes: usize) -> Result<SecretBytes, HsmError> {
         self.token.random(len_bytes).await
     }
@@ -305,4 +314,60 @@ async fn a_stream_whose_caller_goes_away_at_its_beginning_has_an_end_on_the_reco
         assert!(since.elapsed() < Duration::from_secs(10), "{begun} begun, {ended} ended");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Gives as many items as are on their way to a reader at once, and is cut then.
+struct Cut;
+
+#[async_trait]
+impl Verb for Cut {
+    const ACTION: &'static str = "records.tail";
+    type Prepared = bool;
+    type Output = u8;
+
+    async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
+        Ok(vec![Resource::named("records/log".parse()?)])
+    }
+
+    async fn prepare(&self, _: &View, _: &Decision) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+#[async_trait]
+impl StreamOperation for Cut {
+    async fn next(&self, _: &View, was_here: &mut bool) -> Result<Vec<u8>> {
+        if std::mem::replace(was_here, true) {
+            return Err(Error::invalid("what comes next does not open"));
+        }
+        Ok((0..16).collect())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_cut_says_so_to_the_slowest_reader() {
+    let f = quiet(Backend::Sqlite).await;
+    let vault = &f.node().vault;
+    let found = fingerprint(&f.admin.certificate_pem);
+    let admin = vault.authenticate_certificate(found, |_| true).await.unwrap();
+    let ctx = vault.context(Caller::Identity(admin), None).unwrap();
+    let mut items = vault.stream(&ctx, Cut).await.unwrap();
+    // Nobody takes anything before its end is on the record.
+    let mut client = client(&f).await;
+    let told = EntryFilter {
+        action: "records.tail".to_owned(),
+        outcome: "INVALID".to_owned(),
+        ..EntryFilter::default()
+    };
+    let since = Instant::now();
+    while list(&mut client, told.clone()).await.is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(10), "its end is not on the record");
+        vault.integrate().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for nth in 0..16 {
+        assert_eq!(items.next().await, Some(Ok(nth)));
+    }
+    assert!(matches!(items.next().await, Some(Err(Error::Invalid(_)))), "it looks like whole");
+    assert_eq!(items.next().await, None);
 }

@@ -1,4 +1,5 @@
-//! The authorities of certificates and of logins: rotated, tainted, retired.
+//! The authorities of certificates and of logins: rotated, tainted, retired. What becomes of chains below
+//! a new root is in `pki/roots.rs`.
 
 use std::time::Duration;
 
@@ -18,25 +19,30 @@ use super::admin;
 use crate::support::node::{BACKENDS, Fixture, Login, csr};
 use crate::support::target::until;
 
-async fn shown(admin: &Channel, name: &str) -> RotatingAuthority {
+pub(crate) async fn shown(admin: &Channel, name: &str) -> RotatingAuthority {
     let request = GetAuthorityRequest { name: name.to_owned() };
     let mut client = AuthorityServiceClient::new(admin.clone());
     client.get_authority(request).await.unwrap().into_inner().authority.unwrap()
 }
 
-async fn rotate(admin: &Channel, name: &str, expected_version: i64) -> Result<(), Code> {
+pub(crate) async fn rotate(admin: &Channel, name: &str, expected_version: i64) -> Result<(), Code> {
     let request = RotateAuthorityRequest { name: name.to_owned(), expected_version };
     let mut client = AuthorityServiceClient::new(admin.clone());
     client.rotate_authority(request).await.map(drop).map_err(|status| status.code())
 }
 
-async fn retire(admin: &Channel, name: &str, version: i64, force: bool) -> Result<(), Code> {
+pub(crate) async fn retire(
+    admin: &Channel,
+    name: &str,
+    version: i64,
+    force: bool,
+) -> Result<(), Code> {
     let request = RetireAuthorityRequest { name: name.to_owned(), version, force };
     let mut client = AuthorityServiceClient::new(admin.clone());
     client.retire_authority(request).await.map(drop).map_err(|status| status.code())
 }
 
-fn states(authority: &RotatingAuthority) -> Vec<(i64, &str)> {
+pub(crate) fn states(authority: &RotatingAuthority) -> Vec<(i64, &str)> {
     authority.versions.iter().map(|it| (it.version, it.state.as_str())).collect()
 }
 
@@ -72,7 +78,7 @@ async fn list(pki: &PkiServiceClient<Channel>, version: i64) -> Option<String> {
     asked.ok().map(|list| list.into_inner().crl_pem)
 }
 
-async fn whoami(f: &Fixture, login: &Login) -> bool {
+pub(crate) async fn whoami(f: &Fixture, login: &Login) -> bool {
     let identity = tonic::transport::Identity::from_pem(&login.certificate_pem, &login.key_pem);
     let tls = tonic::transport::ClientTlsConfig::new()
         .ca_certificate(tonic::transport::Certificate::from_pem(&f.root_pem))
@@ -89,7 +95,9 @@ async fn both_login_authorities_open_connections_until_the_old_one_is_retired() 
     for backend in BACKENDS {
         let f = Fixture::on(backend).await;
         let a = admin(&f).await;
-        assert_eq!(rotate(&a, "root", 0).await, Err(Code::InvalidArgument));
+        for bad in ["", "roots", "Root", "ca/root"] {
+            assert_eq!(rotate(&a, bad, 0).await, Err(Code::InvalidArgument), "{bad}");
+        }
         assert_eq!(rotate(&a, "login", 5).await, Err(Code::Aborted));
         rotate(&a, "login", 1).await.unwrap();
         let now = shown(&a, "login").await;
@@ -152,10 +160,14 @@ async fn a_schedule_rotates_an_authority() {
     let f = Fixture::new().await;
     let a = admin(&f).await;
     let mut client = AuthorityServiceClient::new(a.clone());
-    let request = ScheduleAuthorityRequest { name: "issuing".to_owned(), rotate_every_s: 3_600 };
-    client.schedule_authority(request).await.unwrap();
+    for name in ["root", "issuing", "login"] {
+        let request = ScheduleAuthorityRequest { name: name.to_owned(), rotate_every_s: 3_600 };
+        client.schedule_authority(request).await.unwrap();
+    }
     f.clock.advance(Duration::from_secs(3_601));
-    until("it was rotated", async || shown(&a, "issuing").await.versions.len() == 2).await;
-    let by = shown(&a, "issuing").await.versions[1].replaced.clone().unwrap();
-    assert_eq!(by.started_by, "rotation_keeper");
+    for name in ["root", "issuing", "login"] {
+        until("it was rotated", async || shown(&a, name).await.versions.len() == 2).await;
+        let by = shown(&a, name).await.versions[1].replaced.clone().unwrap();
+        assert_eq!(by.started_by, "rotation_keeper");
+    }
 }

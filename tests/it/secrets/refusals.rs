@@ -145,9 +145,14 @@ async fn names_and_values_that_are_none_are_refused_and_change_nothing() {
             }
         }
         let large = vec![b'x'; 1_024 * 1_024 + 1];
+        let nested = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        let lists = format!("{{\"a\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000));
         for (value, json) in [
             (&b""[..], false),
             (&large, false),
+            (nested(33).as_bytes(), true),
+            (nested(100_000).as_bytes(), true),
+            (lists.as_bytes(), true),
             (b"", true),
             (b"[]", true),
             (b"{\"a\":1,\"a\":2}", true),

@@ -2,6 +2,7 @@
 
 use prost::Message as _;
 use strongroom::proto::{ErrorInfo, RpcStatus};
+use strongroom::types::Id;
 use tonic::{Code, Status};
 
 use super::{Place, fetch, get, history, put};
@@ -152,5 +153,93 @@ async fn rows_that_are_put_back_or_gone_are_refused() {
         hand.run("INSERT INTO secret_versions SELECT * FROM kept; DELETE FROM secret_heads").await;
         assert_eq!(reason(&refused(&p, "team/db", 0).await), "TAMPERED");
         assert_eq!(put(&mut alice, "team/db", b"x", 0).await, Err(Code::PermissionDenied));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_changed_bit_of_a_path_an_owner_or_a_version_is_refused() {
+    let p = Place::new(Backend::Sqlite).await;
+    let mut alice = p.alice();
+    p.grant("alice", "get", "secrets/**").await;
+    put(&mut alice, "team/db", b"canary", 0).await.unwrap();
+    let hand = Hand::new(&p.f.parts.location);
+    let alter = async |table: &str, column: &str, to: &str| {
+        hand.run(&format!("UPDATE {table} SET {column} = {to}")).await;
+    };
+    for bit in 0..7 * 8 {
+        let mut bytes = b"team/db".to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        // What is no text is no name that anybody asks for.
+        let Ok(path) = String::from_utf8(bytes) else { continue };
+        let text = format!("CAST({} AS TEXT)", hand.literal(path.as_bytes()));
+        alter("secrets", "path", &text).await;
+        let status = fetch(&mut alice, &path, 0).await.unwrap_err();
+        if status.code() != Code::InvalidArgument {
+            assert_eq!(reason(&status), "TAMPERED", "{path:?}");
+        }
+        assert_eq!(get(&mut alice, "team/db", 0).await, Err(Code::NotFound), "{path:?}");
+    }
+    alter("secrets", "path", "'team/db'").await;
+    get(&mut alice, "team/db", 0).await.unwrap();
+    let owner = hand.ask("SELECT owner FROM secrets").await.remove(0);
+    let id: Id = owner.parse().unwrap();
+    for bit in 0..128 {
+        let mut bytes = *id.as_bytes();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        alter("secrets", "owner", &format!("'{}'", Id::from_bytes(bytes))).await;
+        assert_eq!(reason(&refused(&p, "team/db", 0).await), "TAMPERED", "{bit}");
+    }
+    alter("secrets", "owner", &format!("'{owner}'")).await;
+    for bit in 0..63 {
+        alter("secret_versions", "version", &(1_i64 ^ (1 << bit)).to_string()).await;
+        assert_eq!(reason(&refused(&p, "team/db", 0).await), "TAMPERED", "{bit}");
+    }
+    alter("secret_versions", "version", "1").await;
+    assert_eq!(get(&mut alice, "team/db", 0).await, Ok(b"canary".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_swapped_between_identities_open_nothing() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        p.grant("etl", "put", "secrets/etl/*").await;
+        put(&mut p.alice(), "team/db", b"canary-1", 0).await.unwrap();
+        put(&mut p.etl(), "etl/db", b"canary-2", 0).await.unwrap();
+        let hand = Hand::new(&p.f.parts.location);
+        let read = async || {
+            let of = |given: Result<strongroom::proto::GetSecretResponse, Status>| match given {
+                Ok(given) => Ok(given.value),
+                Err(status) => {
+                    assert!(!format!("{status:?}").contains("canary"), "{status:?}");
+                    Err(reason(&status))
+                }
+            };
+            let mine = fetch(&mut p.alice(), "team/db", 0).await;
+            [of(mine), of(fetch(&mut p.etl(), "etl/db", 0).await)]
+        };
+        let whole: [Result<Vec<u8>, String>; 2] =
+            [Ok(b"canary-1".to_vec()), Ok(b"canary-2".to_vec())];
+        assert_eq!(read().await, whole);
+        for (table, columns, told) in [
+            ("secret_values", &["message"][..], "DENIED"),
+            ("secret_versions", &["wrap", "wrap_key"], "TAMPERED"),
+            ("secrets", &["owner"], "TAMPERED"),
+            ("secret_heads", &["mac"], "TAMPERED"),
+        ] {
+            let others = |column: &&str| {
+                format!("{column} = (SELECT k.{column} FROM kept k WHERE k.id <> {table}.id)")
+            };
+            let swaps: Vec<_> = columns.iter().map(others).collect();
+            hand.run(&format!("CREATE TABLE kept AS SELECT * FROM {table}")).await;
+            hand.run(&format!("UPDATE {table} SET {}", swaps.join(", "))).await;
+            let refused: [Result<Vec<u8>, String>; 2] =
+                [Err(told.to_owned()), Err(told.to_owned())];
+            assert_eq!(read().await, refused, "{table} {columns:?}");
+            hand.run(&format!(
+                "DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept; DROP TABLE kept"
+            ))
+            .await;
+            assert_eq!(read().await, whole, "{table} {columns:?}");
+        }
     }
 }

@@ -28,7 +28,7 @@ async fn lookup(node: &Node, number: u64) -> Result<Option<i64>, StoreError> {
 async fn a_row_edited_or_inserted_by_hand_is_refused() {
     for place in Place::both().await {
         let node = place.node().await;
-        for number in 1..=9 {
+        for number in 1..=11 {
             node.insert(&identity(number, &format!("i{number}"))).await;
         }
         let copy = "INSERT INTO identities SELECT '00000000-0000-0000-0000-0000000000ff', 'forged',\
@@ -48,7 +48,16 @@ async fn a_row_edited_or_inserted_by_hand_is_refused() {
         ] {
             place.by_hand(edit).await;
         }
-        for number in [1, 2, 3, 4, 5, 6, 7, 255] {
+        // Two that changed places, each with all that is its own.
+        let (ten, eleven) = (id(10).to_string(), id(11).to_string());
+        place
+            .by_hand(&format!(
+                "UPDATE identities SET id = 'between' WHERE id = '{ten}'; \
+                 UPDATE identities SET id = '{ten}' WHERE id = '{eleven}'; \
+                 UPDATE identities SET id = '{eleven}' WHERE id = 'between'"
+            ))
+            .await;
+        for number in [1, 2, 3, 4, 5, 6, 7, 10, 11, 255] {
             let answer = lookup(&node, number).await;
             let named = id(number).to_string();
             assert_eq!(answer, Err(StoreError::Tampered { table: "identities", id: named }));

@@ -182,6 +182,7 @@ impl Fixture {
             limits: strongroom::grpc::Settings::default(),
             crl_url: None,
             sinks: vec![],
+            shredded: None,
         };
         let (key_pem, request) = csr();
         let founding = Founding {

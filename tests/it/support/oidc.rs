@@ -190,6 +190,15 @@ pub(crate) fn gitlab() -> Value {
     })
 }
 
+/// What Google says of an instance: neither `jti` nor `nbf`.
+pub(crate) fn google() -> Value {
+    json!({
+        "azp": "109876543210987654321", "sub": "109876543210987654321", "email_verified": true,
+        "email": "batch@acme.iam.gserviceaccount.com",
+        "google": {"compute_engine": {"project_id": "acme", "instance_name": "batch-1"}},
+    })
+}
+
 /// What a cluster says of a pod.
 pub(crate) fn kubernetes(pod: &str) -> Value {
     json!({

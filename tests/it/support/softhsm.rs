@@ -14,6 +14,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use strongroom::hsm::softhsm;
 use strongroom::hsm::{Pkcs11Config, TokenSelector};
@@ -22,8 +23,8 @@ use strongroom::types::SecretBytes;
 /// Says to a child process which test it is.
 const CHILD: &str = "STRONGROOM_TEST_CHILD";
 
-/// Longest that a child may take, in seconds; a test that hangs is ended.
-const CHILD_LIMIT_S: &str = "300";
+/// Longest that a child may take; a test that hangs is ended.
+const CHILD_LIMIT: Duration = Duration::from_mins(5);
 
 /// A SoftHSM token of this process alone.
 #[derive(Debug)]
@@ -56,12 +57,22 @@ impl Token {
 ///
 /// `test` is the test's full name, as `cargo test` prints it.
 pub(crate) fn in_child(test: &str, body: impl FnOnce(&Token)) {
-    in_child_with(test, |_| Vec::new(), body);
+    in_child_within(test, CHILD_LIMIT, |_| Vec::new(), body);
 }
 
 /// Does the same with more of an environment, computed from the token's directory.
 pub(crate) fn in_child_with(
     test: &str,
+    environment: impl FnOnce(&Path) -> Vec<(&'static str, PathBuf)>,
+    body: impl FnOnce(&Token),
+) {
+    in_child_within(test, CHILD_LIMIT, environment, body);
+}
+
+/// Does the same where it takes longer.
+pub(crate) fn in_child_within(
+    test: &str,
+    limit: Duration,
     environment: impl FnOnce(&Path) -> Vec<(&'static str, PathBuf)>,
     body: impl FnOnce(&Token),
 ) {
@@ -73,7 +84,7 @@ pub(crate) fn in_child_with(
     let dir = tempfile::tempdir().unwrap();
     let conf = softhsm::write_configuration(dir.path()).unwrap();
     let output = Command::new("timeout")
-        .arg(CHILD_LIMIT_S)
+        .arg(limit.as_secs().to_string())
         .arg(env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD, test)

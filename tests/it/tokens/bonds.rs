@@ -2,7 +2,8 @@
 
 use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::{
-    IssueLoginCertificateRequest, MintTokenRequest, MintTokenResponse, RenewLeaseRequest,
+    GetHoldingsRequest, IssueLoginCertificateRequest, MintTokenRequest, MintTokenResponse,
+    RenewLeaseRequest, ResumeIdentityRequest, TransferIdentityRequest,
 };
 
 use super::spending::issue;
@@ -21,16 +22,16 @@ async fn letting_in(f: &Fixture) -> (Bearing, Token) {
     (bearing(&admin, &made.bearer), made.token.unwrap())
 }
 
-async fn minted(by: &Bearing) -> MintTokenResponse {
+async fn minted(by: &Bearing, identity: &str) -> MintTokenResponse {
     let order = Some(TokenOrder { max_ttl_s: 9_000, ..with(9_000) });
-    let request = MintTokenRequest { identity: "etl".into(), order, ..Default::default() };
+    let request = MintTokenRequest { identity: identity.into(), order, ..Default::default() };
     TokenServiceClient::new(by.clone()).mint_token(request).await.unwrap().into_inner()
 }
 
-async fn signed(by: &Bearing) -> Login {
+async fn signed(by: &Bearing, name: &str) -> Login {
     let (key_pem, csr_pem) = csr();
     let request = IssueLoginCertificateRequest {
-        name: "etl".into(),
+        name: name.into(),
         csr_pem,
         ttl_s: 9_000,
         ..Default::default()
@@ -46,7 +47,7 @@ async fn what_is_minted_or_signed_with_a_token_is_dead_as_soon_as_that_is_revoke
         let f = Fixture::on(backend).await;
         let etl = machine(&f, "etl").await;
         let (asks, token) = letting_in(&f).await;
-        let made = minted(&asks).await;
+        let made = minted(&asks, "etl").await;
         let found = made.token.unwrap();
         assert_eq!(found.parent, token.accessor);
         assert_eq!(found.expires_at_ms, token.expires_at_ms);
@@ -57,7 +58,7 @@ async fn what_is_minted_or_signed_with_a_token_is_dead_as_soon_as_that_is_revoke
         let renewed = renew(&other, "", 900).await.unwrap();
         assert_eq!(renewed.expires_at_ms, token.expires_at_ms);
         // A login makes tokens, and they hang on it.
-        let login = f.connect(&signed(&asks).await).await;
+        let login = f.connect(&signed(&asks, "etl").await).await;
         let by_login = create(&login, with(5_000)).await.unwrap();
         let last = by_login.token.unwrap();
         assert!(last.expires_at_ms <= token.expires_at_ms);
@@ -83,8 +84,8 @@ async fn what_is_minted_or_signed_with_a_token_ends_when_that_does() {
     let f = Fixture::new().await;
     machine(&f, "etl").await;
     let (asks, _) = letting_in(&f).await;
-    let other = bearing(&f.connect_as_nobody().await, &minted(&asks).await.bearer);
-    let login = signed(&asks).await;
+    let other = bearing(&f.connect_as_nobody().await, &minted(&asks, "etl").await.bearer);
+    let login = signed(&asks, "etl").await;
     let login = plain(&f.connect(&login).await);
     for one in [&other, &login] {
         assert_eq!(knock(one).await, Code::Ok);
@@ -93,6 +94,100 @@ async fn what_is_minted_or_signed_with_a_token_ends_when_that_does() {
     for one in [&other, &login] {
         assert_eq!(knock(one).await, Code::Unauthenticated);
     }
+}
+
+/// How much of others hangs on somebody's tokens.
+async fn lent(admin: &Channel, name: &str) -> i64 {
+    let request = GetHoldingsRequest { name: name.to_owned() };
+    let mut client = IdentityServiceClient::new(admin.clone());
+    client.get_holdings(request).await.unwrap().into_inner().lent
+}
+
+async fn suspend(admin: &Channel, name: &str) {
+    let request = SuspendIdentityRequest { name: name.to_owned(), reason: String::new() };
+    IdentityServiceClient::new(admin.clone()).suspend_identity(request).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebodys_token_made_for_others_is_dead_as_soon_as_they_are_contained() {
+    for backend in BACKENDS {
+        let world = World::new(backend).await;
+        let (carol, name) = (human(&world.f, "carol").await, "nightly-etl");
+        let mut identities = IdentityServiceClient::new(world.admin.clone());
+        let (machine, owner) = (name.to_owned(), "carol".to_owned());
+        let transfer = TransferIdentityRequest { name: machine, owner, ..Default::default() };
+        identities.transfer_identity(transfer).await.unwrap();
+        let scope =
+            ["tokens/nightly-etl:tokens.mint", "identities/nightly-etl:identities.issue-cert"];
+        let scope = scope.map(str::to_owned).to_vec();
+        let order = TokenOrder { scope, max_ttl_s: 600, ..with(600) };
+        let asks = bearing(&carol, &create(&carol, order).await.unwrap().bearer);
+        let nobody = world.f.connect_as_nobody().await;
+        let made = minted(&asks, name).await;
+        let other = bearing(&nobody, &made.bearer);
+        let below = bearing(&nobody, &child(&other, with(0)).await.unwrap());
+        let login = plain(&world.f.connect(&signed(&asks, name).await).await);
+        let lease = issue(&below, ask()).await.unwrap().lease_id;
+        // With her certificate: that hangs on nothing.
+        let free = bearing(&nobody, &mint(&carol, name, with(0)).await.unwrap());
+        let (own, hung) = ([free, plain(&world.etl)], [other, below, login]);
+        for one in own.iter().chain(&hung) {
+            assert_eq!(knock(one).await, Code::Ok);
+        }
+        assert_eq!(lent(&world.admin, "carol").await, 2);
+        suspend(&world.admin, "carol").await;
+        for one in &hung {
+            assert_eq!(knock(one).await, Code::Unauthenticated);
+        }
+        let resume = ResumeIdentityRequest { name: "carol".into(), ..Default::default() };
+        identities.resume_identity(resume).await.unwrap();
+        for one in &hung {
+            assert_eq!(knock(one).await, Code::Unauthenticated, "for good");
+        }
+        for one in &own {
+            assert_eq!(knock(one).await, Code::Ok);
+        }
+        until("the lease ends", async || world.lease(&lease).await.state == "revoked").await;
+        let accessor = made.token.unwrap().accessor;
+        until("the rows follow", async || {
+            inspect(&own[1], &accessor).await.unwrap().state == "revoked"
+        })
+        .await;
+        assert_eq!(lent(&world.admin, "carol").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_tokens_of_theirs_lent_something_all_of_it_ends() {
+    // More than one commit revokes.
+    const MANY: usize = 300;
+    let f = Fixture::new().await;
+    let (carol, admin) = (human(&f, "carol").await, f.connect(&f.admin).await);
+    register(&f, "etl", "pipeline", "carol").await;
+    let scope = vec!["tokens/etl:tokens.mint".to_owned()];
+    let mut all = Vec::new();
+    for _ in 0..MANY {
+        let order = TokenOrder { scope: scope.clone(), ..with(600) };
+        let asks = bearing(&carol, &create(&carol, order).await.unwrap().bearer);
+        all.push(bearing(&carol, &minted(&asks, "etl").await.bearer));
+    }
+    assert_eq!(lent(&admin, "carol").await, i64::try_from(MANY).unwrap());
+    suspend(&admin, "carol").await;
+    until("all of it is dead", async || {
+        let mut alive = 0;
+        for one in &all {
+            alive += usize::from(knock(one).await == Code::Ok);
+        }
+        alive == 0
+    })
+    .await;
+    until("the rows follow", async || {
+        let identity = "etl".to_owned();
+        let request = ListTokensRequest { identity, page_size: 1_000, ..Default::default() };
+        let listed = TokenServiceClient::new(admin.clone()).list_tokens(request).await.unwrap();
+        listed.into_inner().tokens.is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,30 @@ async fn what_a_use_paid_for_is_replaced_without_another_within_its_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_use_paid_for_is_found_until_the_end_of_its_token() {
+    const DAY_S: i64 = 86_400;
+    for backend in BACKENDS {
+        let world = world(backend).await;
+        let order = TokenOrder { uses: 1, max_ttl_s: 3 * DAY_S, ..with(3 * DAY_S) };
+        let token = mint(&world.admin, "nightly-etl", order).await.unwrap();
+        let bearer = bearing(&world.f.connect_as_nobody().await, &token);
+        let id = |issued: IssueCertificateResponse| issued.certificate.unwrap().id;
+        let first = id(issue(&bearer, KEY, false).await.unwrap());
+        // Longer than other keys are kept.
+        world.f.clock.advance(Duration::from_hours(40));
+        world.f.node().vault.purge_retries().await.unwrap();
+        let again = issue(&bearer, KEY, false).await.unwrap();
+        assert!(again.replayed);
+        assert_eq!(id(again), first);
+        assert!(is_spent(&issue(&bearer, "another-key-of-the-test", false).await.unwrap_err()));
+        world.f.clock.advance(Duration::from_hours(33));
+        let refusal = issue(&bearer, KEY, false).await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Unauthenticated);
+        assert!(!is_spent(&refusal), "{refusal}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_race_for_one_use_and_one_certificate_is_signed_of_it() {
     for backend in BACKENDS {
         let world = world(backend).await;

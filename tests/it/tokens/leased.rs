@@ -1,20 +1,23 @@
-//! Leases among what happens at random: none lives beyond its role, its grant, its kind or its
-//! holder, whatever is done in which order.
+//! Leases and certificates among what happens at random: none lives beyond its role, its grant, its
+//! kind or its holder, whatever is done in which order.
 
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::lease_service_client::LeaseServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, Grant, IssueCredentialsRequest, Lease, ListLeasesRequest,
-    PutConnectionRequest, PutDatabaseRoleRequest, RenewLeaseRequest,
+    AddGrantRequest, Grant, IssueCredentialsRequest, Lease, ListCertificatesRequest,
+    ListLeasesRequest, PutCertificateRoleRequest, PutConnectionRequest, PutDatabaseRoleRequest,
+    RenewLeaseRequest, SignCertificateRequest, SubjectNames,
 };
 
 use super::properties::{BLUR_MS, MOST_AGE_S, MOST_TTL_S, World, calm};
 use super::*;
+use crate::support::node::csr;
 use crate::support::postgres::Postgres;
 use crate::support::target::{ACCOUNT_PASSWORD, ask, prepare};
 
-/// What the role may, in seconds: more at once than the holder's kind.
+/// What the roles may, in seconds: more at once than the holder's kind.
 const ROLE_S: i64 = 2_000;
 /// How long the grant lives: less than the holder.
 const GRANT_S: i64 = 4_000;
@@ -29,7 +32,7 @@ pub(super) struct Leased {
 }
 
 impl World {
-    /// Gives the holder a right to a database that ends before it does.
+    /// Gives the holder rights to a database and to certificates that end before it does.
     pub(super) async fn give(&mut self) {
         let tag = prepare(Postgres::shared()).await;
         let connection = PutConnectionRequest {
@@ -54,16 +57,38 @@ impl World {
         let mut client = DatabaseServiceClient::new(self.admin.clone());
         client.put_connection(connection).await.unwrap();
         client.put_role(role).await.unwrap();
-        let grant = AddGrantRequest {
-            subject: Some(strongroom::proto::add_grant_request::Subject::Identity("etl".into())),
-            action: "database.credentials".into(),
-            resource: "database/analytics/reader".into(),
-            ttl_s: GRANT_S,
+        let role = PutCertificateRoleRequest {
+            name: "etl".into(),
+            allowed_dns: vec!["etl.test".into()],
+            default_ttl_s: 600,
+            max_ttl_s: ROLE_S,
             ..Default::default()
         };
+        PkiServiceClient::new(self.admin.clone()).put_role(role).await.unwrap();
         let mut client = GrantServiceClient::new(self.admin.clone());
-        let made: Grant = client.add_grant(grant).await.unwrap().into_inner().grant.unwrap();
-        self.leased.grant_ends_ms = made.expires_at_ms;
+        for (action, resource) in
+            [("pki.sign", "pki/etl"), ("database.credentials", "database/analytics/reader")]
+        {
+            let etl = strongroom::proto::add_grant_request::Subject::Identity("etl".into());
+            let grant = AddGrantRequest {
+                subject: Some(etl),
+                action: action.into(),
+                resource: resource.into(),
+                ttl_s: GRANT_S,
+                ..Default::default()
+            };
+            let made: Grant = client.add_grant(grant).await.unwrap().into_inner().grant.unwrap();
+            // The later of both.
+            self.leased.grant_ends_ms = made.expires_at_ms;
+        }
+    }
+
+    /// Looks at a token that was just made: it lives no longer than its kind may at once.
+    pub(super) async fn made(&self, bearer: &Bearing) -> Token {
+        let token = calm(async || inspect(bearer, "").await).await.unwrap();
+        let lives_ms = token.expires_at_ms - token.created_at_ms;
+        assert!(lives_ms <= MOST_TTL_S * 1_000, "{token:?}");
+        token
     }
 
     fn granted(&self) -> bool {
@@ -74,9 +99,34 @@ impl World {
         self.etl.get(self.turn % self.nodes.len()).cloned()
     }
 
-    /// Asks for a credential of the database.
+    /// Asks for a certificate.
+    async fn sign(&self, etl: Channel, ttl_s: i64) {
+        let client = PkiServiceClient::new(etl);
+        let request = SignCertificateRequest {
+            role: "etl".into(),
+            csr_pem: csr().1,
+            names: Some(SubjectNames { dns: vec!["etl.test".into()], ..Default::default() }),
+            ttl_s,
+            ..Default::default()
+        };
+        let signed = calm(async || client.clone().sign_certificate(request.clone()).await).await;
+        match signed {
+            Ok(_) => {
+                assert!(self.leased.grant_ends_ms > self.now_ms() - BLUR_MS, "the grant is over");
+                assert!((60..=MOST_TTL_S).contains(&ttl_s), "its kind may not");
+            }
+            Err(refusal) if refusal.code() == Code::InvalidArgument => {
+                let fits = (60..=MOST_TTL_S).contains(&ttl_s);
+                assert!(!fits || !self.granted(), "{ttl_s}: {refusal}");
+            }
+            Err(refusal) => assert!(!self.granted() || !self.holder_acts(), "{refusal}"),
+        }
+    }
+
+    /// Asks for a credential of the database, and for a certificate as long.
     pub(super) async fn lease(&mut self, ttl_s: i64) {
         let Some(etl) = self.holder().filter(|_| self.leased.known.len() < MOST) else { return };
+        self.sign(etl.clone(), ttl_s).await;
         let client = DatabaseServiceClient::new(etl);
         let request = IssueCredentialsRequest { ttl_s, ..ask() };
         let issued = calm(async || client.clone().issue_credentials(request.clone()).await).await;
@@ -121,8 +171,22 @@ impl World {
         listed.unwrap().into_inner().leases
     }
 
-    /// Looks at every lease: each end is within all its caps.
+    /// Looks at every certificate: each end is within all its caps.
+    async fn check_certificates(&self) {
+        let client = PkiServiceClient::new(self.admin.clone());
+        let request = ListCertificatesRequest { identity: "etl".into(), ..Default::default() };
+        let listed = calm(async || client.clone().list_certificates(request.clone()).await).await;
+        for one in listed.unwrap().into_inner().certificates {
+            let once_ms = one.created_at_ms + MOST_TTL_S * 1_000;
+            for cap_ms in [once_ms, self.leased.grant_ends_ms, self.ends_ms] {
+                assert!(one.expires_at_ms <= cap_ms, "{cap_ms}: {one:?}");
+            }
+        }
+    }
+
+    /// Looks at every lease and certificate: each end is within all its caps.
     pub(super) async fn check_leases(&self) {
+        self.check_certificates().await;
         for lease in self.leases().await {
             let made_ms = lease.created_at_ms;
             let caps = [

@@ -322,7 +322,7 @@ impl World {
 
     async fn learn(&mut self, bearer: String, parent: Option<usize>, uses: i32, lists: Lists) {
         let node = bearing(&self.nodes[0], &bearer);
-        let token = calm(async || inspect(&node, "").await).await.unwrap();
+        let token = self.made(&node).await;
         self.known.push(Known {
             accessor: token.accessor.clone(),
             uses_left: (uses > 0).then_some(uses),

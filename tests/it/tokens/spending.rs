@@ -89,6 +89,26 @@ async fn one_use_pays_for_one_credential_and_its_second_is_a_finding_with_both_s
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_flood_of_refusals_hides_that_a_spent_token_is_shown_again() {
+    for backend in BACKENDS {
+        let world = World::new(backend).await;
+        let nobody = world.f.connect_as_nobody().await;
+        let spent = mint(&world.admin, "nightly-etl", counted(1)).await.unwrap();
+        let spent = bearing(&nobody, &spent);
+        issue(&spent, ask()).await.unwrap();
+        let other = mint(&world.admin, "nightly-etl", with(0)).await.unwrap();
+        let other = bearing(&nobody, &other);
+        let elsewhere = IssueCredentialsRequest { role: "writer".to_owned(), ..ask() };
+        let flood = (0..40).map(|_| issue(&other, elsewhere.clone()));
+        for refusal in futures_util::future::join_all(flood).await {
+            assert_eq!(refusal.unwrap_err().code(), Code::PermissionDenied);
+        }
+        assert!(is_spent(&issue(&spent, ask()).await.unwrap_err()));
+        assert_eq!(findings(&world.f).await.len(), 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_handle_renews_and_revokes_its_own_lease_and_is_good_for_nothing_else() {
     for backend in BACKENDS {
         let world = World::new(backend).await;

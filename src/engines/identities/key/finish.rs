@@ -26,7 +26,7 @@ impl UnderWay {
         if old.state == KeyState::Destroyed {
             return Ok(Step::Finish);
         }
-        if rotations::count_under(tx, old.id).await? > 0 {
+        if rotations::has_under(tx, old.id).await? {
             return Ok(Step::Move);
         }
         let used = now.0.saturating_sub(rotation.changed_at.0) < USED_MS;
@@ -97,7 +97,7 @@ impl Operation for FinishIdentityKey {
             tx.change(rotation, &next(ctx, &rotation.row, RotationState::Retired)).await?;
             return Ok(());
         }
-        if rotations::count_under(tx, old.row.id).await? > 0 {
+        if rotations::has_under(tx, old.row.id).await? {
             return Err(went_on());
         }
         if rotation.row.state == RotationState::Moving {
