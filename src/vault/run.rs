@@ -71,7 +71,7 @@ impl Vault {
                     if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
                         self.keep_child(subject, made, (epoch, emptied));
                     }
-                    if O::OUTLIVES {
+                    if op.outlives(&prepared) {
                         Box::pin(self.keep_shred()).await?;
                     }
                     return Ok(output);

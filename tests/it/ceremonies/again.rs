@@ -130,6 +130,16 @@ async fn what_a_crash_kept_from_the_hsm_is_there_after_the_next_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_only_asks_for_a_shredding_is_told_so_while_the_hsm_does_not_answer() {
+    let s = Stage::new(Backend::Sqlite).await;
+    s.f.hsm.set_fault(Some(MemoryFault::Unavailable));
+    let asked = opened(&s.second, "etl").await;
+    s.f.hsm.set_fault(None);
+    assert_eq!(asked.state, "open");
+    assert!(shredding(&s.admin, "etl").await.shred.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_that_somebody_puts_back_under_a_stopped_node_bring_nobody_back() {
     const ALL: [&str; 5] =
         ["identities", "identity_keys", "key_wraps", "named_key_versions", "shreds"];
