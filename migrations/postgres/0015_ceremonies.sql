@@ -21,9 +21,10 @@ CREATE TABLE ceremonies (
     seal_version BIGINT NOT NULL,
     mac BYTEA NOT NULL
 );
--- What somebody asked for lately; what waits.
+-- What somebody asked for lately; what waits; what changed lately.
 CREATE INDEX ceremonies_asked ON ceremonies (identity, requested_at);
 CREATE INDEX ceremonies_open ON ceremonies (expires_at, id) WHERE state = 'open';
+CREATE INDEX ceremonies_changed ON ceremonies (changed_at, id);
 
 -- Identities that were shredded, by their ids: what of them was destroyed when, and what could still
 -- open a copy from before.

@@ -10,7 +10,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
 use super::args::Global;
-use super::control::Request;
 use super::failure::{Exit, Failure, Outcome};
 use super::files::read_text;
 use super::output::note;
@@ -112,14 +111,23 @@ fn demand(rollback: &Rollback, found: Option<&str>, altered: bool) -> Outcome {
     }
 }
 
+/// The acceptance of a rollback, signed.
+#[derive(Debug)]
+pub(super) struct Signed {
+    /// The login certificate, DER in base64.
+    pub(super) certificate: String,
+    /// Its key's signature, in base64.
+    pub(super) signature: String,
+}
+
 /// Signs the acceptance of a rollback with the login that the command line names; of the head alone
 /// that it names as well, and of an altered one only for who says so.
-pub(super) fn accept(
+pub(super) fn sign(
     global: &Global,
     rollback: &Rollback,
     found: Option<&str>,
     altered: bool,
-) -> Outcome<Request> {
+) -> Outcome<Signed> {
     let (Some(certificate), Some(key)) = (&global.cert, &global.key) else {
         return Err(Failure::usage("an acceptance is signed with your login certificate's key")
             .hint("give --cert and --key, or STRONGROOM_CERT and STRONGROOM_KEY"));
@@ -140,10 +148,7 @@ pub(super) fn accept(
     let signature = signer
         .sign(statement.as_bytes())
         .map_err(|error| unfit(&format!("signing failed: {error}")))?;
-    Ok(Request::Accept {
-        certificate: STANDARD.encode(&der),
-        signature: STANDARD.encode(signature),
-    })
+    Ok(Signed { certificate: STANDARD.encode(&der), signature: STANDARD.encode(signature) })
 }
 
 #[cfg(test)]

@@ -1,17 +1,20 @@
 //! `strongroom backup create|verify|restore|accept`: what the command line takes, and what the server
 //! on this machine is asked for over its own socket.
 
+use std::io::{IsTerminal as _, stderr, stdin};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::acceptance;
 use super::args::Global;
-use super::control::{Reply, Request, ask, ask_within};
-use super::failure::{Exit, Failure, Outcome};
-use super::output::{Format, fields, show, time};
+use super::control::{Reply, Request, Secret, ask, ask_within};
+use super::failure::{Exit, Failure, Outcome, STEP_UP};
+use super::files::{prompt_secret, read_secret};
+use super::output::{Format, fields, note, show, time};
 use super::recovery_tokens::RecoveryTokenArgs;
 use super::system::{StatusArgs, beside_the_point, done};
 
@@ -32,9 +35,10 @@ pub enum BackupCommand {
     Restore(BackupOpenArgs),
     /// Accept, as an administrator, a store whose log does not extend what was kept of it
     ///
-    /// Two different administrators must, one after the other; of a development vault one. What
-    /// is accepted (the vault, the head that was kept, the head that was found) is signed here
-    /// with the key of your login certificate (--cert and --key); the key goes nowhere.
+    /// It takes a ceremony of administrators: one opens it, another approves it with --ceremony, and
+    /// the first accepts once more; of a development vault one accepts. What is accepted (the vault,
+    /// the head that was kept, the head that was found) is signed here with the key of your login
+    /// certificate (--cert and --key); the key goes nowhere. Each proves a factor.
     Accept(AcceptArgs),
 }
 
@@ -96,6 +100,13 @@ pub struct AcceptArgs {
     /// Accept a head of the log that this vault did not write: nothing that a backup does.
     #[arg(long)]
     pub altered: bool,
+    /// Approve the ceremony that another administrator opened, and told you the id of.
+    #[arg(long, value_name = "ID")]
+    pub ceremony: Option<String>,
+    /// A file that holds a code of your factor, `-` for standard input; on a terminal it is asked for
+    /// where it is left out.
+    #[arg(long, value_name = "FILE")]
+    pub code_file: Option<PathBuf>,
 }
 
 /// A backup that the server made.
@@ -152,9 +163,28 @@ fn absolute(path: &Path) -> Outcome<String> {
 
 /// Accepts a restored store.
 pub(super) async fn accept(global: &Global, args: &AcceptArgs) -> Outcome {
-    let Reply::Rollback(rollback) = ask(&args.at.socket, &Request::Rollback).await? else {
+    let socket = &args.at.socket;
+    let Reply::Rollback(rollback) = ask(socket, &Request::Rollback).await? else {
         return Err(beside_the_point());
     };
-    let accept = acceptance::accept(global, &rollback, args.found.as_deref(), args.altered)?;
-    done(global.output, ask(&args.at.socket, &accept).await?)
+    let signed = acceptance::sign(global, &rollback, args.found.as_deref(), args.altered)?;
+    let request = |code: Option<Zeroizing<String>>| Request::Accept {
+        certificate: signed.certificate.clone(),
+        signature: signed.signature.clone(),
+        ceremony: args.ceremony.clone(),
+        code: code.map(Secret::new),
+    };
+    let code = args.code_file.as_deref().map(read_secret).transpose()?;
+    let asked = code.is_none() && stdin().is_terminal() && stderr().is_terminal();
+    let reply = match ask(socket, &request(code)).await {
+        Err(failure) if failure.reason.as_deref() != Some(STEP_UP) => return Err(failure),
+        Err(failure) if asked => {
+            note(&failure.message);
+            ask(socket, &request(Some(prompt_secret("code")?))).await?
+        }
+        reply => reply.map_err(|failure| {
+            failure.hint("give a code with --code-file; on a terminal it is asked for")
+        })?,
+    };
+    done(global.output, reply)
 }

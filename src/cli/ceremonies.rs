@@ -4,12 +4,12 @@ use clap::{Args, Subcommand};
 
 use super::failure::Outcome;
 use super::identities::by;
-use super::output::{fields, show, show_list, table, time};
+use super::output::{fields, show, show_list, show_next, stream_ended, table, time};
 use super::session::{Session, collect, must};
 use crate::proto::ceremony_service_client::CeremonyServiceClient as Client;
 use crate::proto::{
     ApproveCeremonyRequest, CancelCeremonyRequest, Ceremony, DenyCeremonyRequest, ElevationBasis,
-    GetCeremonyRequest, ListCeremoniesRequest,
+    GetCeremonyRequest, ListCeremoniesRequest, WatchCeremoniesRequest,
 };
 
 /// `strongroom ceremony …`
@@ -17,6 +17,8 @@ use crate::proto::{
 pub enum CeremonyCommand {
     /// List ceremonies that wait
     List(List),
+    /// Print ceremonies as they change
+    Watch,
     /// Show one: exactly what was asked for, and who voted
     Show {
         /// Its id.
@@ -58,6 +60,7 @@ pub struct Vote {
 pub(super) async fn run(session: &Session, command: &CeremonyCommand) -> Outcome {
     let ceremony = match command {
         CeremonyCommand::List(args) => return list(session, args).await,
+        CeremonyCommand::Watch => return watch(session).await,
         CeremonyCommand::Show { id } => find(session, id).await?,
         CeremonyCommand::Approve(vote) => approve(session, vote).await?,
         CeremonyCommand::Deny(Vote { id, reason }) => {
@@ -118,6 +121,24 @@ async fn list(session: &Session, args: &List) -> Outcome {
             time(one.expires_at_ms),
         ]
     })
+}
+
+async fn watch(session: &Session) -> Outcome {
+    let request = tonic::Request::new(WatchCeremoniesRequest {});
+    let mut stream = Client::new(session.wire()).watch_ceremonies(request).await?.into_inner();
+    while let Some(answer) = stream.message().await? {
+        let Some(one) = answer.ceremony else { continue };
+        let line = [
+            time(one.changed_at_ms),
+            one.id.clone(),
+            one.identity.clone(),
+            one.action.clone(),
+            one.resources.join(", "),
+            one.state.clone(),
+        ];
+        show_next(session.format, &one, &line)?;
+    }
+    Err(stream_ended())
 }
 
 fn text(one: &Ceremony) -> String {

@@ -25,26 +25,26 @@ pub const MOST_LINE_BYTES: usize = 16 * 1024;
 /// How long a client waits: a login to an HSM and the check of the store's state lie in between.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A PIN on its way: zeroized, never in `Debug`.
+/// A PIN or a code on its way: zeroized, never in `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Pin(#[serde(with = "zeroizing")] Zeroizing<String>);
+pub struct Secret(#[serde(with = "zeroizing")] Zeroizing<String>);
 
-impl Pin {
-    /// Takes a PIN.
+impl Secret {
+    /// Takes one.
     #[must_use]
-    pub const fn new(pin: Zeroizing<String>) -> Self {
-        Self(pin)
+    pub const fn new(secret: Zeroizing<String>) -> Self {
+        Self(secret)
     }
 
-    /// Shows the PIN to code that must use it.
+    /// Shows it to code that must use it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-impl fmt::Debug for Pin {
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[REDACTED]")
     }
@@ -55,10 +55,10 @@ mod zeroizing {
     use zeroize::Zeroizing;
 
     pub(super) fn serialize<S: Serializer>(
-        pin: &Zeroizing<String>,
+        secret: &Zeroizing<String>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        to.serialize_str(pin)
+        to.serialize_str(secret)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
@@ -78,7 +78,7 @@ pub enum Request {
     Unseal {
         /// The PIN; none to use the configured source.
         #[serde(default)]
-        pin: Option<Pin>,
+        pin: Option<Secret>,
         /// Tries even where the token allows one last attempt.
         #[serde(default)]
         force: bool,
@@ -91,6 +91,12 @@ pub enum Request {
         certificate: String,
         /// Its key's signature over [`Rollback::statement`], in base64.
         signature: String,
+        /// The ceremony of another that is approved; none where the administrator asks.
+        #[serde(default)]
+        ceremony: Option<String>,
+        /// A code of the administrator's factor; none where one was proven a moment ago.
+        #[serde(default)]
+        code: Option<Secret>,
     },
     /// Asks for what proves that the PIN of the HSM is known.
     Challenge,
@@ -293,7 +299,7 @@ mod tests {
 
     #[test]
     fn requests_have_the_documented_form() {
-        let pin = Pin::new(Zeroizing::new("1234".into()));
+        let pin = Secret::new(Zeroizing::new("1234".into()));
         for (request, json) in [
             (Request::Status, r#"{"command":"status"}"#),
             (
@@ -306,8 +312,13 @@ mod tests {
             ),
             (Request::Rollback, r#"{"command":"rollback"}"#),
             (
-                Request::Accept { certificate: "MA==".into(), signature: "AA==".into() },
-                r#"{"command":"accept","certificate":"MA==","signature":"AA=="}"#,
+                Request::Accept {
+                    certificate: "MA==".into(),
+                    signature: "AA==".into(),
+                    ceremony: None,
+                    code: Some(Secret::new(Zeroizing::new("123456".into()))),
+                },
+                r#"{"command":"accept","certificate":"MA==","signature":"AA==","ceremony":null,"code":"123456"}"#,
             ),
             (Request::Challenge, r#"{"command":"challenge"}"#),
             (
@@ -346,7 +357,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_pin() {
-        let pin = Some(Pin::new(Zeroizing::new("4711".into())));
+        let pin = Some(Secret::new(Zeroizing::new("4711".into())));
         assert!(!format!("{:?}", Request::Unseal { pin, force: false }).contains("4711"));
     }
 

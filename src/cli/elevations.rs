@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use super::failure::{Exit, Failure, Outcome};
 use super::identities::by;
-use super::output::{Format, escape, fields, json_line, note, print, show, show_list, table, time};
+use super::output::{fields, show, show_list, show_next, stream_ended, table, time};
 use super::session::{Session, collect, idempotency_key, must};
 use super::span::{Span, seconds_or_default, show_seconds};
 use crate::proto::elevation_service_client::ElevationServiceClient as Client;
@@ -316,23 +316,17 @@ async fn watch(session: &Session) -> Outcome {
     let mut stream = Client::new(session.wire()).watch_elevations(request).await?.into_inner();
     while let Some(answer) = stream.message().await? {
         let Some(one) = answer.elevation else { continue };
-        match session.format {
-            Format::Json => print(&json_line(&one))?,
-            Format::Human => {
-                let line = [
-                    time(one.changed_at_ms),
-                    one.id.clone(),
-                    one.identity.clone(),
-                    one.role.clone(),
-                    one.state.clone(),
-                    one.why.clone(),
-                ];
-                print(&format!("{}\n", escape(line.join("  ").trim_end())))?;
-            }
-        }
+        let line = [
+            time(one.changed_at_ms),
+            one.id.clone(),
+            one.identity.clone(),
+            one.role.clone(),
+            one.state.clone(),
+            one.why.clone(),
+        ];
+        show_next(session.format, &one, &line)?;
     }
-    note("the vault ended the stream");
-    Err(Failure::new(Exit::Unavailable, "the stream ended").hint("run it again to go on"))
+    Err(stream_ended())
 }
 
 /// Shows who approves in a step.

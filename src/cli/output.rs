@@ -116,6 +116,20 @@ pub(super) fn json_line<T: Serialize>(value: &T) -> String {
     line
 }
 
+/// Prints one item of a stream on a line: columns cannot be aligned with what is still to come.
+pub(super) fn show_next<T: Serialize>(format: Format, item: &T, line: &[String]) -> Outcome {
+    match format {
+        Format::Human => print(&format!("{}\n", escape(line.join("  ").trim_end()))),
+        Format::Json => print(&json_line(item)),
+    }
+}
+
+/// Says that a stream ended that goes on as long as both ends are there.
+pub(super) fn stream_ended() -> Failure {
+    note("the vault ended the stream");
+    Failure::new(Exit::Unavailable, "the stream ended").hint("run it again to go on")
+}
+
 /// Escapes what a terminal would obey, or what would make text read as something else.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

@@ -7,10 +7,10 @@ use tonic::Request;
 
 use super::args::Global;
 use super::export::export;
-use super::failure::{Exit, Failure, Outcome};
+use super::failure::Outcome;
 use super::files::write_public;
 use super::output::{
-    Format, escape, escape_lines, fields, json_line, note, print, show, show_list, time,
+    Format, escape_lines, fields, print, show, show_list, show_next, stream_ended, time,
 };
 use super::session::{Session, Wire, collect};
 use super::span::Span;
@@ -188,14 +188,9 @@ async fn tail(session: &Session, args: &Tail) -> Outcome {
     let mut stream = client(session.wire()).tail_entries(request).await?.into_inner();
     while let Some(answer) = stream.message().await? {
         let Some(entry) = answer.entry else { continue };
-        match session.format {
-            Format::Json => print(&json_line(&entry))?,
-            // Columns cannot be aligned with what is still to come.
-            Format::Human => print(&format!("{}\n", escape(&row(&entry).join("  "))))?,
-        }
+        show_next(session.format, &entry, &row(&entry))?;
     }
-    note("the vault ended the stream");
-    Err(Failure::new(Exit::Unavailable, "the stream ended").hint("run it again to go on"))
+    Err(stream_ended())
 }
 
 const HEADERS: [&str; 10] =
@@ -239,7 +234,7 @@ fn shown(entry: &Entry, field: &str, value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::output::{json_text, table};
+    use super::super::output::{escape, json_line, json_text, table};
     use super::*;
 
     const SMUGGLED: &str = "ok\nadmin\u{1b}[31m\u{2028}\u{202e}x\r\0";

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::control::{Pin, Reply, Request, SetCoverage, State, StateCheck, Status, ask};
+use super::control::{Reply, Request, Secret, SetCoverage, State, StateCheck, Status, ask};
 use super::failure::{Exit, Failure, Outcome};
 use super::files::{prompt_secret, read_secret};
 use super::output::{Format, fields, show, time};
@@ -64,7 +64,9 @@ pub(super) async fn status(format: Format, args: &StatusArgs) -> Outcome {
         State::Unsealed => Ok(()),
         State::Sealed => Err(Failure::from_reason("SEALED", "the vault is sealed").told()),
         State::Held => Err(Failure::new(Exit::Unavailable, "the vault waits for acceptance")
-            .hint("two administrators look at the store, then each runs `strongroom backup accept`")
+            .hint(
+                "administrators look at the store, then accept it with `strongroom backup accept`",
+            )
             .told()),
         State::Unheard => {
             Err(Failure::new(Exit::Unavailable, "the server does not hear from its store")
@@ -122,7 +124,7 @@ pub(super) async fn unseal(format: Format, args: &UnsealArgs) -> Outcome {
         None if args.prompt => Some(prompt_secret("PIN of the HSM token")?),
         None => None,
     };
-    let request = Request::Unseal { pin: pin.map(Pin::new), force: args.force };
+    let request = Request::Unseal { pin: pin.map(Secret::new), force: args.force };
     done(format, ask(&args.at.socket, &request).await?)
 }
 

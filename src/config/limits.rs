@@ -19,6 +19,7 @@ pub(super) const KEYS: &[&str] = &[
     "ping_timeout_s",
     "tokens_per_identity_max",
     "certificates_per_identity_max",
+    "wrapped_per_identity_max_mib",
 ];
 
 /// Bounds on connections and requests.
@@ -48,6 +49,8 @@ pub struct Limits {
     pub tokens_per_identity_max: u32,
     /// Certificates whose time is not over, revoked or not, that one identity may have.
     pub certificates_per_identity_max: u32,
+    /// MiB of what one identity wrapped that may wait to be opened.
+    pub wrapped_per_identity_max_mib: u32,
 }
 
 pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
@@ -70,6 +73,12 @@ pub(super) fn read(document: &Document<'_>) -> Result<Limits, ConfigError> {
             "certificates_per_identity_max",
             1..=100_000,
             10_000,
+        )?,
+        // One answer of the largest fits in two.
+        wrapped_per_identity_max_mib: section.small(
+            "wrapped_per_identity_max_mib",
+            2..=4_096,
+            64,
         )?,
         tokens_per_identity_max: section.small("tokens_per_identity_max", 1..=1_000_000, 10_000)?,
     })

@@ -24,4 +24,5 @@ pub mod secrets;
 pub mod system;
 pub mod tokens;
 mod walk;
+mod watch;
 pub mod wraps;

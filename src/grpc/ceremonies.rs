@@ -1,18 +1,22 @@
 //! `CeremonyService`.
 
+use std::pin::Pin;
+
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::accept::Gate;
 use crate::crypto::hex;
 use crate::engines::ceremonies::{
     Act, Approve, Cancel, Ceremony, Change, Deny, ListCeremonies, ShowCeremony, Term,
+    WatchCeremonies,
 };
 use crate::proto::ceremony_service_server::CeremonyService;
 use crate::proto::{
     self, ApproveCeremonyRequest, ApproveCeremonyResponse, CancelCeremonyRequest,
     CancelCeremonyResponse, CeremonyTerm, CeremonyVote, DenyCeremonyRequest, DenyCeremonyResponse,
     ElevationBasis, GetCeremonyRequest, GetCeremonyResponse, ListCeremoniesRequest,
-    ListCeremoniesResponse,
+    ListCeremoniesResponse, WatchCeremoniesRequest, WatchCeremoniesResponse,
 };
 use crate::types::{IdentityName, RequestContext};
 use crate::vault::{StandsOn, Vote};
@@ -45,6 +49,22 @@ impl CeremonyService for Ceremonies {
         let (listed, next_page_token) = Gate::answer(&ctx, self.0.vault.run(&ctx, op).await)?;
         let ceremonies = listed.into_iter().map(ceremony).collect();
         Ok(Response::new(ListCeremoniesResponse { ceremonies, next_page_token }))
+    }
+
+    type WatchCeremoniesStream =
+        Pin<Box<dyn Stream<Item = Result<WatchCeremoniesResponse, Status>> + Send>>;
+
+    async fn watch_ceremonies(
+        &self,
+        request: Request<WatchCeremoniesRequest>,
+    ) -> Result<Response<Self::WatchCeremoniesStream>, Status> {
+        let (ctx, WatchCeremoniesRequest {}) = self.0.accept(request).await?;
+        let items = Gate::answer(&ctx, self.0.vault.stream(&ctx, WatchCeremonies).await)?;
+        let answers = items.map(move |item| {
+            let ceremony = Some(ceremony(Gate::answer(&ctx, item)?));
+            Ok(WatchCeremoniesResponse { ceremony })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_ceremony(

@@ -89,6 +89,8 @@ pub struct Settings {
     pub certificates: u32,
     /// How many administrators a ceremony takes.
     pub administrators: u32,
+    /// Bytes of what one identity wrapped that may wait to be opened.
+    pub wrapped_bytes: i64,
 }
 
 impl Default for Settings {
@@ -106,6 +108,7 @@ impl Default for Settings {
             tokens: TokenLimits::default(),
             certificates: 10_000,
             administrators: 2,
+            wrapped_bytes: 64 * 1_024 * 1_024,
         }
     }
 }

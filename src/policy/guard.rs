@@ -10,6 +10,7 @@ pub const SYSTEM_RIGHTS: &[(&str, &str)] = &[
     ("token_reaper", "tokens.end"),
     ("elevation_keeper", "elevations.keep"),
     ("elevation_keeper", "elevations.apply-role"),
+    ("ceremony_keeper", "ceremonies.expire"),
     ("lifecycle_keeper", "identities.suspend"),
     ("lifecycle_keeper", "identities.tell-end"),
     ("lifecycle_keeper", "identities.end-login"),

@@ -1,123 +1,122 @@
-//! Accepting a log that was rolled back or altered: which administrators did, and whether that is
-//! enough.
+//! Accepting a log that was rolled back or altered, while nothing is served: its ceremony, on the
+//! server's own socket, where each administrator signs what they accept.
 //!
-//! An acceptance is a signature over the very heads that were kept and found, so that it counts for
-//! nothing else; who gave it is looked up again when it is used.
-
-use data_encoding::HEXLOWER;
-use parking_lot::Mutex;
+//! A signature is over the very heads that were kept and found, so that it counts for nothing else.
+//! Whose it is has to have proven a factor, as in every ceremony, and by its rules it is looked at
+//! whether they are enough.
 
 use crate::audit::Head;
 use crate::auth::statement::{Signer, signer};
 use crate::cli::control::{LogHead, Rollback};
+use crate::crypto::hex;
+use crate::engines::ceremonies::{Act, Approve, Ceremony, Held, InCeremony, ShowCeremony, Solemn};
+use crate::engines::factors::{Code, VerifyFactor};
+use crate::engines::system::AcceptRollback;
 use crate::error::{Error, Result};
-use crate::store::identities::IdentityRow;
-use crate::types::{IdentityName, Kind};
-use crate::vault::{Anchored, Approver, Vault};
+use crate::types::{AuthMethod, Authenticated, Caller, CeremonyId, UnixMillis};
+use crate::vault::{Divergence, Vault, Verb as _};
 
-/// How far a restored store is accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an administrator says to accept a log.
+#[derive(Debug, Clone)]
+pub struct AcceptOrder {
+    /// Their login certificate.
+    pub certificate_der: Vec<u8>,
+    /// Its key's signature over what waits for acceptance.
+    pub signature: Vec<u8>,
+    /// The ceremony of another that they approve; none where they ask themselves.
+    pub ceremony: Option<CeremonyId>,
+    /// A code of theirs, where they have to prove a factor.
+    pub code: Option<Code>,
+}
+
+/// How far a log is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// By this administrator; another must as well.
-    Once(IdentityName),
+    /// Its ceremony is open.
+    Waits {
+        /// Which.
+        ceremony: CeremonyId,
+        /// How many administrators are missing; where none is, whoever asked says so once more.
+        missing: i64,
+        /// From when on it waits no more.
+        until: UnixMillis,
+    },
     /// It is served.
     Wholly,
 }
 
-/// A rollback, as it is and as it is shown.
+/// A log that was rolled back or altered, as it is and as it is shown.
 #[derive(Debug)]
 pub(super) struct Seen {
-    anchored: Anchored,
+    log: Divergence,
     pub(super) shown: Rollback,
 }
 
-/// Who accepted a rollback first, and which.
-#[derive(Debug, Default)]
-pub(super) struct Acceptance(Mutex<Option<(Rollback, Signer)>>);
-
-impl Acceptance {
-    /// Takes one administrator's acceptance; accepts the log once there are enough.
-    pub(super) async fn add(
-        &self,
-        vault: &Vault,
-        certificate_der: &[u8],
-        signature: &[u8],
-    ) -> Result<Accepted> {
-        let seen = read_rollback(vault).await?;
-        let signer = signer(certificate_der, seen.shown.statement().as_bytes(), signature)?;
-        let (by, who) = administrator(vault, &signer).await?;
-        let mut enough = vec![by.clone()];
-        if !vault.installation().dev {
-            match self.first(vault, &seen).await {
-                Some((_, first)) if same_human(&first, &who) => {
-                    return Err(Error::precondition(
-                        "you have accepted it already; another administrator must accept it too",
-                    ));
-                }
-                Some((first, _)) => enough.insert(0, first),
-                None => {
-                    tracing::warn!(alarm = true, by = %by.name, "a restored store is accepted once");
-                    *self.0.lock() = Some((seen.shown, signer));
-                    return Ok(Accepted::Once(by.name));
-                }
+/// Takes one administrator's acceptance; accepts the log where it is the last that it takes.
+pub(super) async fn accept(vault: &Vault, order: AcceptOrder) -> Result<Accepted> {
+    let Seen { log, shown } = read_rollback(vault).await?;
+    let statement = shown.statement();
+    let signer = signer(&order.certificate_der, statement.as_bytes(), &order.signature)?;
+    let caller = Caller::Identity(signed_by(vault, &signer).await?);
+    if let Some(code) = order.code {
+        vault.run(&vault.context(caller, None)?, VerifyFactor { code }).await??;
+    }
+    let unnamed = vault.shreds_undone().await?.unnamed;
+    let op = AcceptRollback { log, unnamed };
+    let open = match order.ceremony {
+        Some(id) => approve(vault, caller, id, op).await?,
+        None => match vault.run(&vault.context(caller, None)?, InCeremony(op)).await? {
+            Held::Open(open) => *open,
+            Held::Done(()) => {
+                vault.adopt(log.found, unnamed).await?;
+                return Ok(Accepted::Wholly);
             }
-        }
-        vault.accept_rollback(seen.anchored, &enough).await?;
-        *self.0.lock() = None;
-        Ok(Accepted::Wholly)
-    }
-
-    /// Who accepted just this before, if that one is still an administrator.
-    async fn first(&self, vault: &Vault, seen: &Seen) -> Option<(Approver, IdentityRow)> {
-        let first = self.0.lock().clone();
-        let (_, signer) = first.filter(|(rollback, _)| *rollback == seen.shown)?;
-        administrator(vault, &signer).await.ok()
-    }
-}
-
-/// Looks at the rollback that waits for acceptance.
-pub(super) async fn read_rollback(vault: &Vault) -> Result<Seen> {
-    let anchored = vault.check_anchor().await?;
-    let (kept, found, altered) = match anchored {
-        Anchored::RolledBack { kept, found } => (Some(kept), found, false),
-        Anchored::Altered { kept, found } => (kept, found, true),
-        Anchored::Extends { .. } | Anchored::Unknown => {
-            return Err(Error::precondition("the log extends what was kept of it; unseal again"));
-        }
+        },
     };
-    let show = |head: &Head| LogHead { size: head.size, root: HEXLOWER.encode(&head.root) };
-    let vault_id = vault.installation().id.to_string();
-    let shown = Rollback { vault_id, kept: kept.as_ref().map(show), found: show(&found), altered };
-    Ok(Seen { anchored, shown })
+    let (ceremony, missing, until) = (open.row.id, open.missing, open.row.expires_at);
+    tracing::warn!(alarm = true, %ceremony, missing, "a restored store is accepted in part");
+    Ok(Accepted::Waits { ceremony, missing, until })
 }
 
-/// Tells whether two accounts are of one human. Whether one made the other is not asked: where nobody
-/// else is left, the store would never be served again.
-fn same_human(one: &IdentityRow, other: &IdentityRow) -> bool {
-    one.id == other.id || (one.person.is_some() && one.person == other.person)
+/// Approves the ceremony of another that is about just this.
+async fn approve(
+    vault: &Vault,
+    caller: Caller,
+    id: CeremonyId,
+    op: AcceptRollback,
+) -> Result<Ceremony> {
+    let seen = vault.run(&vault.context(caller, None)?, ShowCeremony { id }).await?;
+    if seen.about.action != AcceptRollback::ACTION || seen.about.terms != op.terms() {
+        return Err(Error::precondition("that ceremony is not about what you accept"));
+    }
+    let change = Approve { about_hash: hex(&seen.row.about_hash), reason: String::new() };
+    vault.run(&vault.context(caller, None)?, Act { id, change }).await
 }
 
-/// Finds the active human administrator whose live login signed.
-async fn administrator(vault: &Vault, signer: &Signer) -> Result<(Approver, IdentityRow)> {
+/// Looks at what waits for acceptance.
+pub(super) async fn read_rollback(vault: &Vault) -> Result<Seen> {
+    let log =
+        vault.check_anchor().await?.divergence().ok_or_else(|| {
+            Error::precondition("the log extends what was kept of it; unseal again")
+        })?;
+    let show = |head: &Head| LogHead { size: head.size, root: hex(&head.root) };
+    let shown = Rollback {
+        vault_id: vault.installation().id.to_string(),
+        kept: log.kept.as_ref().map(show),
+        found: show(&log.found),
+        altered: log.altered,
+    };
+    Ok(Seen { log, shown })
+}
+
+/// Finds whose live login signed.
+async fn signed_by(vault: &Vault, signer: &Signer) -> Result<Authenticated> {
     // Nobody watches the authority epoch while the vault is held.
     vault.forget();
     let ours = signer.id.trust_domain.as_str() == vault.installation().trust_domain;
-    let mut administers = false;
-    let mut who: Option<IdentityRow> = None;
-    let caller = vault
-        .authenticate_certificate(signer.fingerprint, |subject| {
-            let row = &subject.identity.row;
-            administers = row.kind == Kind::Human && subject.is_administrator();
-            who = Some(row.clone());
-            ours && row.kind == signer.id.kind && row.name == signer.id.name
-        })
-        .await?;
-    match who {
-        Some(who) if administers => {
-            let name = who.name.clone();
-            let (identity, credential) = (caller.identity, caller.credential);
-            Ok((Approver { identity, credential, name }, who))
-        }
-        Some(_) | None => Err(Error::Denied("only administrators accept a restored store".into())),
-    }
+    let who = vault.authenticate_certificate(signer.fingerprint, |subject| {
+        let row = &subject.identity.row;
+        ours && row.kind == signer.id.kind && row.name == signer.id.name
+    });
+    Ok(Authenticated { method: AuthMethod::Signature, ..who.await? })
 }

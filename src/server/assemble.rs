@@ -180,6 +180,7 @@ fn limits(config: &Config) -> grpc::Settings {
         },
         certificates: limits.certificates_per_identity_max,
         administrators: config.ceremonies.administrators,
+        wrapped_bytes: i64::from(limits.wrapped_per_identity_max_mib) * 1_024 * 1_024,
         tokens: TokenLimits { live: limits.tokens_per_identity_max, ..TokenLimits::default() },
     }
 }

@@ -17,17 +17,18 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::acceptance::Accepted;
+use super::acceptance::{AcceptOrder, Accepted};
 use super::backup::{self, BackupOrder};
 use super::life::{Life, Occasion};
 use super::pin::PinMemory;
 use super::recovery::RecoveryOrder;
 use crate::cli::control::{
-    BackupReport, MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, SetCoverage,
-    State as Shown, StateCheck, Status,
+    BackupReport, MOST_LINE_BYTES, PinChallenge, RecoveryReport, Reply, Request, Secret,
+    SetCoverage, State as Shown, StateCheck, Status,
 };
 use crate::config::SecretSource;
 use crate::crypto::hex;
+use crate::engines::factors::Code;
 use crate::engines::recovery_sets::DescribedSet;
 use crate::engines::system::{Recovered, RecoveredLogin};
 use crate::error::{Error, Result};
@@ -150,8 +151,8 @@ impl Control {
                 Ok(rollback) => return Reply::Rollback(rollback),
                 Err(error) => Err(error),
             },
-            Ok(Request::Accept { certificate, signature }) => {
-                self.accept(&certificate, &signature).await
+            Ok(Request::Accept { certificate, signature, ceremony, code }) => {
+                self.accept((&certificate, &signature), ceremony, code).await
             }
             Ok(Request::Challenge) => match self.life.challenge() {
                 Ok(challenge) => return Reply::Challenge(shown(&challenge)),
@@ -248,12 +249,26 @@ impl Control {
         })
     }
 
-    async fn accept(&self, certificate: &str, signature: &str) -> Result<String> {
-        let accepted = self.life.accept(&decode(certificate)?, &decode(signature)?).await?;
-        Ok(match accepted {
-            Accepted::Once(by) => {
-                format!("accepted by {by}; another administrator must accept it too")
-            }
+    async fn accept(
+        &self,
+        (certificate, signature): (&str, &str),
+        ceremony: Option<String>,
+        code: Option<Secret>,
+    ) -> Result<String> {
+        let order = AcceptOrder {
+            certificate_der: decode(certificate)?,
+            signature: decode(signature)?,
+            ceremony: ceremony.map(|id| id.parse()).transpose()?,
+            code: code.map(|code| Code::parse(code.expose().as_bytes())).transpose()?,
+        };
+        Ok(match self.life.accept(order).await? {
+            Accepted::Waits { ceremony, missing: 0, until } => format!(
+                "ceremony {ceremony} is approved: who asked for it accepts once more before {until}"
+            ),
+            Accepted::Waits { ceremony, missing, until } => format!(
+                "ceremony {ceremony} is open and needs {missing} more: another administrator accepts \
+                 with --ceremony {ceremony}, then who asked for it once more before {until}"
+            ),
             Accepted::Wholly => "the store is accepted, and the vault serves".to_owned(),
         })
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 
-use super::acceptance::{Acceptance, Accepted, read_rollback};
+use super::acceptance::{self, AcceptOrder, Accepted, read_rollback};
 use super::listener::{self, ListenerTls};
 use super::node::Ingredients;
 use super::recovery::{Given, RecoveryOrder};
@@ -53,8 +53,6 @@ struct Inner {
     /// Seals, unseals and reloads go one after the other.
     gate: tokio::sync::Mutex<()>,
     listener_ends: Mutex<UnixMillis>,
-    /// Who accepted a restored store already.
-    acceptance: Acceptance,
     /// Since when it serves without a break.
     serves_since: Mutex<Option<Instant>>,
     /// The challenge for who asks for a recovery.
@@ -91,7 +89,6 @@ impl Life {
             standing,
             gate: tokio::sync::Mutex::new(()),
             listener_ends: Mutex::new(UnixMillis(i64::MAX)),
-            acceptance: Acceptance::default(),
             serves_since: Mutex::new(None),
             challenge: Given::default(),
         }))
@@ -241,17 +238,17 @@ impl Life {
         Ok(read_rollback(&self.0.vault).await?.shown)
     }
 
-    /// Accepts, by an administrator's signature, a log that does not extend what the HSM keeps of
-    /// it, or whose head is altered. Two different ones must, one after the other; of a development vault one.
+    /// Takes an administrator's acceptance of a log that does not extend what the HSM keeps of it, or
+    /// whose head is altered: in its ceremony, as many as that takes.
     ///
     /// # Errors
-    /// [`Error::Precondition`] when nothing waits for acceptance, and for a second acceptance by
-    /// the same administrator; [`Error::Unauthenticated`] for a login or signature that is not
-    /// accepted, [`Error::Denied`] for no administrator's; what HSM and store answer.
-    pub async fn accept(&self, certificate_der: &[u8], signature: &[u8]) -> Result<Accepted> {
+    /// [`Error::Precondition`] when nothing waits for acceptance; [`Error::Unauthenticated`] for a
+    /// login or signature that is not accepted; [`Error::StepUp`] where a factor is to be proven;
+    /// [`Error::Denied`] with the rule that is against it; what HSM and store answer.
+    pub async fn accept(&self, order: AcceptOrder) -> Result<Accepted> {
         let _gate = self.0.gate.lock().await;
         self.require_held()?;
-        let accepted = self.0.acceptance.add(&self.0.vault, certificate_der, signature).await?;
+        let accepted = acceptance::accept(&self.0.vault, order).await?;
         if accepted == Accepted::Wholly {
             if let Err(error) = shreds::again(&self.0.vault, self.list()).await {
                 // Accepted it is: the next unsealing goes on from here.

@@ -25,7 +25,7 @@ mod shreds;
 mod sinks;
 mod upkeep;
 
-pub use acceptance::Accepted;
+pub use acceptance::{AcceptOrder, Accepted};
 pub use found::{First, Founded, Founding, found};
 pub use life::{Life, Occasion};
 pub use listener::ListenerTls;

@@ -26,9 +26,9 @@ use crate::telemetry::Metrics;
 use crate::types::{Clock, Entropy, SecretBytes, Standing, State, TaskGroup};
 use crate::vault::{Parts, Vault, VaultClock};
 use crate::workers::{
-    self, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper, LifecycleKeeper,
-    NoticeCourier, NoticeKeeper, RecoverySetKeeper, RotationKeeper, SecretKeeper, TokenReaper,
-    WrapKeeper,
+    self, CeremonyKeeper, CrlKeeper, ElevationKeeper, IssuerKeeper, KeyKeeper, LeaseReaper,
+    LifecycleKeeper, NoticeCourier, NoticeKeeper, RecoverySetKeeper, RotationKeeper, SecretKeeper,
+    TokenReaper, WrapKeeper,
 };
 use crate::{grpc, http};
 
@@ -131,6 +131,7 @@ impl Node {
             clock: VaultClock::new(Arc::clone(&parts.clock), parts.node.clone()),
             identity: life::installation(&found),
             quorum: parts.limits.administrators,
+            wrapped_bytes: parts.limits.wrapped_bytes,
             shredded: parts.shredded.clone(),
             tasks: effects.clone(),
         })?;
@@ -258,6 +259,8 @@ fn start_workers(
     workers::start(tokens, vault, standing, tasks);
     let elevations = ElevationKeeper::new(vault.clone(), reader.clone());
     workers::start(elevations, vault, standing, tasks);
+    let ceremonies = CeremonyKeeper::new(vault.clone(), reader.clone());
+    workers::start(ceremonies, vault, standing, tasks);
     let lifecycles = LifecycleKeeper::new(vault.clone(), reader.clone());
     workers::start(lifecycles, vault, standing, tasks);
     let notices = NoticeKeeper::new(vault.clone(), reader.clone());

@@ -68,6 +68,16 @@ pub async fn count_asked(
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// Lists what waited too long. One that is not what was sealed holds up itself alone.
+pub async fn due(
+    tx: &mut Tx,
+    now: UnixMillis,
+    limit: i64,
+) -> Result<Vec<Versioned<CeremonyRow>>, StoreError> {
+    let tail = "WHERE state = 'open' AND expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
+    tx.select_intact(tail, params![now, limit]).await
+}
+
 /// Lists ceremonies from before an id on, the newest first: all, or those that wait at a moment. One
 /// that is not what was sealed hides no other.
 pub async fn before(

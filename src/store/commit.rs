@@ -93,11 +93,6 @@ pub trait Work: Send {
     /// Encodes its entry, if it leaves one.
     fn entry(&mut self, outcome: Result<&[Change], &Error>) -> Option<Entry>;
 
-    /// Entries that it leaves beside that one where it was done; hardly any job does.
-    fn beside(&self) -> Vec<Entry> {
-        Vec::new()
-    }
-
     /// What it holds: groups that hold the same run one after the other, on whatever node.
     fn holds(&self) -> Option<Id> {
         None
@@ -279,9 +274,6 @@ pub(super) async fn run_group(
         if let Some(outcome) = &outcome {
             let seen = outcome.as_ref().map(|()| changes.as_slice());
             entries.extend(job.work.entry(seen));
-            if outcome.is_ok() {
-                entries.extend(job.work.beside());
-            }
         }
         grouped.changes.extend(changes);
         grouped.outcomes.push(outcome.map(|outcome| (outcome, stood_at)));

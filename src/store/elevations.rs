@@ -2,7 +2,8 @@
 
 use crate::params;
 use crate::sealed_row;
-use crate::store::{StoreError, Tx, Value, Versioned};
+use crate::store::walks::{Part, part};
+use crate::store::{StoreError, Tx, Versioned};
 use crate::types::{ElevationId, ElevationState, IdentityId, ObjectId, Segment, UnixMillis};
 
 sealed_row! {
@@ -173,52 +174,19 @@ pub async fn count_asked(
     row.ok_or(StoreError::Malformed)?.take()
 }
 
-/// A part of a walk through elevations.
-#[derive(Debug)]
-pub struct Part {
-    /// What is what was sealed; the rest is left out, each an alarm.
-    pub rows: Vec<Versioned<ElevationRow>>,
-    /// The last of all that was found: the moment that it is sorted by or when it changed, and its id.
-    pub last: Option<(UnixMillis, String)>,
-    /// Whether there may be more.
-    pub more: bool,
-}
-
-async fn part(
-    tx: &mut Tx,
-    (at, tail): (&str, &str),
-    params: Vec<Value>,
-    limit: i64,
-) -> Result<Part, StoreError> {
-    let keys = format!("SELECT {at}, id FROM elevations {tail}");
-    let mut found = tx.query(&keys, params.clone()).await?;
-    let more = i64::try_from(found.len()).is_ok_and(|found| found == limit);
-    let last = match found.last_mut() {
-        Some(row) => Some((row.take()?, row.take()?)),
-        None => return Ok(Part { rows: Vec::new(), last: None, more }),
-    };
-    Ok(Part { rows: tx.select_intact(tail, params).await?, last, more })
-}
-
 /// Walks through elevations, the newest first, from before an id on; those that are over, too, or
 /// not.
-pub async fn before(tx: &mut Tx, id: &str, over: bool, limit: i64) -> Result<Part, StoreError> {
+pub async fn before(
+    tx: &mut Tx,
+    id: &str,
+    over: bool,
+    limit: i64,
+) -> Result<Part<ElevationRow>, StoreError> {
     let all = "WHERE id < $1 ORDER BY id DESC LIMIT $2";
     let open = "WHERE id < $1 AND (state IN ('awaiting-approval', 'scheduled', 'active') \
                 OR next_try IS NOT NULL) ORDER BY id DESC LIMIT $2";
     part(tx, ("changed_at", if over { all } else { open }), params![id.to_owned(), limit], limit)
         .await
-}
-
-/// Lists what changed after a moment and an id, the oldest change first.
-pub async fn changed_after(
-    tx: &mut Tx,
-    at: UnixMillis,
-    id: &str,
-    limit: i64,
-) -> Result<Part, StoreError> {
-    let tail = "WHERE (changed_at, id) > ($1, $2) ORDER BY changed_at, id LIMIT $3";
-    part(tx, ("changed_at", tail), params![at, id.to_owned(), limit], limit).await
 }
 
 /// Walks through elevations whose review is overdue, from after a moment and an id on. Also those of
@@ -228,7 +196,7 @@ pub async fn overdue(
     now: UnixMillis,
     (at, id): &(UnixMillis, String),
     limit: i64,
-) -> Result<Part, StoreError> {
+) -> Result<Part<ElevationRow>, StoreError> {
     let tail = "WHERE review_due IS NOT NULL AND review_due <= $1 AND (review_due, id) > ($2, $3) \
                 ORDER BY review_due, id LIMIT $4";
     part(tx, ("review_due", tail), params![now, *at, id.clone(), limit], limit).await

@@ -40,6 +40,7 @@ pub mod state;
 mod tally;
 mod tx;
 mod value;
+pub mod walks;
 mod wipe;
 pub mod wraps;
 

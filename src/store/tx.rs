@@ -387,10 +387,10 @@ impl Tx {
         self.job.bumped = bumped;
     }
 
-    /// Tells whether this job changed a row of a table.
+    /// Shows the sealed rows that this job changed so far.
     #[must_use]
-    pub fn changed(&self, table: &str) -> bool {
-        self.changes.iter().any(|change| change.table == table)
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     pub(super) fn take_changes(&mut self) -> Vec<Change> {

@@ -84,6 +84,22 @@ pub async fn count_pending(
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// Counts as [`count_pending`] does, and the bytes of the answers in it.
+pub async fn pending(
+    tx: &mut Tx,
+    (creator, epoch): (IdentityId, i64),
+    now: UnixMillis,
+    most: i64,
+) -> Result<(i64, i64), StoreError> {
+    let sql = "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM (SELECT length(p.payload) AS bytes \
+               FROM wraps w LEFT JOIN wrap_payloads p ON p.id = w.id WHERE w.creator = $1 \
+               AND w.state = 'pending' AND w.expires_at > $2 AND w.creator_epoch >= $3 LIMIT $4) \
+               AS pending";
+    let row = tx.query_one(sql, params![creator, now, epoch, most]).await?;
+    let mut row = row.ok_or(StoreError::Malformed)?;
+    Ok((row.take()?, row.take()?))
+}
+
 /// Counts what was wrapped for an identity by others and may still be opened, up to a bound, whatever
 /// the rows' seals say.
 pub async fn count_waiting(

@@ -7,7 +7,8 @@ use super::kind::words;
 use crate::error::{Error, Result};
 
 words! {
-    /// Where a ceremony is in its life. One that waited too long is over by its time alone.
+    /// Where a ceremony is in its life. One that waited too long is over by its time, also before a
+    /// worker says so.
     CeremonyState, "ceremony state" {
         /// It waits for administrators, or for who asked.
         Open = "open",
@@ -17,5 +18,7 @@ words! {
         Denied = "denied",
         /// Who asked took it back.
         Cancelled = "cancelled",
+        /// It waited too long.
+        Expired = "expired",
     }
 }

@@ -20,6 +20,8 @@ pub enum AuthMethod {
     },
     /// The handle of a lease, which may renew or revoke it.
     Handle,
+    /// A statement that was signed with the key of a login certificate, where nothing is served.
+    Signature,
 }
 
 impl AuthMethod {
@@ -30,6 +32,7 @@ impl AuthMethod {
             Self::Mtls { .. } => "mtls",
             Self::Token { .. } => "token",
             Self::Handle => "handle",
+            Self::Signature => "signature",
         }
     }
 }

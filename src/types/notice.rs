@@ -53,6 +53,18 @@ words! {
         RoleChanged = "elevation-role.changed",
         /// What a role was to say came to nothing: what it stood on does not stand any more.
         RoleDropped = "elevation-role.dropped",
+        /// An administrator asks for what several do together: others have to approve it.
+        CeremonyOpened = "ceremony.opened",
+        /// An administrator approved it.
+        CeremonyApproved = "ceremony.approved",
+        /// An administrator denied it.
+        CeremonyDenied = "ceremony.denied",
+        /// Who asked took it back.
+        CeremonyCancelled = "ceremony.cancelled",
+        /// What it was about was done.
+        CeremonyPerformed = "ceremony.performed",
+        /// Nobody approved it, or who asked did not come back, in time.
+        CeremonyExpired = "ceremony.expired",
         /// Two keys were shown where an enrolment has one: all that came of it is over.
         EnrolmentLocked = "enrolment.locked",
     }
@@ -100,6 +112,12 @@ pub const NOTICES: &[(NoticeKind, &[Audience])] = {
         (Of::RoleConfirmed, &[Approvers, Reviewers, Administrators]),
         (Of::RoleChanged, &[Approvers, Reviewers, Administrators]),
         (Of::RoleDropped, &[Approvers, Reviewers, Administrators]),
+        (Of::CeremonyOpened, &[Requester, Administrators]),
+        (Of::CeremonyApproved, &[Requester, Administrators]),
+        (Of::CeremonyDenied, &[Requester, Administrators]),
+        (Of::CeremonyCancelled, &[Requester, Administrators]),
+        (Of::CeremonyPerformed, &[Requester, Administrators]),
+        (Of::CeremonyExpired, &[Requester, Administrators]),
         (Of::EnrolmentLocked, &[Requester, Administrators]),
     ]
 };

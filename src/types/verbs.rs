@@ -22,7 +22,7 @@ impl Verb {
     /// Finds a verb by its action.
     #[must_use]
     pub fn lookup(action: &str) -> Option<&'static Self> {
-        VERBS.iter().find(|verb| verb.action == action)
+        VERBS.iter().chain(LOCAL).find(|verb| verb.action == action)
     }
 
     const fn standing(mut self) -> Self {
@@ -174,6 +174,7 @@ pub const VERBS: &[Verb] = &[
     verb("elevations.review", "ElevationService/ReviewElevation", "elevations/<role>", false),
     verb("elevations.revoke", "ElevationService/RevokeElevation", "elevations/<role>", false),
     verb("ceremonies.list", "CeremonyService/ListCeremonies", "ceremonies", true),
+    verb("ceremonies.watch", "CeremonyService/WatchCeremonies", "ceremonies", true),
     verb("ceremonies.show", "CeremonyService/GetCeremony", "ceremonies/<ceremony>", true),
     verb("ceremonies.approve", "CeremonyService/ApproveCeremony", "ceremonies/<ceremony>", true),
     verb("ceremonies.deny", "CeremonyService/DenyCeremony", "ceremonies/<ceremony>", true),
@@ -253,6 +254,9 @@ pub const VERBS: &[Verb] = &[
     verb("system.cancel-recovery", "SystemService/CancelRecovery", "system/recovery", true),
 ];
 
+/// What is asked for on the server's own socket by somebody who signs for it, and by no RPC.
+const LOCAL: &[Verb] = &[verb("system.accept-rollback", "", "system/log", true).ceremony()];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -298,6 +302,7 @@ mod tests {
         // Never elevated, as all that governs elevations.
         "elevations.confirm-role",
         "ceremonies.list",
+        "ceremonies.watch",
         "ceremonies.show",
         // By whoever is in the group of administrators alone.
         "ceremonies.approve",

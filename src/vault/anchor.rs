@@ -1,7 +1,7 @@
 //! The log's head where the database's owner cannot roll it back.
 //!
 //! [`Vault::check_anchor`] asks whether the stored log extends what the HSM keeps, before anything
-//! is served; a log that does not is served only after [`Vault::accept_rollback`].
+//! is served; a log that does not is served only once administrators accepted it.
 
 use std::sync::Arc;
 
@@ -42,6 +42,31 @@ pub enum Anchored {
         /// What the store says.
         found: Head,
     },
+}
+
+/// A log that does not extend what was kept of it, or that no vault wrote so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Divergence {
+    /// What the HSM keeps; none where it keeps nothing.
+    pub kept: Option<Head>,
+    /// What the store says.
+    pub found: Head,
+    /// Whether that is none that a vault wrote.
+    pub altered: bool,
+}
+
+impl Anchored {
+    /// What somebody has to accept before it is served, where that is so.
+    #[must_use]
+    pub const fn divergence(self) -> Option<Divergence> {
+        match self {
+            Self::Extends { .. } | Self::Unknown => None,
+            Self::RolledBack { kept, found } => {
+                Some(Divergence { kept: Some(kept), found, altered: false })
+            }
+            Self::Altered { kept, found } => Some(Divergence { kept, found, altered: true }),
+        }
+    }
 }
 
 impl Vault {
@@ -104,6 +129,21 @@ impl Vault {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Gives the HSM the head of a log that was accepted, in the place of the one that it keeps, and
+    /// lets go of so many who were shredded and are named nowhere, with whom it was accepted.
+    ///
+    /// # Errors
+    /// What the HSM answers.
+    pub async fn adopt(&self, found: Head, unnamed: i64) -> Result<()> {
+        // Before the head: where this is cut off, the store is accepted anew.
+        self.let_go_of(unnamed).await?;
+        self.keep(found).await?;
+        // What was signed of the other log must not keep this one from being signed; but nothing
+        // is that does not extend what was accepted.
+        *self.core.signed.lock() = Some(found);
         Ok(())
     }
 
@@ -180,7 +220,7 @@ impl Vault {
         view.await
     }
 
-    pub(super) async fn keep(&self, head: Head) -> Result<HeadKept> {
+    async fn keep(&self, head: Head) -> Result<HeadKept> {
         let size = u64::try_from(head.size).map_err(Error::internal)?;
         Ok(self.core.keyring.write_head(&keyring::Head { size, root: head.root }).await?)
     }

@@ -138,7 +138,7 @@ impl Vault {
                 (_, AuthMethod::Token { .. }) => {
                     self.core.subjects.forget(kept.credential.row.id);
                 }
-                (outcome, AuthMethod::Mtls { .. } | AuthMethod::Handle) => {
+                (outcome, AuthMethod::Mtls { .. } | AuthMethod::Signature | AuthMethod::Handle) => {
                     return outcome.map(|()| kept);
                 }
             }
@@ -221,7 +221,7 @@ impl Subject {
         let administrative = administrative && !(action == "identities.show" && of_itself());
         let with_itself = resources.iter().all(|resource| resource.id == own);
         match (method, &self.token) {
-            (AuthMethod::Mtls { .. }, _) => None,
+            (AuthMethod::Mtls { .. } | AuthMethod::Signature, _) => None,
             (AuthMethod::Token { .. }, Some(token)) => {
                 let free =
                     FOR_ITSELF.contains(&action) || (with_itself && WITH_ITSELF.contains(&action));

@@ -61,6 +61,8 @@ pub struct Parts {
     pub identity: Installation,
     /// How many administrators a ceremony takes, unless the installation is one for development.
     pub quorum: u32,
+    /// Bytes of what one identity wrapped that may wait to be opened.
+    pub wrapped_bytes: i64,
     /// The file that lists who was shredded, if there is one.
     pub shredded: Option<PathBuf>,
     /// Tasks that shutdown waits for.
@@ -118,6 +120,7 @@ pub(super) struct Core {
     pub(super) clock: VaultClock,
     pub(super) identity: Installation,
     pub(super) quorum: u32,
+    pub(super) wrapped_bytes: i64,
     pub(super) tasks: TaskGroup,
     pub(super) policy: Policy,
     pub(super) subjects: Subjects,

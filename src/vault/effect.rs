@@ -11,9 +11,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::ceremony::check_ceremony;
 use super::entries::Story;
 use super::retries::{Claim, Claimed};
-use super::run::{Answered, Ready, check_ceremony, needs};
+use super::run::{Answered, Ready, needs};
 use super::spend::Spending;
 use super::{Decision, EffectOperation, Note, Resumed, Vault, View};
 use crate::error::{Error, Result};
@@ -248,14 +249,14 @@ impl<O: EffectOperation> Work for EffectWork<O> {
                     Reached::Made(made)
                 } else {
                     self.op.intend(ctx, tx, &self.prepared, &self.decision).await?;
-                    check_ceremony(ctx, tx, O::ACTION)?;
+                    check_ceremony(ctx, tx, O::ACTION, &self.decision).await?;
                     Reached::Intended
                 }
             }
             Step::Record(effect) => {
                 let output = self.op.record(ctx, tx, &self.prepared, effect).await?;
                 if self.op.is_done(&self.prepared) {
-                    check_ceremony(ctx, tx, O::ACTION)?;
+                    check_ceremony(ctx, tx, O::ACTION, &self.decision).await?;
                 }
                 self.story.success = self.op.outcome(&output);
                 Reached::Recorded(output)

@@ -6,9 +6,9 @@
 //! shredded, outside of the store, in `shreds.rs`) is a closed list: undecided, without an entry, unable
 //! to write a sealed row. The state check (`state.rs`) reads alone.
 
-mod acceptance;
 mod anchor;
 mod bearer;
+mod ceremony;
 mod clock;
 mod core;
 mod decide;
@@ -54,9 +54,9 @@ use crate::store::credentials::CredentialRow;
 use crate::types::{AuthMethod, Authenticated, Caller, Id, RequestContext, RequestId, UnixMillis};
 
 pub use self::core::{Installation, Parts};
-pub use acceptance::Approver;
-pub use anchor::Anchored;
+pub use anchor::{Anchored, Divergence};
 pub use bearer::{Presented, handle_of, lease_handle};
+pub use ceremony::{About as CeremonyAbout, Term as CeremonyTerm};
 pub use clock::VaultClock;
 pub use decide::Decision;
 pub use elevation::{Elevated, Scope as ElevationScope, StandsOn, Under, Vote};
@@ -102,7 +102,7 @@ impl Vault {
     /// [`Error::Internal`] when the built-in policy does not compile.
     pub fn new(parts: Parts) -> Result<Self> {
         let Parts { reader, writer, codec, keyring, hsm, entropy, clock, identity, .. } = parts;
-        let (quorum, tasks) = (parts.quorum, parts.tasks);
+        let (quorum, wrapped_bytes, tasks) = (parts.quorum, parts.wrapped_bytes, parts.tasks);
         let core = Core {
             reader,
             writer,
@@ -113,6 +113,7 @@ impl Vault {
             clock,
             identity,
             quorum,
+            wrapped_bytes,
             tasks,
             policy: Policy::builtin()?,
             subjects: subjects::Subjects::default(),

@@ -14,12 +14,14 @@ use crate::store::notices::{self, NoticeHeadRow, NoticeRow};
 use crate::types::{NoticeKind, NoticeNumber, RequestContext, Verb};
 
 /// What there is to tell: the same fields for every kind, empty where they do not apply. Nothing
-/// secret ever stands in an elevation, and nothing else is told here.
+/// secret ever stands in an elevation or in a ceremony, and nothing else is told here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoticeFacts {
     /// The elevation's id.
     pub elevation: String,
+    /// The ceremony's id.
+    pub ceremony: String,
     /// The name of its role.
     pub role: String,
     /// The name of who asked for it.

@@ -187,10 +187,6 @@ pub trait Operation: Verb {
     /// and no use of one stays without an entry because nobody waited for it.
     const GOES_ON: bool = false;
 
-    /// Whether what it does is kept outside of the store as well, before it is answered: a restore of
-    /// the store is not to undo it.
-    const OUTLIVES: bool = false;
-
     /// How it is to be run for what was found.
     fn needs(&self, _: &Self::Prepared) -> Needs {
         Self::NEEDS
@@ -215,6 +211,12 @@ pub trait Operation: Verb {
 
     /// Takes notice that its commit is durable.
     fn durable(&self, _: &Self::Prepared) {}
+
+    /// Whether what it did is kept outside of the store as well, before it is answered: a restore of
+    /// the store is not to undo it.
+    fn outlives(&self, _: &Self::Prepared) -> bool {
+        false
+    }
 
     /// Whose other commits that hold it as well wait for this one, on every node: what it counts
     /// stays counted until it is durable.

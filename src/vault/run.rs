@@ -7,15 +7,15 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::ceremony::check_ceremony;
 use super::entries::Story;
 use super::notice::tell_standing;
 use super::retries::{Claim, Claimed};
 use super::spend::Spending;
 use super::{Decision, Note, Operation, Resumed, Vault, Verb, View};
 use crate::error::{Error, Result};
-use crate::store::ceremonies::CeremonyRow;
-use crate::store::{Change, Entry, Fence, Job, Needs, SealedRow as _, Settled, Tx, Work, Writes};
-use crate::types::{Caller, Id, RequestContext, Verb as VerbRow};
+use crate::store::{Change, Entry, Fence, Job, Needs, Settled, Tx, Work, Writes};
+use crate::types::{Id, RequestContext};
 
 /// Times that what a decision stood on may move before the caller is asked to retry.
 pub(super) const ATTEMPTS: usize = 3;
@@ -80,7 +80,7 @@ impl Vault {
                     if let (Some(made), Some(subject)) = (op.token(&prepared), &decision.subject) {
                         self.keep_child(subject, made, (epoch, emptied));
                     }
-                    if O::OUTLIVES {
+                    if op.outlives(&prepared) {
                         Box::pin(self.keep_shred()).await?;
                     }
                     return Ok(output);
@@ -191,17 +191,6 @@ impl Vault {
     }
 }
 
-/// Refuses what several administrators do together where no ceremony says that they do. What a worker
-/// does by itself, of a closed list, was agreed on when its schedule was.
-pub(super) fn check_ceremony(ctx: &RequestContext, tx: &Tx, action: &str) -> Result<()> {
-    let asked = !matches!(ctx.caller, Caller::System(_));
-    let solemn = asked && VerbRow::lookup(action).is_some_and(|verb| verb.ceremony);
-    if solemn && !tx.changed(CeremonyRow::TABLE.name) {
-        return Err(Error::internal("an act without its ceremony"));
-    }
-    Ok(())
-}
-
 /// What a commit needs that also claims a key or takes a use: each is a statement of its own.
 pub(super) const fn needs(own: Needs, claims: bool, spends: bool) -> Needs {
     let writes = match (own.writes, claims, spends) {
@@ -283,7 +272,7 @@ impl<O: Operation> Work for RunWork<O> {
             tx.bump_authority()?;
         }
         let output = self.op.commit(ctx, tx, &self.prepared, &self.decision).await?;
-        check_ceremony(ctx, tx, O::ACTION)?;
+        check_ceremony(ctx, tx, O::ACTION, &self.decision).await?;
         if self.writes {
             tell_standing(ctx, tx, O::ACTION, &self.decision).await?;
         }

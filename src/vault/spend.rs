@@ -145,7 +145,7 @@ async fn take(
 fn shown(ctx: &RequestContext) -> (String, String) {
     let certificate = ctx.authenticated().and_then(|caller| match caller.method {
         AuthMethod::Token { certificate } => certificate,
-        AuthMethod::Mtls { .. } | AuthMethod::Handle => None,
+        AuthMethod::Mtls { .. } | AuthMethod::Signature | AuthMethod::Handle => None,
     });
     let source = ctx.source.as_ref().map(IpAddr::to_string);
     (source.unwrap_or_default(), certificate.map(|c| HEXLOWER.encode(&c)).unwrap_or_default())

@@ -307,7 +307,9 @@ impl Subject {
     pub fn check(&self, now: UnixMillis, method: AuthMethod) -> Result<()> {
         let (credential, identity) = (&self.credential.row, &self.identity.row);
         let meant = match method {
-            AuthMethod::Mtls { .. } => credential.kind == CredentialKind::Login && self.stands(),
+            AuthMethod::Mtls { .. } | AuthMethod::Signature => {
+                credential.kind == CredentialKind::Login && self.stands()
+            }
             AuthMethod::Token { .. } => {
                 credential.kind == CredentialKind::Token
                     && self.stands()

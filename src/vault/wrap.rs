@@ -4,6 +4,7 @@
 //! What is stored opens with the handle alone: its key is derived from the handle's random bits under
 //! a key of the vault's, and of the handle only a MAC is kept.
 
+mod room;
 #[cfg(test)]
 mod vectors;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
+use self::room::Room;
 use super::elevation::MadeUnder;
 use super::session::is_revoked;
 use super::{
@@ -33,8 +35,6 @@ use crate::types::{
 
 /// Bytes of an answer that is wrapped, at most: as many as a message may have.
 const ANSWER_BYTES: usize = 1_024 * 1_024 + 64 * 1_024;
-/// Wraps of one identity that wait to be opened, at most.
-const PENDING: i64 = 1_000;
 
 /// How an answer is to be wrapped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,7 @@ impl<P> fmt::Debug for Prepared<P> {
 /// A wrap before there is an answer.
 struct Draft {
     row: WrapRow,
+    room: Room,
     seal: Seal,
     /// For the nonce: what is random is drawn where the answer is known.
     entropy: Arc<dyn Entropy>,
@@ -142,7 +143,8 @@ impl Draft {
             None => None,
         };
         let of = (creator.id, creator.revocation_epoch);
-        view.read(move |tx| require_room(tx, of, now).boxed()).await?;
+        let room = Room { of, most_bytes: view.core.wrapped_bytes };
+        view.read(move |tx| room.check(tx, 0, now).boxed()).await?;
         let ttl = Duration::from_secs(decision.oblige_ttl_s(order.ttl.as_secs()));
         let expires_at = now.plus(ttl)?;
         let expires_at = decision.end(action).map_or(expires_at, |end| end.min(expires_at));
@@ -185,7 +187,7 @@ impl Draft {
             expires_at,
         };
         let seal = Seal::new(&key, view.vault_id(), creator.id, &handle);
-        Ok(Self { row, seal, entropy: Arc::clone(&view.core.entropy), wrapped })
+        Ok(Self { row, room, seal, entropy: Arc::clone(&view.core.entropy), wrapped })
     }
 
     /// Says in the entry of the call how its answer is wrapped. What fails, and what an earlier try
@@ -203,22 +205,13 @@ impl Draft {
                 "an answer of more than {ANSWER_BYTES} bytes is not wrapped"
             )));
         }
-        require_room(tx, (self.row.creator, self.row.creator_epoch), now).await?;
         let Seal { key, place } = &self.seal;
         let sealed = seal(key, place, answer.expose(), self.entropy.as_ref())?;
+        self.room.check(tx, sealed.len(), now).await?;
         tx.insert(&self.row).await?;
         wraps::insert_payload(tx, self.row.id, self.row.expires_at, sealed).await?;
         Ok(self.wrapped.clone())
     }
-}
-
-/// Checks that an identity may have another wrap that waits.
-async fn require_room(tx: &mut Tx, of: (IdentityId, i64), now: UnixMillis) -> Result<()> {
-    if wraps::count_pending(tx, of, now, PENDING).await? >= PENDING {
-        let text = format!("{PENDING} wraps of yours wait to be opened: revoke some, or wait");
-        return Err(Error::Exhausted(text.into()));
-    }
-    Ok(())
 }
 
 /// Finds who is to open it. Who may read a secret may know who is there to get it.

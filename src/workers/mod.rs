@@ -1,6 +1,7 @@
 //! What the vault does by itself, through the same door as everybody: idempotent, bounded, safe on
 //! every node at once. Must not know transports.
 
+mod ceremony_keeper;
 mod crl_keeper;
 mod elevation_keeper;
 mod issuer_keeper;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use ceremony_keeper::CeremonyKeeper;
 pub use crl_keeper::CrlKeeper;
 pub use elevation_keeper::ElevationKeeper;
 pub use issuer_keeper::IssuerKeeper;

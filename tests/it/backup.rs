@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::recovery_sets::program::{configure, owns_a_secret, wraps_of};
+use crate::support::aged::{Aged, People, ceremony};
+use crate::support::node::Backend;
 use crate::support::program::{Installation, Person, Running, as_admin, dev, program, text};
+use crate::support::softhsm;
 
 /// A secret that no file may hold in the open.
 const CANARY: &str = "canary-5b1e0d7c2f";
@@ -32,6 +35,10 @@ impl World {
         let bootstrap = real.bootstrap();
         let alice = real.register(&server, &bootstrap, "alice");
         let bob = real.register(&server, &bootstrap, "bob");
+        Self::of(real, server, alice, bob)
+    }
+
+    fn of(real: Installation, server: Running, alice: Person, bob: Person) -> Self {
         let add = "grant add alice --action secrets.put --resource secrets/**";
         real.ask(&server, &alice, add);
         real.ask(&server, &alice, &format!("secret put apps/one --value {CANARY}"));
@@ -182,7 +189,19 @@ fn a_backup_is_made_under_load_yields_nothing_by_itself_and_opens_with_its_hsm_a
 
 #[test]
 fn a_restore_goes_where_nothing_is_and_is_served_once_two_administrators_accept_it() {
-    let w = World::new();
+    let test =
+        "backup::a_restore_goes_where_nothing_is_and_is_served_once_two_administrators_accept_it";
+    softhsm::in_child(test, |token| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let people = [("alice", ""), ("bob", "")];
+        let Aged { real, people } = runtime.block_on(Aged::new(token, Backend::Sqlite, &people));
+        let server = real.serve();
+        let (alice, bob) = (people.person("alice"), people.person("bob"));
+        restored(World::of(real, server, alice, bob), &people);
+    });
+}
+
+fn restored(w: World, people: &People) {
     let token = w.path("token");
     w.real.ask(&w.server, &w.alice, &format!("token create --out {}", token.display()));
     w.made("data.backup", "--without-key-wraps");
@@ -218,11 +237,17 @@ fn a_restore_goes_where_nothing_is_and_is_served_once_two_administrators_accept_
     };
     assert_eq!(status()["state"], "held");
     let found = found(&socket);
-    for who in [&alice, &bob] {
-        let mut accept = real.client(&server, who, "backup accept --socket");
-        let accepted = accept.arg(&socket).args(["--found", &found]).output().unwrap();
+    let accept = |who: &Person, more: &[&str]| {
+        let mut accept = real.client(&server, who, "backup accept --output json --socket");
+        let accepted = accept.arg(&socket).args(["--found", &found]).args(more).output().unwrap();
         assert!(accepted.status.success(), "{}", text(&accepted.stderr));
-    }
+        accepted
+    };
+    let code = |name: &str| people.code(name).display().to_string();
+    let id = ceremony(&accept(&alice, &["--code-file", &code("alice")]));
+    accept(&bob, &["--ceremony", &id, "--code-file", &code("bob")]);
+    assert_eq!(status()["state"], "held");
+    accept(&alice, &[]);
     let now = status();
     assert_eq!((&now["state"], &now["restores"]), (&json!("unsealed"), &json!(1)));
     let listed = text(&real.ask(&server, &alice, "secret list --output json").stdout);

@@ -1,7 +1,10 @@
 //! Ceremonies and shredding at the real socket, on both stores.
 
 mod again;
+mod guard;
+mod notices;
 mod program;
+mod restore;
 mod rules;
 mod shred;
 
@@ -49,6 +52,11 @@ impl Stage {
         let mut f = Fixture::earnest(backend).await;
         f.parts.limits.administrators = administrators;
         f.restart().await;
+        Self::of(f).await
+    }
+
+    /// On a vault that was just founded.
+    async fn of(f: Fixture) -> Self {
         let admin = f.connect(&f.admin).await;
         let second = account(&f, &admin, "second", "").await;
         let third = account(&f, &admin, "third", "").await;

@@ -65,6 +65,7 @@ fn the_sample_loads_and_shows_the_defaults() {
     assert_eq!(sample.limits.request_deadline, Duration::from_secs(30));
     assert_eq!(sample.limits.tokens_per_identity_max, 10_000);
     assert_eq!(sample.limits.certificates_per_identity_max, 10_000);
+    assert_eq!(sample.limits.wrapped_per_identity_max_mib, 64);
     assert_eq!(sample.record.origin, "vault.example.org/main");
 
     // What the sample calls a default is one: the least configuration says the same.
@@ -258,6 +259,7 @@ fn bad_configurations_are_refused_with_key_and_advice() {
         ("login", "certificate_ttl_s = 2592001", "login.certificate_ttl_s: more than certifi"),
         ("limits", "message_max_kib = 1089", "limits.message_max_kib: must be a whole number"),
         ("limits", "streams_per_connection = 0", "limits.streams_per_connection: must be a"),
+        ("limits", "wrapped_per_identity_max_mib = 1", "limits.wrapped_per_identity_max_mib: must"),
         ("log", "format = \"xml\"", "log.format: must be \"json\" or \"text\""),
         ("log", "level = \"INFO\"", "log.level: must be \"error\", \"warn\""),
         ("telemetry", "otlp_endpoint = \"https://a\"", "telemetry.otlp_endpoint: must be a"),

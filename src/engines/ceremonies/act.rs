@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 
 use super::case::Case;
+use super::notify;
 use super::show::{Ceremony, resource};
 use crate::audit::Field;
 use crate::crypto::hex;
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
 use crate::store::{Needs, Tx};
-use crate::types::{CeremonyId, CeremonyState, FactorKind, RequestContext};
+use crate::types::{CeremonyId, CeremonyState, FactorKind, NoticeKind, RequestContext};
 use crate::vault::{Decision, FRESH, Note, Operation, Resource, Subject, Verb, View, Vote, WRITES};
 
 /// What is done to a ceremony.
@@ -106,7 +107,8 @@ impl Change for Approve {
                     .into(),
             ));
         }
-        case.write(by.ctx, tx, CeremonyState::Open).await
+        case.write(by.ctx, tx, CeremonyState::Open).await?;
+        notify::event(by.ctx, tx, case, NoticeKind::CeremonyApproved).await
     }
 }
 
@@ -134,7 +136,8 @@ impl Change for Deny {
         case.check_open(by.ctx.now)?;
         case.check_denier(tx, &by.subject.identity.row, by.ctx.now).await?;
         case.votes.push(by.vote(false, &self.reason));
-        case.write(by.ctx, tx, CeremonyState::Denied).await
+        case.write(by.ctx, tx, CeremonyState::Denied).await?;
+        notify::event(by.ctx, tx, case, NoticeKind::CeremonyDenied).await
     }
 }
 
@@ -158,7 +161,8 @@ impl Change for Cancel {
             ));
         }
         case.check_open(by.ctx.now)?;
-        case.write(by.ctx, tx, CeremonyState::Cancelled).await
+        case.write(by.ctx, tx, CeremonyState::Cancelled).await?;
+        notify::event(by.ctx, tx, case, NoticeKind::CeremonyCancelled).await
     }
 }
 

@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use super::about::{About, Term};
 use super::case::Case;
+use super::notify;
 use super::show::Ceremony;
+use super::{About, Term};
 use crate::engines::identities::{LONG, Names, check_text};
 use crate::error::{Error, Result};
 use crate::store::ceremonies::{self, CeremonyRow};
 use crate::store::{Tx, Versioned};
-use crate::types::{CeremonyId, CeremonyState, FactorKind, Id, RequestContext, UnixMillis};
+use crate::types::{
+    CeremonyId, CeremonyState, FactorKind, Id, NoticeKind, RequestContext, UnixMillis,
+};
 use crate::vault::{Decision, FRESH, View};
 
 /// How long a ceremony waits.
@@ -117,13 +120,15 @@ impl Call {
                 return Err(Error::Conflict("the ceremony is not open any more".into()));
             }
             let state = CeremonyState::Performed;
-            tx.insert(&CeremonyRow { state, ..self.row.clone() }).await?;
-            return Ok(());
+            let found = tx.insert(&CeremonyRow { state, ..self.row.clone() }).await?;
+            let case = Case::load(tx, found, self.dev).await?;
+            return notify::event(ctx, tx, &case, NoticeKind::CeremonyPerformed).await;
         };
         if self.missing(&case, tx, ctx.now).await? > 0 {
             return Err(Error::Conflict("an approval does not count any more; look again".into()));
         }
-        case.write(ctx, tx, CeremonyState::Performed).await
+        case.write(ctx, tx, CeremonyState::Performed).await?;
+        notify::event(ctx, tx, &case, NoticeKind::CeremonyPerformed).await
     }
 
     /// Opens the ceremony, or finds it open.
@@ -140,6 +145,7 @@ impl Call {
         }
         let found: Versioned<CeremonyRow> = tx.insert(&self.row).await?;
         let case = Case::load(tx, found, self.dev).await?;
+        notify::event(ctx, tx, &case, NoticeKind::CeremonyOpened).await?;
         self.shown(ctx, tx, &case).await
     }
 

@@ -1,6 +1,6 @@
 //! One ceremony with all that its rules stand on, read in the commit that changes it.
 
-use super::about::About;
+use super::About;
 use super::unknown;
 use crate::engines::elevations::{Side, administrator, denied, same_human};
 use crate::error::{Error, Result};
@@ -175,13 +175,16 @@ impl Case {
         Ok(self.found.row.needed.saturating_sub(have.saturating_add(1)).max(0))
     }
 
-    /// Writes its votes, and its state.
+    /// Writes its votes, and its state: what is over stays as it is.
     pub(super) async fn write(
         &mut self,
         ctx: &RequestContext,
         tx: &mut Tx,
         state: CeremonyState,
     ) -> Result<()> {
+        if self.found.row.state != CeremonyState::Open {
+            return Err(Error::internal("a ceremony that is over is changed"));
+        }
         let row = CeremonyRow {
             state,
             votes: serde_json::to_string(&self.votes).map_err(Error::internal)?,

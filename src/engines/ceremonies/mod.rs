@@ -6,19 +6,23 @@
 //! performed. The vault refuses such a verb without one. Approvals follow the rules of elevations.
 //! `docs/ceremonies.md` tells all of it.
 
-mod about;
 mod act;
 mod call;
 mod case;
+mod expire;
 mod list;
+mod notify;
 mod show;
 mod solemn;
+mod watch;
 
-pub use about::{About, Term};
+pub use crate::vault::{CeremonyAbout as About, CeremonyTerm as Term};
 pub use act::{Act, Approve, Cancel, Change, Deny};
+pub use expire::ExpireCeremony;
 pub use list::ListCeremonies;
 pub use show::{Ceremony, ShowCeremony};
 pub use solemn::{Convened, Held, InCeremony, Solemn};
+pub use watch::WatchCeremonies;
 
 use crate::error::Error;
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::about::About;
+use super::About;
 use super::case::Case;
 use super::unknown;
 use crate::engines::identities::Names;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
-use super::about::Term;
+use super::Term;
 use super::call::{Call, Standing};
 use super::show::Ceremony;
 use crate::audit::Field;
@@ -108,7 +108,6 @@ const OPEN: &str = "CEREMONY_OPEN";
 impl<O: Solemn + Operation> Operation for InCeremony<O> {
     const NEEDS: Needs = O::NEEDS;
     const GOES_ON: bool = O::GOES_ON;
-    const OUTLIVES: bool = O::OUTLIVES;
 
     fn needs(&self, it: &Self::Prepared) -> Needs {
         if it.standing.ready { self.0.needs(&it.inner) } else { WRITES }
@@ -132,6 +131,10 @@ impl<O: Solemn + Operation> Operation for InCeremony<O> {
         if it.standing.ready {
             self.0.durable(&it.inner);
         }
+    }
+
+    fn outlives(&self, it: &Self::Prepared) -> bool {
+        it.standing.ready && self.0.outlives(&it.inner)
     }
 
     // That not too many are asked for is a fact without a row of its own.

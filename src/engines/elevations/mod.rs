@@ -30,7 +30,7 @@ pub use keep::{KeepElevation, Kept};
 pub use list::ListElevations;
 pub use moves::Moves;
 pub use notify::describe_elevation;
-pub(in crate::engines) use notify::tell_of_identity;
+pub(in crate::engines) use notify::{goes_on_untold, must_tell_of_identity, tell_of_identity};
 pub use propose::{ApplyRole, ConfirmRole, Proposal};
 pub use request::{Asked, ExtendElevation, RequestElevation};
 pub use review::{Review, ReviewElevation, ReviewVerdict};

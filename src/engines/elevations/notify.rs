@@ -13,9 +13,9 @@ use crate::engines::identities::Names;
 use crate::error::{Error, Result};
 use crate::store::elevations::{ElevationRoleRow, ElevationRow};
 use crate::store::identities::{self, GroupRow, IdentityRow};
-use crate::store::{Tx, Versioned};
+use crate::store::{Part, Tx, Versioned};
 use crate::types::{
-    Audience, ElevationEvent, ElevationId, GroupId, Kind, NoticeKind, Owner, RequestContext,
+    Audience, ElevationEvent, ElevationId, GroupId, Id, Kind, NoticeKind, Owner, RequestContext,
     UnixMillis,
 };
 use crate::vault::{
@@ -66,8 +66,22 @@ pub(super) async fn event(
     }
     let part = tx.begin_part().await?;
     let told = elevation(ctx, tx, row, kind).await;
+    goes_on_untold(tx, part, (row.id.0, kind), told).await
+}
+
+/// Ends a part in which somebody was to be told of something: where nobody could be, nothing of the
+/// part stays but an alarm, and the rest goes on.
+///
+/// # Errors
+/// What the store answers.
+pub(in crate::engines) async fn goes_on_untold(
+    tx: &mut Tx,
+    part: Part,
+    (of, kind): (Id, NoticeKind),
+    told: Result<()>,
+) -> Result<()> {
     if let Err(error) = &told {
-        tracing::error!(alarm = true, elevation = %row.id, %kind, %error, "nobody could be told");
+        tracing::error!(alarm = true, %of, %kind, %error, "nobody could be told");
     }
     Ok(tx.end_part(part, told.is_ok()).await?)
 }
@@ -88,8 +102,8 @@ pub(super) async fn elevation(
     post_notice(ctx, tx, kind, &facts, &recipients).await.map(drop)
 }
 
-/// Tells whoever answers for an identity, and the administrators, of what is no elevation's. What
-/// takes rights away goes on where nobody can be told, with an alarm.
+/// As [`must_tell_of_identity`], of what takes rights away: it goes on where nobody can be told, with
+/// an alarm.
 ///
 /// # Errors
 /// What the store answers.
@@ -101,14 +115,15 @@ pub(in crate::engines) async fn tell_of_identity(
     facts: &NoticeFacts,
 ) -> Result<()> {
     let part = tx.begin_part().await?;
-    let told = of_identity(ctx, tx, who, kind, facts).await;
-    if let Err(error) = &told {
-        tracing::error!(alarm = true, identity = %who.id, %kind, %error, "nobody could be told");
-    }
-    Ok(tx.end_part(part, told.is_ok()).await?)
+    let told = must_tell_of_identity(ctx, tx, who, kind, facts).await;
+    goes_on_untold(tx, part, (who.id.0, kind), told).await
 }
 
-async fn of_identity(
+/// Tells whoever answers for an identity, and the administrators, of what is no elevation's.
+///
+/// # Errors
+/// What the store answers; [`Error::Tampered`] where a row that it needs is not what was sealed.
+pub(in crate::engines) async fn must_tell_of_identity(
     ctx: &RequestContext,
     tx: &mut Tx,
     who: &IdentityRow,

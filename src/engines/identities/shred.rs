@@ -115,10 +115,13 @@ impl Operation for ShredIdentity {
     const NEEDS: Needs = CONTAINS;
     // What this node holds of the key is wiped, whoever waits.
     const GOES_ON: bool = true;
-    const OUTLIVES: bool = true;
 
     fn durable(&self, it: &Prepared) {
         it.keyring.forget(KeyOwner::Identity(it.id));
+    }
+
+    fn outlives(&self, _: &Prepared) -> bool {
+        true
     }
 
     async fn commit(

@@ -43,6 +43,7 @@ Review:        {verdict} {review}
 Details:       {detail}
 
 strongroom elevate show {elevation}
+strongroom ceremony show {ceremony}
 ";
 
 /// The subject that is built in for a kind.
@@ -75,6 +76,22 @@ const fn usual_subject(kind: NoticeKind) -> &'static str {
         NoticeKind::RoleConfirmed => "[{vault}] {by} confirmed a change of elevation role {role}",
         NoticeKind::RoleChanged => "[{vault}] elevation role {role} is changed",
         NoticeKind::RoleDropped => "[{vault}] a change of elevation role {role} is dropped: {why}",
+        NoticeKind::CeremonyOpened => {
+            "[{vault}] {requester} asks for {actions} on {resources}: your approval is wanted"
+        }
+        NoticeKind::CeremonyApproved => {
+            "[{vault}] {by} approved {actions} on {resources} for {requester}"
+        }
+        NoticeKind::CeremonyDenied => {
+            "[{vault}] {by} denied {actions} on {resources} for {requester}"
+        }
+        NoticeKind::CeremonyCancelled => {
+            "[{vault}] {requester} took the request for {actions} on {resources} back"
+        }
+        NoticeKind::CeremonyPerformed => "[{vault}] {requester} did {actions} on {resources}",
+        NoticeKind::CeremonyExpired => {
+            "[{vault}] {actions} on {resources} for {requester} waited too long"
+        }
         NoticeKind::EnrolmentLocked => "[{vault}] an enrolment of {requester} is locked: {why}",
     }
 }
@@ -271,14 +288,16 @@ mod tests {
         });
         for kind in NoticeKind::ALL {
             let (subject, text) = templates.word(*kind, "vault.test", "now", &facts).unwrap();
-            let of_no_role = [NoticeKind::StandingMade, NoticeKind::EnrolmentLocked];
-            assert!(
-                subject.starts_with("[vault.test] ") && subject.contains("db-admin")
-                    || of_no_role.contains(kind),
-                "{subject}"
-            );
+            let named = match kind.as_str().split_once('.') {
+                Some(("ceremony", _)) => "a.b, c.d",
+                Some(("enrolment", _)) => "carol",
+                _ if *kind == NoticeKind::StandingMade => "carol",
+                _ => "db-admin",
+            };
+            assert!(subject.starts_with("[vault.test] ") && subject.contains(named), "{subject}");
             assert!(text.contains("Actions:       a.b, c.d\n"), "{text}");
             assert!(!text.contains("Ticket") && !text.contains('{'), "{text}");
+            assert!(!text.contains("strongroom elevate") && !text.contains("ceremony show"));
         }
     }
 

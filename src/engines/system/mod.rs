@@ -1,8 +1,9 @@
-//! The vault as a whole: sealing it, unsealing it, its listener's certificate, its backups, recovering
-//! an administrator, and the first administrator of `dev`.
+//! The vault as a whole: sealing it, unsealing it, accepting a restored store, its listener's
+//! certificate, its backups, recovering an administrator, and the first administrator of `dev`.
 //!
 //! The verbs here change rows and the record; taking keys up and dropping them is the server's.
 
+mod accept;
 mod backup;
 mod listener;
 mod recovery;
@@ -10,6 +11,7 @@ mod renew;
 mod seal;
 mod unseal;
 
+pub use accept::AcceptRollback;
 pub use backup::TellBackup;
 pub use listener::{IssueListener, LISTENER, PreparedListener};
 pub use recovery::{CancelRecovery, RecoverAdministrator, Recovered, RecoveredLogin};

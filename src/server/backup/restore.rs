@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global, args: &BackupOpenArgs) -> Outcome {
         });
         show(global.output, &shown, |_| verify::text(&verified.finding))?;
         note(
-            "start the server: where the HSM knows a longer log, two administrators accept it with \
+            "start the server: where the HSM knows a longer log, administrators accept it with \
              `strongroom backup accept`",
         );
         note(&format!(

@@ -9,7 +9,9 @@ use strongroom::engines::identities::ShredAgain;
 use strongroom::hsm::Hsm as _;
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::keyring::Shredded;
-use strongroom::server::{Accepted, Node};
+use strongroom::proto::record_service_client::RecordServiceClient;
+use strongroom::proto::{EntryFilter, ListEntriesRequest};
+use strongroom::server::{AcceptOrder, Accepted, Node};
 use strongroom::store::Location;
 use strongroom::types::{Caller, Id, IdentityId, State};
 use tempfile::TempDir;
@@ -71,8 +73,10 @@ fn held(f: &Fixture) -> String {
 /// Accepts the store as the administrator of a development vault.
 async fn accept(f: &Fixture) {
     let life = &f.node().life;
-    let (certificate, signature) = sign(&f.admin, &life.rollback().await.unwrap().statement());
-    assert_eq!(life.accept(&certificate, &signature).await, Ok(Accepted::Wholly));
+    let waits = life.rollback().await.unwrap();
+    let (certificate_der, signature) = sign(&f.admin, &waits.statement());
+    let order = AcceptOrder { certificate_der, signature, ceremony: None, code: None };
+    assert_eq!(life.accept(order).await, Ok(Accepted::Wholly));
     assert_eq!(life.standing().state(), State::Serving);
 }
 
@@ -123,6 +127,16 @@ async fn what_a_crash_kept_from_the_hsm_is_there_after_the_next_start() {
     put_back(&mut p.f, &copy).await;
     accept(&p.f).await;
     is_shredded_again(&p).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_asks_for_a_shredding_is_told_so_while_the_hsm_does_not_answer() {
+    let s = Stage::new(Backend::Sqlite).await;
+    s.f.hsm.set_fault(Some(MemoryFault::Unavailable));
+    let asked = opened(&s.second, "etl").await;
+    s.f.hsm.set_fault(None);
+    assert_eq!(asked.state, "open");
+    assert!(shredding(&s.admin, "etl").await.shred.is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,6 +219,13 @@ async fn those_whom_nobody_names_are_told_of_and_the_list_that_names_them_brings
     assert!(why.contains("3 identities that were shredded are in neither"), "{why}");
     accept(&f).await;
     assert_eq!(shreds(&f).await, Shredded::NAMED.to_string());
+    f.node().vault.integrate().await.unwrap();
+    let action = "system.accept-rollback".to_owned();
+    let filter = Some(EntryFilter { action, ..Default::default() });
+    let request = ListEntriesRequest { filter, ..Default::default() };
+    let mut record = RecordServiceClient::new(f.connect(&f.admin).await);
+    let told = record.list_entries(request).await.unwrap().into_inner().entries.remove(0).detail;
+    assert!(told.contains(", 3 who were shredded are named nowhere"), "{told}");
     f.restart().await;
     assert_eq!(f.node().life.standing().state(), State::Serving, "they are let go of");
 

@@ -87,7 +87,7 @@ async fn settled(f: &Fixture) {
 }
 
 /// Those that a notice names, in order, each as `group:person`.
-fn people(notice: &Value) -> Vec<String> {
+pub(crate) fn people(notice: &Value) -> Vec<String> {
     let mut all = Vec::new();
     for some in notice["recipients"].as_array().unwrap() {
         let group = some["group"].as_str().unwrap_or_default();

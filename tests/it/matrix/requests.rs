@@ -32,8 +32,8 @@ use strongroom::proto::{
     ScheduleAuthorityRequest, ScheduleIdentityKeyRequest, ScheduleRootRequest, SealRequest,
     ShredIdentityRequest, SignCertificateRequest, SubjectNames, SuspendIdentityRequest,
     TailEntriesRequest, TransferIdentityRequest, UnwrapRequest, UpdateIdentityRequest,
-    VerifyFactorRequest, VerifyStateRequest, WatchElevationsRequest, WhoAmIRequest,
-    WithdrawElevationRequest, add_grant_request,
+    VerifyFactorRequest, VerifyStateRequest, WatchCeremoniesRequest, WatchElevationsRequest,
+    WhoAmIRequest, WithdrawElevationRequest, add_grant_request,
 };
 use strongroom::types::{CredentialId, Id, SecretBytes, TokenSecret, WrapHandle};
 
@@ -400,6 +400,7 @@ fn ceremonies(method: &str) -> Vec<u8> {
     let (id, reason) = (NO_FACTOR.to_owned(), String::new());
     match method {
         "ListCeremonies" => ListCeremoniesRequest::default().encode_to_vec(),
+        "WatchCeremonies" => WatchCeremoniesRequest {}.encode_to_vec(),
         "GetCeremony" => GetCeremonyRequest { id }.encode_to_vec(),
         "ApproveCeremony" => {
             ApproveCeremonyRequest { id, hash: String::new(), reason }.encode_to_vec()

@@ -9,7 +9,7 @@ use strongroom::server::{Node, Occasion};
 use strongroom::store::Location;
 use strongroom::vault::Anchored;
 
-use super::tamper::{approver, forgery, state};
+use super::tamper::{accept, forgery, state};
 use super::{calls, list, quiet};
 use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Fixture, pin};
@@ -28,8 +28,9 @@ async fn plant(f: &Fixture, hand: &Hand, sql: &str) {
     .await;
 }
 
-async fn entries(hand: &Hand) -> String {
-    hand.ask("SELECT '' || SUM(entries) FROM record_batches").await.remove(0)
+async fn entries(hand: &Hand) -> i64 {
+    let sum = hand.ask("SELECT '' || SUM(entries) FROM record_batches").await.remove(0);
+    sum.parse().unwrap()
 }
 
 const BROKEN: &str = "UPDATE log_head SET mac = root";
@@ -41,14 +42,13 @@ async fn a_head_that_is_swapped_while_another_is_accepted_is_not_vouched_for() {
         calls(&f, 3).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let by = [approver(&f).await];
         let [tables @ .., head] = forgery(&hand).await;
         hand.run(&format!("{}; {BROKEN}", tables.join(";"))).await;
         plant(&f, &hand, &head).await;
         let seen = f.node().vault.check_anchor().await.unwrap();
         let Anchored::Altered { found, .. } = seen else { panic!("{seen:?}") };
         // What was accepted was vouched for; what took its place in the same moment was not.
-        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        accept(&f, seen).await.unwrap();
         let after = f.node().vault.check_anchor().await.unwrap();
         let Anchored::Altered { kept, found: swapped } = after else { panic!("{after:?}") };
         assert_eq!(swapped.size, found.size + 1);
@@ -59,21 +59,21 @@ async fn a_head_that_is_swapped_while_another_is_accepted_is_not_vouched_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_acceptance_that_fails_is_not_on_record() {
+async fn an_acceptance_that_fails_changes_nothing_and_is_on_record() {
     for backend in BACKENDS {
         let f = quiet(backend).await;
         calls(&f, 3).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let by = [approver(&f).await];
         hand.run("UPDATE log_head SET root = lanes").await;
         let before = entries(&hand).await;
         let seen = f.node().vault.check_anchor().await.unwrap();
         assert!(matches!(seen, Anchored::Altered { .. }), "{seen:?}");
-        let refused = f.node().vault.accept_rollback(seen, &by).await;
+        let refused = accept(&f, seen).await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
-        assert_eq!(entries(&hand).await, before);
+        assert_eq!(entries(&hand).await, before + 1);
         assert_eq!(f.node().vault.check_anchor().await, Ok(seen));
+        assert!(hand.ask("SELECT id FROM ceremonies").await.is_empty(), "nor in its ceremony");
     }
 }
 
@@ -91,10 +91,9 @@ async fn nothing_is_signed_that_does_not_extend_what_was_accepted() {
         f.node.take().unwrap().stop().await.unwrap();
         hand.run(&states[1]).await;
         f.node = Some(Node::start(f.parts.clone(), pin()).await.unwrap());
-        let by = [approver(&f).await];
         let seen = f.node().vault.check_anchor().await.unwrap();
         assert!(matches!(seen, Anchored::RolledBack { .. }), "{seen:?}");
-        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        accept(&f, seen).await.unwrap();
         // An older head, which this vault vouched for as well.
         hand.run(&format!("{}; UPDATE log_head SET checkpoint = ''", states[0])).await;
         let refused = f.node().vault.integrate().await;
@@ -110,7 +109,6 @@ async fn lanes_edited_under_a_good_head_are_an_altered_head_that_can_be_accepted
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let by = [approver(&f).await];
         let hash = hand.literal(&[0; 32]);
         hand.run(&format!(
             "INSERT INTO record_lanes (lane, node, integrated_seq, integrated_hash) \
@@ -121,7 +119,7 @@ async fn lanes_edited_under_a_good_head_are_an_altered_head_that_can_be_accepted
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         let seen = f.node().vault.check_anchor().await.unwrap();
         assert!(matches!(seen, Anchored::Altered { .. }), "{seen:?}");
-        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        accept(&f, seen).await.unwrap();
         f.node().vault.integrate().await.unwrap();
         let after = f.node().vault.check_anchor().await.unwrap();
         assert!(matches!(after, Anchored::Unknown | Anchored::Extends { .. }), "{after:?}");
@@ -144,19 +142,18 @@ async fn an_acceptance_raises_the_restore_epoch_where_it_is_recorded_and_nowhere
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         let hand = Hand::new(&f.parts.location);
-        let by = [approver(&f).await, approver(&f).await];
         let vault = f.node().vault.clone();
         let [_, _, authority] = epochs(&hand).await;
         assert_eq!(epochs(&hand).await, [0, 1, authority]);
         for accepted in 1..=2 {
             hand.run(BROKEN).await;
             let seen = vault.check_anchor().await.unwrap();
-            vault.accept_rollback(seen, &by).await.unwrap();
+            accept(&f, seen).await.unwrap();
             assert_eq!(epochs(&hand).await, [accepted, accepted + 1, authority + accepted]);
-            let again = vault.accept_rollback(seen, &by).await;
+            let again = accept(&f, seen).await;
             assert!(matches!(again, Err(Error::Precondition(_))), "{again:?}");
         }
-        // The row is named by the entry of who accepted it last, and by that alone.
+        // The row is named by the entries of those that were done, and by no other.
         vault.integrate().await.unwrap();
         let mut client = RecordServiceClient::new(f.connect(&f.admin).await);
         let action = "system.accept-rollback".to_owned();
@@ -169,11 +166,11 @@ async fn an_acceptance_raises_the_restore_epoch_where_it_is_recorded_and_nowhere
 
         // A row that was edited by hand is not raised: what it says is nobody's.
         hand.run(&format!("{BROKEN}; UPDATE vault SET restore_epoch = 9")).await;
-        let before = (entries(&hand).await, epochs(&hand).await);
+        let before = epochs(&hand).await;
         let seen = vault.check_anchor().await.unwrap();
-        let refused = vault.accept_rollback(seen, &by).await;
+        let refused = accept(&f, seen).await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
-        assert_eq!((entries(&hand).await, epochs(&hand).await), before);
+        assert_eq!(epochs(&hand).await, before);
         assert_eq!(vault.check_anchor().await, Ok(seen));
     }
 }
@@ -182,14 +179,14 @@ async fn an_acceptance_raises_the_restore_epoch_where_it_is_recorded_and_nowhere
 async fn an_older_row_of_the_vault_or_its_seal_is_refused_by_a_node_that_saw_the_newer() {
     for backend in BACKENDS {
         let f = quiet(backend).await;
-        let (hand, by) = (Hand::new(&f.parts.location), [approver(&f).await]);
+        let hand = Hand::new(&f.parts.location);
         let life = &f.node().life;
         for table in ["vault", "seal"] {
             hand.run(&format!("CREATE TABLE old_{table} AS SELECT * FROM {table}")).await;
         }
         hand.run(BROKEN).await;
         let seen = f.node().vault.check_anchor().await.unwrap();
-        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        accept(&f, seen).await.unwrap();
         let mut client = SystemServiceClient::new(f.connect(&f.admin).await);
         client.seal(SealRequest::default()).await.unwrap();
         life.obey_seal().await.unwrap();

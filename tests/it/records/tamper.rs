@@ -1,9 +1,12 @@
 //! What somebody does who can write to the database, and what verification says to it.
 
+use strongroom::engines::ceremonies::InCeremony;
+use strongroom::engines::system::AcceptRollback;
 use strongroom::error::Error;
 use strongroom::proto::ListEntriesRequest;
 use strongroom::server::Node;
-use strongroom::vault::{Anchored, Approver};
+use strongroom::types::Caller;
+use strongroom::vault::Anchored;
 use tonic::Code;
 
 use super::{Audited, calls, client, quiet};
@@ -229,9 +232,7 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         calls(&f, 2).await;
         f.node().vault.integrate().await.unwrap();
         assert_eq!(f.node().vault.check_anchor().await, Ok(Anchored::Extends { kept }));
-        let by = [approver(&f).await];
-        let nothing = f.node().vault.accept_rollback(Anchored::Extends { kept }, &by).await;
-        assert!(matches!(nothing, Err(Error::Precondition(_))));
+        assert_eq!(Anchored::Extends { kept }.divergence(), None, "there is nothing to accept");
         f.restart().await;
         // A clean stop leaves the newest head with the HSM.
         let Ok(Anchored::Extends { kept: stopped }) = f.node().vault.check_anchor().await else {
@@ -247,7 +248,7 @@ async fn a_log_that_does_not_extend_what_the_hsm_keeps_is_seen_until_it_is_accep
         assert_eq!(seen, Ok(Anchored::RolledBack { kept, found }));
         let refused = f.node().vault.write_anchor().await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "the HSM keeps what it has");
-        f.node().vault.accept_rollback(seen.unwrap(), &by).await.unwrap();
+        accept(&f, seen.unwrap()).await.unwrap();
         let seen = f.node().vault.check_anchor().await;
         assert_eq!(seen, Ok(Anchored::Extends { kept: found }));
     }
@@ -372,16 +373,13 @@ async fn a_record_rolled_back_is_not_signed_after_a_restart_either() {
         let refused = f.node().vault.integrate().await;
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{refused:?}");
         assert_eq!(hand.ask("SELECT checkpoint FROM log_head").await, note);
-        let by = [approver(&f).await];
         // What was to be signed had its place before that was refused.
         let seen = f.node().vault.check_anchor().await.unwrap();
         let Anchored::RolledBack { kept: newest, found } = seen else { panic!("{seen:?}") };
         let other = Anchored::RolledBack { kept: found, found: newest };
-        let other = f.node().vault.accept_rollback(other, &by).await;
+        let other = accept(&f, other).await;
         assert!(matches!(other, Err(Error::Precondition(_))), "another rollback: {other:?}");
-        let nobody = f.node().vault.accept_rollback(seen, &[]).await;
-        assert!(matches!(nobody, Err(Error::Precondition(_))), "{nobody:?}");
-        f.node().vault.accept_rollback(seen, &by).await.unwrap();
+        accept(&f, seen).await.unwrap();
         f.node().vault.integrate().await.unwrap();
         assert_ne!(hand.ask("SELECT checkpoint FROM log_head").await, note, "accepted");
     }
@@ -406,10 +404,12 @@ async fn a_checkpoint_that_the_vault_did_not_sign_is_replaced() {
     }
 }
 
-/// The first administrator, as one who accepts.
-pub(super) async fn approver(f: &Fixture) -> Approver {
+/// Accepts a log as the first administrator of a development vault, in the ceremony of one.
+pub(super) async fn accept(f: &Fixture, seen: Anchored) -> strongroom::Result<()> {
+    let (vault, log) = (&f.node().vault, seen.divergence().unwrap());
     let fingerprint = logins::fingerprint(&f.admin.certificate_pem);
-    let admin = f.node().vault.authenticate_certificate(fingerprint, |_| true).await.unwrap();
-    let name = "admin".parse().unwrap();
-    Approver { identity: admin.identity, credential: admin.credential, name }
+    let admin = vault.authenticate_certificate(fingerprint, |_| true).await?;
+    let ctx = vault.context(Caller::Identity(admin), None)?;
+    vault.run(&ctx, InCeremony(AcceptRollback { log, unnamed: 0 })).await?.done()?;
+    vault.adopt(log.found, 0).await
 }

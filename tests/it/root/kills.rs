@@ -1,4 +1,5 @@
-//! The real program, killed at any instant of any rotation: what was acknowledged opens.
+//! The real program, killed at any instant of any rotation: what was acknowledged opens, and what is
+//! signed leads to every root that stands.
 //!
 //! `STRONGROOM_KILLS` says how often in all three tests together; 20 times where nobody says.
 
@@ -12,11 +13,13 @@ use rustix::process::Signal;
 use strongroom::proto::authority_service_client::AuthorityServiceClient;
 use strongroom::proto::ceremony_service_client::CeremonyServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
+use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::root_service_client::RootServiceClient;
 use strongroom::proto::{
-    ApproveCeremonyRequest, GetAuthorityRequest, GetRootRequest, IssueLoginCertificateRequest,
-    ListCeremoniesRequest, PutSecretRequest, RetireAuthorityRequest, RetireRootRequest,
-    RewrapRequest, RotateAuthorityRequest, RotateIdentityKeyRequest, RotateRootRequest,
+    ApproveCeremonyRequest, Authority, GetAuthoritiesRequest, GetAuthorityRequest, GetRootRequest,
+    IssueLoginCertificateRequest, ListCeremoniesRequest, PutSecretRequest, RetireAuthorityRequest,
+    RetireRootRequest, RewrapRequest, RotateAuthorityRequest, RotateIdentityKeyRequest,
+    RotateRootRequest, RotatingAuthority, SignCertificateRequest, SubjectNames,
 };
 use strongroom::types::{Entropy as _, SystemEntropy};
 use tokio::task::JoinSet;
@@ -28,6 +31,7 @@ use crate::support::logins::registration;
 use crate::support::node::{Backend, csr};
 use crate::support::softhsm;
 use crate::support::target::until;
+use crate::x509::OpenSsl;
 use crate::{keys, secrets};
 
 const KEY: &str = "kill/key";
@@ -38,11 +42,12 @@ const EARNEST: usize = 6;
 /// Longest that a round takes where the machine is busy.
 const ROUND: Duration = Duration::from_secs(30);
 
-/// What was answered: secrets with their values, and ciphertexts.
+/// What was answered: secrets with their values, ciphertexts, and the roots that clients trust.
 #[derive(Debug, Default)]
 struct Answered {
     secrets: Vec<String>,
     ciphertexts: Vec<Vec<u8>>,
+    roots: String,
     rewrapped: usize,
     done: Vec<Act>,
 }
@@ -66,6 +71,8 @@ fn kills(share: usize) -> usize {
 enum Act {
     Root,
     RetireRoot,
+    RootCa,
+    RetireRootCa,
     Issuing,
     RetireIssuing,
     Login,
@@ -74,9 +81,11 @@ enum Act {
 }
 
 impl Act {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Root,
         Self::RetireRoot,
+        Self::RootCa,
+        Self::RetireRootCa,
         Self::Issuing,
         Self::RetireIssuing,
         Self::Login,
@@ -86,23 +95,21 @@ impl Act {
 
     /// Whether several administrators do it together.
     const fn is_solemn(self) -> bool {
-        matches!(self, Self::Root | Self::RetireRoot | Self::RetireIssuing)
+        matches!(self, Self::Root | Self::RetireRoot | Self::RetireRootCa | Self::RetireIssuing)
     }
 
-    async fn run(self, asker: &Channel, owner: &str) -> Result<(), Status> {
-        let mut authorities = AuthorityServiceClient::new(asker.clone());
+    async fn run(self, asker: &Channel, owner: &str, known: &Known) -> Result<(), Status> {
         match self {
             Self::Root => {
                 let mut roots = RootServiceClient::new(asker.clone());
                 roots.rotate_root(RotateRootRequest::default()).await.map(drop)
             }
             Self::RetireRoot => retire_root(asker).await,
-            Self::Issuing | Self::Login => {
-                let name = if self == Self::Login { "login" } else { "issuing" }.to_owned();
-                let request = RotateAuthorityRequest { name, ..Default::default() };
-                authorities.rotate_authority(request).await.map(drop)
-            }
-            Self::RetireIssuing => retire_issuing(&mut authorities).await,
+            Self::RootCa => rotate_authority(asker, "root").await,
+            Self::RetireRootCa => retire_root_ca(asker, known).await,
+            Self::Issuing => rotate_authority(asker, "issuing").await,
+            Self::RetireIssuing => retire_authority(asker, "issuing").await,
+            Self::Login => rotate_authority(asker, "login").await,
             Self::Identity => {
                 let name = owner.to_owned();
                 let request = RotateIdentityKeyRequest { name, ..Default::default() };
@@ -126,15 +133,46 @@ async fn retire_root(asker: &Channel) -> Result<(), Status> {
     roots.retire_root(RetireRootRequest { version: old.version }).await.map(drop)
 }
 
-/// Retires the oldest version of the issuing authority.
-async fn retire_issuing(authorities: &mut AuthorityServiceClient<Channel>) -> Result<(), Status> {
-    let name = "issuing".to_owned();
-    let shown = authorities.get_authority(GetAuthorityRequest { name: name.clone() }).await?;
-    let shown = shown.into_inner().authority.unwrap();
+async fn rotate_authority(asker: &Channel, name: &str) -> Result<(), Status> {
+    let request = RotateAuthorityRequest { name: name.to_owned(), ..Default::default() };
+    let mut authorities = AuthorityServiceClient::new(asker.clone());
+    authorities.rotate_authority(request).await.map(drop)
+}
+
+async fn shown(asker: &Channel, name: &str) -> Result<RotatingAuthority, Status> {
+    let request = GetAuthorityRequest { name: name.to_owned() };
+    let mut authorities = AuthorityServiceClient::new(asker.clone());
+    Ok(authorities.get_authority(request).await?.into_inner().authority.unwrap())
+}
+
+/// Retires the oldest version of an authority, whatever hangs on it.
+async fn retire_authority(asker: &Channel, name: &str) -> Result<(), Status> {
+    let shown = shown(asker, name).await?;
     let old = shown.versions.iter().rev().find(|it| it.state == "retiring");
     let Some(old) = old else { return Err(nothing()) };
-    let request = RetireAuthorityRequest { name, version: old.version, force: false };
+    let name = name.to_owned();
+    let request = RetireAuthorityRequest { name, version: old.version, force: true };
+    let mut authorities = AuthorityServiceClient::new(asker.clone());
     authorities.retire_authority(request).await.map(drop)
+}
+
+/// Retires the older root CA, once clients trust the newer: by the older alone nobody connects any more.
+async fn retire_root_ca(asker: &Channel, known: &Known) -> Result<(), Status> {
+    let newest = shown(asker, "root").await?.versions[0].version;
+    let roots = roots(asker).await?;
+    if !roots.iter().any(|root| root.version == newest) {
+        return Err(nothing());
+    }
+    known.lock().roots = roots.into_iter().map(|root| root.certificate_pem).collect();
+    retire_authority(asker, "root").await
+}
+
+/// The root CAs that stand.
+async fn roots(asker: &Channel) -> Result<Vec<Authority>, Status> {
+    let mut pki = PkiServiceClient::new(asker.clone());
+    let there = pki.get_authorities(GetAuthoritiesRequest {}).await?.into_inner();
+    let all = there.authorities.into_iter().chain(there.retiring);
+    Ok(all.filter(|one| one.name == "root").collect())
 }
 
 fn nothing() -> Status {
@@ -223,14 +261,14 @@ async fn rotate(people: People, owner: String, known: Known) {
         if act.is_solemn() && solemn == 0 {
             continue;
         }
-        let mut done = act.run(&asker, &owner).await;
+        let mut done = act.run(&asker, &owner, &known).await;
         if let (Some(approver), Err(refused)) = (&approver, &done)
             && act.is_solemn()
             && refused.code() == Code::FailedPrecondition
         {
             solemn -= 1;
             approve(approver).await;
-            done = act.run(&asker, &owner).await;
+            done = act.run(&asker, &owner, &known).await;
         }
         match done.map_err(|refused| refused.code()) {
             Ok(()) => known.lock().done.push(act),
@@ -281,6 +319,30 @@ async fn opens(asker: &Channel, known: &Known, all: bool) {
     }
 }
 
+/// Has a certificate signed that leads to every root that stands.
+async fn issues(asker: &Channel) {
+    // Recovery may put another root above it in the very moment.
+    until("a certificate leads to every root", async || leads(asker).await == Ok(true)).await;
+}
+
+async fn leads(asker: &Channel) -> Result<bool, Code> {
+    let names = SubjectNames { dns: vec!["a.example".to_owned()], ..Default::default() };
+    let (role, csr_pem, names) = ("kill".to_owned(), csr().1, Some(names));
+    let request = SignCertificateRequest { role, csr_pem, names, ..Default::default() };
+    let signed = PkiServiceClient::new(asker.clone()).sign_certificate(request).await;
+    let signed = signed.map_err(|refused| refused.code())?.into_inner();
+    let roots = roots(asker).await.map_err(|refused| refused.code())?;
+    let openssl = OpenSsl::new();
+    openssl.write("leaf.pem", signed.certificate_pem);
+    openssl.write("chain.pem", signed.chain_pem);
+    let leads_to = |root: &Authority| {
+        openssl.write("root.pem", &root.certificate_pem);
+        let verify = ["verify", "-CAfile", "root.pem", "-untrusted", "chain.pem", "leaf.pem"];
+        openssl.attempt(&verify).0
+    };
+    Ok(!roots.is_empty() && roots.iter().all(leads_to))
+}
+
 /// Kills the server of a vault again and again, and looks each time.
 async fn play(mut stand: Stand, kills: usize) {
     let mut server = stand.serve();
@@ -304,8 +366,11 @@ async fn play(mut stand: Stand, kills: usize) {
         server.signal(Signal::KILL);
         assert_eq!(server.ended(), None);
         work.join_all().await;
+        stand.trust(&known.lock().roots);
         server = stand.serve();
-        opens(&stand.connect(&server).await.asker, &known, false).await;
+        let People { asker, .. } = stand.connect(&server).await;
+        opens(&asker, &known, false).await;
+        issues(&asker).await;
     }
     opens(&stand.connect(&server).await.asker, &known, true).await;
     let known = known.lock();

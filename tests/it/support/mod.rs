@@ -1,5 +1,6 @@
 //! What several suites need.
 
+pub(crate) mod aged;
 pub(crate) mod factors;
 pub(crate) mod hand;
 pub(crate) mod job;

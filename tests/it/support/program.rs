@@ -199,16 +199,22 @@ impl Installation {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         let store = match &f.parts.location {
-            Location::Sqlite { path, .. } => format!("url = \"sqlite://{}\"", path.display()),
             Location::Postgres { url, .. } => {
                 let url = url.replacen(&format!(":{PASSWORD}@"), "@", 1);
-                format!("url = \"{url}\"\npassword_file = \"{}/word\"", path.display())
+                let word = path.join("word").display().to_string();
+                format!("[store]\nurl = \"{url}\"\npassword_file = \"{word}\"\n")
+            }
+            Location::Sqlite { path: store, .. } => {
+                let data = path.join("data");
+                fs::create_dir(&data).unwrap();
+                fs::set_permissions(&data, PermissionsExt::from_mode(0o700)).unwrap();
+                copy_store(store.parent().unwrap(), &data);
+                String::new()
             }
         };
         let toml = format!(
             "[server]\ngrpc_listen = \"127.0.0.1:0\"\nhttp_listen = \"127.0.0.1:0\"\n\
-             data_dir = \"{dir}/data\"\ndrain_timeout_s = 5\n\
-             [store]\n{store}\n\
+             data_dir = \"{dir}/data\"\ndrain_timeout_s = 5\n{store}\
              [vault]\ntrust_domain = \"{TRUST_DOMAIN}\"\nname = \"main\"\n\
              [record]\norigin = \"{ORIGIN}\"\n\
              [hsm]\nmodule = \"{module}\"\ntoken_label = \"{label}\"\npin_file = \"{dir}/pin\"\n\
@@ -404,6 +410,16 @@ impl Installation {
         let status: Value = serde_json::from_slice(&shown.stdout).unwrap();
         let because = status["because"].as_str().unwrap_or_default();
         (status["state"].as_str().unwrap().to_owned(), because.to_owned())
+    }
+}
+
+/// Copies the files of a store that nobody serves, in the place of what is there.
+pub(crate) fn copy_store(from: &Path, to: &Path) {
+    for name in ["vault.db", "vault.db-wal", "vault.db-shm"] {
+        drop(fs::remove_file(to.join(name)));
+        if from.join(name).exists() {
+            fs::copy(from.join(name), to.join(name)).unwrap();
+        }
     }
 }
 

@@ -167,3 +167,39 @@ async fn who_has_a_thousand_that_wait_wraps_no_more_until_they_are_over() {
         p.wrap("60", "").await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_of_an_identity_is_bounded_in_bytes_as_well() {
+    const LARGE: usize = 700 * 1_024;
+    for backend in BACKENDS {
+        let mut f = Fixture::on(backend).await;
+        f.parts.limits.wrapped_bytes = 2 * 1_024 * 1_024;
+        f.restart().await;
+        let p = Place::of(f).await;
+        p.place.grant("etl", "get", "secrets/team/**").await;
+        let large = vec![7; LARGE];
+        put(&mut p.place.alice(), "team/key", &large, 1).await.unwrap();
+        let (first, second) = (p.wrap("60", "").await.unwrap(), p.wrap("60", "").await.unwrap());
+        let refusal = p.wrap("60", "").await.unwrap_err();
+        assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal}");
+        assert!(refusal.message().contains("may hold 2097152"), "{refusal}");
+        // Refused, it stored nothing: less than what is left fits as before, and others have their own.
+        let sql = "SELECT id FROM wrap_payloads";
+        let hand = Hand::new(&p.f().parts.location);
+        assert_eq!(hand.ask(sql).await.len(), 2);
+        put(&mut p.place.alice(), "team/key", CANARY, 2).await.unwrap();
+        p.wrap("60", "").await.unwrap();
+        wrap_with(p.etl(), "60", "").await.unwrap();
+        put(&mut p.place.alice(), "team/key", &large, 3).await.unwrap();
+        assert_eq!(p.wrap("60", "").await.unwrap_err().code(), Code::ResourceExhausted);
+        // What is opened, taken back or over makes room.
+        assert_eq!(value(p.etl(), &first).await.unwrap().len(), LARGE);
+        p.wrap("60", "").await.unwrap();
+        assert_eq!(p.wrap("60", "").await.unwrap_err().code(), Code::ResourceExhausted);
+        revoke(p.alice(), &second.accessor).await.unwrap();
+        p.wrap("60", "").await.unwrap();
+        assert_eq!(p.wrap("60", "").await.unwrap_err().code(), Code::ResourceExhausted);
+        p.place.advance(61);
+        p.wrap("60", "").await.unwrap();
+    }
+}

@@ -1,5 +1,6 @@
 //! Vaults that are killed and started again: one for development, and one that is not.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,10 @@ use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
-use strongroom::proto::{AddGrantRequest, AddMemberRequest, IssueLoginCertificateRequest};
+use strongroom::proto::pki_service_client::PkiServiceClient;
+use strongroom::proto::{
+    AddGrantRequest, AddMemberRequest, IssueLoginCertificateRequest, PutCertificateRoleRequest,
+};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -86,6 +90,17 @@ impl Stand {
         }
     }
 
+    /// Has clients trust these roots from now on, where they were told of any. One for development
+    /// writes what is to be trusted itself, whenever it starts.
+    pub(super) fn trust(&self, roots: &str) {
+        match self {
+            Self::Earnest(it) if !roots.is_empty() => {
+                fs::write(it.real.dir.path().join("out/ca.pem"), roots).unwrap();
+            }
+            Self::Earnest(_) | Self::Development(_) => {}
+        }
+    }
+
     /// Who rotates.
     pub(super) fn asker(&self) -> &'static str {
         match self {
@@ -122,7 +137,7 @@ impl Stand {
 
 /// Connects as the administrator of a development vault.
 async fn connect(to: &Running) -> Channel {
-    let read = |what: &str| std::fs::read_to_string(to.said(what)).unwrap();
+    let read = |what: &str| fs::read_to_string(to.said(what)).unwrap();
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read("ca_file")))
         .identity(Identity::from_pem(read("admin_cert_file"), read("admin_key_file")))
@@ -147,16 +162,20 @@ async fn administrator(f: &Fixture, by: &Channel, name: &'static str) -> Adminis
     Administrator { name, login, app }
 }
 
-/// Lets somebody write, read, encrypt and rotate below `kill/`.
+/// Lets somebody write, read, encrypt and rotate below `kill/`, and have certificates signed.
 async fn grant(by: &Channel, to: &str) {
-    let secrets = ["put", "get"].map(|verb| ("secrets", verb));
-    let keys = ["create", "rotate", "encrypt", "decrypt", "rewrap"].map(|verb| ("keys", verb));
+    let (name, allowed_dns) = ("kill".to_owned(), vec!["a.example".to_owned()]);
+    let role = PutCertificateRoleRequest { name, allowed_dns, ..Default::default() };
+    PkiServiceClient::new(by.clone()).put_role(role).await.unwrap();
+    let secrets = ["put", "get"].map(|verb| ("secrets", verb, "kill/**"));
+    let keys = ["create", "rotate", "encrypt", "decrypt", "rewrap"];
+    let keys = keys.map(|verb| ("keys", verb, "kill/**"));
     let mut grants = GrantServiceClient::new(by.clone());
-    for (noun, verb) in secrets.into_iter().chain(keys) {
+    for (noun, verb, on) in secrets.into_iter().chain(keys).chain([("pki", "sign", "kill")]) {
         let request = AddGrantRequest {
             subject: Some(Subject::Identity(to.to_owned())),
             action: format!("{noun}.{verb}"),
-            resource: format!("{noun}/kill/**"),
+            resource: format!("{noun}/{on}"),
             ..Default::default()
         };
         grants.add_grant(request).await.unwrap();

@@ -1,11 +1,15 @@
-//! What a ceremony is about, frozen: approvals bind to the hash of its one encoding.
+//! What a ceremony is about, frozen: approvals bind to the hash of its one encoding. And that no
+//! commit does what several administrators do together but in the ceremony of just that.
 
 use serde::{Deserialize, Serialize};
 
+use super::{Decision, Resource, StandsOn};
 use crate::crypto::{Encoder, sha256};
 use crate::error::{Error, Result};
-use crate::types::{IdentityId, VaultId};
-use crate::vault::{Resource, StandsOn};
+use crate::store::ceremonies::CeremonyRow;
+use crate::store::notices::{NoticeHeadRow, NoticeRow};
+use crate::store::{SealedRow as _, Tx};
+use crate::types::{Caller, CeremonyState, IdentityId, RequestContext, VaultId, Verb};
 
 /// One thing that was asked for, as approvers read it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +23,7 @@ pub struct Term {
 
 impl Term {
     /// Says one.
+    #[must_use]
     pub fn new(name: &str, value: &str) -> Self {
         Self { name: name.to_owned(), value: value.to_owned() }
     }
@@ -40,7 +45,8 @@ pub struct About {
 
 impl About {
     /// Freezes what a call is about, as it was decided on.
-    pub(super) fn of(action: &str, resources: &[Resource], terms: Vec<Term>) -> Self {
+    #[must_use]
+    pub fn of(action: &str, resources: &[Resource], terms: Vec<Term>) -> Self {
         let rows = resources.iter().flat_map(|resource| &resource.rows);
         Self {
             action: action.to_owned(),
@@ -57,16 +63,24 @@ impl About {
     }
 
     /// Reads what a row holds.
-    pub(super) fn read(json: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Internal`] when that is none.
+    pub fn read(json: &str) -> Result<Self> {
         serde_json::from_str(json).map_err(Error::internal)
     }
 
-    pub(super) fn to_json(&self) -> Result<String> {
+    /// Writes it as a row holds it.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], which this type excludes.
+    pub fn to_json(&self) -> Result<String> {
         serde_json::to_string(self).map_err(Error::internal)
     }
 
     /// Computes what approvals bind to, of a call of one identity to one vault.
-    pub(super) fn hash(&self, vault: VaultId, identity: IdentityId) -> [u8; 32] {
+    #[must_use]
+    pub fn hash(&self, vault: VaultId, identity: IdentityId) -> [u8; 32] {
         let mut all = Encoder::new("strongroom/ceremony/v1")
             .bytes(vault.0.as_bytes())
             .bytes(identity.0.as_bytes())
@@ -81,6 +95,65 @@ impl About {
         }
         sha256(&all.finish())
     }
+}
+
+/// Tables that a call changes which does nothing yet but ask.
+const ASKING: [&str; 3] =
+    [CeremonyRow::TABLE.name, NoticeRow::TABLE.name, NoticeHeadRow::TABLE.name];
+
+/// Refuses what several administrators do together, unless the ceremony of this action and these
+/// resources, asked for by who asks now, is performed in the same commit; and refuses to perform any
+/// other. What a worker does by itself, of a closed list, was agreed on when its schedule was.
+///
+/// What is hardly ever gone through is boxed: every commit would carry the room for it.
+pub(super) async fn check_ceremony(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    action: &'static str,
+    decision: &Decision,
+) -> Result<()> {
+    let touched = tx.changes().iter().filter(|change| change.table == CeremonyRow::TABLE.name);
+    let touched: Vec<_> = touched.map(|change| change.key.clone()).collect();
+    let solemn = matches!(ctx.caller, Caller::Identity(_))
+        && Verb::lookup(action).is_some_and(|verb| verb.ceremony);
+    if !solemn && touched.is_empty() {
+        return Ok(());
+    }
+    let (performed, asked) = Box::pin(own(ctx, tx, (action, solemn), decision, touched)).await?;
+    let asks = asked && tx.changes().iter().all(|change| ASKING.contains(&change.table));
+    if solemn && !performed && !asks {
+        return Err(Error::internal("an act without its ceremony"));
+    }
+    Ok(())
+}
+
+/// Tells whether among the ceremonies that a commit changed is the one of the act itself: performed,
+/// or open still.
+async fn own(
+    ctx: &RequestContext,
+    tx: &mut Tx,
+    (action, solemn): (&'static str, bool),
+    decision: &Decision,
+    touched: Vec<String>,
+) -> Result<(bool, bool)> {
+    let wanted = About::of(action, &decision.resources, Vec::new());
+    let asks = ctx.authenticated().map(|caller| caller.identity);
+    let (mut performed, mut asked) = (false, false);
+    for id in touched {
+        let found = tx.lookup::<CeremonyRow>(&id).await?;
+        let row = found.ok_or_else(|| Error::internal("a ceremony without its row"))?.row;
+        let about = About { terms: Vec::new(), ..About::read(&row.about)? };
+        let ours = solemn && Some(row.identity) == asks && about == wanted;
+        match row.state {
+            CeremonyState::Performed if ours => performed = true,
+            CeremonyState::Performed => {
+                return Err(Error::internal("an act that performs the ceremony of another"));
+            }
+            CeremonyState::Open => asked |= ours,
+            CeremonyState::Denied | CeremonyState::Cancelled | CeremonyState::Expired => {}
+        }
+    }
+    Ok((performed, asked))
 }
 
 #[cfg(test)]
