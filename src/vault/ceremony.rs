@@ -97,9 +97,10 @@ impl About {
     }
 }
 
-/// Tables that a call changes which does nothing yet but ask.
-const ASKING: [&str; 3] =
-    [CeremonyRow::TABLE.name, NoticeRow::TABLE.name, NoticeHeadRow::TABLE.name];
+/// Tells whether a call changes a table that does nothing yet but ask.
+fn is_asking(table: &str) -> bool {
+    [CeremonyRow::TABLE.name, NoticeRow::TABLE.name, NoticeHeadRow::TABLE.name].contains(&table)
+}
 
 /// Refuses what several administrators do together, unless the ceremony of this action and these
 /// resources, asked for by who asks now, is performed in the same commit; and refuses to perform any
@@ -120,7 +121,7 @@ pub(super) async fn check_ceremony(
         return Ok(());
     }
     let (performed, asked) = Box::pin(own(ctx, tx, (action, solemn), decision, touched)).await?;
-    let asks = asked && tx.changes().iter().all(|change| ASKING.contains(&change.table));
+    let asks = asked && tx.changes().iter().all(|change| is_asking(change.table));
     if solemn && !performed && !asks {
         return Err(Error::internal("an act without its ceremony"));
     }

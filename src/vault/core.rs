@@ -1,7 +1,9 @@
 //! What every request shares.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
+use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -139,6 +141,37 @@ pub(super) struct Core {
     pub(super) serials: Serials,
     pub(super) shreds: ShredKeeper,
     pub(super) state: StateKeeper,
+}
+
+/// The core, as whatever goes with a request holds it.
+///
+/// It is behind a trait object, because the compiler proves anew in each future that holds it that it
+/// may change threads, and looks through all of it each time where it can.
+#[derive(Debug, Clone)]
+pub(super) struct SharedCore(Arc<dyn HoldsCore>);
+
+impl SharedCore {
+    pub(super) fn new(core: Core) -> Self {
+        Self(Arc::new(core))
+    }
+}
+
+impl Deref for SharedCore {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        self.0.core()
+    }
+}
+
+trait HoldsCore: fmt::Debug + Send + Sync {
+    fn core(&self) -> &Core;
+}
+
+impl HoldsCore for Core {
+    fn core(&self) -> &Core {
+        self
+    }
 }
 
 impl Core {

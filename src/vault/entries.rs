@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
-use super::core::Core;
+use super::core::SharedCore;
 use super::spend::Strike;
 use super::{Decision, GOVERNS, Note, ProvenFactor, READS, Resource, Subject, Vault};
 use crate::audit::{
@@ -21,7 +21,7 @@ use crate::types::{Caller, CredentialId, GrantId, RequestContext};
 /// One operation's story, told before its commit runs and ended by it.
 pub(super) struct Story {
     pub(super) ctx: RequestContext,
-    pub(super) core: Arc<Core>,
+    pub(super) core: SharedCore,
     draft: Draft,
     keys: Vec<KeyUse>,
     credential: Option<CredentialId>,
@@ -45,7 +45,7 @@ impl Story {
         decision: &Decision,
         note: Note,
     ) -> Result<Self> {
-        let core = Arc::clone(&vault.core);
+        let core = vault.core.clone();
         let Note { keys, credential, private: noted } = note;
         let facts = EntryFacts {
             at: ctx.now,
@@ -79,7 +79,7 @@ impl Story {
         subject: Option<&Subject>,
         error: &Error,
     ) -> Result<Self> {
-        let core = Arc::clone(&vault.core);
+        let core = vault.core.clone();
         let noted = vec![(Field::Detail, error.clone().told().to_string())];
         let facts = EntryFacts {
             at: ctx.now,
@@ -114,7 +114,7 @@ impl Story {
         first: &str,
         keys: Vec<KeyUse>,
     ) -> Result<Self> {
-        let core = Arc::clone(&vault.core);
+        let core = vault.core.clone();
         let noted = vec![(Field::Detail, format!("spent from {first}"))];
         let facts = EntryFacts {
             at: ctx.now,

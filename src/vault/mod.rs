@@ -86,13 +86,13 @@ pub use wrap::{
 };
 pub use wraps::WrapStep;
 
-use self::core::Core;
+use self::core::{Core, SharedCore};
 use subjects::Wanted;
 
 /// The vault.
 #[derive(Debug, Clone)]
 pub struct Vault {
-    core: Arc<Core>,
+    core: SharedCore,
 }
 
 impl Vault {
@@ -129,7 +129,7 @@ impl Vault {
             shreds: shreds::ShredKeeper::new(parts.shredded),
             state: StateKeeper::default(),
         };
-        Ok(Self { core: Arc::new(core) })
+        Ok(Self { core: SharedCore::new(core) })
     }
 
     /// The installation.
@@ -211,7 +211,7 @@ impl Vault {
     /// Reads a subject, and keeps it.
     async fn load(&self, wanted: Wanted, now: UnixMillis) -> Result<Option<Arc<Subject>>> {
         let emptied = self.core.subjects.emptied();
-        let (load, core) = (wanted.clone(), Arc::clone(&self.core));
+        let (load, core) = (wanted.clone(), self.core.clone());
         let loaded = self
             .core
             .reader
@@ -254,7 +254,7 @@ impl Vault {
                 Some(self.checked(&wanted, caller.method, ctx.now).await?)
             }
         };
-        Ok(View::new(Arc::clone(&self.core), ctx.clone(), subject))
+        Ok(View::new(self.core.clone(), ctx.clone(), subject))
     }
 
     /// Empties the caches: what they held may have moved.

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::core::Core;
+use super::core::SharedCore;
 use super::{Resource, StateKeeper, Subject};
 use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
@@ -20,7 +20,7 @@ use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMil
 /// A view of the vault for one request.
 #[derive(Debug)]
 pub struct View {
-    pub(super) core: Arc<Core>,
+    pub(super) core: SharedCore,
     pub(super) ctx: RequestContext,
     pub(super) subject: Option<Arc<Subject>>,
     /// Keys that were used so far: what fails before it is prepared can note none by itself.
@@ -57,7 +57,11 @@ impl Under {
 }
 
 impl View {
-    pub(super) fn new(core: Arc<Core>, ctx: RequestContext, subject: Option<Arc<Subject>>) -> Self {
+    pub(super) fn new(
+        core: SharedCore,
+        ctx: RequestContext,
+        subject: Option<Arc<Subject>>,
+    ) -> Self {
         let (used, under) = (Mutex::new(Vec::new()), Mutex::default());
         Self { core, ctx, subject, used, under }
     }
