@@ -11,11 +11,14 @@ use http::uri::PathAndQuery;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tonic::body::Body;
 use tonic::server::{NamedService, StreamingService, UnaryService};
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
 };
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
+
+use crate::gather;
 
 /// What is sent to and fro.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -84,31 +87,45 @@ impl tonic::codegen::Service<http::Request<Body>> for Echo {
 
 /// Starts a server that answers what it was sent, and connects to it.
 pub(crate) async fn channels(count: usize) -> Vec<Channel> {
-    working(count, Arc::new(|sent| Box::pin(async move { sent }))).await
+    serve(count, Arc::new(|sent| Box::pin(async move { sent })), false).await
 }
 
-/// Starts a server that answers what it makes of what it was sent, and connects to it.
+/// Starts a server that does no more for an answer than some work, and connects to it. Its answers
+/// leave as the vault's do, gathered: what it misses of the ceiling is then the price of gRPC over
+/// mutual TLS and of that work.
 pub(crate) async fn working(count: usize, work: Work) -> Vec<Channel> {
+    serve(count, work, true).await
+}
+
+async fn serve(count: usize, work: Work, gathers: bool) -> Vec<Channel> {
     let authority = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = params.self_signed(&authority).unwrap().pem();
     let issuer = Issuer::new(params, authority);
-    let identity = |name: &str| {
+    let certified = |name: &str| {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        Identity::from_pem(certificate.pem(), key.serialize_pem())
+        (certificate.pem(), key.serialize_pem())
     };
-    let tls = ServerTlsConfig::new()
-        .identity(identity("localhost"))
-        .client_ca_root(Certificate::from_pem(&root));
+    let own = certified("localhost");
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr: SocketAddr = listener.local_addr().unwrap();
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = Server::builder().tls_config(tls).unwrap().add_service(Echo(work));
-    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
-    let client = identity("client");
+    if gathers {
+        let incoming = gather::accept(listener, (&own.0, &own.1), &root);
+        let server = Server::builder().add_service(Echo(work));
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    } else {
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(own.0, own.1))
+            .client_ca_root(Certificate::from_pem(&root));
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server = Server::builder().tls_config(tls).unwrap().add_service(Echo(work));
+        tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    }
+    let client = certified("client");
+    let client = Identity::from_pem(client.0, client.1);
     let mut channels = Vec::new();
     for _ in 0..count {
         let tls = ClientTlsConfig::new()
@@ -121,7 +138,7 @@ pub(crate) async fn working(count: usize, work: Work) -> Vec<Channel> {
     channels
 }
 
-/// Sends one payload and waits for it to come back.
+/// Sends one payload and waits for an answer to come back.
 pub(crate) async fn call(channel: Channel, data: Bytes) {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.unwrap();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use strongroom::hsm::{Hsm as _, KeyKind};
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;
@@ -16,11 +17,13 @@ use tonic::transport::Channel;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
-use crate::{echo, secrets};
+use crate::{echo, insert, secrets};
 
 /// Connections that the tasks share, on both sides.
 const CONNECTIONS: usize = 8;
 const KIB: usize = 1_024;
+/// Bytes of an entry with what stands beside it.
+const ENTRY: usize = 620;
 /// Parts of a stream, of 64 KiB: 1 GiB.
 const PARTS: usize = 16_384;
 
@@ -66,13 +69,13 @@ pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<
         rows.push(stream(&ours).await);
     }
     if wants("key_sign") {
-        rows.push(sign(vault, &ours).await);
+        rows.extend(sign(vault, &ours).await);
     }
     if wants("secret_get") {
         rows.push(secrets::get(&ours).await);
     }
     if wants("secret_put") {
-        rows.push(secrets::put(&ours).await);
+        rows.extend(secrets::put(&ours).await);
     }
     rows
 }
@@ -138,12 +141,14 @@ async fn sealed(channel: Channel) {
     assert_eq!(bytes, 53 + PARTS * (64 * KIB + 16));
 }
 
-async fn sign(vault: &Vault, ours: &[Channel]) -> Row {
+/// Beside it `key_sign_no_vault`: a bare server that signs with the HSM, and stores as many bytes
+/// as an entry has durably before it answers.
+async fn sign(vault: &Vault, ours: &[Channel]) -> [Row; 2] {
     const CONCURRENCY: usize = 16;
     let label = "bench-own-rate";
     vault.hsm.create_key(label, KeyKind::EcdsaP256).await.unwrap();
     let theirs = vec![Arc::clone(&vault.hsm)];
-    let bare = move |hsm: Arc<strongroom::hsm::Pkcs11Hsm>, _| async move {
+    let own = move |hsm: Arc<strongroom::hsm::Pkcs11Hsm>, _| async move {
         hsm.sign(label, &[7; KIB]).await.unwrap();
     };
     let call = |channel, _| async move {
@@ -152,12 +157,30 @@ async fn sign(vault: &Vault, ours: &[Channel]) -> Row {
         let answer = KeyServiceClient::new(channel).sign(request).await.unwrap();
         assert_eq!(answer.get_ref().used.as_ref().unwrap().placement, "hsm");
     };
+    let (hsm, entry) = (Arc::clone(&vault.hsm), Bytes::from(vec![7; ENTRY]));
+    // Both end with the process.
+    let (sender, _writer) = insert::start(usize::MAX);
+    let work = move |message: Bytes| -> BoxFuture<'static, Bytes> {
+        let (hsm, sender, entry) = (Arc::clone(&hsm), sender.clone(), entry.clone());
+        Box::pin(async move {
+            let signature = hsm.sign(label, &message).await.unwrap();
+            insert::call(&sender, entry).await;
+            Bytes::from(signature)
+        })
+    };
+    let bare = echo::working(CONNECTIONS, Arc::new(work)).await;
+    let message = Bytes::from(vec![7; KIB]);
+    let bare_call = move |channel, _| echo::call(channel, message.clone());
     drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
-    drive(CONCURRENCY, WARM, theirs.clone(), bare).await;
-    let (mut here, mut there) = (Vec::new(), Vec::new());
+    drive(CONCURRENCY, WARM, theirs.clone(), own).await;
+    drive(CONCURRENCY, WARM, bare.clone(), bare_call.clone()).await;
+    let (mut here, mut between, mut there) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
-        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare).await);
+        there.push(drive(CONCURRENCY, RUN, theirs.clone(), own).await);
         here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
+        between.push(drive(CONCURRENCY, RUN, bare.clone(), bare_call.clone()).await);
     }
-    row("key_sign", CONCURRENCY, "the HSM's own rate", 0.60, here, there)
+    [("key_sign", here), ("key_sign_no_vault", between)].map(|(workload, runs)| {
+        row(workload, CONCURRENCY, "the HSM's own rate", 0.60, runs, there.clone())
+    })
 }

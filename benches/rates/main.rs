@@ -17,6 +17,7 @@
 mod db;
 mod echo;
 mod elevation;
+mod gather;
 mod insert;
 mod keys;
 mod load;
@@ -62,7 +63,7 @@ fn main() {
             rows.push(tokens::whoami(&vault).await);
         }
         if wants("token_single_use") {
-            rows.push(tokens::single_use(&vault).await);
+            rows.extend(tokens::single_use(&vault).await);
         }
         if wants("pki_sign_csr") {
             rows.extend(pki::measure(&vault).await);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rusqlite::{Transaction, params};
 use strongroom::proto::secret_service_client::SecretServiceClient;
 use strongroom::proto::{GetSecretRequest, PutSecretRequest};
@@ -55,7 +56,9 @@ pub(crate) async fn get(ours: &[Channel]) -> Row {
 }
 
 /// Each task writes versions of a secret of its own, so that none waits for another's.
-pub(crate) async fn put(ours: &[Channel]) -> Row {
+///
+/// Beside it `secret_put_no_vault`: the ceiling's rows behind a bare server.
+pub(crate) async fn put(ours: &[Channel]) -> [Row; 2] {
     let versions = counters();
     let call = move |channel, task: usize| {
         let versions = Arc::clone(&versions);
@@ -64,8 +67,17 @@ pub(crate) async fn put(ours: &[Channel]) -> Row {
             write(channel, format!("bench/put{task}"), known).await;
         }
     };
+    let (bare, known) = (bare_server().await, counters());
+    let bare_call = move |channel, task: usize| {
+        let version = known[task].fetch_add(1, Ordering::Relaxed) + 1;
+        let (task, mut sent) = (u64::try_from(task).unwrap(), vec![7; KIB]);
+        sent[..8].copy_from_slice(&task.to_be_bytes());
+        sent[8..16].copy_from_slice(&version.to_be_bytes());
+        echo::call(channel, Bytes::from(sent))
+    };
     drive(CONCURRENCY, WARM, ours.to_vec(), call.clone()).await;
-    let (mut here, mut there) = (Vec::new(), Vec::new());
+    drive(CONCURRENCY, WARM, bare.clone(), bare_call.clone()).await;
+    let (mut here, mut between, mut there) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         let mut best: Option<Run> = None;
         for group in [32, 64] {
@@ -76,9 +88,27 @@ pub(crate) async fn put(ours: &[Channel]) -> Row {
         }
         there.extend(best);
         here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call.clone()).await);
+        between.push(drive(CONCURRENCY, RUN, bare.clone(), bare_call.clone()).await);
     }
     let beside = "durable grouped commits of the same rows";
-    row("secret_put", CONCURRENCY, beside, 0.40, here, there)
+    [("secret_put", here), ("secret_put_no_vault", between)]
+        .map(|(workload, runs)| row(workload, CONCURRENCY, beside, 0.40, runs, there.clone()))
+}
+
+/// The ceiling's rows, durable before each call is answered, and nothing else.
+async fn bare_server() -> Vec<Channel> {
+    // Both end with the process.
+    let (sender, _writer) = insert::grouped(CONCURRENCY, SCHEMA, commit);
+    let work = move |sent: Bytes| -> BoxFuture<'static, Bytes> {
+        let sender = sender.clone();
+        Box::pin(async move {
+            let number = |at: usize| u64::from_be_bytes(sent[at..at + 8].try_into().unwrap());
+            let task = usize::try_from(number(0)).unwrap();
+            insert::call(&sender, (task, i64::try_from(number(8)).unwrap())).await;
+            Bytes::from_static(b"done")
+        })
+    };
+    echo::working(CONNECTIONS, Arc::new(work)).await
 }
 
 /// The newest version of each task's secret.

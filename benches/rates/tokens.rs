@@ -1,7 +1,10 @@
 //! Tokens: a bearer beside a certificate, and one use from its making to its spending.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use rusqlite::{Transaction, params};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
@@ -10,10 +13,10 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
-use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
+use crate::{echo, insert};
 
 const CONCURRENCY: usize = 64;
 const CONNECTIONS: usize = 8;
@@ -63,15 +66,30 @@ pub(crate) async fn whoami(vault: &Vault) -> Row {
 }
 
 /// Makes a token with one use and spends it, beside the same rows without a server.
-pub(crate) async fn single_use(vault: &Vault) -> Row {
+///
+/// Beside it `token_single_use_no_vault`: the ceiling's rows behind a bare server, in two calls.
+pub(crate) async fn single_use(vault: &Vault) -> [Row; 2] {
     let channels = vault.channels(CONNECTIONS).await;
     let once = |channel: Channel, _| async move {
         let token = header(&create(&channel, 1).await);
         let request = with(GetIdentityRequest { name: "admin".to_owned() }, &token);
         drop(IdentityServiceClient::new(channel).get_identity(request).await.unwrap());
     };
+    let (bare, ids) = (bare_server().await, Arc::new(AtomicU64::new(0)));
+    let twice = move |channel: Channel, _| {
+        let id = ids.fetch_add(1, Ordering::Relaxed);
+        async move {
+            for step in [0, 1] {
+                let mut sent = vec![7; 128];
+                sent[0] = step;
+                sent[1..9].copy_from_slice(&id.to_be_bytes());
+                echo::call(channel.clone(), Bytes::from(sent)).await;
+            }
+        }
+    };
     drive(CONCURRENCY, WARM, channels.clone(), once).await;
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    drive(CONCURRENCY, WARM, bare.clone(), twice.clone()).await;
+    let (mut ours, mut between, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         let mut best: Option<Run> = None;
         for group in [32, 64] {
@@ -82,9 +100,32 @@ pub(crate) async fn single_use(vault: &Vault) -> Row {
         }
         theirs.extend(best);
         ours.push(drive(CONCURRENCY, RUN, channels.clone(), once).await);
+        between.push(drive(CONCURRENCY, RUN, bare.clone(), twice.clone()).await);
     }
     let beside = "durable grouped commits of the same rows";
-    row("token_single_use", CONCURRENCY, beside, 0.40, ours, theirs)
+    [("token_single_use", ours), ("token_single_use_no_vault", between)]
+        .map(|(workload, runs)| row(workload, CONCURRENCY, beside, 0.40, runs, theirs.clone()))
+}
+
+/// The ceiling's rows, durable before each call is answered, and nothing else.
+async fn bare_server() -> Vec<Channel> {
+    // Both end with the process.
+    let (sender, _writer) = insert::grouped(CONCURRENCY, SCHEMA, commit);
+    let work = move |sent: Bytes| -> BoxFuture<'static, Bytes> {
+        let sender = sender.clone();
+        Box::pin(async move {
+            let id = id(u64::from_be_bytes(sent[1..9].try_into().unwrap()));
+            insert::call(&sender, if sent[0] == 0 { Step::Create(id) } else { Step::Spend(id) })
+                .await;
+            Bytes::from_static(&[7; 128])
+        })
+    };
+    echo::working(CONNECTIONS, Arc::new(work)).await
+}
+
+/// As long as an id that sorts by time.
+fn id(number: u64) -> String {
+    format!("0198f3a0-0000-7000-8000-{number:012}")
 }
 
 /// What the one writer of the ceiling is asked for.
@@ -96,11 +137,9 @@ enum Step {
 /// The same rows and entries, a group in one durable transaction of one thread.
 async fn ceiling(group: usize) -> Run {
     let (sender, writer) = insert::grouped(group, SCHEMA, commit);
-    let ids = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let ids = Arc::new(AtomicU64::new(0));
     let call = move |sender: insert::Asking<_>, _| {
-        let id = ids.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        // As long as an id that sorts by time.
-        let id = format!("0198f3a0-0000-7000-8000-{id:012}");
+        let id = id(ids.fetch_add(1, Ordering::Relaxed));
         async move {
             for step in [Step::Create(id.clone()), Step::Spend(id)] {
                 insert::call(&sender, step).await;
