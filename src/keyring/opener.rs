@@ -38,12 +38,18 @@ impl SetOpener {
             Self::Shares(key) if key.vault == vault => Ok(key.clone()),
             Self::Shares(_) => Err(unfit("the shares are those of another vault")),
             Self::Token(token) => {
+                let mut told = None;
                 for set in sets {
-                    if let Some(key) = SetKey::in_token(token, vault, *set).await? {
-                        return Ok(key);
+                    match SetKey::in_token(token, vault, *set).await {
+                        Ok(Some(key)) => return Ok(key),
+                        Ok(None) => {}
+                        // Of a set whose key was destroyed there: another may open it.
+                        Err(error @ KeyringError::Unfit(_)) => told = Some(error),
+                        Err(error) => return Err(error),
                     }
                 }
-                Err(unfit("the recovery token keeps nothing of a recovery set of this vault"))
+                let nothing = "the recovery token keeps nothing of a recovery set of this vault";
+                Err(told.unwrap_or_else(|| unfit(nothing)))
             }
         }
     }

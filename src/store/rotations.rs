@@ -148,8 +148,10 @@ pub async fn valid_of(
          CASE WHEN issued_at >= $2 AND issued_at <= $3 THEN expires_at ELSE 0 END AS value \
          FROM credentials WHERE kind = '{kind}' AND state = 'active' AND expires_at > $1"
     );
-    let valid =
-        tx.tally(&format!("{kind} since {}", from.0), &rows, params![now, from, to]).await?;
+    // A root and what is below it begin at one moment and end at others. Nothing is signed after now.
+    let end = if to < now { to } else { UnixMillis(i64::MAX) };
+    let key = format!("{kind} from {} to {}", from.0, end.0);
+    let valid = tx.tally(&key, &rows, params![now, from, to]).await?;
     Ok((valid.count, UnixMillis(valid.highest)))
 }
 
@@ -166,4 +168,31 @@ pub async fn valid_after(
          AND issued_at > $2 AND issued_at <= $3 LIMIT $4"
     );
     tx.select_intact(&tail, params![now, after, to, limit]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::sqlite;
+    use crate::store::tx::Connection;
+
+    #[test]
+    fn spans_that_begin_together_are_counted_apart_also_of_much() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let fill = "CREATE TABLE credentials \
+                    (kind TEXT, state TEXT, issued_at BIGINT, expires_at BIGINT); \
+                    WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 10001) \
+                    INSERT INTO credentials SELECT 'certificate', 'active', n, 30000 FROM s";
+        connection.execute_batch(fill).unwrap();
+        let mut tx = Tx::new(Connection::Sqlite(connection), Arc::default(), true);
+        for (to, count, highest) in
+            [(0, 0, 0), (7, 7, 30_000), (20_000, 10_001, 30_000), (20_001, 10_001, 30_000)]
+        {
+            let span = (UnixMillis(0), UnixMillis(to));
+            let counted = valid_of(&mut tx, CredentialKind::Certificate, span, UnixMillis(20_000));
+            assert_eq!(sqlite::drive(counted), Ok((count, UnixMillis(highest))), "{to}");
+        }
+    }
 }

@@ -24,6 +24,7 @@ use strongroom::types::{SecretBytes, SystemEntropy};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::root::authorities::issuer;
 use crate::secrets::{Place, client, get, put};
 use crate::support::hand::Hand;
 use crate::support::logins::{login, machine};
@@ -148,6 +149,8 @@ async fn a_vault_whose_hsm_is_lost_opens_again_with_enough_shares_in_another() {
         assert_eq!(again.reason(), "ALREADY_EXISTS", "{again}");
 
         let node = Node::start(place.f.parts.clone(), pin()).await.unwrap();
+        let (lost, made) = (issuer(&place.f.root_pem), issuer(&node.root_pem));
+        assert!(made != lost && made.contains("v2"), "{lost} and {made}: each has its name");
         place.f.root_pem = node.root_pem.clone();
         place.f.node = Some(node);
         let admin = back(&mut place.f, "admin").await;

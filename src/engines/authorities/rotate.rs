@@ -138,14 +138,12 @@ impl EffectOperation for RotateAuthority {
         let key = view.noted(&it.used(), made.map_err(Error::from))?;
         let trust_domain = view.trust_domain().parse()?;
         let id = view.vault_id().to_string();
-        // As the first one's, and the version behind it: two authorities never have one name.
         let short = id.get(id.len().saturating_sub(8)..).unwrap_or(&id);
-        let named = format!("{short}v{}", it.next.row.to_version);
         let deployment =
             if view.is_dev() { Deployment::Development } else { Deployment::Production };
         let founder = Founder {
             hsm: view.hsm().as_ref(),
-            vault: &named,
+            vault: short,
             deployment,
             trust_domain: &trust_domain,
             now: view.now(),

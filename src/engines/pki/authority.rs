@@ -203,8 +203,7 @@ impl Authority {
     /// Tells which version of its kind it is, by the label of its key.
     #[must_use]
     pub fn version(&self) -> i64 {
-        let last = self.key_label.rsplit('/').next();
-        last.and_then(|version| version.parse().ok()).unwrap_or(1)
+        version_of(&self.key_label)
     }
 
     /// Names its key in the HSM.
@@ -301,7 +300,7 @@ impl Founder<'_> {
     /// # Errors
     /// As [`issue`].
     pub async fn link(&self, key: &KeyInfo, old: &Authority, serial: &Serial) -> Result<Authority> {
-        let common_name = self.common_name(Role::Root)?;
+        let common_name = self.common_name(Role::Root, key)?;
         self.below(old, (Role::Root, LINK_PATH), key, (common_name, ROOT_TTL), serial).await
     }
 
@@ -323,7 +322,7 @@ impl Founder<'_> {
         root: &Authority,
         serial: &Serial,
     ) -> Result<Authority> {
-        let common_name = self.common_name(Role::Issuing)?;
+        let common_name = self.common_name(Role::Issuing, key)?;
         self.below(root, (Role::Issuing, LEAVES), key, (common_name, ISSUING_TTL), serial).await
     }
 
@@ -367,7 +366,7 @@ impl Founder<'_> {
         path_len: u8,
         ttl: Duration,
     ) -> Result<Authority> {
-        let common_name = self.common_name(role)?;
+        let common_name = self.common_name(role, key)?;
         let validity = Validity {
             not_before_s: self.now.seconds().saturating_sub(BACKDATED_S),
             not_after_s: self.now.plus(ttl)?.seconds(),
@@ -378,17 +377,29 @@ impl Founder<'_> {
         Authority::load(role, key, &made.der, None, self.trust_domain)
     }
 
-    fn common_name(&self, role: Role) -> Result<String> {
+    /// Names an authority by the vault and, from its second version on, by that: two with different
+    /// keys never have one name.
+    fn common_name(&self, role: Role, key: &KeyInfo) -> Result<String> {
         let mark = match self.deployment {
             Deployment::Development => " (development)",
             Deployment::Production => "",
         };
-        let name = format!("Strongroom {} CA {}{mark}", role.title(), self.vault);
+        let version = match version_of(&key.label) {
+            1 => String::new(),
+            version => format!("v{version}"),
+        };
+        let name = format!("Strongroom {} CA {}{version}{mark}", role.title(), self.vault);
         if name.len() > MAX_COMMON_NAME || self.vault.bytes().any(|b| !b.is_ascii_alphanumeric()) {
             return Err(Error::invalid("an authority's name takes a short id of the vault"));
         }
         Ok(name)
     }
+}
+
+/// Reads the version of a key in its label.
+fn version_of(key_label: &str) -> i64 {
+    let last = key_label.rsplit('/').next();
+    last.and_then(|version| version.parse().ok()).unwrap_or(1)
 }
 
 fn template(

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use futures_util::FutureExt as _;
 
 use super::certificate::pem;
-use super::credential::{Holder, Said, Signed};
+use super::credential::{Holder, Said, Signed, require_current};
 use super::listing::Standing;
 use super::publish::REPLACED;
 use super::quota::Quota;
@@ -226,6 +226,8 @@ impl<S: Source> Verb for Mint<S> {
         let mine = Made { kind: CredentialKind::Certificate, identity: holder.id, resource };
         let row = made_before(view, made, mine).await?;
         let authorities = self.order.authorities.current()?;
+        // Its chain is given out anew: not that of a root which was rotated a moment ago.
+        require_current(view, &authorities.issuing).await?;
         Ok(Arc::new(Issued {
             said: Said::of_der(&row.detail)?,
             standing: Standing::of(&row, holder.revocation_epoch, view.now()),

@@ -12,6 +12,7 @@ use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource, Pkcs
 use cryptoki::mechanism::{Mechanism, MechanismType};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::Session;
+use zeroize::Zeroizing;
 
 use super::error::map;
 use super::token::Active;
@@ -127,13 +128,15 @@ pub(super) fn agree(
         Attribute::Extractable(true),
     ];
     let agreed = session.derive_key(&derive, handle, &template).map_err(|error| map(&error))?;
-    let told = session.get_attributes(agreed, &[AttributeType::Value]);
+    let told = session.get_attributes(agreed, &[AttributeType::Value]).map(|told| {
+        told.into_iter().find_map(|one| {
+            if let Attribute::Value(value) = one { Some(SecretBytes::new(value)) } else { None }
+        })
+    });
     session.destroy_object(agreed).map_err(|error| map(&error))?;
-    let told = told.map_err(|error| map(&error))?;
-    let Some(Attribute::Value(value)) = told.into_iter().next() else {
+    let Some(value) = told.map_err(|error| map(&error))? else {
         return Err(HsmError::Unsupported("agreements that tell their secret".to_owned()));
     };
-    let value = SecretBytes::new(value);
     if value.len_bytes() == AGREED_BYTES {
         Ok(value)
     } else {
@@ -157,12 +160,13 @@ pub(super) fn random(active: &Active<'_>, len_bytes: usize) -> Result<Vec<u8>, H
 struct Copy {
     handle: ObjectHandle,
     sequence: u64,
-    value: Vec<u8>,
+    /// It may be what a recovery token shares with a vault.
+    value: Zeroizing<Vec<u8>>,
 }
 
 /// Reads a private data object; the newest copy where a crash left two.
 pub(super) fn read_data(active: &Active<'_>, label: &str) -> Result<Option<Vec<u8>>, HsmError> {
-    Ok(copies(active, label)?.pop().map(|newest| newest.value))
+    Ok(copies(active, label)?.pop().map(|mut newest| std::mem::take(&mut *newest.value)))
 }
 
 /// Replaces a private data object; at no instant is there none.
@@ -208,12 +212,13 @@ fn copies(active: &Active<'_>, label: &str) -> Result<Vec<Copy>, HsmError> {
         let Some(Attribute::Value(stored)) = attributes.into_iter().next() else {
             return Err(HsmError::Failed("a data object shows no value".to_owned()));
         };
+        let stored = Zeroizing::new(stored);
         let (sequence, value) = stored
             .split_first_chunk::<SEQUENCE_BYTES>()
             .ok_or_else(|| HsmError::Failed("a data object is not ours".to_owned()))?;
         let sequence = u64::from_be_bytes(*sequence);
-        copies.push(Copy { handle, sequence, value: value.to_vec() });
+        copies.push(Copy { handle, sequence, value: Zeroizing::new(value.to_vec()) });
     }
-    copies.sort_by(|a, b| (a.sequence, &a.value).cmp(&(b.sequence, &b.value)));
+    copies.sort_by(|a, b| (a.sequence, a.value.as_slice()).cmp(&(b.sequence, b.value.as_slice())));
     Ok(copies)
 }

@@ -326,20 +326,24 @@ async fn no_node_gives_out_the_old_chain_once_a_new_root_was_answered() {
     let a = w.f.connect(&w.f.admin).await;
     let etl = login_over(a.clone(), "etl").await.unwrap();
     let there = Client::new(w.f.connect_to(&other, &etl).await);
-    let signed = there.clone().sign_certificate(order(&csr().1)).await.unwrap().into_inner();
+    let asked = SignCertificateRequest {
+        idempotency_key: "0123456789abcdef0123456789abcdef".to_owned(),
+        ..order(&csr().1)
+    };
+    let signed = there.clone().sign_certificate(asked.clone()).await.unwrap().into_inner();
     assert_eq!(links(&signed), 1);
     rotate(&a, "root", 1).await.unwrap();
-    until("the other node signs", async || {
-        match there.clone().sign_certificate(order(&csr().1)).await {
-            Ok(signed) => {
-                assert_eq!(links(&signed.into_inner()), 2);
-                true
-            }
-            Err(status) => {
-                assert_eq!(status.code(), Code::Aborted, "{status}");
-                false
+    until("the other node signs, and answers a retry", async || {
+        for (request, again) in [(asked.clone(), true), (order(&csr().1), false)] {
+            match there.clone().sign_certificate(request).await.map(tonic::Response::into_inner) {
+                Ok(signed) => assert_eq!((links(&signed), signed.replayed), (2, again)),
+                Err(status) => {
+                    assert_eq!(status.code(), Code::Aborted, "{status}");
+                    return false;
+                }
             }
         }
+        true
     })
     .await;
     other.stop().await.unwrap();

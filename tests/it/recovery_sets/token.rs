@@ -17,12 +17,19 @@ async fn spare() -> Arc<dyn Hsm> {
 
 /// Makes a key in a token.
 async fn key_of(token: &Arc<dyn Hsm>) -> HpkePublic {
-    make_token_key(token.as_ref(), &"spare".parse().unwrap()).await.unwrap()
+    key_named(token, "spare").await
+}
+
+async fn key_named(token: &Arc<dyn Hsm>, name: &str) -> HpkePublic {
+    make_token_key(token.as_ref(), &name.parse().unwrap()).await.unwrap()
 }
 
 fn request(public: &[u8]) -> CreateRecoverySetRequest {
-    let token =
-        RecoveryHolder { name: "spare".into(), public_key: hex(public), ..Default::default() };
+    request_named("spare", public)
+}
+
+fn request_named(name: &str, public: &[u8]) -> CreateRecoverySetRequest {
+    let token = RecoveryHolder { name: name.into(), public_key: hex(public), ..Default::default() };
     CreateRecoverySetRequest { token: Some(token), ..Default::default() }
 }
 
@@ -126,6 +133,26 @@ async fn refused_as_it_should(f: &mut Fixture, token: &Arc<dyn Hsm>, set: &Recov
     assert_eq!(refused.reason(), "PRECONDITION", "another shared key: {refused}");
     accept(token, set).await.unwrap();
     assert_eq!(token.read_data(&label).await, Ok(Some(kept)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_whose_key_was_destroyed_in_the_token_does_not_stand_before_another() {
+    let mut place = Place::new(Backend::Sqlite).await;
+    put(&mut place.alice(), "team/db", b"canary", 0).await.unwrap();
+    let (admin, token, first) = with_spare(&place).await;
+    let next = key_named(&token, "next").await;
+    let second = create(&admin, request_named("next", next.as_bytes())).await.unwrap();
+    covered(&admin).await;
+    for set in [&first, &second] {
+        accept(&token, set).await.unwrap();
+    }
+    place.f.node.take().unwrap().stop().await.unwrap();
+    other_hsm(&mut place.f);
+    // Of which of the two is looked at first the other's key is left.
+    let gone = if first.id < second.id { "spare" } else { "next" };
+    token.destroy_key(&format!("strongroom/recovery/{gone}")).await.unwrap();
+    let done = try_token(&place.f, &token).await.unwrap();
+    assert_eq!(done.lost, 0, "{done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

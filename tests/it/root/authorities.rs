@@ -46,7 +46,7 @@ pub(crate) fn states(authority: &RotatingAuthority) -> Vec<(i64, &str)> {
     authority.versions.iter().map(|it| (it.version, it.state.as_str())).collect()
 }
 
-fn issuer(pem: &str) -> String {
+pub(crate) fn issuer(pem: &str) -> String {
     let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
     pem.parse_x509().unwrap().issuer().to_string()
 }
