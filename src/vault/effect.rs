@@ -63,7 +63,7 @@ impl Vault {
             };
             match effect.run().await {
                 Answered::Done(output, _) => return Ok(output),
-                Answered::Made(id) => return op.replay(&effect.view, &id).await,
+                Answered::Made(id) => return effect.view.replay(op.as_ref(), &id).await,
                 Answered::Failed(error) => {
                     let Effect { prepared, decision, .. } = &effect;
                     return Err(self.told_of(ctx, op.as_ref(), prepared, decision, error).await);

@@ -43,15 +43,15 @@ impl Claim {
     /// Claims the key, or finds what an earlier try made.
     pub(super) async fn take(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Claimed> {
         let span = (ctx.now, self.kept_until);
-        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, span).await?;
-        let Some(earlier) = claimed else { return Ok(Claimed::Ours) };
+        let claimed = idempotency::claim(tx, &self.id, &self.request, &self.made, span).await;
+        let Some(earlier) = claimed.map_err(raced)? else { return Ok(Claimed::Ours) };
         judge(earlier, &self.request, self.replace, ctx.now)
     }
 
     /// Moves the key on from what an earlier try made to what this one makes.
     pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str) -> Result<()> {
         if !idempotency::replace(tx, &self.id, earlier, &self.made).await? {
-            return Err(StoreError::Stale.into());
+            return Err(overtaken());
         }
         Ok(())
     }
@@ -72,6 +72,16 @@ fn judge(earlier: Earlier, request: &[u8; 32], replace: bool, now: UnixMillis) -
     } else {
         Claimed::Made(earlier.object)
     })
+}
+
+/// Answers whose key another call with it claimed, moved on or gave back meanwhile: with the same key
+/// the call finds what there is now.
+pub(super) fn overtaken() -> Error {
+    Error::unavailable("another call with this idempotency key was quicker; retry")
+}
+
+fn raced(error: StoreError) -> Error {
+    if error == StoreError::Stale { overtaken() } else { error.into() }
 }
 
 /// Names a caller's key for one action in the store.
@@ -136,6 +146,17 @@ impl View {
         match read.await? {
             Some(earlier) => judge(earlier, &bound(&self.core, key)?, key.replace, now),
             None => Ok(Claimed::Ours),
+        }
+    }
+
+    /// Answers a retry with what an earlier try made, where that is what the key still names once it
+    /// was looked at: another retry may have put something in its place since the commit that found
+    /// it, or its own call may have failed and given the key back.
+    pub(super) async fn replay<V: Verb>(&self, op: &V, made: &str) -> Result<V::Output> {
+        let answer = op.replay(self, made).await;
+        match self.claimed(op).await? {
+            Claimed::Made(now) | Claimed::Replaces(now) if now == made => answer,
+            Claimed::Ours | Claimed::Made(_) | Claimed::Replaces(_) => Err(overtaken()),
         }
     }
 }

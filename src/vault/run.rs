@@ -85,7 +85,7 @@ impl Vault {
                     }
                     return Ok(output);
                 }
-                Answered::Made(id) => return op.replay(&view, &id).await,
+                Answered::Made(id) => return Box::pin(view.replay(op.as_ref(), &id)).await,
                 Answered::Failed(error) => {
                     let told = self.told_of(ctx, op.as_ref(), &prepared, &decision, error);
                     return Err(Box::pin(told).await);

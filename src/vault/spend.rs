@@ -8,14 +8,14 @@ use data_encoding::HEXLOWER;
 use futures_util::FutureExt as _;
 
 use super::entries::Story;
-use super::retries::claim_id;
+use super::retries::{claim_id, overtaken};
 use super::subject::Subject;
 use super::token::{Spent, TokenDetail};
 use super::{Vault, Verb};
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::credentials::CredentialRow;
-use crate::store::{StoreError, Tx, Versioned, idempotency};
+use crate::store::{Tx, Versioned, idempotency};
 use crate::types::{AuthMethod, CredentialId, CredentialState, RequestContext, UnixMillis};
 
 /// Refusals by policy that a counted token survives, less one.
@@ -101,12 +101,12 @@ impl Spending {
     /// that go on from the same, one does.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when another was first.
+    /// [`Error::Unavailable`] when another was first.
     pub(super) async fn moves_on(&self, tx: &mut Tx, earlier: &str, made: &str) -> Result<()> {
         let read = tx.lookup::<CredentialRow>(&self.token()).await?.ok_or_else(over)?;
         let mut detail = TokenDetail::decode(&read.row.detail)?;
         if !detail.pays_for(earlier, made) {
-            return Err(StoreError::Stale.into());
+            return Err(overtaken());
         }
         let row = CredentialRow { detail: detail.encode()?, ..read.row };
         tx.update(read.version, &row).await?;

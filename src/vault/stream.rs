@@ -187,7 +187,8 @@ impl<O: StreamOperation> Streaming<O> {
         };
         let note = self.note();
         let Self { vault, ctx, decision, outlet, .. } = self;
-        // Of one that was cut it is told at once; of one that is whole, once that is on record.
+        // Of one that was cut it is told at once; of one that is whole, once that is on record: what is
+        // not is not told to be whole.
         let whole = match &ended {
             Ok(_) => Some(outlet),
             Err(error) => {
@@ -195,11 +196,12 @@ impl<O: StreamOperation> Streaming<O> {
                 None
             }
         };
-        if let Err(error) = vault.record_end(&ctx, O::ACTION, &decision, ended, note).await {
+        let recorded = vault.record_end(&ctx, O::ACTION, &decision, ended, note).await;
+        if let Err(error) = &recorded {
             tracing::error!(%error, request = %ctx.request_id, "the end of a stream is not on record");
         }
         if let Some(outlet) = whole {
-            outlet.tell(Ok(()));
+            outlet.tell(recorded);
         }
     }
 

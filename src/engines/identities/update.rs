@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use super::create::check_machine_ttl;
 use super::labels::{check_labels, read_labels, write_labels};
 use super::show::{decided, described};
-use super::state::{next, read, retired};
+use super::state::{end_outside, next, read, retired};
 use super::text::check_purpose;
 use super::{Described, LONG, check_text, keep_an_administrator};
 use crate::audit::Field;
@@ -234,7 +234,11 @@ impl Operation for UpdateIdentity {
             }
             let mut changed = it.changed.clone();
             changed.note_change(ctx.now, ctx.actor());
-            tx.update(*version, &changed).await?;
+            let changed = tx.update(*version, &changed).await?.row;
+            // Its end may have come after the worker's last look.
+            if changed.revocation_epoch != row.revocation_epoch {
+                end_outside(ctx, tx, &changed).await?;
+            }
         }
         Described::find(tx, row.id, ctx.now).await
     }

@@ -303,7 +303,7 @@ impl Made {
 
 /// Answers a retry that found what an earlier try made, and no longer does.
 pub(super) fn forgotten() -> Error {
-    Error::Conflict("what the key was used for was forgotten meanwhile; retry".into())
+    Error::unavailable("what the key was used for was forgotten meanwhile; retry")
 }
 
 fn nothing_made() -> Error {

@@ -324,7 +324,7 @@ impl Verb for CreateToken {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Made> {
-        replace::replay(view, made, self.0.retry.as_ref()).await
+        replace::replay(view, self, made).await
     }
 
     async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<Resumed> {
@@ -437,7 +437,7 @@ impl Verb for MintToken {
     }
 
     async fn replay(&self, view: &View, made: &str) -> Result<Made> {
-        replace::replay(view, made, self.order.retry.as_ref()).await
+        replace::replay(view, self, made).await
     }
 
     async fn supersede(&self, ctx: &RequestContext, tx: &mut Tx, made: &str) -> Result<Resumed> {

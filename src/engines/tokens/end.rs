@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
 
 use super::missing;
 use crate::engines::leases;
@@ -42,18 +43,21 @@ pub struct EndToken {
 #[async_trait]
 impl Verb for EndToken {
     const ACTION: &'static str = "tokens.end";
-    type Prepared = ();
+    /// Whose it is, and the epoch that was over when they were contained, where more of it lent
+    /// something to others.
+    type Prepared = Option<(IdentityId, i64)>;
     type Output = ();
 
     async fn resources(&self, _: &View) -> Result<Vec<Resource>> {
         Ok(vec![Resource::named("tokens".parse()?)])
     }
 
-    async fn prepare(&self, _: &View, _: &Decision) -> Result<()> {
-        Ok(())
+    async fn prepare(&self, view: &View, _: &Decision) -> Result<Self::Prepared> {
+        let (id, now) = (self.id, view.now());
+        view.read(move |tx| async move { more_lent(tx, id, now).await }.boxed()).await
     }
 
-    fn note(&self, (): &(), note: &mut Note) {
+    fn note(&self, _: &Self::Prepared, note: &mut Note) {
         note.credential = Some(self.id);
     }
 }
@@ -62,7 +66,19 @@ impl Verb for EndToken {
 impl Operation for EndToken {
     const NEEDS: Needs = TAKES_BACK;
 
-    async fn commit(&self, ctx: &RequestContext, tx: &mut Tx, (): &(), _: &Decision) -> Result<()> {
+    /// What hangs on what is revoked already is dead; what others hang on what is revoked only now
+    /// is alive until then, for nodes that remember it as well.
+    fn needs(&self, more: &Self::Prepared) -> Needs {
+        if more.is_some() { CONTAINS } else { TAKES_BACK }
+    }
+
+    async fn commit(
+        &self,
+        ctx: &RequestContext,
+        tx: &mut Tx,
+        more: &Self::Prepared,
+        _: &Decision,
+    ) -> Result<()> {
         let read = tx.lookup::<CredentialRow>(&self.id).await?.ok_or_else(missing)?;
         if read.version != self.version || read.row.state != CredentialState::Revoking {
             return Err(Error::Conflict("another node is ending this token".into()));
@@ -70,14 +86,28 @@ impl Operation for EndToken {
         let (state, next_try) = end_below(ctx, tx, self.id).await?.leaves(ctx.now)?;
         let row = CredentialRow { state, next_try, ..read.row };
         tx.update(read.version, &row).await?;
-        // One that lent something may have been revoked because its holder was contained: there may
-        // be more of them than one commit takes.
-        let holder = tx.lookup_intact::<IdentityRow>(&row.identity).await?;
-        if holder.is_some_and(|holder| holder.row.revocation_epoch > row.revocation_epoch) {
-            end_lent(ctx, tx, (row.identity, row.revocation_epoch)).await?;
+        match more {
+            Some(of) => end_lent(ctx, tx, *of).await,
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Tells of whom, and of which epoch, more lent something to others than one commit takes: a token of
+/// theirs may have been revoked because they were contained.
+async fn more_lent(
+    tx: &mut Tx,
+    id: CredentialId,
+    now: UnixMillis,
+) -> Result<Option<(IdentityId, i64)>> {
+    let Some(Versioned { row, .. }) = tx.lookup_intact::<CredentialRow>(&id).await? else {
+        return Ok(None);
+    };
+    let holder = tx.lookup_intact::<IdentityRow>(&row.identity).await?;
+    let contained = holder.is_some_and(|it| it.row.revocation_epoch > row.revocation_epoch);
+    let of = (row.identity, row.revocation_epoch);
+    let more = contained && !lent::lending(tx, of, now, 1).await?.is_empty();
+    Ok(more.then_some(of))
 }
 
 /// Tells whether somebody took a credential back already: whoever was first ends what is below.
@@ -94,8 +124,8 @@ pub(in crate::engines) const fn needs_of_revoking(state: CredentialState) -> Nee
 }
 
 /// Revokes, of an identity that was contained, the tokens by which others hold something, and the
-/// logins that hung on one, of the epoch that was over with it. What hangs below is dead with them; the
-/// worker ends it, and looks for more of them.
+/// logins that hung on one, of the epoch that was over with it: a bounded part of them. What hangs below
+/// is dead with them; the worker ends it, and looks for more of them.
 pub(in crate::engines) async fn end_lent(
     ctx: &RequestContext,
     tx: &mut Tx,

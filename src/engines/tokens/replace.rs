@@ -4,15 +4,13 @@
 //! A counted use pays for one lease at a time: while one that the old token paid for is being taken
 //! back, there is no next token.
 
-use futures_util::FutureExt as _;
-
-use super::end::revoke;
+use super::end::{is_taken_back, revoke};
 use super::{Made, find, missing, resource_name};
 use crate::error::{Error, Result};
 use crate::store::credentials::{self, CredentialRow};
 use crate::store::{Needs, Tx};
 use crate::types::{CredentialId, CredentialKind, CredentialState, IdentityName, RequestContext};
-use crate::vault::{Claimed, GOVERNS, Resumed, RetryKey, TokenDetail, Verb, View};
+use crate::vault::{Claimed, GOVERNS, Resumed, TokenDetail, Verb, View};
 
 /// What making a token needs, where it may have to end another first.
 pub(super) async fn needs<V: Verb>(view: &View, op: &V, otherwise: Needs) -> Result<Needs> {
@@ -64,20 +62,13 @@ pub(super) async fn supersede(
 }
 
 /// Answers a retry with what is known of the token that an earlier try made.
-pub(super) async fn replay(view: &View, made: &str, retry: Option<&RetryKey>) -> Result<Made> {
+pub(super) async fn replay<V: Verb>(view: &View, op: &V, made: &str) -> Result<Made> {
     let found = find(view, made.parse()?).await?.ok_or_else(missing)?;
     let row = found.token.row.clone();
-    if retry.is_some_and(|retry| retry.replace) && found.detail.uses_left.is_some() {
-        let (identity, id) = (row.identity, row.id);
-        let read = view.read(move |tx| {
-            async move { Ok(credentials::has_open_lease(tx, identity, id).await?) }.boxed()
-        });
-        let ends = matches!(row.state, CredentialState::Revoking | CredentialState::Ended);
-        if ends && read.await? {
-            return Err(Error::unavailable(
-                "what the first token paid for is being taken back; retry",
-            ));
-        }
+    let paid = found.detail.uses_left.is_some();
+    // What it paid for kept the next one back, and may be gone since.
+    if paid && is_taken_back(row.state) && matches!(view.claimed(op).await?, Claimed::Replaces(_)) {
+        return Err(Error::unavailable("what the first token paid for is being taken back; retry"));
     }
     let restore_epoch = view.subject()?.restore_epoch();
     Ok(Made { token: found.shown(row, restore_epoch)?, bearer: None })
@@ -88,5 +79,5 @@ fn nothing_made() -> Error {
 }
 
 fn raced() -> Error {
-    Error::Conflict("another retry with the same key is under way; retry".into())
+    Error::unavailable("another retry with the same key is under way; retry")
 }

@@ -3,7 +3,7 @@
 use strongroom::proto::lease_service_client::LeaseServiceClient;
 use strongroom::proto::{
     GetHoldingsRequest, IssueLoginCertificateRequest, MintTokenRequest, MintTokenResponse,
-    RenewLeaseRequest, ResumeIdentityRequest, TransferIdentityRequest,
+    RenewLeaseRequest, ResumeIdentityRequest, TransferIdentityRequest, UpdateIdentityRequest,
 };
 
 use super::spending::issue;
@@ -171,6 +171,10 @@ async fn however_many_tokens_of_theirs_lent_something_all_of_it_ends() {
         let asks = bearing(&carol, &create(&carol, order).await.unwrap().bearer);
         all.push(bearing(&carol, &minted(&asks, "etl").await.bearer));
     }
+    // The node remembers all of them from here on.
+    for one in &all {
+        assert_eq!(knock(one).await, Code::Ok);
+    }
     assert_eq!(lent(&admin, "carol").await, i64::try_from(MANY).unwrap());
     suspend(&admin, "carol").await;
     until("all of it is dead", async || {
@@ -188,6 +192,28 @@ async fn however_many_tokens_of_theirs_lent_something_all_of_it_ends() {
         listed.into_inner().tokens.is_empty()
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_end_brings_nothing_back_that_others_held_by_a_token() {
+    let f = Fixture::new().await;
+    let (carol, admin) = (human(&f, "carol").await, f.connect(&f.admin).await);
+    register(&f, "etl", "pipeline", "carol").await;
+    let scope = vec!["tokens/etl:tokens.mint".to_owned()];
+    let order = TokenOrder { scope, ..with(600) };
+    let asks = bearing(&carol, &create(&carol, order).await.unwrap().bearer);
+    let other = bearing(&f.connect_as_nobody().await, &minted(&asks, "etl").await.bearer);
+    let ends_in = async |ttl_s| {
+        let name = "carol".to_owned();
+        let request = UpdateIdentityRequest { name, ttl_s: Some(ttl_s), ..Default::default() };
+        IdentityServiceClient::new(admin.clone()).update_identity(request).await.unwrap();
+    };
+    ends_in(20).await;
+    assert_eq!(knock(&other).await, Code::Ok);
+    // Before the worker, which looks once a minute, has suspended her.
+    f.clock.advance(Duration::from_secs(21));
+    ends_in(86_400).await;
+    assert_eq!(knock(&other).await, Code::Unauthenticated);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,25 @@ async fn what_a_use_paid_for_is_replaced_without_another_within_its_minute() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_replace_what_a_use_paid_for_none_hears_that_its_key_is_used_up() {
+    for backend in BACKENDS {
+        let world = world(backend).await;
+        let single = TokenOrder { uses: 1, ..with(0) };
+        let token = mint(&world.admin, "nightly-etl", single).await.unwrap();
+        let bearer = bearing(&world.f.connect_as_nobody().await, &token);
+        issue(&bearer, KEY, false).await.unwrap();
+        let race = (0..24).map(|n| issue(&bearer, KEY, n % 2 == 0));
+        for issued in futures_util::future::join_all(race).await {
+            let code = issued.map_or_else(|refusal| refusal.code(), |_| Code::Ok);
+            assert!([Code::Ok, Code::Unavailable, Code::Aborted].contains(&code), "{code:?}");
+        }
+        let active = states(&world).await.into_iter().filter(|state| state == "active");
+        assert_eq!(active.count(), 1, "{backend:?}");
+        assert!(findings(&world.f).await.is_empty(), "nobody is accused");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_use_paid_for_is_found_until_the_end_of_its_token() {
     const DAY_S: i64 = 86_400;
     for backend in BACKENDS {

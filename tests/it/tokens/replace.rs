@@ -143,7 +143,10 @@ async fn of_many_retries_at_once_one_token_is_left_in_force() {
         for made in futures_util::future::join_all(calls).await {
             match made {
                 Ok(made) => bearers.push(made.bearer),
-                Err(refusal) => assert_eq!(refusal.code(), Code::Aborted, "{refusal}"),
+                Err(refusal) => {
+                    let later = [Code::Unavailable, Code::Aborted];
+                    assert!(later.contains(&refusal.code()), "{refusal}");
+                }
             }
         }
         let mut alive = 0;
