@@ -61,6 +61,8 @@ pub struct Rollback {
     pub found: LogHead,
     /// Whether that is none that this vault wrote.
     pub altered: bool,
+    /// How many were shredded and are named nowhere: they come back with the store.
+    pub unnamed: i64,
 }
 
 impl Rollback {
@@ -68,19 +70,26 @@ impl Rollback {
     fn is_well_formed(&self) -> bool {
         self.vault_id.parse::<Id>().is_ok()
             && self.found.is_well_formed()
+            && self.unnamed >= 0
             && self.kept.as_ref().is_none_or(LogHead::is_well_formed)
     }
 
     /// Writes what is signed; nothing else that these keys sign begins like it.
     #[must_use]
     pub fn statement(&self) -> String {
-        let Self { vault_id, kept, found, altered } = self;
+        let Self { vault_id, kept, found, altered, unnamed } = self;
         let kept = kept.as_ref().map_or_else(|| "none".to_owned(), LogHead::line);
         let found = found.line();
-        let word = if *altered { "head altered\n" } else { "" };
-        format!(
-            "strongroom.accept-rollback.v1\nvault {vault_id}\nkept {kept}\nfound {found}\n{word}"
-        )
+        let mut text = format!(
+            "strongroom.accept-rollback.v1\nvault {vault_id}\nkept {kept}\nfound {found}\n"
+        );
+        if *altered {
+            text.push_str("head altered\n");
+        }
+        if *unnamed > 0 {
+            text = format!("{text}shredded and named nowhere {unnamed}\n");
+        }
+        text
     }
 }
 
@@ -97,6 +106,10 @@ fn demand(rollback: &Rollback, found: Option<&str>, altered: bool) -> Outcome {
             .hint("verify an export against a kept checkpoint first; then accept with --altered"));
     }
     let shown = rollback.found.named();
+    let back = match rollback.unnamed {
+        0 => String::new(),
+        some => format!(", and {some} who were shredded and are named nowhere come back"),
+    };
     match found {
         Some(found) if found == shown => Ok(()),
         Some(found) => Err(Failure::new(
@@ -105,7 +118,7 @@ fn demand(rollback: &Rollback, found: Option<&str>, altered: bool) -> Outcome {
         )),
         None => Err(Failure::new(
             Exit::Invalid,
-            format!("the vault found {shown}; say with --found that this is what you accept"),
+            format!("the vault found {shown}{back}; say with --found that this is what you accept"),
         )
         .hint("compare it with what the restored store should hold before you sign")),
     }
@@ -162,6 +175,7 @@ mod tests {
             kept: Some(head(9, "a")),
             found: head(7, "b"),
             altered: false,
+            unnamed: 0,
         }
     }
 
@@ -175,6 +189,7 @@ mod tests {
             |r: &mut Rollback| r.found.root.truncate(62),
             |r: &mut Rollback| r.found.root.clear(),
             |r: &mut Rollback| r.found.size = -1,
+            |r: &mut Rollback| r.unnamed = -1,
             |r: &mut Rollback| r.vault_id.push_str("\nkept none"),
             |r: &mut Rollback| r.vault_id.clear(),
             |r: &mut Rollback| r.kept.as_mut().unwrap().root.push('\n'),
@@ -197,6 +212,11 @@ mod tests {
             let refused = demand(&good, Some(other), false).unwrap_err();
             assert_eq!(refused.exit, Exit::Invalid, "{other}");
         }
+        let back = Rollback { unnamed: 3, ..good.clone() };
+        let told = demand(&back, None, false).unwrap_err();
+        assert!(told.message.contains("3 who were shredded"), "{}", told.message);
+        let line = "shredded and named nowhere 3\n";
+        assert_eq!(back.statement(), format!("{}{line}", good.statement()));
         let altered = Rollback { altered: true, ..good };
         assert!(demand(&altered, Some(&named), false).is_err());
         assert!(demand(&altered, Some(&named), true).is_ok());

@@ -1,7 +1,8 @@
 //! Accepting a log that was rolled back or altered, while nothing is served: its ceremony, on the
 //! server's own socket, where each administrator signs what they accept.
 //!
-//! A signature is over the very heads that were kept and found, so that it counts for nothing else.
+//! A signature is over the very heads that were kept and found, and how many who were shredded come
+//! back, so that it counts for nothing else.
 //! Whose it is has to have proven a factor, as in every ceremony, and by its rules it is looked at
 //! whether they are enough.
 
@@ -61,7 +62,7 @@ pub(super) async fn accept(vault: &Vault, order: AcceptOrder) -> Result<Accepted
     if let Some(code) = order.code {
         vault.run(&vault.context(caller, None)?, VerifyFactor { code }).await??;
     }
-    let unnamed = vault.shreds_undone().await?.unnamed;
+    let unnamed = shown.unnamed;
     let op = AcceptRollback { log, unnamed };
     let open = match order.ceremony {
         Some(id) => approve(vault, caller, id, op).await?,
@@ -105,6 +106,7 @@ pub(super) async fn read_rollback(vault: &Vault) -> Result<Seen> {
         kept: log.kept.as_ref().map(show),
         found: show(&log.found),
         altered: log.altered,
+        unnamed: vault.shreds_undone().await?.unnamed,
     };
     Ok(Seen { log, shown })
 }

@@ -14,7 +14,8 @@ const RESTORE: &str = "restore";
 ///
 /// # Errors
 /// [`Error::Precondition`] where some are named nowhere; what store and HSM answer. Some may be
-/// shredded already then, and the rest are the next time.
+/// shredded already then, and the rest are the next time. Where that cannot be kept outside of the
+/// store is no error: it is true in the store, and tried again every minute.
 pub(super) async fn again(vault: &Vault, list: Option<&Path>) -> Result<()> {
     let undone = vault.shreds_undone().await?;
     if let Some(told) = unnamed(&undone, list) {
@@ -25,7 +26,10 @@ pub(super) async fn again(vault: &Vault, list: Option<&Path>) -> Result<()> {
         vault.run(&ctx, ShredAgain { id }).await?;
         tracing::warn!(identity = %id, "shredded again: a restore had brought it back");
     }
-    vault.keep_shreds().await
+    if let Err(error) = vault.keep_shreds().await {
+        tracing::error!(%error, alarm = true, "who was shredded is not kept outside of the store yet");
+    }
+    Ok(())
 }
 
 /// Says how many were shredded whom nobody names, and what is to be done; none where all are named.

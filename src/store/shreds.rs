@@ -47,6 +47,13 @@ pub async fn newest(tx: &mut Tx) -> Result<i64, StoreError> {
     row.ok_or(StoreError::Malformed)?.take()
 }
 
+/// Counts who was shredded, whatever the rows' seals say. Fewer than the newest number where somebody
+/// took a row out; never more.
+pub async fn count(tx: &mut Tx) -> Result<i64, StoreError> {
+    let row = tx.query_one("SELECT COUNT(*) FROM shreds", vec![]).await?;
+    row.ok_or(StoreError::Malformed)?.take()
+}
+
 /// Lists who was shredded last, the newest first.
 pub async fn last(tx: &mut Tx, limit: i64) -> Result<Vec<Versioned<ShredRow>>, StoreError> {
     tx.select("ORDER BY number DESC LIMIT $1", params![limit]).await

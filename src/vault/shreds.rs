@@ -67,19 +67,28 @@ impl Vault {
     /// [`Error::Tampered`], with an alarm, where the HSM knows of more than the store does; what
     /// store, HSM and disk answer.
     pub async fn keep_shreds(&self) -> Result<()> {
-        let keeper = &self.core.shreds;
-        let mut listed = keeper.listed.lock().await;
+        let mut listed = self.core.shreds.listed.lock().await;
+        // Either is told, whatever becomes of the other.
+        let in_file = self.list_shreds(&mut listed).await;
+        self.tell_hsm_of_shreds().await?;
+        in_file
+    }
+
+    async fn list_shreds(&self, listed: &mut i64) -> Result<()> {
         loop {
             let after = *listed;
             let view = self.core.reader.view(move |tx| {
                 async move { Ok(shreds::numbered_after(tx, after, PAGE).await?) }.boxed()
             });
             let new = view.await?;
-            let Some(upto) = new.last().map(|last| last.row.number) else { break };
+            let Some(upto) = new.last().map(|last| last.row.number) else { return Ok(()) };
             let ids: Vec<_> = new.iter().map(|one| one.row.id).collect();
-            keeper.with_list(move |list| list.add(&ids)).await?;
+            self.core.shreds.with_list(move |list| list.add(&ids)).await?;
             *listed = upto;
         }
+    }
+
+    async fn tell_hsm_of_shreds(&self) -> Result<()> {
         for _ in 0..REWRITES {
             // The HSM first: whoever it knows of was in the store before. Whoever writes last looks
             // again, and sees what another node added meanwhile.
@@ -92,10 +101,7 @@ impl Vault {
                         break;
                     }
                 }
-                Ordering::Greater => {
-                    let (table, id) = (ShredRow::TABLE.name, kept.to_string());
-                    return Err(StoreError::Tampered { table, id }.into());
-                }
+                Ordering::Greater => return Err(miscounted(kept)),
             }
         }
         Ok(())
@@ -145,12 +151,16 @@ impl Vault {
 
     async fn newest_shreds(&self) -> Result<Shredded> {
         let most = i64::try_from(Shredded::NAMED).map_err(Error::internal)?;
-        let view = self
-            .core
-            .reader
-            .view(move |tx| async move { Ok(shreds::last(tx, most).await?) }.boxed());
-        let rows = view.await?;
-        let count = rows.first().map_or(0, |last| last.row.number);
+        let view = self.core.reader.view(move |tx| {
+            // Counted first: whoever comes in between is named, and counted when it is looked again.
+            async move { Ok((shreds::count(tx).await?, shreds::last(tx, most).await?)) }.boxed()
+        });
+        let (count, rows) = view.await?;
+        let number = rows.first().map_or(0, |last| last.row.number);
+        // Rows that somebody put in must not make the HSM count what nobody will ever name.
+        if count > number {
+            return Err(miscounted(count));
+        }
         let newest = rows.iter().rev().map(|one| one.row.id).collect();
         Ok(Shredded { count, newest })
     }
@@ -180,4 +190,9 @@ impl Vault {
         }
         Ok((known, put_back))
     }
+}
+
+/// That the store holds more or fewer who were shredded than there are.
+fn miscounted(count: i64) -> Error {
+    StoreError::Tampered { table: ShredRow::TABLE.name, id: count.to_string() }.into()
 }

@@ -317,6 +317,7 @@ fn doctor_names_what_is_wrong_and_succeeds_only_when_nothing_is() {
     ] {
         assert_eq!(level(&all, check), "ok", "{check}");
     }
+    assert_eq!(level(&all, "ceremonies"), "warning", "nobody administers yet");
     let data = real.dir.path().join("data");
     let pin = real.dir.path().join("pin");
     let set = |path: &Path, mode: u32| {

@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use super::Finding;
 use crate::audit::RecordCodec;
 use crate::config::{self, Config};
+use crate::engines::ceremonies::administrators_apart;
 use crate::engines::pki::{MANY, Said, listed};
 use crate::engines::recovery_sets::DescribedSet;
 use crate::error::Error;
@@ -17,7 +18,7 @@ use crate::server::assemble;
 use crate::server::files;
 use crate::server::life;
 use crate::server::pin::PinMemory;
-use crate::store::keys::{Check, Foundation, HsmKeyRow, KeyState};
+use crate::store::keys::{Check, Foundation, HsmKeyRow, KeyState, VaultRow};
 use crate::store::{BatchCodec, Location, Reader, RowSealer, Store, StoreError, clock, crls, keys};
 use crate::types::{Clock as _, SystemClock, SystemEntropy, TaskGroup, VaultId};
 
@@ -106,7 +107,7 @@ async fn inside(
     let mut findings = vec![vault(config, &found), seal(&reader).await, time(&reader).await];
     findings.extend([authorities(&found), revocation_list(&reader).await]);
     if let Some(token) = token {
-        findings.extend(keys_in(config, token, (&reader, found.vault.id), sealer).await);
+        findings.extend(keys_in(config, token, (&reader, &found.vault), sealer).await);
     }
     findings
 }
@@ -207,7 +208,7 @@ async fn revocation_list(reader: &Reader) -> Finding {
 async fn keys_in(
     config: &Config,
     token: Arc<Pkcs11Hsm>,
-    (reader, vault): (&Reader, VaultId),
+    (reader, vault): (&Reader, &VaultRow),
     sealer: Arc<RowSealer>,
 ) -> Vec<Finding> {
     const CHECK: &str = "keys";
@@ -231,7 +232,14 @@ async fn keys_in(
     };
     let done = memory.guard(attempt).await;
     // Rows are believed as long as their key is there.
-    let sets = if done.is_ok() { recovery(reader, vault).await } else { Vec::new() };
+    let mut more = Vec::new();
+    if done.is_ok() {
+        more.extend(recovery(reader, vault.id).await);
+        // In a vault for development one administrator is enough.
+        if !vault.dev {
+            more.push(ceremonies(reader, config.ceremonies.administrators).await);
+        }
+    }
     // What is learned here is forgotten here.
     drop(keyring.seal().await);
     let keys = match (done, problem) {
@@ -239,7 +247,7 @@ async fn keys_in(
         (Err(_), Some((found, advice))) => Finding::wrong(CHECK, found, advice),
         (Err(error), None) => Finding::wrong(CHECK, error.to_string(), STORE),
     };
-    [keys].into_iter().chain(sets).collect()
+    [keys].into_iter().chain(more).collect()
 }
 
 /// What opens the vault once the HSM is lost, and whether all of it.
@@ -266,6 +274,27 @@ async fn recovery(reader: &Reader, vault: VaultId) -> Vec<Finding> {
         Finding::ok(CHECK, found)
     };
     sets.iter().map(one).collect()
+}
+
+/// Whether enough administrators could hold a ceremony today: what takes one is refused otherwise, and
+/// nobody accepts a restored store.
+async fn ceremonies(reader: &Reader, needed: u32) -> Finding {
+    const CHECK: &str = "ceremonies";
+    let (wanted, now) = (usize::try_from(needed).unwrap_or(usize::MAX), SystemClock.now());
+    let read =
+        reader.view(move |tx| async move { administrators_apart(tx, wanted, now).await }.boxed());
+    match read.await {
+        Ok(apart) if apart >= wanted => {
+            Finding::ok(CHECK, format!("{needed} administrators can hold one"))
+        }
+        Ok(apart) => Finding::warning(
+            CHECK,
+            format!("{apart} administrators could hold one together, and it takes {needed}"),
+            "have another, whom none of the others made, with a login and a factor of a day ago: \
+             nobody accepts a restored store otherwise; see docs/ceremonies.md",
+        ),
+        Err(error) => Finding::wrong(CHECK, error.to_string(), STORE),
+    }
 }
 
 fn advise(error: &KeyringError) -> (String, &'static str) {

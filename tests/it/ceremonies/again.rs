@@ -197,6 +197,44 @@ async fn a_list_of_ids_shreds_whoever_is_on_it_and_a_line_that_is_none_keeps_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_took_out_is_made_again_and_keeps_no_later_start_waiting() {
+    for backend in BACKENDS {
+        let mut p = Place::new(backend).await;
+        register(&p.f, "later", "human", "").await;
+        for name in ["alice", "later"] {
+            shred(&p.f.connect(&p.f.admin).await, name).await.unwrap();
+        }
+        p.hand().run("DELETE FROM shreds WHERE number = 1").await;
+        let told = p.f.node().vault.keep_shreds().await;
+        assert!(matches!(told, Err(Error::Tampered { .. })), "{told:?}");
+        for round in 0..3 {
+            p.f.restart().await;
+            assert_eq!(p.f.node().life.standing().state(), State::Serving, "{round}");
+            assert_eq!(shreds(&p.f).await, "2", "{round}");
+        }
+        p.f.node().vault.keep_shreds().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_takes_no_list_keeps_neither_the_hsm_from_hearing_nor_the_vault_sealed() {
+    let mut p = Place::new(Backend::Sqlite).await;
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("none").join("shredded");
+    p.f.parts.shredded = Some(list.clone());
+    p.f.restart().await;
+    let label = format!("strongroom/{}/shredded", p.f.node().vault.installation().id);
+    let told = shred(&p.f.connect(&p.f.admin).await, "alice").await.unwrap_err();
+    assert!(told.message().starts_with("it is shredded, but"), "{told}");
+    assert!(p.f.parts.hsm.read_data(&label).await.unwrap().is_some());
+    p.f.restart().await;
+    assert_eq!(p.f.node().life.standing().state(), State::Serving);
+    fs::create_dir(dir.path().join("none")).unwrap();
+    p.f.node().vault.keep_shreds().await.unwrap();
+    assert_eq!(fs::read_to_string(&list).unwrap(), format!("{}\n", p.alice_id().await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn those_whom_nobody_names_are_told_of_and_the_list_that_names_them_brings_them_in() {
     let mut f = Fixture::new().await;
     let copy = copied(&mut f).await;
@@ -208,6 +246,18 @@ async fn those_whom_nobody_names_are_told_of_and_the_list_that_names_them_brings
         vault.run(&ctx, ShredAgain { id: *id }).await.unwrap();
     }
     vault.keep_shreds().await.unwrap();
+    // A row that somebody puts in does not make the HSM count one whom nobody will ever name.
+    let label = format!("strongroom/{}/shredded", vault.installation().id);
+    let before = f.parts.hsm.read_data(&label).await.unwrap();
+    let forged = Hand::new(&f.parts.location);
+    let sql = "CREATE TEMP TABLE one AS SELECT * FROM shreds WHERE number = 1; \
+               UPDATE one SET id = '0197a1c0-0000-7000-8000-000000000001', number = -1; \
+               INSERT INTO shreds SELECT * FROM one";
+    forged.run(sql).await;
+    let told = vault.keep_shreds().await;
+    assert!(matches!(told, Err(Error::Tampered { .. })), "{told:?}");
+    assert_eq!(f.parts.hsm.read_data(&label).await.unwrap(), before);
+    forged.run("DELETE FROM shreds WHERE number = -1").await;
     let listed = IdentityServiceClient::new(f.connect(&f.admin).await)
         .list_shreds(strongroom::proto::ListShredsRequest::default())
         .await

@@ -155,6 +155,13 @@ async fn how_many_come_back_whom_nobody_names_is_part_of_what_is_approved() {
     f.clock.advance(LATER);
     let [seconds, thirds] = &s.apps;
     let code = |app: &App| Some(app.code(f, 0));
+    // Nobody accepts that by a signature that does not say so.
+    let signed = f.node().life.rollback().await.unwrap().statement();
+    let blind = signed.strip_suffix("shredded and named nowhere 2\n").unwrap();
+    let (certificate_der, signature) = sign(&second, blind);
+    let order = AcceptOrder { certificate_der, signature, ceremony: None, code: None };
+    let refused = f.node().life.accept(order).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated(_))), "{refused:?}");
     let both = waits(accept(f, &second, code(seconds), None).await, 1);
     // One of them is named meanwhile: that is something else to approve.
     fs::write(&list, "0197a1c0-0000-7000-8000-000000000001\n").unwrap();

@@ -1,14 +1,21 @@
 //! Who holds a ceremony, and what voids one.
 
+use std::sync::Arc;
+
+use strongroom::audit::RecordCodec;
+use strongroom::engines::ceremonies::administrators_apart;
+use strongroom::keyring::{FinalTry, Keyring};
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
     CancelCeremonyRequest, DenyCeremonyRequest, EntryFilter, ListEntriesRequest,
     ResumeIdentityRequest, SuspendIdentityRequest, UpdateIdentityRequest,
 };
+use strongroom::store::{RowSealer, Store};
+use strongroom::types::{SystemEntropy, TaskGroup, UnixMillis};
 
 use super::*;
 use crate::support::logins::login;
-use crate::support::node::BACKENDS;
+use crate::support::node::{BACKENDS, pin};
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, because: &str) {
     let refusal = answer.unwrap_err();
@@ -169,4 +176,36 @@ async fn of_three_who_hold_one_nobody_is_of_the_making_of_another() {
     assert_eq!(approve(&who[1], &asked).await.unwrap().missing, 1);
     refused(approve(&who[2], &asked).await, "who approved before");
     assert_eq!(opened(&who[0], "etl").await.missing, 1);
+}
+
+/// How many could hold a ceremony at a moment, as a program beside the server sees it.
+async fn apart(f: &Fixture, needed: usize, at: UnixMillis) -> usize {
+    let (tasks, sealer) = (TaskGroup::default(), Arc::new(RowSealer::default()));
+    let codec = Arc::new(RecordCodec::default());
+    let opened = Store::open(&f.parts.location, "looks", Arc::clone(&sealer), codec, &tasks);
+    let (reader, _writer) = opened.await.unwrap();
+    let keyring = Keyring::new(Arc::clone(&f.parts.hsm), Arc::new(SystemEntropy), sealer);
+    keyring.unseal(&reader, pin(), FinalTry::Refuse).await.unwrap();
+    let looked = reader
+        .view(move |tx| Box::pin(async move { administrators_apart(tx, needed, at).await }))
+        .await;
+    keyring.seal().await.unwrap();
+    looked.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_enough_can_hold_one_is_known_before_it_is_needed() {
+    let mut s = Stage::new(Backend::Sqlite).await;
+    // One who is of third's making.
+    let puppet = account(&s.f, &s.third, "puppet", "").await;
+    step_up(&s.f, &puppet, "puppet", None).await;
+    join(&s.admin, "puppet").await;
+    s.a_day_later().await;
+    let now = s.f.node().vault.now().unwrap();
+    s.f.node.take().unwrap().stop().await.unwrap();
+    assert_eq!(apart(&s.f, 2, now).await, 2);
+    assert_eq!(apart(&s.f, 3, now).await, 2, "third and puppet are of one side");
+    let day = i64::try_from(DAY.as_millis()).unwrap();
+    assert_eq!(apart(&s.f, 2, UnixMillis(now.0 - 2 * day)).await, 1, "nothing was old enough");
+    assert_eq!(apart(&s.f, 2, UnixMillis(now.0 + 30 * day)).await, 0, "no login lasts so long");
 }
