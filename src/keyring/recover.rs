@@ -110,10 +110,10 @@ impl Keyring {
         // Nothing of it is believed before the key of `system` opens, and with it the rows.
         let sets = wraps.iter().filter_map(|wrap| Recipient::set_of(&wrap.recipient));
         let key = opener.key(vault, &sets.collect::<Vec<_>>()).await?;
-        let opened = open_wrap(&key, &found.system, &wraps).await;
+        let tried = open_wrap(&key, &found.system, &wraps).await;
         let misplaced = |error: &_| matches!(error, KeyringError::Misplaced(_));
         let told = |error| if misplaced(&error) { unfit() } else { error };
-        let system = opened.map_err(told)?;
+        let system = tried.map_err(told)?;
         let set = Recipient::label(vault, key.set);
         let used = KeyUse { key: set, version: 1, purpose: "unwrap" };
         let keys = MasterKeys::derive(vault, &system, used.clone())?;

@@ -92,6 +92,6 @@ mod tests {
             other[at] = byte;
             assert_eq!(parse(&other), None, "{at}");
         }
-        assert!(BEFORE_BYTES + Shredded::NAMED * ID_BYTES <= MAX_DATA_BYTES);
+        const { assert!(BEFORE_BYTES + Shredded::NAMED * ID_BYTES <= MAX_DATA_BYTES) };
     }
 }

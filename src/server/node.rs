@@ -136,9 +136,7 @@ impl Node {
             tasks: effects.clone(),
         })?;
         vault.mark_clock().await?;
-        let identity = listener::identity_while_sealed(&parts)?;
-        let trust = life::trust_unchecked(&found)?;
-        let tls = Arc::new(Tls::new(&identity, trust, Arc::clone(&parts.clock))?);
+        let tls = Arc::new(tls_while_sealed(&parts, &found)?);
         let (standing, authorities) = (Standing::default(), AuthoritySlot::default());
         let databases = Databases::new(Arc::clone(&parts.entropy), effects.clone());
         let life = Life::new(Organs {
@@ -307,6 +305,12 @@ async fn serve_http(
 }
 
 /// Writes the root's certificate as PEM, as the store has it.
+/// What the listener shows and trusts before any seal can be looked at.
+fn tls_while_sealed(parts: &Ingredients, found: &Foundation) -> Result<Tls> {
+    let identity = listener::identity_while_sealed(parts)?;
+    Tls::new(&identity, life::trust_unchecked(found)?, Arc::clone(&parts.clock))
+}
+
 fn root_pem(found: &Foundation) -> String {
     let root = found.newest(HsmPurpose::CaRoot);
     let der = root.and_then(|key| key.certificate.as_deref());

@@ -176,19 +176,18 @@ pub async fn live_tokens(
     tx.select(LIVE_TOKENS, params).await
 }
 
-/// Tells whether an identity has so many tokens in force.
+/// Tells whether an identity has so many tokens in force: whoever hears that it has not gives it one.
 pub async fn has_live_tokens(
     tx: &mut Tx,
     of: Holder,
     now: UnixMillis,
     many: u32,
 ) -> Result<bool, StoreError> {
-    let sql = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM credentials WHERE identity = $1 \
-               AND kind = 'token' AND state = 'active' AND revocation_epoch = $2 \
-               AND issued_at >= $3 AND expires_at > $4 LIMIT $5) AS live";
-    let params = params![of.identity, of.epoch, of.since, now, i64::from(many)];
-    let live: i64 = tx.query_one(sql, params).await?.ok_or(StoreError::Malformed)?.take()?;
-    Ok(live >= i64::from(many))
+    let rows = "SELECT 1 AS one FROM credentials WHERE identity = $1 AND kind = 'token' \
+                AND state = 'active' AND revocation_epoch = $2 AND issued_at >= $3 \
+                AND expires_at > $4";
+    let key = format!("tokens of {} {} {}", of.identity, of.epoch, of.since.0);
+    tx.has_many(key, rows, params![of.identity, of.epoch, of.since, now], many).await
 }
 
 const UNEXPIRED: &str = "WHERE identity = $1 AND kind = 'certificate' AND revocation_epoch = $2 \

@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use parking_lot::{Mutex, RwLock};
 
 use crate::crypto::{MacKey, sha256};
-use crate::store::tally::Tallies;
+use crate::store::tally::{Bounds, Tallies};
 use crate::store::{Row, StoreError, Value};
 
 /// A table of sealed rows.
@@ -148,6 +148,8 @@ pub struct RowSealer {
     marks: AtomicU64,
     /// What was counted lately.
     pub(super) tallies: Tallies,
+    /// How many there are at most of what is not to be more.
+    pub(super) bounds: Bounds,
 }
 
 impl RowSealer {

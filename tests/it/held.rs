@@ -233,7 +233,7 @@ fn a_signature_counts_for_the_very_rollback_that_it_names() {
     let (kept, found) = (read("kept"), read("found"));
     assert!(kept.size > found.size);
     let vault_id = shown["vault_id"].as_str().unwrap().to_owned();
-    let right = Rollback { vault_id, kept: Some(kept), found, altered: false };
+    let right = Rollback { vault_id, kept: Some(kept), found, altered: false, unnamed: 0 };
     let change = |change: fn(&mut Rollback)| {
         let mut other = right.clone();
         change(&mut other);

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use strongroom::Error;
 use strongroom::engines::identities::ShredAgain;
-use strongroom::hsm::Hsm as _;
 use strongroom::hsm::memory::MemoryFault;
 use strongroom::keyring::Shredded;
 use strongroom::proto::record_service_client::RecordServiceClient;

@@ -4,7 +4,6 @@ use std::fs;
 
 use strongroom::Error;
 use strongroom::engines::factors::Code as Typed;
-use strongroom::hsm::Hsm as _;
 use strongroom::server::{AcceptOrder, Accepted, Node};
 use strongroom::types::{CeremonyId, State};
 

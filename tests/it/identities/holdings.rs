@@ -181,7 +181,7 @@ async fn holdings_tell_of_the_machines_that_nobody_would_answer_for() {
         groups.add_member(add("carol")).await.unwrap();
         let owner_group = "team".to_owned();
         let bot = CreateIdentityRequest { owner_group, ..registration("bot", "agent", "") };
-        create(&mut client.clone(), bot).await.unwrap();
+        super::create(&mut client.clone(), bot).await.unwrap();
         let of = async |name: &str| {
             let held = holdings(&mut client.clone(), name).await.unwrap();
             (held.owned, held.orphans)
