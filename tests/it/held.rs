@@ -324,7 +324,8 @@ fn an_altered_head_is_held_and_is_not_accepted_as_a_rollback() {
     refused(&held.accept(&alice, &[]), 7, "--altered");
     let whole: LogHead = serde_json::from_value(shown["found"].clone()).unwrap();
     let vault_id = shown["vault_id"].as_str().unwrap().to_owned();
-    let plain = Rollback { vault_id, kept: Some(whole.clone()), found: whole, altered: false };
+    let plain =
+        Rollback { vault_id, kept: Some(whole.clone()), found: whole, altered: false, unnamed: 0 };
     let unsigned = held.exchange(&signed(&alice, &plain.statement()));
     assert_eq!(unsigned["reason"], "UNAUTHENTICATED", "signed for a rollback: {unsigned}");
 

@@ -18,7 +18,9 @@ use crate::store::issuers::{self, RegistrationRow, RuleRow};
 use crate::store::keys::VaultRow;
 use crate::store::lifecycles::{self, LifecycleRow};
 use crate::store::{Reader, Tx, Versioned};
-use crate::types::{CredentialId, IdentityName, Kind, ObjectId, OwnerName, UnixMillis, VaultId};
+use crate::types::{
+    CredentialId, IdentityName, Kind, ObjectId, OwnerName, Replay, UnixMillis, VaultId,
+};
 use crate::vault::{Answerable, is_active};
 
 /// Bytes of rules that are remembered with one identity: each holds its own.
@@ -121,7 +123,8 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Reads it, but for what is remembered of it where that is believed.
+    /// Reads it, but for what is remembered of it where that is believed: of what was used, then, only
+    /// what this node knows of.
     ///
     /// # Errors
     /// What the store answers.
@@ -129,11 +132,18 @@ impl Known {
         reader: &Reader,
         memory: &Memory,
         wanted: Wanted,
-        used: String,
+        (used, replay): (String, Replay),
         look: &Look,
     ) -> Result<Self> {
         let key = (wanted.issuer, wanted.name.clone());
         let kept = memory.stands.at(look, &key);
+        // Of a pod's session it has to be known; of another's token its commit says that it was used.
+        if let Some(stand) = &kept
+            && replay != Replay::Bound
+            && !memory.used.has(&used)
+        {
+            return Ok(Self::of(Arc::clone(stand), None, None));
+        }
         let reads = kept.is_none();
         let read = reader.view(move |tx| {
             async move {
@@ -156,8 +166,16 @@ impl Known {
             (None, Some(stand)) => Arc::new(stand),
             (None, None) => return Err(Error::internal("a login that nothing is known of")),
         };
+        Ok(Self::of(stand, used, before))
+    }
+
+    fn of(
+        stand: Arc<Stand>,
+        used: Option<CredentialId>,
+        before: Option<Versioned<CredentialRow>>,
+    ) -> Self {
         let (owner, lifecycle) = (stand.owner.clone(), stand.lifecycle.clone());
-        Ok(Self { stand, owner, lifecycle, used, before })
+        Self { stand, owner, lifecycle, used, before }
     }
 
     /// Takes the first rule that a token matches.
@@ -236,7 +254,7 @@ impl Known {
                 "it was issued before the vault was restored, or within a minute after",
             ));
         }
-        let again = self.used.is_some() && believed.replay != crate::types::Replay::Bound;
+        let again = self.used.is_some() && believed.replay != Replay::Bound;
         if again {
             return Err(Why::new("TOKEN_REPLAYED", "it was used before"));
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::candidates::{Candidate, Known, Wanted};
 use super::keys::IssuerKeys;
-use super::memory::Look;
+use super::memory::{Look, UsedLately};
 use super::refused::{Refused, refused};
 use super::register;
 use super::review::review;
@@ -73,6 +73,7 @@ pub struct Login {
     once: String,
     /// The authority epoch that was seen before any of that was read.
     as_of: i64,
+    lately: UsedLately,
 }
 
 /// A session that is about to be stored.
@@ -138,12 +139,14 @@ impl Login {
         sign_in::check_proof(&believed, request.proof)?;
         let once = once(&believed);
         let wanted = Wanted { vault, issuer: believed.issuer.row.id, name: request.name.clone() };
-        let known = Known::read(reader, &keys.memory, wanted, once.clone(), look);
+        let used = (once.clone(), believed.replay);
+        let known = Known::read(reader, &keys.memory, wanted, used, look);
         let mut known = known.await?;
         let rule = known.choose(&believed, request.name, now)?;
         known.registers(reader, &rule.1, now).await?;
         let (name, ttl, live) = (request.name.clone(), request.ttl, request.live);
-        Ok(Self { name, believed, known, rule, ttl, live, once, as_of })
+        let lately = keys.memory.used.clone();
+        Ok(Self { name, believed, known, rule, ttl, live, once, as_of, lately })
     }
 
     /// How long the session lives, and how long renewals carry it, within what its kind may.
@@ -257,7 +260,10 @@ impl Login {
     fn raced(&self) -> Error {
         match self.believed.replay {
             Replay::Bound => Error::Conflict("another login of the pod was first; retry".into()),
-            Replay::Once | Replay::Hash => refused(),
+            Replay::Once | Replay::Hash => {
+                self.lately.add(&self.once);
+                refused()
+            }
         }
     }
 }
@@ -401,6 +407,10 @@ impl Operation for Login {
 
     fn holds(&self, prepared: &Prepared) -> Option<Id> {
         Some(prepared.session.identity.0)
+    }
+
+    fn durable(&self, _: &Prepared) {
+        self.lately.add(&self.once);
     }
 
     async fn commit(

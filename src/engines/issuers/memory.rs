@@ -7,7 +7,7 @@
 //! the epoch says: the epoch is a plain row, and one that somebody set back must not keep a removed
 //! rule, or a key that is believed no more, alive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::candidates::Stand;
+use super::definition::IssuerDefinition;
 use crate::store::Versioned;
 use crate::store::issuers::IssuerRow;
 use crate::types::{IdentityName, ObjectId, UnixMillis};
@@ -27,9 +28,35 @@ const STANDS_MS: i64 = 1_000;
 /// Issuers by URL, and identities by issuer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
-    pub(super) issuers: Kept<String, Vec<Versioned<IssuerRow>>>,
+    pub(super) issuers: Kept<String, Vec<KnownIssuer>>,
     pub(super) stands: Kept<(ObjectId, IdentityName), Stand>,
+    pub(super) used: UsedLately,
 }
+
+/// What this node knows to be used up, two halves of it: the older is dropped when the younger is full.
+///
+/// Whether a token was used before is true in the commit of its login alone, where nobody can be in
+/// between. To look before that as well spares the record an entry for each time that a used one is
+/// shown again; what is not in here is therefore not looked for, and costs no read.
+#[derive(Debug, Clone, Default)]
+pub(super) struct UsedLately(Arc<Mutex<[HashSet<String>; 2]>>);
+
+impl UsedLately {
+    pub(super) fn add(&self, once: &str) {
+        let [young, old] = &mut *self.0.lock();
+        if young.len() >= KEPT {
+            *old = std::mem::take(young);
+        }
+        young.insert(once.to_owned());
+    }
+
+    pub(super) fn has(&self, once: &str) -> bool {
+        self.0.lock().iter().any(|half| half.contains(once))
+    }
+}
+
+/// An issuer, and what its row says.
+pub(super) type KnownIssuer = (Versioned<IssuerRow>, Arc<IssuerDefinition>);
 
 /// What was known when something was read: the authority epoch that was seen before, and the time.
 #[derive(Debug, Clone, Copy)]
@@ -163,6 +190,21 @@ mod tests {
         assert!(kept.at(&anew, &"a").is_none() && !anew.rests_on_memory());
         kept.keep(&anew, "a", 2);
         assert_eq!(kept.at(&look(7, 0), &"a").as_deref(), Some(&2));
+    }
+
+    #[test]
+    fn the_newest_that_was_used_is_known() {
+        let used = UsedLately::default();
+        assert!(!used.has("0"));
+        for n in 0..KEPT {
+            used.add(&n.to_string());
+        }
+        assert!(used.has("0") && !used.has("x"));
+        for n in KEPT..3 * KEPT {
+            used.add(&n.to_string());
+        }
+        assert!(!used.has("0") && used.has(&(2 * KEPT).to_string()));
+        assert!(used.0.lock().iter().all(|half| half.len() <= KEPT));
     }
 
     #[test]

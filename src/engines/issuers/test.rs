@@ -77,9 +77,9 @@ async fn of_identity(
     let (reader, now) = (view.reader(), view.now());
     let look = Look::anew(reader.epoch_seen(), now);
     let issuer = believed.issuer.row.clone();
-    let once = super::login::once(&believed);
+    let used = (super::login::once(&believed), believed.replay);
     let wanted = Wanted { vault: view.vault_id(), issuer: issuer.id, name: name.clone() };
-    let known = Known::read(reader, &keys.memory, wanted, once, &look).await?;
+    let known = Known::read(reader, &keys.memory, wanted, used, &look).await?;
     let problem = known.stands(&believed, now).err().map(|why| why.text);
     let judged: Vec<_> = known
         .stand

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::definition::IssuerDefinition;
 use super::jwt::{TOKEN_BYTES, Token};
 use super::keys::IssuerKeys;
-use super::memory::{Look, Memory};
+use super::memory::{KnownIssuer, Look, Memory};
 use super::refused::{Refused, Why};
 use super::rule::claim;
 use super::sign_in;
@@ -37,7 +37,7 @@ pub(super) struct Believed {
     pub(super) token: Token,
     pub(super) issuer: Versioned<IssuerRow>,
     /// What is known of the issuer.
-    pub(super) definition: IssuerDefinition,
+    pub(super) definition: Arc<IssuerDefinition>,
     /// The moment from which on it is no more.
     pub(super) expires_at: UnixMillis,
     /// When it was issued, or became good.
@@ -66,15 +66,15 @@ pub(super) async fn believe(
     let token = Token::parse(text)?;
     let found = of_url(reader, &keys.memory, &token.issuer, look).await?;
     let mut why = Refused::from(Why::new("TOKEN_ISSUER", "no issuer has the URL that it says"));
-    for issuer in found.iter() {
-        match examine(keys, &token, issuer, look.now()).await {
+    for known in found.iter() {
+        let (issuer, definition) = known;
+        match examine(keys, &token, known, look.now()).await {
             Ok(examined) => {
-                let Examined { definition, expires_at, issued_at, replay, once, sign_in } =
-                    examined;
+                let Examined { expires_at, issued_at, replay, once, sign_in } = examined;
                 return Ok(Believed {
                     token,
                     issuer: issuer.clone(),
-                    definition,
+                    definition: Arc::clone(definition),
                     expires_at,
                     issued_at,
                     replay,
@@ -98,14 +98,18 @@ async fn of_url(
     memory: &Memory,
     url: &String,
     look: &Look,
-) -> Result<Arc<Vec<Versioned<IssuerRow>>>, Refused> {
+) -> Result<Arc<Vec<KnownIssuer>>, Refused> {
     if let Some(kept) = memory.issuers.at(look, url) {
         return Ok(kept);
     }
     let wanted = url.clone();
     let read = reader
         .view(move |tx| async move { Ok(issuers::by_url(tx, &wanted, ALIKE).await?) }.boxed());
-    let found = read.await?;
+    let read_all = read.await?.into_iter().map(|issuer| {
+        let definition = IssuerDefinition::read(&issuer.row.definition)?;
+        Ok((issuer, Arc::new(definition)))
+    });
+    let found = read_all.collect::<Result<Vec<_>, Error>>()?;
     // URLs that no issuer has are not remembered: there is no end of them.
     if found.is_empty() {
         return Ok(Arc::new(found));
@@ -114,7 +118,6 @@ async fn of_url(
 }
 
 struct Examined {
-    definition: IssuerDefinition,
     expires_at: UnixMillis,
     issued_at: UnixMillis,
     replay: Replay,
@@ -126,22 +129,21 @@ struct Examined {
 async fn examine(
     keys: &IssuerKeys,
     token: &Token,
-    issuer: &Versioned<IssuerRow>,
+    (issuer, definition): &KnownIssuer,
     now: UnixMillis,
 ) -> Result<Examined, Refused> {
-    let definition = IssuerDefinition::read(&issuer.row.definition)?;
     check_audience(token, &definition.audience)?;
     let (issued_at, expires_at) = check_times(token, definition.preset()?, now)?;
     if token.text("sub").is_none_or(str::is_empty) {
         return Err(Why::claims("there is no `sub`").into());
     }
-    keys.verify(issuer, &definition, token, now).await?;
+    keys.verify(issuer, definition, token, now).await?;
     let replay = definition.replay()?;
     let once = once(token, replay)?;
     let people = issuer.row.people.then_some(&definition.audience);
     let sign_in = people.map(|client| sign_in::read(token, &issuer.row.name, client, now));
     let sign_in = sign_in.transpose()?;
-    Ok(Examined { definition, expires_at, issued_at, replay, once, sign_in })
+    Ok(Examined { expires_at, issued_at, replay, once, sign_in })
 }
 
 /// Checks that it is for us: `aud` is our audience, or a list with it (RFC 7519, section 4.1.3).
