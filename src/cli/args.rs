@@ -264,7 +264,7 @@ pub struct RecoverArgs {
         long = "share",
         value_name = "FILE",
         required_unless_present = "recovery_token",
-        conflicts_with = "recovery_token"
+        conflicts_with_all = ["recovery_token", "recovery_module", "recovery_pin_file"]
     )]
     pub shares: Vec<PathBuf>,
     /// In the place of shares: a recovery token.

@@ -79,7 +79,7 @@ pub struct BackupOpenArgs {
     #[arg(
         long = "share",
         value_name = "FILE",
-        conflicts_with_all = ["pin_file", "recovery_token"]
+        conflicts_with_all = ["pin_file", "recovery_token", "recovery_module", "recovery_pin_file"]
     )]
     pub shares: Vec<PathBuf>,
     /// The same with a recovery token.

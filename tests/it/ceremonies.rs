@@ -51,6 +51,7 @@ impl Stage {
     async fn asking(backend: Backend, administrators: u32) -> Self {
         let mut f = Fixture::earnest(backend).await;
         f.parts.limits.administrators = administrators;
+        f.keep_listener();
         f.restart().await;
         Self::of(f).await
     }

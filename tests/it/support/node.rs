@@ -204,6 +204,12 @@ impl Fixture {
         self.node.as_ref().unwrap()
     }
 
+    /// Keeps the listener's certificate where the node starts again: one of a turned clock is not
+    /// good yet for the test itself.
+    pub(crate) fn keep_listener(&mut self) {
+        self.parts.tls = ListenerTls::Issued { kept_in: Some(self._dir.path().to_owned()) };
+    }
+
     /// Stops the node and starts it again.
     pub(crate) async fn restart(&mut self) {
         self.node.take().unwrap().stop().await.unwrap();
