@@ -51,8 +51,7 @@ impl Stage {
     async fn asking(backend: Backend, administrators: u32) -> Self {
         let mut f = Fixture::earnest(backend).await;
         f.parts.limits.administrators = administrators;
-        f.keep_listener();
-        f.restart().await;
+        f.keep_listener().await;
         Self::of(f).await
     }
 

@@ -204,10 +204,14 @@ impl Fixture {
         self.node.as_ref().unwrap()
     }
 
-    /// Keeps the listener's certificate where the node starts again: one of a turned clock is not
-    /// good yet for the test itself.
-    pub(crate) fn keep_listener(&mut self) {
-        self.parts.tls = ListenerTls::Issued { kept_in: Some(self._dir.path().to_owned()) };
+    /// Starts the node again with a listener's certificate that stays: one of a turned clock would
+    /// not be good yet for the test itself.
+    pub(crate) async fn keep_listener(&mut self) {
+        let dir = self._dir.path().to_owned();
+        let (cert_file, key_file) = (dir.join("listener.crt"), dir.join("listener.key"));
+        self.parts.tls = ListenerTls::Issued { kept_in: Some(dir) };
+        self.restart().await;
+        self.parts.tls = ListenerTls::Files { cert_file, key_file };
     }
 
     /// Stops the node and starts it again.
