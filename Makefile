@@ -17,7 +17,7 @@ demo: deps ## Play the main job for real, then remove everything (KEEP=1 leaves 
 	@scripts/demo.sh
 
 test: deps lint ## Install what is missing, then run every check and every test
-	TMPDIR=$$(scripts/test-dir.sh) RUST_TEST_THREADS=$${RUST_TEST_THREADS:-3} cargo test --locked
+	TMPDIR=$$(scripts/test-dir.sh) cargo test --locked
 
 bench: deps ## Measure each rate beside its ceiling; writes target/bench/summary.json
 	cargo bench --locked --bench rates
