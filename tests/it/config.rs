@@ -205,6 +205,15 @@ fn no_ceremony_takes_fewer_than_two_administrators() {
     }
 }
 
+/// What is said of a line that is refused.
+fn refusal(section: &str, line: &str) -> String {
+    let error = parse(&with(section, line)).expect_err(line).to_string();
+    assert!(!error.contains("hunter2") && !error.contains("1234"), "{error} quotes a secret");
+    let one_line = !error.contains('\n') && !error.ends_with('.');
+    assert!(error.starts_with("test.toml") && one_line, "{error}");
+    error
+}
+
 #[test]
 fn bad_configurations_are_refused_with_key_and_advice() {
     let table = [
@@ -272,11 +281,8 @@ fn bad_configurations_are_refused_with_key_and_advice() {
         ("record", "checkpoint_interval_ms = 1001", "record.checkpoint_interval_ms: must be a"),
     ];
     for (section, line, expected) in table {
-        let error = parse(&with(section, line)).expect_err(line).to_string();
-        assert!(error.starts_with("test.toml"), "{error}");
+        let error = refusal(section, line);
         assert!(error.contains(expected), "{line}\n  got  {error}\n  want {expected}");
-        assert!(!error.contains("hunter2") && !error.contains("1234"), "{error} quotes a secret");
-        assert!(!error.contains('\n') && !error.ends_with('.'), "{error}");
     }
 }
 

@@ -243,9 +243,10 @@ async fn an_authority_that_is_not_the_login_ca_lets_nobody_in_whatever_it_says()
 /// What a certificate says of itself and of what signed it: names, serial and key id.
 fn said(der: &[u8]) -> [Vec<u8>; 3] {
     let (_, read) = x509_parser::parse_x509_certificate(der).unwrap();
-    let key_id = read.iter_extensions().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(of) => of.key_identifier.as_ref(),
-        _ => None,
+    let key_id = read.iter_extensions().find_map(|extension| {
+        let parsed = extension.parsed_extension();
+        let ParsedExtension::AuthorityKeyIdentifier(of) = parsed else { return None };
+        of.key_identifier.as_ref()
     });
     [read.issuer().as_raw().to_vec(), read.raw_serial().to_vec(), key_id.unwrap().0.to_vec()]
 }
@@ -267,8 +268,8 @@ async fn a_login_of_the_same_name_serial_and_key_id_by_another_key_lets_nobody_i
     let der = params.signed_by(&key, &forger).unwrap().der().to_vec();
     assert_eq!(said(&der), real);
     let certificate = Certificate { der, ..login.certificate.clone() };
-    let forged = Issued { certificate, key_pem: key.serialize_pem() };
-    assert_eq!(f.connect_as(&forged).await, None);
+    let counterfeit = Issued { certificate, key_pem: key.serialize_pem() };
+    assert_eq!(f.connect_as(&counterfeit).await, None);
     assert!(f.connect_as(&login).await.is_some());
 }
 

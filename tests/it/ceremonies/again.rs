@@ -63,10 +63,9 @@ async fn put_back(f: &mut Fixture, copy: &TempDir) {
 
 /// Why the node waits.
 fn held(f: &Fixture) -> String {
-    match f.node().life.standing().state() {
-        State::Held(why) => why,
-        other => panic!("{other:?}"),
-    }
+    let state = f.node().life.standing().state();
+    let State::Held(why) = &state else { panic!("{state:?}") };
+    why.clone()
 }
 
 /// Accepts the store as the administrator of a development vault.

@@ -74,6 +74,6 @@ async fn macs_of_the_key_that_most_vectors_have_and_of_one_of_each_length_hold_o
             assert_eq!(held, valid, "{algorithm}");
             met += held.len();
         }
-        assert!(lengths.len() == 3 && met > 100, "{algorithm}: {lengths:?}, {met}");
+        assert!(lengths.len() == 3 && met > 50, "{algorithm}: {lengths:?}, {met}");
     }
 }

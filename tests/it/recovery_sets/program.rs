@@ -100,6 +100,18 @@ fn the_page_says_what_the_drill_types() {
     }
 }
 
+/// Waits until every key is wrapped for the first set.
+fn wait_until_covered(server: &Running) {
+    let listed = || {
+        let listed = as_admin(server, "recovery-set list --output json");
+        serde_json::from_slice::<Value>(&listed.stdout).unwrap()[0].clone()
+    };
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while listed()["keys_covered"] != listed()["keys_total"] {
+        assert!(std::time::Instant::now() < patience, "{}", listed());
+    }
+}
+
 #[test]
 fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     let home = tempfile::tempdir().unwrap();
@@ -116,14 +128,7 @@ fn the_drill_of_the_page_brings_a_vault_to_a_new_token() {
     }
     let made = as_admin(&server, &create);
     assert!(made.status.success(), "{}", text(&made.stderr));
-    let listed = || {
-        let listed = as_admin(&server, "recovery-set list --output json");
-        serde_json::from_slice::<Value>(&listed.stdout).unwrap()[0].clone()
-    };
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    while listed()["keys_covered"] != listed()["keys_total"] {
-        assert!(std::time::Instant::now() < patience, "{}", listed());
-    }
+    wait_until_covered(&server);
     let open = |name: &str, key: &str, out: &str| open_share(dir, name, key, out);
     for name in ["ann", "cem"] {
         let opened = open(name, name, &format!("{name}.open"));

@@ -75,7 +75,7 @@ pub(crate) struct Fixture {
     pub(crate) hsm: Arc<MemoryHsm>,
     pub(crate) admin: Login,
     pub(crate) root_pem: String,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A login: a key, a certificate.
@@ -196,7 +196,7 @@ impl Fixture {
         let node = Node::start(parts.clone(), pin).await.unwrap();
         let root_pem = founded.root_pem;
         let hsm = Arc::new(MemoryHsm::new(SecretBytes::new(PIN.to_vec())));
-        Self { node: Some(node), parts, clock, hsm, admin, root_pem, _dir: dir }
+        Self { node: Some(node), parts, clock, hsm, admin, root_pem, dir }
     }
 
     /// The running node.
@@ -207,7 +207,7 @@ impl Fixture {
     /// Starts the node again with a listener's certificate that stays: one of a turned clock would
     /// not be good yet for the test itself.
     pub(crate) async fn keep_listener(&mut self) {
-        let dir = self._dir.path().to_owned();
+        let dir = self.dir.path().to_owned();
         let (cert_file, key_file) = (dir.join("listener.crt"), dir.join("listener.key"));
         self.parts.tls = ListenerTls::Issued { kept_in: Some(dir) };
         self.restart().await;
