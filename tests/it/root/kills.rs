@@ -353,7 +353,10 @@ async fn play(mut stand: Stand, kills: usize) {
         let people = stand.connect(&server).await;
         let (asker, name) = (people.asker.clone(), format!("m{round}"));
         owner(&asker, &name, stand.asker()).await;
-        let seen = || (known.lock().secrets.len(), known.lock().done.len());
+        let seen = || {
+            let known = known.lock();
+            (known.secrets.len(), known.done.len())
+        };
         let before = seen();
         let mut work = JoinSet::new();
         work.spawn(write(asker.clone(), name.clone(), Arc::clone(&known)));

@@ -66,7 +66,14 @@ async fn a_credential_whose_wrap_cannot_be_stored_is_taken_back() {
     for backend in BACKENDS {
         let w = World::new(backend).await;
         let hand = Hand::new(&w.f.parts.location);
-        hand.run("ALTER TABLE wrap_payloads RENAME TO elsewhere").await;
+        hand.run(match backend {
+            Backend::Sqlite => {
+                "CREATE TRIGGER never BEFORE INSERT ON wrap_payloads \
+                 BEGIN SELECT RAISE(ABORT, 'never'); END"
+            }
+            Backend::Postgres => "ALTER TABLE wrap_payloads ADD CHECK (false) NOT VALID",
+        })
+        .await;
         let mut client = DatabaseServiceClient::new(w.etl.clone());
         let refusal = client.issue_credentials(asked(ask(), "60", "")).await.unwrap_err();
         assert_eq!(refusal.code(), Code::Internal, "{refusal}");
