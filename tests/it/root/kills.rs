@@ -269,16 +269,26 @@ async fn rotate(people: People, owner: String, round: usize, known: Known) {
             approve(approver).await;
             done = act.run(&asker, &owner, &known).await;
         }
-        match done.map_err(|refused| refused.code()) {
+        match done {
             Ok(()) => known.lock().done.push(act),
-            // Too many versions, one that is still used, too many ceremonies, or somebody else was
-            // first.
-            Err(
-                Code::FailedPrecondition | Code::Aborted | Code::NotFound | Code::ResourceExhausted,
-            ) => {}
+            Err(refused) if goes_on(&refused) => {}
             Err(_gone) => return,
         }
     }
+}
+
+/// Tells whether the server refused: there are too many versions or ceremonies, one is still used,
+/// somebody else was first, or it has not heard of the last act yet. What the connection says of itself
+/// has a source.
+fn goes_on(refused: &Status) -> bool {
+    let codes = [
+        Code::FailedPrecondition,
+        Code::Aborted,
+        Code::NotFound,
+        Code::ResourceExhausted,
+        Code::Unavailable,
+    ];
+    codes.contains(&refused.code()) && std::error::Error::source(refused).is_none()
 }
 
 /// Approves every ceremony that waits.
