@@ -5,7 +5,7 @@
 //! under an old key says by itself what is left, so that a crash loses nothing of it.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -53,15 +53,18 @@ pub struct RotationKeeper {
     waits: Mutex<HashMap<String, UnixMillis>>,
     /// What was due and looked at last: what stays due, because it fails, keeps nothing behind it waiting.
     last: Mutex<(UnixMillis, String)>,
-    /// When its first round was: what this node began before, it began before it was started again.
-    began: OnceLock<UnixMillis>,
+    /// When the node was started: what it began before, it began before it was started again. Where it
+    /// could not tell the time, nothing; and never later than now, should its clock have been ahead.
+    began: AtomicI64,
 }
 
 impl RotationKeeper {
-    /// Makes the worker.
+    /// Makes the worker, before the node serves: what somebody asks of it is newer than that.
     #[must_use]
     pub fn new(vault: Vault, reader: Reader, authorities: AuthoritySlot) -> Self {
-        let (waits, last, began) = (Mutex::default(), Mutex::new(BEGIN), OnceLock::new());
+        let ctx = vault.context(Caller::System(Self::NAME), None);
+        let began = AtomicI64::new(ctx.map_or(BEGIN.0, |ctx| ctx.now).0);
+        let (waits, last) = (Mutex::default(), Mutex::new(BEGIN));
         Self { vault, reader, authorities, waits, last, began }
     }
 
@@ -184,7 +187,7 @@ impl RotationKeeper {
 
     /// Ends what a crash left in the HSM: of this node at once, of another after a while.
     async fn settle(&self, now: UnixMillis) -> Result<()> {
-        let began = *self.began.get_or_init(|| now);
+        let began = UnixMillis(self.began.fetch_min(now.0, Ordering::Relaxed).min(now.0));
         for state in [RotationState::Pending, RotationState::Retiring] {
             for row in self.in_state(state).await? {
                 let ours = row.node == self.vault.node() && row.changed_at < began;

@@ -208,6 +208,19 @@ async fn what_was_cut_off_is_ended_and_numbers_that_were_used_are_not_used_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_for_before_the_first_round_is_not_taken_for_cut_off() {
+    let mut f = Fixture::on(Backend::Sqlite).await;
+    let token = Token::over(Arc::clone(&f.hsm) as Arc<dyn Hsm>);
+    f.parts.hsm = Arc::clone(&token) as Arc<dyn Hsm>;
+    f.restart().await;
+    // Rounds are a second apart: one of them comes while the key is made.
+    *token.lingers.lock() = Duration::from_millis(2_500);
+    let rotated = rotate(&admin(&f).await, 1).await.unwrap();
+    assert_eq!(states(&rotated), [(2, "current"), (1, "retiring")]);
+    assert!(f.hsm.lookup_key(&label(&f, 2)).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_rotates_the_root_when_its_time_has_come() {
     for backend in BACKENDS {
         let f = Fixture::on(backend).await;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
@@ -38,6 +39,8 @@ pub(crate) struct Token {
     pub(super) logins: AtomicUsize,
     /// Keys that can still be made.
     pub(crate) room: AtomicUsize,
+    /// How long it takes from a key to its answer.
+    pub(crate) lingers: Mutex<Duration>,
     pub(super) lacks: Mutex<Option<KeyKind>>,
     /// Told when a read of a data object has begun; with it, the read never ends.
     pub(super) stuck: Mutex<Option<Arc<Notify>>>,
@@ -56,6 +59,7 @@ impl Token {
             swapped: Mutex::default(),
             logins: AtomicUsize::new(0),
             room: AtomicUsize::new(usize::MAX),
+            lingers: Mutex::default(),
             lacks: Mutex::default(),
             stuck: Mutex::default(),
         })
@@ -98,7 +102,10 @@ impl Hsm for Token {
         if self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_err() {
             return Err(HsmError::Unavailable("the plug was pulled".into()));
         }
-        self.own.create_key(label, kind).await
+        let made = self.own.create_key(label, kind).await;
+        let lingers = *self.lingers.lock();
+        tokio::time::sleep(lingers).await;
+        made
     }
 
     async fn lookup_key(&self, label: &str) -> Result<Option<KeyInfo>, HsmError> {

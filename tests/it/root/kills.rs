@@ -50,6 +50,8 @@ struct Answered {
     roots: String,
     rewrapped: usize,
     done: Vec<Act>,
+    /// What the first of those who work met, and ended for.
+    ended: Option<Status>,
 }
 
 type Known = Arc<Mutex<Answered>>;
@@ -206,7 +208,7 @@ async fn write(asker: Channel, owner: String, known: Known) {
         match client.put_secret(request).await {
             Ok(_) => known.lock().secrets.push(path),
             Err(refused) if goes_on(&refused) => {}
-            Err(_gone) => return,
+            Err(gone) => return end(&known, gone),
         }
     }
 }
@@ -214,8 +216,12 @@ async fn write(asker: Channel, owner: String, known: Known) {
 /// Encrypts until the server is gone.
 async fn encrypt(asker: Channel, known: Known) {
     let mut client = keys::client(&asker);
-    while let Ok(ciphertext) = keys::encrypt(&mut client, KEY, b"canary", b"").await {
-        known.lock().ciphertexts.push(ciphertext);
+    loop {
+        match keys::encrypt(&mut client, KEY, b"canary", b"").await {
+            Ok(ciphertext) => known.lock().ciphertexts.push(ciphertext),
+            Err(refused) if goes_on(&refused) => {}
+            Err(gone) => return end(&known, gone),
+        }
     }
 }
 
@@ -242,7 +248,7 @@ async fn rewrap(asker: Channel, known: Known) {
                 known.rewrapped += 1;
             }
             Err(refused) if goes_on(&refused) => {}
-            Err(_gone) => return,
+            Err(gone) => return end(&known, gone),
         }
     }
 }
@@ -272,9 +278,13 @@ async fn rotate(people: People, owner: String, round: usize, known: Known) {
         match done {
             Ok(()) => known.lock().done.push(act),
             Err(refused) if goes_on(&refused) => {}
-            Err(_gone) => return,
+            Err(gone) => return end(&known, gone),
         }
     }
+}
+
+fn end(known: &Known, gone: Status) {
+    known.lock().ended.get_or_insert(gone);
 }
 
 /// Tells whether the server refused: there are too many versions or ceremonies, one is still used,
@@ -368,6 +378,7 @@ async fn play(mut stand: Stand, kills: usize) {
             (known.secrets.len(), known.done.len(), known.rewrapped)
         };
         let before = seen();
+        known.lock().ended = None;
         let mut work = JoinSet::new();
         work.spawn(write(asker.clone(), name.clone(), Arc::clone(&known)));
         work.spawn(encrypt(asker.clone(), Arc::clone(&known)));
@@ -379,6 +390,8 @@ async fn play(mut stand: Stand, kills: usize) {
         let (acts, rewraps) = (before.1 + 2 * waits, before.2 + 3 * waits);
         let begun = async || {
             let (written, done, rewrapped) = seen();
+            let ended = known.lock().ended.clone();
+            assert!(ended.is_none(), "{ended:?}\n{}", server.log());
             written > before.0 && done >= acts && rewrapped >= rewraps
         };
         until("something is written, and something done", begun).await;
