@@ -143,11 +143,11 @@ fn commit(group: &Transaction<'_>, puts: &[(usize, i64)]) {
     for (task, version) in puts {
         let (secret, this) = (id(0, *task), id(*version, *task));
         if *version == 1 {
-            let sql = "INSERT INTO secret_heads VALUES (?1, 1, 1, ?2, 1, 1, ?3)";
+            let sql = "INSERT INTO secret_heads VALUES (?1, 1, 1, 1, ?2, 1, 1, ?3)";
             run(sql, params![secret, by, mac]);
         } else {
-            let sql = "UPDATE secret_heads SET newest = ?2, changed_at = 1, changed_by = ?3, \
-                       row_version = ?2, mac = ?4 WHERE id = ?1 AND row_version = ?2 - 1";
+            let sql = "UPDATE secret_heads SET newest = ?2, valued_from = 1, changed_at = 1, \
+                       changed_by = ?3, row_version = ?2, mac = ?4 WHERE id = ?1 AND row_version = ?2 - 1";
             run(sql, params![secret, version, by, mac]);
         }
         let sql = "INSERT INTO secret_versions VALUES (?1, ?2, ?3, 'live', 0, 1024, ?4, ?5, NULL, \

@@ -23,6 +23,7 @@ CREATE INDEX secrets_by_owner ON secrets (owner, path);
 CREATE TABLE secret_heads (
     id TEXT PRIMARY KEY,
     newest BIGINT NOT NULL,
+    valued_from BIGINT NOT NULL,
     changed_at BIGINT NOT NULL,
     changed_by TEXT NOT NULL,
     row_version BIGINT NOT NULL,

@@ -45,6 +45,8 @@ sealed_row! {
         pub id: ObjectId,
         /// The newest version's number; numbers are never used again.
         pub newest: i64,
+        /// Versions before this one are destroyed: nobody looks through them, however many there were.
+        pub valued_from: i64,
         /// When it was written.
         pub changed_at: UnixMillis,
         /// By whom.
@@ -170,22 +172,15 @@ pub async fn versions_before(
     tx.select(tail, params![secret, before, limit]).await
 }
 
-/// Lists versions up to a number that still have a value, the oldest first. Those that have one are
-/// among the newest [`VERSIONS`].
+/// Lists versions up to a number that still have a value, the oldest first.
 pub async fn valued(
     tx: &mut Tx,
     head: &SecretHeadRow,
     up_to: i64,
 ) -> Result<Vec<Versioned<SecretVersionRow>>, StoreError> {
-    let tail = "WHERE secret = $1 AND version > $2 AND version <= $3 AND state <> 'destroyed' \
+    let tail = "WHERE secret = $1 AND version >= $2 AND version <= $3 AND state <> 'destroyed' \
                 ORDER BY version";
-    tx.select(tail, params![head.id, before_valued(head), up_to]).await
-}
-
-/// The number after which versions may have a value. Where the next one is being written, the one
-/// that makes room for it still has its own.
-const fn before_valued(head: &SecretHeadRow) -> i64 {
-    head.newest.saturating_sub(VERSIONS).saturating_sub(1)
+    tx.select(tail, params![head.id, head.valued_from, up_to]).await
 }
 
 /// Lists versions that have the value that was first written as this one.
@@ -194,9 +189,9 @@ pub async fn of_root(
     head: &SecretHeadRow,
     root: i64,
 ) -> Result<Vec<Versioned<SecretVersionRow>>, StoreError> {
-    let tail = "WHERE secret = $1 AND version > $2 AND root = $3 AND state <> 'destroyed' \
+    let tail = "WHERE secret = $1 AND version >= $2 AND root = $3 AND state <> 'destroyed' \
                 ORDER BY version";
-    tx.select(tail, params![head.id, before_valued(head), root]).await
+    tx.select(tail, params![head.id, head.valued_from, root]).await
 }
 
 /// Lists versions that are to be destroyed by now. One that is not what was sealed holds up itself

@@ -110,6 +110,14 @@ impl Found {
             return newest.ok_or_else(|| gone("secret_versions", id));
         }
         let found = secrets::version_numbered(tx, id, version).await?;
+        let head = &self.head.row;
+        if let Some(Versioned { row, .. }) = &found
+            && row.version < head.valued_from
+            && row.state != SecretState::Destroyed
+        {
+            // It was put back.
+            return Err(gone("secret_versions", row.id));
+        }
         match found {
             Some(found) if version < self.head.row.newest => Ok(found),
             None if (1..self.head.row.newest).contains(&version) => {

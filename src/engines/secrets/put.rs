@@ -159,10 +159,18 @@ impl NewVersion {
     /// number of versions is destroyed in the same commit.
     async fn store(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<Written> {
         let (id, version) = (self.secret.id, self.row.version);
-        let head =
-            SecretHeadRow { id, newest: version, changed_at: ctx.now, changed_by: ctx.actor() };
+        let last = version.saturating_sub(self.secret.max_versions);
+        let head = SecretHeadRow {
+            id,
+            newest: version,
+            valued_from: last.saturating_add(1).max(1),
+            changed_at: ctx.now,
+            changed_by: ctx.actor(),
+        };
         if let Some(found) = &self.found {
-            tx.update(found.head.version, &head).await?;
+            let before = &found.head;
+            let valued_from = head.valued_from.max(before.row.valued_from);
+            tx.update(before.version, &SecretHeadRow { valued_from, ..head }).await?;
         } else {
             tx.insert(&self.secret).await.map_err(taken)?;
             tx.insert(&head).await?;
@@ -179,9 +187,8 @@ impl NewVersion {
         };
         tx.insert(&row).await?;
         secrets::insert_message(tx, row.id, message).await?;
-        let last = version.saturating_sub(self.secret.max_versions);
-        if last > 0 {
-            for surplus in secrets::valued(tx, &head, last).await? {
+        if let Some(found) = &self.found {
+            for surplus in secrets::valued(tx, &found.head.row, last).await? {
                 destroy(ctx, tx, &surplus).await?;
             }
         }
