@@ -24,7 +24,7 @@ mod tasks;
 mod token;
 mod verbs;
 
-pub use bytes::SecretBytes;
+pub use bytes::{SecretBytes, wipe};
 pub use ceremony::CeremonyState;
 pub use clock::{Clock, SystemClock, UnixMillis};
 pub use context::{AuthMethod, Authenticated, Caller, RequestContext};

@@ -20,11 +20,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
-use zeroize::Zeroizing;
 
 use super::patience::Patient;
 use super::places::Place;
 use super::trust::PeerCertificate;
+use crate::types::wipe;
 
 /// Who is at the other end; every request of the connection carries it as an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +56,16 @@ const RECORD_BYTES: usize = 16_384;
 /// What is to leave. Answers carry secrets, so that it is wiped when it is gone.
 #[derive(Debug, Default)]
 struct Gathered {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Vec<u8>,
     /// Bytes of it that are gone.
     gone: usize,
     turn: Turn,
+}
+
+impl Drop for Gathered {
+    fn drop(&mut self) {
+        wipe(&mut self.bytes);
+    }
 }
 
 /// Whether what is ready had its turn since there was something to leave.
@@ -104,8 +110,9 @@ impl Connection {
             }
             *gone = gone.saturating_add(written);
         }
-        // Dropped, and wiped by that: most connections are idle most of the time.
-        *bytes = Zeroizing::default();
+        // Without room: most connections are idle most of the time.
+        wipe(bytes);
+        *bytes = Vec::new();
         (*gone, *turn) = (0, Turn::Open);
         Poll::Ready(Ok(()))
     }
