@@ -27,6 +27,8 @@ mod wycheproof;
 
 use std::fmt;
 
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, EncryptionContext, UnboundCipherKey};
+use aws_lc_rs::iv::FixedLength;
 use aws_lc_rs::{constant_time, digest, hkdf, hmac};
 use zeroize::Zeroizing;
 
@@ -178,6 +180,21 @@ pub fn hkdf_sha256(ikm: &[u8], salt: &[u8], info: &[u8], len_bytes: usize) -> Re
     Ok(out.into())
 }
 
+/// Stretches a key that is used for nothing else over a buffer: the keystream of AES-256 in counter
+/// mode (NIST SP 800-38A), from zero on.
+///
+/// # Errors
+/// [`CryptoError::Failed`] for a key of another length.
+pub fn stretch(key: &SecretBytes, buffer: &mut [u8]) -> Result<()> {
+    buffer.fill(0);
+    let zero = EncryptionContext::Iv128(FixedLength::from([0_u8; 16]));
+    UnboundCipherKey::new(&AES_256, key.expose())
+        .and_then(EncryptingKey::ctr)
+        .and_then(|key| key.less_safe_encrypt(buffer, zero))
+        .map(drop)
+        .map_err(|_unspecified| CryptoError::Failed)
+}
+
 struct OutputLength(usize);
 
 impl hkdf::KeyType for OutputLength {
@@ -196,6 +213,18 @@ fn to_array(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The first two blocks are H and the tag of test case 13 of the GCM specification, the third is
+    /// the ciphertext of case 14.
+    #[test]
+    fn a_key_is_stretched_as_others_do_it() {
+        let mut out = [7; 48];
+        stretch(&SecretBytes::new(vec![0; 32]), &mut out).unwrap();
+        let known = "dc95c078a2408989ad48a21492842087530f8afbc74536b9a963b4f1c4cb738b\
+                     cea7403d4d606b6e074ec5d3baf39d18";
+        assert_eq!(hex(&out), known);
+        assert_eq!(stretch(&SecretBytes::new(vec![0; 31]), &mut out), Err(CryptoError::Failed));
+    }
 
     #[test]
     fn sha256_yields_the_vector_of_fips_180_4() {

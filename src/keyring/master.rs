@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zeroize::Zeroizing;
+use parking_lot::Mutex;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{KeyUse, Result};
-use crate::crypto::{CryptoError, MacKey, hkdf_sha256};
+use crate::crypto::{CryptoError, MacKey, hkdf_sha256, stretch};
 use crate::error;
 use crate::types::{Entropy, SecretBytes, VaultId};
 
@@ -74,23 +75,39 @@ pub(super) fn derive(
     hkdf_sha256(identity_key.expose(), vault.0.as_bytes(), info.as_bytes(), KEY_BYTES)
 }
 
-/// Randomness for keys, salts and nonces: the system's, mixed with the HSM's through HKDF, so
-/// that one of the two generators may be bad.
+/// Bytes of the HSM's share that are made at once: for a nonce, HKDF costs more than encrypting a
+/// kilobyte under it.
+const POOL_BYTES: usize = 4_096;
+
+/// Randomness for keys, salts and nonces: the system's, drawn anew each time, so that a machine whose
+/// memory is put back does not repeat itself, and over it what HKDF made of both generators a while ago,
+/// so that one of the two may be bad.
 pub(super) struct Mixer {
     system: Arc<dyn Entropy>,
     seed: SecretBytes,
-    /// Counts what was made: a generator that says the same twice does not make the same twice.
-    made: AtomicU64,
+    /// Counts what was mixed: a generator that says the same twice does not make the same twice.
+    mixed: AtomicU64,
+    /// What was mixed and not used yet.
+    pool: Mutex<Zeroizing<Vec<u8>>>,
 }
 
 impl Mixer {
-    pub(super) const fn new(system: Arc<dyn Entropy>, seed: SecretBytes) -> Self {
-        Self { system, seed, made: AtomicU64::new(0) }
+    pub(super) fn new(system: Arc<dyn Entropy>, seed: SecretBytes) -> Self {
+        let pool = Mutex::new(Zeroizing::new(Vec::new()));
+        Self { system, seed, mixed: AtomicU64::new(0), pool }
     }
 
     /// Makes a key.
     pub(super) fn key(&self) -> error::Result<SecretBytes> {
         fresh_key(self)
+    }
+
+    fn mix(&self, buffer: &mut [u8]) -> error::Result<()> {
+        let fresh = fresh_key(self.system.as_ref())?;
+        let mixed = self.mixed.fetch_add(1, Ordering::Relaxed);
+        let info = [INFO_FRESH.as_bytes(), &mixed.to_be_bytes()].concat();
+        let key = hkdf_sha256(fresh.expose(), self.seed.expose(), &info, KEY_BYTES)?;
+        Ok(stretch(&key, buffer)?)
     }
 }
 
@@ -103,12 +120,32 @@ pub(super) fn fresh_key(entropy: &dyn Entropy) -> error::Result<SecretBytes> {
 
 impl Entropy for Mixer {
     fn fill(&self, buffer: &mut [u8]) -> error::Result<()> {
-        let fresh = fresh_key(self.system.as_ref())?;
-        let made = self.made.fetch_add(1, Ordering::Relaxed);
-        let info = [INFO_FRESH.as_bytes(), &made.to_be_bytes()].concat();
-        let mixed = hkdf_sha256(fresh.expose(), self.seed.expose(), &info, buffer.len())?;
-        buffer.copy_from_slice(mixed.expose());
+        self.system.fill(buffer)?;
+        if buffer.len() > POOL_BYTES {
+            let mut mixed = Zeroizing::new(vec![0; buffer.len()]);
+            self.mix(&mut mixed)?;
+            lay_over(buffer, &mixed);
+            return Ok(());
+        }
+        let mut pool = self.pool.lock();
+        if pool.len() < buffer.len() {
+            let mut more = Zeroizing::new(vec![0; POOL_BYTES]);
+            self.mix(&mut more)?;
+            *pool = more;
+        }
+        let rest = pool.len().saturating_sub(buffer.len());
+        let taken = pool.get_mut(rest..).ok_or(error::Error::Internal)?;
+        lay_over(buffer, taken);
+        // What is still there was used by nobody.
+        taken.zeroize();
+        pool.truncate(rest);
         Ok(())
+    }
+}
+
+fn lay_over(buffer: &mut [u8], mixed: &[u8]) {
+    for (byte, mixed) in buffer.iter_mut().zip(mixed) {
+        *byte ^= mixed;
     }
 }
 
@@ -167,5 +204,37 @@ mod tests {
         assert_ne!(stuck.key().unwrap(), stuck.key().unwrap(), "the HSM's alone, twice");
         let mixer = Mixer::new(Arc::new(SystemEntropy), seed(0));
         assert_ne!(mixer.key().unwrap(), mixer.key().unwrap(), "the system's alone");
+    }
+
+    #[test]
+    fn nothing_is_handed_out_twice_however_much_is_asked_for() {
+        let mixer = Mixer::new(Arc::new(Stuck), SecretBytes::new(vec![1; 32]));
+        let mut seen = std::collections::HashSet::new();
+        for len_bytes in [8, 24, 1_000, POOL_BYTES, 3 * POOL_BYTES, 16].repeat(40) {
+            let mut drawn = vec![0; len_bytes];
+            mixer.fill(&mut drawn).unwrap();
+            assert!(drawn.as_chunks::<8>().0.iter().all(|word| seen.insert(*word)));
+        }
+        assert!(!seen.contains(&[0; 8]));
+    }
+
+    #[test]
+    fn a_generator_that_fails_leaves_nothing_to_hand_out() {
+        #[derive(Debug)]
+        struct Broken;
+
+        impl Entropy for Broken {
+            fn fill(&self, _: &mut [u8]) -> error::Result<()> {
+                Err(error::Error::Internal)
+            }
+        }
+
+        let mixer = Mixer::new(Arc::new(Broken), SecretBytes::new(vec![1; 32]));
+        let mut drawn = [0; 12];
+        assert_eq!(
+            [mixer.fill(&mut drawn), mixer.fill(&mut drawn)],
+            [(); 2].map(|()| Err(error::Error::Internal))
+        );
+        assert_eq!(drawn, [0; 12]);
     }
 }

@@ -2,13 +2,61 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use super::{KeyUse, Keyring, Open, Place, Result};
+use crate::crypto::{CryptoError, Header, MessageKey};
 use crate::error;
 use crate::store::Reader;
 use crate::store::keys::KeyOwner;
-use crate::types::{Entropy, Id, SecretBytes};
+use crate::types::{Entropy, Id, SecretBytes, VaultId};
+
+/// A key that was opened, and what messages are encrypted with, once that was derived from it: both
+/// leave memory together.
+pub struct Material {
+    key: SecretBytes,
+    message: OnceLock<(Header, Arc<MessageKey>)>,
+}
+
+impl Material {
+    fn new(key: SecretBytes) -> Self {
+        Self { key, message: OnceLock::new() }
+    }
+
+    /// What messages under it are encrypted with, kept for the one header that a version has.
+    ///
+    /// # Errors
+    /// [`CryptoError::KeyLength`].
+    pub fn message_key(
+        &self,
+        vault: VaultId,
+        header: &Header,
+    ) -> Result<Arc<MessageKey>, CryptoError> {
+        if let Some((of, ready)) = self.message.get()
+            && of == header
+        {
+            return Ok(Arc::clone(ready));
+        }
+        let derived = Arc::new(MessageKey::derive(vault, header, &self.key)?);
+        let _kept = self.message.get_or_init(|| (*header, Arc::clone(&derived)));
+        Ok(derived)
+    }
+}
+
+impl Deref for Material {
+    type Target = SecretBytes;
+
+    fn deref(&self) -> &SecretBytes {
+        &self.key
+    }
+}
+
+impl fmt::Debug for Material {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[REDACTED]")
+    }
+}
 
 /// Opened keys, by the row that holds each: two halves, the older of which is dropped when the
 /// younger is full.
@@ -23,13 +71,13 @@ pub(super) struct Materials {
 }
 
 /// A key, and under whose it is.
-type Held = (KeyOwner, Arc<SecretBytes>);
+type Held = (KeyOwner, Arc<Material>);
 
 impl Materials {
     /// Half of what is held at most.
     const HALF: usize = 5_000;
 
-    fn lookup(&mut self, row: Id, owner: KeyOwner) -> Option<Arc<SecretBytes>> {
+    fn lookup(&mut self, row: Id, owner: KeyOwner) -> Option<Arc<Material>> {
         let of_owner = |held: &Held| (held.0 == owner).then(|| Arc::clone(&held.1));
         if let Some(held) = self.young.get(&row) {
             return of_owner(held);
@@ -70,7 +118,7 @@ impl Keyring {
         place: &Place,
         key_id: Id,
         blob: &[u8],
-    ) -> Result<(Arc<SecretBytes>, Vec<KeyUse>)> {
+    ) -> Result<(Arc<Material>, Vec<KeyUse>)> {
         let open = self.open_state()?;
         let (kept, moment) = {
             let mut kept = open.materials.lock();
@@ -80,7 +128,7 @@ impl Keyring {
             return Ok((key, Vec::new()));
         }
         let opened = self.open(reader, owner, place, key_id, blob).await?;
-        let key = Arc::new(opened.plaintext);
+        let key = Arc::new(Material::new(opened.plaintext));
         let mut kept = open.materials.lock();
         if kept.forgotten == moment {
             kept.put(place.row, (owner, Arc::clone(&key)));
@@ -148,7 +196,7 @@ mod tests {
     fn no_more_than_two_halves_are_held_and_a_forgotten_owner_holds_none() {
         let mut kept = Materials::default();
         let (ours, theirs) = (KeyOwner::System, KeyOwner::Identity(IdentityId(id(1))));
-        let key = || Arc::new(SecretBytes::new(vec![7; 32]));
+        let key = || Arc::new(Material::new(SecretBytes::new(vec![7; 32])));
         kept.put(id(0), (ours, key()));
         for n in 1..=3 * Materials::HALF {
             kept.put(id(n), (theirs, key()));

@@ -43,6 +43,7 @@ pub use data::{Opened, Place, SealedValue, Stored};
 pub use head::{Head, HeadKept};
 pub use identity::NewKey;
 pub use master::MasterKeys;
+pub use material::Material;
 pub use moves::MovedWrap;
 pub use names::{HsmKey, label};
 pub use opener::{SetKey, SetOpener, accept_share, make_token_key};

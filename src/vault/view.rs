@@ -12,7 +12,7 @@ use crate::audit::RecordCodec;
 use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::keyring::{KeyUse, Keyring, Opened, Place, Rewrapped, SealedValue, Wrapped};
+use crate::keyring::{KeyUse, Keyring, Material, Opened, Place, Rewrapped, SealedValue, Wrapped};
 use crate::store::keys::{self, HsmPurpose, KeyOwner};
 use crate::store::{Fence, Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
@@ -219,7 +219,7 @@ impl View {
         place: &Place,
         key_id: Id,
         blob: &[u8],
-    ) -> Result<Arc<SecretBytes>> {
+    ) -> Result<Arc<Material>> {
         let opened = self.keyring().material(self.reader(), owner, place, key_id, blob).await;
         let (key, used) = opened?;
         self.used.lock().extend(used);

@@ -11,7 +11,7 @@ use super::count::Reservation;
 use super::find::{Hot, Keys};
 use super::sign::Turns;
 use crate::audit::Field;
-use crate::crypto::{MessageKey, NONCE_BYTES};
+use crate::crypto::MessageKey;
 use crate::error::{Error, Result};
 use crate::keyring::KeyUse;
 use crate::store::named_keys::NamedKeyVersionRow;
@@ -29,8 +29,6 @@ pub(super) const ITEM_BYTES: usize = 1_024 * 1_024;
 pub(super) const AAD_BYTES: usize = 64 * 1_024;
 /// Numbers of failed items that an entry names, at most.
 const NAMED: usize = 1_000;
-/// Bytes that are drawn at once for nonces.
-const DRAWN: usize = 4_080;
 
 /// Why an item was not done, while others were.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +147,7 @@ pub struct Work<'a> {
     pub(super) hot: &'a Hot,
     pub(super) turns: &'a Turns,
     pub(super) newest: Arc<NamedKeyVersionRow>,
-    pub(super) entropy: Ahead,
+    pub(super) entropy: Box<dyn Entropy>,
     ready: Mutex<BTreeMap<i64, Arc<MessageKey>>>,
     /// Versions that were used.
     used: Mutex<BTreeSet<i64>>,
@@ -162,11 +160,11 @@ impl std::fmt::Debug for Work<'_> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
+    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot) -> Result<Self> {
         Ok(Self {
             turns: &keys.turns,
             newest: hot.newest()?,
-            entropy: Ahead::new(view, items)?,
+            entropy: Box::new(view.keyring().entropy()?),
             view,
             hot,
             ready: Mutex::default(),
@@ -207,7 +205,7 @@ impl<'a> Work<'a> {
         }
         let material = self.hot.material(self.view, version).await?;
         let (vault, header) = (self.view.vault_id(), self.header(version)?);
-        let ready = Arc::new(MessageKey::derive(vault, &header, &material)?);
+        let ready = material.message_key(vault, &header)?;
         self.uses(version.version);
         self.ready.lock().insert(version.version, Arc::clone(&ready));
         Ok(ready)
@@ -269,7 +267,7 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        let work = Work::new(&self.keys, view, &hot, self.items.len())?;
+        let work = Work::new(&self.keys, view, &hot)?;
         let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
         let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
         let of = (view.vault_id(), work.newest.id);
@@ -344,38 +342,5 @@ impl<J: Job> Operation for Batch<J> {
             reservation.reserve(tx).await?;
         }
         Ok(Arc::clone(&it.answers))
-    }
-}
-
-/// Randomness for the nonces of one call, drawn for many at once.
-#[derive(Debug)]
-pub(super) struct Ahead {
-    source: Box<dyn Entropy>,
-    /// Bytes that are drawn at once.
-    step: usize,
-    drawn: Mutex<Vec<u8>>,
-}
-
-impl Ahead {
-    fn new(view: &View, items: usize) -> Result<Self> {
-        let source = Box::new(view.keyring().entropy()?);
-        let step = items.saturating_mul(NONCE_BYTES).min(DRAWN);
-        Ok(Self { source, step, drawn: Mutex::default() })
-    }
-}
-
-impl Entropy for Ahead {
-    fn fill(&self, buffer: &mut [u8]) -> Result<()> {
-        let mut drawn = self.drawn.lock();
-        if drawn.len() < buffer.len() {
-            drawn.clear();
-            drawn.resize(self.step.max(buffer.len()), 0);
-            self.source.fill(&mut drawn)?;
-        }
-        let rest = drawn.len().saturating_sub(buffer.len());
-        let taken = drawn.get(rest..).ok_or(Error::Internal)?;
-        buffer.copy_from_slice(taken);
-        drawn.truncate(rest);
-        Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Work<'_> {
     pub(super) async fn seal(&self, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>> {
         let header = self.header(&self.newest)?;
         let key = self.message_key(&self.newest).await?;
-        Ok(key.seal(self.view.vault_id(), &header, aad, plaintext, &self.entropy)?)
+        Ok(key.seal(self.view.vault_id(), &header, aad, plaintext, self.entropy.as_ref())?)
     }
 
     async fn open(&self, item: &OpenItem) -> Result<Result<Opened, Fault>> {

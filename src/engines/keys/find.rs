@@ -10,15 +10,14 @@ use super::count::Counts;
 use super::sign::Turns;
 use super::stream::Streams;
 use crate::error::{Error, Result};
-use crate::keyring::{KeyringError, Place};
+use crate::keyring::{KeyringError, Material, Place};
 use crate::store::identities::IdentityRow;
 use crate::store::keys::KeyOwner;
 use crate::store::named_keys::{self, NamedKeyRow, NamedKeyVersionRow};
 use crate::store::shreds::ShredRow;
 use crate::store::{RowRef, StoreError, Tx, Versioned};
 use crate::types::{
-    KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, SecretBytes,
-    VaultId,
+    KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, VaultId,
 };
 use crate::vault::{Decision, Resource, View};
 
@@ -180,7 +179,7 @@ impl Hot {
         &self,
         view: &View,
         version: &NamedKeyVersionRow,
-    ) -> Result<Arc<SecretBytes>> {
+    ) -> Result<Arc<Material>> {
         let wrap_key = version.wrap_key.ok_or_else(|| gone("named_key_versions", version.id))?;
         let (place, owner) = (place(version.named_key, version.id, version.version), self.owner());
         view.material(owner, &place, wrap_key, &version.material).await

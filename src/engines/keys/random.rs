@@ -10,8 +10,6 @@ use crate::vault::{Decision, Note, Operation, READS, Resource, Verb, View};
 
 /// Bytes of one call, at most.
 pub const RANDOM_BYTES: usize = 64 * 1_024;
-/// Bytes that the generator gives at once.
-const PIECE: usize = 4_096;
 
 /// Gives random bytes, of the system's and the HSM's generator mixed.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +34,7 @@ impl Verb for GetRandom {
         }
         let entropy = view.keyring().entropy()?;
         let mut bytes = zeroize::Zeroizing::new(vec![0; self.len_bytes]);
-        for piece in bytes.chunks_mut(PIECE) {
-            entropy.fill(piece)?;
-        }
+        entropy.fill(&mut bytes)?;
         Ok(bytes.into())
     }
 

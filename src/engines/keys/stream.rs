@@ -165,7 +165,7 @@ impl Way for Sealing {
     const PURPOSE: &'static str = "encrypt-stream/sealed";
 
     async fn begin(work: &Work<'_>, stream: &Begun) -> Result<(Coder, i64, Vec<u8>)> {
-        let header = StreamHeader::new(work.header(&work.newest)?, &work.entropy)?;
+        let header = StreamHeader::new(work.header(&work.newest)?, work.entropy.as_ref())?;
         let key = work.hot.material(work.view, &work.newest).await?;
         let vault = work.view.vault_id();
         let sealer = StreamSealer::new(vault, &header, &key, &stream.associated_data)?;
@@ -258,7 +258,7 @@ impl<W: Way> Verb for StreamKey<W> {
         let usage = Some(KeyUsage::Encrypts);
         let hot: Arc<Hot> = self.keys.decided(view, decision, &self.name, usage).await?;
         let held = self.keys.streams.take(view.identity()?)?;
-        let work = Work::new(&self.keys, view, &hot, 1)?;
+        let work = Work::new(&self.keys, view, &hot)?;
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
