@@ -25,6 +25,7 @@ mod recovery_sets;
 mod root;
 mod secrets;
 mod serve;
+mod services;
 mod shreds;
 mod status;
 mod system;

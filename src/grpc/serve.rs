@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tonic::service::RoutesBuilder;
 use tonic::transport::Server;
 
 use super::accept::Gate;
@@ -28,6 +27,7 @@ use super::records::Records;
 use super::recovery_sets::RecoverySets;
 use super::root::Root;
 use super::secrets::Secrets;
+use super::services::Gathering;
 use super::system::System;
 use super::tls::{self, Tls};
 use super::tokens::Tokens;
@@ -163,13 +163,13 @@ pub async fn serve(
     let v1 = Known { gate: gate.clone(), inner: v1 };
     let v1alpha = reflection().build_v1alpha().map_err(Error::internal)?;
     let v1alpha = Known { gate: gate.clone(), inner: v1alpha };
-    let mut routes = RoutesBuilder::default();
-    routes.add_service(health_service).add_service(v1).add_service(v1alpha);
+    let mut services = Gathering::default();
+    services.add(health_service).add(v1).add(v1alpha);
     let health = Health::new(reporter);
-    let health = add_people(&mut routes, health, &gate, (federation, &settings));
-    let health = add_keys(&mut routes, health, &gate, settings.message_bytes);
+    let health = add_people(&mut services, health, &gate, (federation, &settings));
+    let health = add_keys(&mut services, health, &gate, settings.message_bytes);
     let held = Held { databases, crls, standing: standing.clone() };
-    let health = add_things(&mut routes, health, gate, (held, &settings));
+    let health = add_things(&mut services, health, gate, (held, &settings));
     health.follow(&standing, &tasks).await;
     Server::builder()
         .http2_max_header_list_size(settings.header_bytes)
@@ -177,15 +177,16 @@ pub async fn serve(
         .http2_keepalive_interval(Some(settings.ping))
         .http2_keepalive_timeout(Some(settings.pong))
         .layer(door)
-        .add_routes(routes.routes())
-        .serve_with_incoming_shutdown(incoming, async move { tasks.stopping().await })
+        .serve_with_incoming_shutdown(services.services()?, incoming, async move {
+            tasks.stopping().await;
+        })
         .await
         .map_err(Error::internal)
 }
 
 /// Adds what tells who is who, and who may do what.
 fn add_people(
-    routes: &mut RoutesBuilder,
+    services: &mut Gathering,
     health: Health,
     gate: &Gate,
     (federation, settings): (Federation, &Settings),
@@ -210,14 +211,14 @@ fn add_people(
     let health = health.with(&identities).with(&groups).with(&grants).with(&elevations);
     let health =
         health.with(&ceremonies).with(&factors).with(&issuers).with(&tokens).with(&enrolments);
-    routes.add_service(identities).add_service(groups).add_service(grants);
-    routes.add_service(elevations).add_service(ceremonies).add_service(factors);
-    routes.add_service(issuers).add_service(tokens).add_service(enrolments);
+    services.add(identities).add(groups).add(grants);
+    services.add(elevations).add(ceremonies).add(factors);
+    services.add(issuers).add(tokens).add(enrolments);
     health
 }
 
 /// Adds what tells of the keys that all else hangs on, and uses keys that somebody named.
-fn add_keys(routes: &mut RoutesBuilder, health: Health, gate: &Gate, most: usize) -> Health {
+fn add_keys(services: &mut Gathering, health: Health, gate: &Gate, most: usize) -> Health {
     let rotating = AuthorityServiceServer::new(RotatingAuthorities(gate.clone()));
     let rotating = rotating.max_decoding_message_size(most);
     let root = RootServiceServer::new(Root(gate.clone())).max_decoding_message_size(most);
@@ -226,7 +227,7 @@ fn add_keys(routes: &mut RoutesBuilder, health: Health, gate: &Gate, most: usize
     let keys = KeyServiceServer::new(NamedKeys::new(gate.clone()));
     let keys = keys.max_decoding_message_size(most).max_encoding_message_size(most * 2);
     let health = health.with(&rotating).with(&root).with(&sets).with(&keys);
-    routes.add_service(rotating).add_service(root).add_service(sets).add_service(keys);
+    services.add(rotating).add(root).add(sets).add(keys);
     health
 }
 
@@ -239,7 +240,7 @@ struct Held {
 
 /// Adds what hands out, keeps and tells.
 fn add_things(
-    routes: &mut RoutesBuilder,
+    services: &mut Gathering,
     health: Health,
     gate: Gate,
     (Held { databases, crls, standing }, settings): (Held, &Settings),
@@ -259,8 +260,8 @@ fn add_things(
         LeaseServiceServer::new(LeaseRpc { gate, databases }).max_decoding_message_size(most);
     let health = health.with(&records).with(&system).with(&pki).with(&secrets);
     let health = health.with(&database).with(&leases).with(&wraps);
-    routes.add_service(records).add_service(system).add_service(pki).add_service(secrets);
-    routes.add_service(database).add_service(leases).add_service(wraps);
+    services.add(records).add(system).add(pki).add(secrets);
+    services.add(database).add(leases).add(wraps);
     health
 }
 
