@@ -16,8 +16,10 @@ help: ## Show this list
 demo: deps ## Play the main job for real, then remove everything (KEEP=1 leaves it up)
 	@scripts/demo.sh
 
+# Twice as many tests at once as there are processors: half of the time they wait for somebody's clock.
 test: deps lint ## Install what is missing, then run every check and every test
-	TMPDIR=$$(scripts/test-dir.sh) cargo test --locked
+	TMPDIR=$$(scripts/test-dir.sh) RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
+		cargo test --locked
 
 bench: deps ## Measure each rate beside its ceiling; writes target/bench/summary.json
 	cargo bench --locked --bench rates

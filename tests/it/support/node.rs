@@ -11,15 +11,17 @@ use strongroom::hsm::{Hsm, MemoryHsm};
 use strongroom::proto::IssueLoginCertificateRequest;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::server::{First, Founding, Ingredients, ListenerTls, Node, found};
-use strongroom::store::Location;
-use strongroom::types::{Clock, SecretBytes, SystemEntropy, UnixMillis};
+use strongroom::store::{Location, Store};
+use strongroom::types::{Caller, Clock, SecretBytes, SystemEntropy, UnixMillis};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::log::Log;
 use super::logins::{login_for, register_admin, registration};
 use super::postgres::Postgres;
+use super::target::until;
 
 /// The double's PIN.
 pub(crate) const PIN: &[u8] = b"a pin of the double";
@@ -269,12 +271,27 @@ pub(crate) fn die(f: &mut Fixture, runtime: Runtime) {
     std::mem::forget(node);
 }
 
+/// Waits until two nodes take the time that their clock was turned to: each takes the other for
+/// late, until one of them has moved the mark, and both have seen that.
+pub(crate) async fn both_take_the_time(one: &Node, other: &Node) {
+    let take = |of: &Node| of.vault.context(Caller::System("dev"), None).is_ok();
+    until("both take the time", async || {
+        // A node moves the mark only where somebody asked it for the time.
+        let _asked = (take(one), take(other));
+        for node in [one, other, one] {
+            node.vault.mark_clock().await.unwrap();
+        }
+        take(one) && take(other)
+    })
+    .await;
+}
+
 /// The double's PIN.
 pub(crate) fn pin() -> SecretBytes {
     SecretBytes::new(PIN.to_vec())
 }
 
-/// An empty store.
+/// A store that nobody founded a vault in.
 pub(crate) async fn location(backend: Backend, dir: &Path) -> Location {
     match backend {
         Backend::Sqlite => {
@@ -282,11 +299,26 @@ pub(crate) async fn location(backend: Backend, dir: &Path) -> Location {
         }
         Backend::Postgres => {
             let server = Postgres::shared();
+            let empty = MIGRATED.get_or_init(|| migrated(server)).await;
             let unique = dir.file_name().unwrap().to_string_lossy().to_lowercase();
             let name =
                 format!("store_{}", unique.replace(|c: char| !c.is_ascii_alphanumeric(), ""));
-            server.run("postgres", &format!("CREATE DATABASE \"{name}\"")).await;
+            let make = format!("CREATE DATABASE \"{name}\" TEMPLATE {empty}");
+            server.run("postgres", &make).await;
+            // Vaults are told apart by it.
+            server.run(&name, "UPDATE store_id SET id = gen_random_uuid()::text").await;
             Location::Postgres { url: server.url(&name), lanes: 2 }
         }
     }
+}
+
+/// The database that every other of the process is copied from: a hundred tables are made once.
+static MIGRATED: OnceCell<&str> = OnceCell::const_new();
+
+async fn migrated(server: &Postgres) -> &'static str {
+    let name = "migrated";
+    server.run("postgres", &format!("CREATE DATABASE {name}")).await;
+    let location = Location::Postgres { url: server.url(name), lanes: 2 };
+    Store::migrate(&location, true).await.unwrap();
+    name
 }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
+use std::num::NonZeroU32;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor};
+use strongroom::crypto::scram_sha_256_verifier;
+use strongroom::types::SecretBytes;
 
 /// Stops the server when stdin ends; removes the files unless told to keep them.
 const WATCH: &str = r#"
@@ -129,7 +132,10 @@ impl Postgres {
     fn initialise(&self) {
         self.give(&self.dir);
         let word = self.dir.join("password");
-        fs::write(&word, PASSWORD).unwrap();
+        // Hashed once and not 4,096 times: every store of a test logs in with it, several times over.
+        let password = SecretBytes::new(PASSWORD.into());
+        let verifier = scram_sha_256_verifier(&password, b"a throwaway salt", NonZeroU32::MIN);
+        fs::write(&word, verifier.unwrap().as_str()).unwrap();
         self.give(&word);
         let done = self
             .command("initdb")
