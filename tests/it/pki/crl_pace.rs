@@ -218,8 +218,8 @@ async fn publish_many() {
     assert_eq!(count(&w).await, MANY + 1);
     assert!(list.der.len() < 6 << 20, "{} bytes", list.der.len());
     let peak_kib = resident_kib("VmHWM:");
-    // A build for tests takes about ten times as long as one for use.
-    assert!(took < Duration::from_secs(20), "{took:?}");
+    // A build for tests takes more than ten times as long as one for use, and others run beside it.
+    assert!(took < Duration::from_mins(1), "{took:?}");
     assert!(peak_kib - before_kib < 128 << 10, "{peak_kib} KiB after {before_kib}");
     assert!(peak_kib < 384 << 10, "{peak_kib} KiB");
     verify(&w, &first.certificate_pem).await;

@@ -1,13 +1,9 @@
 //! Two nodes, and everything at once: it takes effect once, or is cancelled, never both.
 
-use strongroom::server::Node;
-use strongroom::types::Caller;
-
 use super::*;
 use crate::support::hand::Hand;
-use crate::support::node::Backend;
+use crate::support::node::{Backend, both_take_the_time};
 use crate::support::recovery::order;
-use crate::support::target::until;
 
 /// How many logins somebody has.
 async fn logins(f: &Fixture, name: &str) -> usize {
@@ -16,21 +12,6 @@ async fn logins(f: &Fixture, name: &str) -> usize {
          WHERE c.kind = 'login' AND i.name = '{name}'"
     );
     Hand::new(&f.parts.location).ask(&sql).await.len()
-}
-
-/// Waits until two nodes take the time that their clock was turned to: each takes the other for
-/// late, until one of them has moved the mark, and both have seen that.
-async fn both_take_the_time(one: &Node, other: &Node) {
-    let take = |of: &Node| of.vault.context(Caller::System("dev"), None).is_ok();
-    until("both take the time", async || {
-        // A node moves the mark only where somebody asked it for the time.
-        let _asked = (take(one), take(other));
-        for node in [one, other, one] {
-            node.vault.mark_clock().await.unwrap();
-        }
-        take(one) && take(other)
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
