@@ -210,16 +210,18 @@ async fn publish_many() {
         assert!(Instant::now() < patience, "the list does not name them all");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let before_kib = resident_kib("VmRSS:");
+    let (before_kib, before) = (resident_kib("VmRSS:"), processor());
     let certificate = first.certificate.unwrap();
     revoke(&w.etl, &certificate.id).await.unwrap();
-    let took = named(w.f.node(), &[serial_of(&certificate.serial)]).await;
+    named(w.f.node(), &[serial_of(&certificate.serial)]).await;
+    let took = processor().saturating_sub(before);
     let list = get(w.f.node(), "").await;
     assert_eq!(count(&w).await, MANY + 1);
     assert!(list.der.len() < 6 << 20, "{} bytes", list.der.len());
     let peak_kib = resident_kib("VmHWM:");
-    // A build for tests takes more than ten times as long as one for use, and others run beside it.
-    assert!(took < Duration::from_mins(1), "{took:?}");
+    // The processor's time, because other tests run beside it; a build for tests takes about ten times
+    // as long as one for use.
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(peak_kib - before_kib < 128 << 10, "{peak_kib} KiB after {before_kib}");
     assert!(peak_kib < 384 << 10, "{peak_kib} KiB");
     verify(&w, &first.certificate_pem).await;
@@ -232,6 +234,15 @@ async fn count(w: &World) -> usize {
     let sql = "SELECT '' || (LENGTH(listed) / 37) FROM crls";
     let found = Hand::new(&w.f.parts.location).ask(sql).await;
     found.first().map_or(0, |count| count.parse().unwrap())
+}
+
+/// How long processors worked for this process.
+fn processor() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let ticks = rest.split_whitespace().skip(11).take(2).map(|it| it.parse::<u64>().unwrap());
+    // A hundred a second, on every Linux.
+    Duration::from_millis(ticks.sum::<u64>() * 10)
 }
 
 fn resident_kib(what: &str) -> usize {
