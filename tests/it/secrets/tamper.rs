@@ -157,6 +157,30 @@ async fn rows_that_are_put_back_or_gone_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_destroyed_and_put_back_opens_on_no_node() {
+    for backend in BACKENDS {
+        let mut p = Place::new(backend).await;
+        put(&mut p.alice(), "team/db", b"canary", 0).await.unwrap();
+        let hand = Hand::new(&p.f.parts.location);
+        hand.run("CREATE TABLE kept AS SELECT * FROM secret_versions").await;
+        hand.run("CREATE TABLE kept_values AS SELECT * FROM secret_values").await;
+        for version in 1..=10 {
+            put(&mut p.alice(), "team/db", b"more", version).await.unwrap();
+        }
+        hand.run("DELETE FROM secret_versions WHERE version = 1").await;
+        hand.run("INSERT INTO secret_versions SELECT * FROM kept").await;
+        hand.run("INSERT INTO secret_values SELECT * FROM kept_values").await;
+        // It never saw the version destroyed.
+        p.f.restart().await;
+        let login = crate::support::logins::login(&p.f, "alice").await;
+        let mut again = super::client(&p.f.connect(&login).await);
+        let status = fetch(&mut again, "team/db", 1).await.unwrap_err();
+        assert_eq!(reason(&status), "TAMPERED", "{status}");
+        assert_eq!(get(&mut again, "team/db", 0).await, Ok(b"more".to_vec()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_changed_bit_of_a_path_an_owner_or_a_version_is_refused() {
     let p = Place::new(Backend::Sqlite).await;
     let mut alice = p.alice();
