@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
 /// A service that is called: tonic's are always ready.
-trait Callable: Send + Sync {
+pub(super) trait Callable: Send + Sync {
     fn call(&self, request: http::Request<Body>) -> Answer;
 }
 
@@ -55,19 +55,7 @@ pub(super) struct Gathering {
 
 impl Gathering {
     /// Adds one.
-    pub(super) fn add<S>(&mut self, service: S) -> &mut Self
-    where
-        S: Service<
-                http::Request<Body>,
-                Response = http::Response<Body>,
-                Error = Infallible,
-                Future = Answer,
-            > + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-    {
+    pub(super) fn add<S: Callable + NamedService + 'static>(&mut self, service: S) -> &mut Self {
         if self.named.insert(S::NAME, Box::new(service)).is_some() {
             self.taken = Some(S::NAME);
         }
