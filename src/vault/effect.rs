@@ -1,13 +1,11 @@
 //! What changes outside: the intent committed first, then the act, then the record of it.
 //!
-//! All of it runs in a task of its own, which a client that hangs up does not cancel: it may use a
-//! key before its intent.
+//! A client that hangs up does not cancel it: it may use a key before its intent.
 //! After a crash, or a failure, the row is left to the worker that ends it.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::oneshot;
 
@@ -36,7 +34,7 @@ impl Vault {
     ) -> BoxFuture<'a, Result<O::Output>> {
         let (vault, ctx) = (self.clone(), ctx.clone());
         let doing = async move { vault.attempt_effect(&ctx, Arc::new(op)).await };
-        async move { self.core.tasks.spawn(doing).await.map_err(Error::internal)? }.boxed()
+        self.to_its_end(doing)
     }
 
     async fn attempt_effect<O: EffectOperation>(
@@ -311,7 +309,7 @@ impl<O: EffectOperation> Work for EffectWork<O> {
             Settled::Moved => Answered::Moved,
             Settled::Lost(error) => Answered::Failed(error.into()),
         };
-        // The task of the effect always waits.
+        // The effect always waits: it goes on where its caller does not.
         let _gone = self.reply.send(answered);
     }
 }

@@ -40,7 +40,16 @@ impl Vault {
         }
         let (vault, ctx) = (self.clone(), ctx.clone());
         let going = async move { vault.attempt(&ctx, op).await };
-        async move { self.core.tasks.spawn(going).await.map_err(Error::internal)? }.boxed()
+        self.to_its_end(going)
+    }
+
+    /// Runs what goes on where its caller hangs up.
+    pub(super) fn to_its_end<T: Send + 'static>(
+        &self,
+        doing: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T>> {
+        let panicked = |_logged| Err(Error::internal("a request panicked"));
+        self.core.tasks.finish(doing).map(move |done| done.unwrap_or_else(panicked)).boxed()
     }
 
     async fn attempt<O: Operation>(&self, ctx: &RequestContext, op: Arc<O>) -> Result<O::Output> {
