@@ -45,7 +45,9 @@ fn main() {
         dir.close().expect("what the bench kept is removed");
         std::process::exit(status.code().unwrap_or(1));
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    strongroom::store::tell_of_idle_workers(&mut runtime);
+    let runtime = runtime.enable_all().build().unwrap();
     if let Some(role) = many::role() {
         return runtime.block_on(role);
     }

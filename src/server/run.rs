@@ -11,7 +11,7 @@ use crate::config::{self, Config};
 use crate::error::Error;
 use crate::harden::{self, Hardening, Measure};
 use crate::hsm::softhsm;
-use crate::telemetry;
+use crate::{store, telemetry};
 
 /// Runs a server's command to its end and says how the program ends.
 #[must_use]
@@ -93,7 +93,9 @@ where
     let hardened = harden::harden();
     // The store and all that stands beside it is this user's alone.
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    store::tell_of_idle_workers(&mut runtime);
+    let runtime = runtime.enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::new(Exit::Unexpected, format!("no runtime: {error}")))?;
     let done = runtime.block_on(async {

@@ -61,6 +61,7 @@ use crate::types::TaskGroup;
 pub use commit::{Batch, BatchCodec, Entry, Fence, Job, Needs, OwnLane, Settled, Work, Writes};
 pub use error::{StoreError, intact};
 pub use sealed::{Change, RowRef, RowSealer, SealedRow, Table, Texts, Versioned};
+pub use sqlite::tell_of_idle_workers;
 pub use tally::Tally;
 pub use tx::{Part, Tx};
 pub use value::{Column, Row, Value};

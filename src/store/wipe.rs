@@ -26,4 +26,12 @@ impl Tx {
         self.wipe = busy != 0;
         Ok(())
     }
+
+    /// Moves what nobody reads of the log of a SQLite file into the file.
+    ///
+    /// # Errors
+    /// As [`Tx::query`].
+    pub(super) async fn move_log(&mut self) -> Result<(), StoreError> {
+        self.query("PRAGMA wal_checkpoint(PASSIVE)", vec![]).await.map(drop)
+    }
 }

@@ -3,6 +3,8 @@
 //! `rusqlite` and threads of our own, because a whole commit or view then takes one hop between
 //! threads instead of one per statement.
 
+mod idle;
+mod log;
 mod reader;
 mod room;
 mod writer;
@@ -18,11 +20,15 @@ use rustix::fs::{Access, access};
 
 use crate::store::{Row, StoreError, Value};
 
+pub use idle::tell_of_idle_workers;
 pub(super) use reader::{Readers, Turn};
 pub(super) use writer::{Settings, start as start_writer};
 
 /// An answer of the database, and whether it may have rolled the whole transaction back.
 pub(super) type Fault = (StoreError, bool);
+
+/// The oldest SQLite that writes our files: 3.51.3.
+const LEAST_VERSION: i32 = 3_051_003;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +42,12 @@ pub(super) enum Mode {
 
 /// Opens a connection the way every connection of ours is.
 pub(super) fn open(path: &Path, mode: Mode) -> Result<rusqlite::Connection, StoreError> {
+    // Of older ones, two connections that move the log at once may corrupt the file: a build that takes
+    // another library than ours must not (<https://www.sqlite.org/wal.html#walresetbug>).
+    if mode != Mode::Read && rusqlite::version_number() < LEAST_VERSION {
+        let version = rusqlite::version();
+        return Err(StoreError::Failed(format!("SQLite {version} is older than 3.51.3")));
+    }
     let flags = match mode {
         Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
         Mode::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,

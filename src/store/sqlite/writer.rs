@@ -10,8 +10,9 @@ use rusqlite::config::DbConfig;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc;
 
+use super::log::LogKeeper;
 use super::room::Room;
-use super::{Mode, drive, open};
+use super::{Mode, drive, idle, open};
 use crate::store::commit::{self, Lane, Shared, Told};
 use crate::store::tx::Connection;
 use crate::store::{Job, RowSealer, StoreError, Tx};
@@ -22,10 +23,10 @@ const GROUP: usize = 256;
 /// Jobs in a group after which the next one is waited for: whoever calls alone waits for nobody.
 const BUSY: usize = 4;
 /// Jobs that need not wait for others.
-const ENOUGH: usize = 32;
+const ENOUGH: usize = 64;
 /// How long others are waited for at a time, and how often, while they come.
-const SLICE: Duration = Duration::from_micros(100);
-const SLICES: usize = 3;
+const SLICE: Duration = Duration::from_micros(500);
+const SLICES: usize = 4;
 
 /// The nice value that the thread asks for.
 const PRIORITY: i32 = -10;
@@ -53,7 +54,8 @@ pub(in crate::store) fn start(
         .name("store-writer".into())
         .spawn(move || {
             let room = Room::beside(&settings.path, settings.reserve_mib);
-            Writer { settings, shared, sealer, told, open: None, room }.run(jobs);
+            let (open, keeps_log) = (None, false);
+            Writer { settings, shared, sealer, told, open, room, keeps_log }.run(jobs);
         })
         .map_err(|error| StoreError::Unavailable(error.to_string()))
 }
@@ -67,10 +69,14 @@ struct Writer {
     told: mpsc::UnboundedSender<Told>,
     open: Option<Open>,
     room: Room,
+    /// The log is not moved any more: the file may miss what was.
+    keeps_log: bool,
 }
 
 /// A connection with its lane, and the files that it writes.
 struct Open {
+    /// None where the log is not to be moved. It ends before the connection.
+    log: Option<LogKeeper>,
     tx: Tx,
     lane: Lane,
     file: FileId,
@@ -128,7 +134,7 @@ impl Writer {
             }
             self.open = Some(self.connect(reserve)?);
         }
-        let Some(Open { tx, lane, file }) = &mut self.open else {
+        let Some(Open { log, tx, lane, file }) = &mut self.open else {
             return Err(StoreError::Unavailable("the store did not open".into()));
         };
         let grouped = drive(commit::run_group(tx, lane, &self.shared, jobs))?;
@@ -141,7 +147,7 @@ impl Writer {
         if FileId::of(&self.settings.path)? != *file {
             return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
         }
-        if tx.wipes() {
+        if tx.wipes() && !self.keeps_log && log.as_ref().is_none_or(LogKeeper::settle) {
             // Whoever reads at this moment holds it up; it is tried with the next group again.
             if let Err(error) = drive(tx.empty_log()) {
                 tracing::warn!(%error, "the store's log still holds what was deleted");
@@ -149,6 +155,14 @@ impl Writer {
         }
         let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         self.tell(told);
+        if let Some(Open { log: Some(log), tx, .. }) = &mut self.open {
+            log.keep_short(tx);
+            if log.has_failed() {
+                // The next connection moves nothing, not even at its end.
+                self.keeps_log = true;
+                self.open = None;
+            }
+        }
         self.room.keep_again();
         Ok(())
     }
@@ -166,7 +180,8 @@ impl Writer {
                 .pragma_update(None, "max_page_count", pages.max(1))
                 .map_err(|error| super::fault(&error).0)?;
         }
-        if reserve {
+        let moves = !reserve && !self.keeps_log;
+        if !moves {
             // What is kept is for commits: nothing of it goes into moving them to the file.
             connection
                 .pragma_update(None, "wal_autocheckpoint", 0)
@@ -183,20 +198,31 @@ impl Writer {
             return Err(StoreError::Unavailable("the store's file is empty".into()));
         }
         let file = FileId::of(&self.settings.path)?;
+        let log = if moves { self.keep_log(&connection) } else { None };
         let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
         if !reserve {
             // The log may hold what was deleted in a commit that a crash came right behind.
             tx.wipe();
         }
-        Ok(Open { tx, lane: Lane::new()?, file })
+        Ok(Open { log, tx, lane: Lane::new()?, file })
+    }
+
+    /// Has the log kept short by a thread; where none can be had, SQLite does with the commits.
+    fn keep_log(&self, connection: &rusqlite::Connection) -> Option<LogKeeper> {
+        let started = LogKeeper::start(&self.settings.path, connection);
+        started
+            .inspect_err(|error| tracing::warn!(%error, "the store's log is moved by its commits"))
+            .ok()
     }
 }
 
-/// Takes what waits, and under load what comes within a moment.
+/// Takes what waits, and under load what comes until a processor has nothing better to do.
 ///
-/// A commit costs the same for one job as for thirty, and so does the packet that carries their
-/// answers: without this moment, the thread that goes before all others takes a few at a time, and
-/// a third of the processor goes into syncing. A store that syncs slowly gathers by itself.
+/// A commit costs the same for one job as for sixty, and so does the packet that carries their
+/// answers: without this, the thread that goes before all others takes a few at a time, and a third
+/// of the processor goes into syncing. While every worker of the runtime is busy, the next job is on
+/// its way; once one parks, waiting longer would only make everybody slower. Where workers do not
+/// say so, it ends when nobody came for a moment.
 fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
     let mut take = |jobs: &mut Vec<Job>| {
         while jobs.len() < GROUP
@@ -214,9 +240,9 @@ fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
         if found >= ENOUGH {
             return;
         }
-        thread::sleep(SLICE);
+        let idle = idle::wait(SLICE);
         let more = take(jobs);
-        if more == found {
+        if idle || more == found {
             return;
         }
         found = more;
