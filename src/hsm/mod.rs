@@ -211,8 +211,9 @@ pub trait Hsm: Send + Sync + std::fmt::Debug {
     /// HMAC-SHA-256 of `data` under a [`KeyKind::HmacSha256`] key.
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError>;
 
-    /// As [`Hsm::hmac`], of several, in their order: one call, so that each costs less. Whoever has
-    /// many asks for few at a time, because others wait meanwhile.
+    /// As [`Hsm::hmac`], of several, in their order, for long work of the node itself: one call, so that
+    /// each costs less, at less than everybody's priority. Whoever has many asks for few at a time: a
+    /// token may have no more than one turn to give.
     async fn hmac_many(
         &self,
         label: &str,

@@ -84,7 +84,6 @@ pub use view::View;
 pub use wrap::{
     Encode, WrapFate, WrapOrder, Wrapped, Wrapping, missing_payload, open_wrapped, wrap_fate,
 };
-pub use wraps::WrapStep;
 
 use self::core::{Core, SharedCore};
 use subjects::Wanted;

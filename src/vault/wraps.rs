@@ -12,40 +12,42 @@ use futures_util::FutureExt as _;
 use super::Vault;
 use crate::error::Result;
 use crate::keyring::MovedWrap;
-use crate::store::keys::{self, HsmKeyRow, KeyState};
+use crate::store::keys::{self, HsmKeyRow, KeyState, WrapPart};
 
 /// Wraps of one commit: what they cost the writer and the runtime's threads is about a millisecond, for
 /// which others wait.
 const PART: i64 = 64;
 
-/// Wraps on their way to the store, and where the walk goes on.
-#[derive(Debug)]
-pub struct WrapStep {
-    wraps: Vec<MovedWrap>,
-    /// The key after which the next part begins; none where this is the last.
-    pub next: Option<String>,
-}
-
 impl Vault {
-    /// Wraps a part of what is wrapped for a root key again, for the newest. Before the first part it
-    /// looks which that is: another node may have made it.
+    /// Learns which root key is the newest: another node may have made it.
     ///
     /// # Errors
     /// What store and HSM answer.
-    pub async fn wrap_again(&self, recipient: &str, after: String) -> Result<WrapStep> {
-        let (wanted, first) = (recipient.to_owned(), after.is_empty());
+    pub async fn learn_root(&self) -> Result<()> {
+        Ok(self.core.keyring.refresh(&self.core.reader).await?)
+    }
+
+    /// Reads a part of what is wrapped for a root key, after one of the wraps.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn wraps_of(&self, recipient: &str, after: String) -> Result<WrapPart> {
+        let wanted = recipient.to_owned();
         let read = self.core.reader.view(move |tx| {
             async move { Ok(keys::wraps_after(tx, &wanted, &after, PART).await?) }.boxed()
         });
-        let part = read.await?;
+        read.await
+    }
+
+    /// Wraps a part of what is wrapped for a root key again, for the newest.
+    ///
+    /// # Errors
+    /// What the HSM answers.
+    pub async fn wrap_again(&self, recipient: &str, part: WrapPart) -> Result<Vec<MovedWrap>> {
         if part.wraps.is_empty() {
-            return Ok(WrapStep { wraps: Vec::new(), next: part.next });
+            return Ok(Vec::new());
         }
-        if first {
-            self.core.keyring.refresh(&self.core.reader).await?;
-        }
-        let wraps = self.core.keyring.move_wraps(recipient, part.wraps).await?;
-        Ok(WrapStep { wraps, next: part.next })
+        Ok(self.core.keyring.move_wraps(recipient, part.wraps).await?)
     }
 
     /// Stores what was wrapped again; false where the root key was rotated again since, and nothing is
@@ -53,8 +55,8 @@ impl Vault {
     ///
     /// # Errors
     /// What the store answers; nothing of the part is stored then.
-    pub async fn store_wraps(&self, step: WrapStep) -> Result<bool> {
-        let Some(to) = step.wraps.first().map(|moved| moved.is.recipient.clone()) else {
+    pub async fn store_wraps(&self, wraps: Vec<MovedWrap>) -> Result<bool> {
+        let Some(to) = wraps.first().map(|moved| moved.is.recipient.clone()) else {
             return Ok(true);
         };
         let stored = Arc::new(AtomicBool::new(false));
@@ -66,7 +68,7 @@ impl Vault {
                 if root.is_none_or(|root| root.row.state != KeyState::Active) {
                     return Ok(());
                 }
-                for MovedWrap { was, is } in &step.wraps {
+                for MovedWrap { was, is } in &wraps {
                     keys::replace_wrap(tx, was, is).await?;
                 }
                 told.store(true, Ordering::Release);

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -27,12 +27,14 @@ use crate::store::{Reader, Versioned};
 use crate::types::{
     Caller, IdentityId, IdentityName, RequestContext, Rotates, RotationState, UnixMillis,
 };
-use crate::vault::{Vault, WrapStep};
+use crate::vault::Vault;
 
 /// Rotations that are read at once; of what is due, what is begun in one round.
 const ROUND: i64 = 64;
 /// Parts of an identity's data that are moved before others have their turn.
 const PARTS: usize = 64;
+/// Where others commit as well, so many times as long as it works a root's rotation rests.
+const REST: u32 = 2;
 /// Before everything that is due.
 const BEGIN: (UnixMillis, String) = (UnixMillis(i64::MIN), String::new());
 /// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
@@ -225,27 +227,44 @@ impl RotationKeeper {
         Ok(())
     }
 
-    /// Wraps again all that the old root key wraps. While one part is stored the next is made, and
-    /// between two of them others have their turn.
+    /// Wraps again all that the old root key wraps. While one part is stored, the next is wrapped and the
+    /// one after it read. Between two of them others have their turn, and more of it where somebody
+    /// committed meanwhile: nobody waits for this, and what others call is to take hardly longer for it.
     async fn move_root(&self, row: &RotationRow, now: UnixMillis) -> Result<()> {
-        let vault = self.vault.installation().id;
-        let old = label(vault, HsmPurpose::Root, row.from_version);
-        let mut made: Option<WrapStep> = Some(self.vault.wrap_again(&old, String::new()).await?);
-        while let Some(step) = made.take() {
-            let after = step.next.clone();
-            let next = async {
+        let vault = &self.vault;
+        let old = label(vault.installation().id, HsmPurpose::Root, row.from_version);
+        let first = vault.wraps_of(&old, String::new()).await?;
+        if !first.wraps.is_empty() || first.next.is_some() {
+            vault.learn_root().await?;
+        }
+        let (mut read, mut made) = (Some(first), Vec::new());
+        while read.is_some() || !made.is_empty() {
+            let (began, before) = (Instant::now(), vault.activity().jobs);
+            let after = read.as_ref().and_then(|part| part.next.clone());
+            let wrap = async {
+                match read {
+                    Some(part) => vault.wrap_again(&old, part).await,
+                    None => Ok(Vec::new()),
+                }
+            };
+            let look = async {
                 match after {
-                    Some(after) => self.vault.wrap_again(&old, after).await.map(Some),
+                    Some(after) => vault.wraps_of(&old, after).await.map(Some),
                     None => Ok(None),
                 }
             };
-            let (stored, next) = tokio::join!(self.vault.store_wraps(step), next);
+            let (stored, wrapped, next) = tokio::join!(vault.store_wraps(made), wrap, look);
             if !stored? {
                 // To the one that was made since, in the next round.
                 return Ok(());
             }
-            made = next?;
-            tokio::task::yield_now().await;
+            (made, read) = (wrapped?, next?);
+            // Two of the jobs may be the node's own.
+            if vault.activity().jobs.saturating_sub(before) > 2 {
+                tokio::time::sleep(began.elapsed().saturating_mul(REST)).await;
+            } else {
+                tokio::task::yield_now().await;
+            }
         }
         if row.state == RotationState::Moved {
             return Ok(());

@@ -1,6 +1,6 @@
 //! A real token behind PKCS#11 2.40 or 3.0.
 //!
-//! Calls hop to at most four threads that own sessions ([`workers`]); the token is found, lost and
+//! Calls hop to a few threads that own sessions ([`workers`]); the token is found, lost and
 //! found again in [`token`]; keys are verified in [`keys`] before a handle is used.
 
 mod create;
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use self::module::Module;
 use self::token::{FinalTry, Link, Repeat, Shared};
-use self::workers::Workers;
+use self::workers::{Turn, Workers};
 use super::{
     CALL_TIMEOUT, Hsm, HsmError, KeyInfo, KeyKind, RSA_TIMEOUT, check_data, check_label,
     check_random, der,
@@ -47,6 +47,8 @@ pub struct Pkcs11Config {
 pub struct Pkcs11Hsm {
     /// Dropped first: waits for the threads.
     workers: Workers<Link>,
+    /// For what there is much of at once.
+    yielding: Workers<Link>,
     shared: Released,
 }
 
@@ -70,9 +72,13 @@ impl Pkcs11Hsm {
     pub fn open(config: &Pkcs11Config) -> Result<Self, HsmError> {
         let module = Module::open(&config.module)?;
         let shared = Arc::new(Shared::new(module, config.token.clone())?);
-        let seats = Arc::clone(&shared);
+        let workers = |turn| {
+            let seats = Arc::clone(&shared);
+            Workers::new(turn, Box::new(move || Link::new(&seats)))
+        };
         Ok(Self {
-            workers: Workers::new(Box::new(move || Link::new(&seats))),
+            workers: workers(Turn::Ordinary),
+            yielding: workers(Turn::Yielding),
             shared: Released(shared),
         })
     }
@@ -85,10 +91,10 @@ impl Pkcs11Hsm {
         self.workers.run(|link| probe::probe(link)).await
     }
 
-    /// Counts threads that are stuck inside the module, of four.
+    /// Counts threads that are stuck inside the module, of six.
     #[must_use]
     pub fn stuck_threads(&self) -> usize {
-        self.workers.stuck()
+        self.workers.stuck().saturating_add(self.yielding.stuck())
     }
 
     /// Logs out, ends the threads and lets go of the module, which is finalised when no other
@@ -99,7 +105,8 @@ impl Pkcs11Hsm {
     /// comes out.
     pub async fn close(&self) -> Result<(), HsmError> {
         let left = self.logout().await;
-        let closed = self.workers.close().await;
+        let (closed, yielding) = tokio::join!(self.workers.close(), self.yielding.close());
+        let closed = closed.and(yielding);
         self.shared.0.release();
         left.and(closed)
     }
@@ -107,6 +114,40 @@ impl Pkcs11Hsm {
     async fn log_in(&self, pin: SecretBytes, final_try: FinalTry) -> Result<(), HsmError> {
         let term = self.shared.0.term();
         self.workers.run(move |link| link.login(pin, final_try, term)).await
+    }
+
+    async fn hmacs(
+        &self,
+        workers: &Workers<Link>,
+        label: &str,
+        data: Vec<Vec<u8>>,
+    ) -> Result<Vec<SecretBytes>, HsmError> {
+        self.shared.0.require_login()?;
+        let label = label.to_owned();
+        let data: Vec<_> = data.into_iter().map(SecretBytes::new).collect();
+        workers
+            .run(move |link| {
+                link.run(Repeat::Harmless, |active| {
+                    let key = keys::find(active, &label)?;
+                    match key.info.kind {
+                        kind @ KeyKind::HmacSha256 => {
+                            let tag = |one: &SecretBytes| {
+                                operations::sign(active.session, key.handle, kind, one.expose())
+                                    .map(SecretBytes::new)
+                            };
+                            data.iter().map(tag).collect()
+                        }
+                        KeyKind::EcdsaP256
+                        | KeyKind::EcdsaP384
+                        | KeyKind::Ed25519
+                        | KeyKind::RsaPss3072
+                        | KeyKind::RsaPss4096
+                        | KeyKind::RsaOaep3072
+                        | KeyKind::EcdhP256 => Err(keys::untrusted(&label, "it does not MAC")),
+                    }
+                })
+            })
+            .await
     }
 }
 
@@ -186,7 +227,7 @@ impl Hsm for Pkcs11Hsm {
     }
 
     async fn hmac(&self, label: &str, data: &[u8]) -> Result<SecretBytes, HsmError> {
-        let mut tags = self.hmac_many(label, vec![data.to_vec()]).await?;
+        let mut tags = self.hmacs(&self.workers, label, vec![data.to_vec()]).await?;
         tags.pop().ok_or_else(|| HsmError::Failed("a call without its answer".to_owned()))
     }
 
@@ -195,32 +236,7 @@ impl Hsm for Pkcs11Hsm {
         label: &str,
         data: Vec<Vec<u8>>,
     ) -> Result<Vec<SecretBytes>, HsmError> {
-        self.shared.0.require_login()?;
-        let label = label.to_owned();
-        let data: Vec<_> = data.into_iter().map(SecretBytes::new).collect();
-        self.workers
-            .run(move |link| {
-                link.run(Repeat::Harmless, |active| {
-                    let key = keys::find(active, &label)?;
-                    match key.info.kind {
-                        kind @ KeyKind::HmacSha256 => {
-                            let tag = |one: &SecretBytes| {
-                                operations::sign(active.session, key.handle, kind, one.expose())
-                                    .map(SecretBytes::new)
-                            };
-                            data.iter().map(tag).collect()
-                        }
-                        KeyKind::EcdsaP256
-                        | KeyKind::EcdsaP384
-                        | KeyKind::Ed25519
-                        | KeyKind::RsaPss3072
-                        | KeyKind::RsaPss4096
-                        | KeyKind::RsaOaep3072
-                        | KeyKind::EcdhP256 => Err(keys::untrusted(&label, "it does not MAC")),
-                    }
-                })
-            })
-            .await
+        self.hmacs(&self.yielding, label, data).await
     }
 
     async fn sign(&self, label: &str, message: &[u8]) -> Result<Vec<u8>, HsmError> {
@@ -328,6 +344,6 @@ impl Hsm for Pkcs11Hsm {
     }
 
     fn stuck_threads(&self) -> usize {
-        self.workers.stuck()
+        Self::stuck_threads(self)
     }
 }

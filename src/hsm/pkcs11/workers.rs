@@ -1,9 +1,8 @@
 //! Threads that go into the module, so that nobody who is asynchronous ever waits inside it.
 //!
-//! A call that hangs in the module cannot be cancelled: its thread is left behind and counted. At
-//! most [`MAX_THREADS`] threads exist, so at most that many are ever stuck; while all of them are,
-//! calls are refused at once, and when the module answers they serve again. Must not know what a
-//! job does.
+//! A call that hangs in the module cannot be cancelled: its thread is left behind and counted. A pool
+//! has a few threads, so at most that many are ever stuck; while all of them are, calls are refused at
+//! once, and when the module answers they serve again. Must not know what a job does.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,8 +15,44 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::hsm::{CALL_TIMEOUT, HsmError};
 
-/// Most threads, and so the most that can be stuck.
-pub(super) const MAX_THREADS: usize = 4;
+/// What a pool's threads are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// What somebody waits for.
+    Ordinary,
+    /// Long work of the node itself, at less than everybody's priority.
+    Yielding,
+}
+
+impl Turn {
+    /// Most threads, and so the most that can be stuck.
+    const fn threads(self) -> usize {
+        match self {
+            Self::Ordinary => 4,
+            Self::Yielding => 2,
+        }
+    }
+
+    /// What its threads are called.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ordinary => "hsm",
+            Self::Yielding => "hsm-yielding",
+        }
+    }
+
+    /// Takes the place of the thread that calls it.
+    fn take(self) {
+        if self == Self::Yielding
+            && let Err(error) = rustix::process::setpriority_process(None, YIELDING)
+        {
+            tracing::debug!(%error, "an HSM worker goes before its turn");
+        }
+    }
+}
+
+/// The nice value of what yields. Not more: what it holds of a module that is a library, others wait for.
+const YIELDING: i32 = 5;
 
 /// Most jobs that wait for a thread; more are refused.
 const MAX_QUEUED: usize = 4_096;
@@ -52,6 +87,7 @@ struct Pool<S> {
     gone: Condvar,
     origin: Instant,
     make_seat: MakeSeat<S>,
+    turn: Turn,
 }
 
 struct Queue<S> {
@@ -65,7 +101,7 @@ struct Queue<S> {
 
 impl<S: Seat> Workers<S> {
     /// Makes a pool; threads start when there is work for them.
-    pub(super) fn new(make_seat: MakeSeat<S>) -> Self {
+    pub(super) fn new(turn: Turn, make_seat: MakeSeat<S>) -> Self {
         let queue = Queue { jobs: VecDeque::new(), idle: 0, late_at: Vec::new(), closed: false };
         let pool = Pool {
             queue: Mutex::new(queue),
@@ -74,6 +110,7 @@ impl<S: Seat> Workers<S> {
             gone: Condvar::new(),
             origin: Instant::now(),
             make_seat,
+            turn,
         };
         Self { pool: Arc::new(pool) }
     }
@@ -145,14 +182,14 @@ impl<S: Seat> Workers<S> {
         if queue.closed {
             return refuse("the HSM is closed");
         }
-        if self.pool.stuck(&queue) >= MAX_THREADS {
+        if self.pool.stuck(&queue) >= self.pool.turn.threads() {
             return refuse("every worker is stuck inside the module");
         }
         if queue.jobs.len() >= MAX_QUEUED {
             return refuse("too many calls wait for it");
         }
         queue.jobs.push_back(job);
-        if queue.jobs.len() > queue.idle && queue.late_at.len() < MAX_THREADS {
+        if queue.jobs.len() > queue.idle && queue.late_at.len() < self.pool.turn.threads() {
             self.pool.start_thread(&mut queue);
         }
         let orphaned = queue.late_at.is_empty();
@@ -188,7 +225,7 @@ impl<S: Seat> Pool<S> {
         let mark = Arc::clone(&late_at);
         // The place is made on the thread: dropping one takes the queue's lock, held here.
         let spawned = std::thread::Builder::new()
-            .name("hsm".to_owned())
+            .name(self.turn.name().to_owned())
             .spawn(move || Place { pool, late_at: mark }.serve());
         if let Err(error) = spawned {
             tracing::error!(%error, "cannot start an HSM worker");
@@ -238,6 +275,7 @@ struct Place<S: Seat> {
 
 impl<S: Seat> Place<S> {
     fn serve(self) {
+        self.pool.turn.take();
         let Some(mut seat) = (self.pool.make_seat)() else {
             return;
         };

@@ -13,6 +13,7 @@ use strongroom::hsm::{Hsm, HsmError, KeyInfo, KeyKind, MemoryHsm, Pkcs11Hsm};
 use strongroom::types::SecretBytes;
 
 use crate::support::softhsm;
+use crate::support::target::until;
 
 const KINDS: [(&str, KeyKind); 6] = [
     ("strongroom/root/1", KeyKind::HmacSha256),
@@ -41,9 +42,29 @@ fn softhsm_conforms() {
         block_on(async {
             let hsm = Pkcs11Hsm::open(&token.config()).unwrap();
             conforms(&hsm, token.pin.clone()).await;
+            // A thread says that it is done before it waits for more, or ends.
+            let yields = |nice: &[i32]| !nice.is_empty() && nice.iter().all(|nice| *nice == 5);
+            until("they yield", || async { yields(&nice_values("hsm-yielding")) }).await;
+            assert!(nice_values("hsm").iter().all(|nice| *nice == 0));
             hsm.close().await.unwrap();
+            until("they end", || async { nice_values("hsm-yielding").is_empty() }).await;
         });
     });
+}
+
+/// The nice values of this process's threads of a name.
+///
+/// Source: proc(5), `/proc/pid/stat`: the nineteenth field, the second of which is the name.
+fn nice_values(name: &str) -> Vec<i32> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = threads
+        .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("stat")).ok());
+    let of_name = stats.filter_map(|stat| {
+        let (before, after) = stat.rsplit_once(')')?;
+        let found = before.split_once('(')?.1 == name;
+        found.then(|| after.split_whitespace().nth(16)?.parse().ok()).flatten()
+    });
+    of_name.collect()
 }
 
 #[test]
@@ -200,6 +221,7 @@ async fn everything_is_refused_when_logged_out(hsm: &dyn Hsm) {
     assert_eq!(hsm.random(1).await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.lookup_key("a").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.hmac("a", b"").await.unwrap_err(), HsmError::LoggedOut);
+    assert_eq!(hsm.hmac_many("a", vec![vec![]]).await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.sign("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.decrypt("a", b"").await.unwrap_err(), HsmError::LoggedOut);
     assert_eq!(hsm.agree("a", b"").await.unwrap_err(), HsmError::LoggedOut);
@@ -256,7 +278,11 @@ async fn key_does_its_one_job(hsm: &dyn Hsm, info: &KeyInfo) {
         let tag = hsm.hmac(label, &message).await.unwrap();
         assert_eq!(tag.len_bytes(), 32);
         assert_eq!(hsm.hmac(label, &message).await.unwrap(), tag);
-        assert_ne!(hsm.hmac(label, b"another").await.unwrap(), tag);
+        let another = hsm.hmac(label, b"another").await.unwrap();
+        assert_ne!(another, tag);
+        let many = vec![message.clone(), b"another".to_vec(), message.clone()];
+        assert_eq!(hsm.hmac_many(label, many).await.unwrap(), [tag.clone(), another, tag]);
+        assert!(hsm.hmac_many(label, vec![]).await.unwrap().is_empty());
         let check = hsm.hmac(label, b"strongroom key check v1").await.unwrap();
         assert_eq!(check.expose()[..8], info.check, "the check value is a short HMAC");
         assert_eq!(info.public_key_spki, None);
@@ -278,6 +304,7 @@ async fn key_does_its_one_job(hsm: &dyn Hsm, info: &KeyInfo) {
     let missing = HsmError::KeyMissing("nothing".to_owned());
     assert_eq!(hsm.sign("nothing", b"").await.unwrap_err(), missing);
     assert_eq!(hsm.hmac("nothing", b"").await.unwrap_err(), missing);
+    assert_eq!(hsm.hmac_many("nothing", vec![vec![]]).await.unwrap_err(), missing);
 }
 
 /// The bare point is the last field of a `SubjectPublicKeyInfo`.
