@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::uri::PathAndQuery;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use strongroom::proto::{EncryptRequest, EncryptResponse, Encrypted};
 use tonic::body::Body;
 use tonic::server::{NamedService, StreamingService, UnaryService};
 use tonic::transport::server::TcpIncoming;
@@ -31,6 +32,7 @@ pub(crate) struct Payload {
 pub(crate) type Work = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
 const STREAM: &str = "/bench.Echo/Stream";
+const BATCH: &str = "/bench.Echo/Batch";
 
 #[derive(Clone)]
 struct Echo(Work);
@@ -48,6 +50,24 @@ impl UnaryService<Payload> for Answer {
     fn call(&mut self, request: Request<Payload>) -> Self::Future {
         let answer = (self.0)(request.into_inner().data);
         Box::pin(async move { Ok(Response::new(Payload { data: answer.await })) })
+    }
+}
+
+/// Answers items with as many, of what they hold.
+struct Items;
+
+impl UnaryService<EncryptRequest> for Items {
+    type Response = EncryptResponse;
+    type Future = BoxFuture<'static, Result<Response<EncryptResponse>, Status>>;
+
+    fn call(&mut self, request: Request<EncryptRequest>) -> Self::Future {
+        let items = request.into_inner().items.into_iter();
+        let results = items.map(|mut item| Encrypted {
+            ciphertext: std::mem::take(&mut item.plaintext),
+            fault: None,
+        });
+        let answer = EncryptResponse { results: results.collect(), used: None };
+        Box::pin(async move { Ok(Response::new(answer)) })
     }
 }
 
@@ -77,6 +97,10 @@ impl tonic::codegen::Service<http::Request<Body>> for Echo {
         let work = Arc::clone(&self.0);
         Box::pin(async move {
             let mut grpc = tonic::server::Grpc::new(ProstCodec::<Payload, Payload>::default());
+            if request.uri().path() == BATCH {
+                let mut grpc = tonic::server::Grpc::new(ProstCodec::default());
+                return Ok(grpc.unary(Items, request).await);
+            }
             if request.uri().path() == STREAM {
                 return Ok(grpc.streaming(Back, request).await);
             }
@@ -147,6 +171,16 @@ pub(crate) async fn call(channel: Channel, data: Bytes) {
     let answer: Response<Payload> =
         client.unary(Request::new(Payload { data }), path, codec).await.unwrap();
     assert!(!answer.get_ref().data.is_empty());
+}
+
+/// Sends items and waits for as many.
+pub(crate) async fn items(channel: Channel, request: EncryptRequest) {
+    let (mut client, sent) = (tonic::client::Grpc::new(channel), request.items.len());
+    client.ready().await.unwrap();
+    let codec = ProstCodec::<EncryptRequest, EncryptResponse>::default();
+    let path = PathAndQuery::from_static(BATCH);
+    let answer = client.unary(Request::new(request), path, codec).await.unwrap();
+    assert_eq!(answer.get_ref().results.len(), sent);
 }
 
 /// Sends a stream of payloads and takes back as many.

@@ -60,10 +60,10 @@ pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<
     create(&ours[0], "bench/p256", "ecdsa-p256").await;
     let mut rows = Vec::new();
     if wants("encrypt") {
-        rows.push(encrypt(&ours, 1, 64, "encrypt", 0.50).await);
+        rows.push(encrypt(&ours).await);
     }
     if wants("encrypt_batch") {
-        rows.push(encrypt(&ours, 100, 8, "encrypt_batch", 0.60).await);
+        rows.push(encrypt_batch(&ours).await);
     }
     if wants("encrypt_stream") {
         rows.push(stream(&ours).await);
@@ -80,31 +80,48 @@ pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<
     rows
 }
 
-async fn encrypt(
-    ours: &[Channel],
-    items: usize,
-    concurrency: usize,
-    workload: &'static str,
-    target: f64,
-) -> Row {
+fn request(items: usize) -> EncryptRequest {
+    let item = || EncryptItem { plaintext: vec![7; KIB], associated_data: vec![] };
+    EncryptRequest { name: "bench/aes".into(), items: (0..items).map(|_| item()).collect() }
+}
+
+async fn sealing(channel: Channel, items: usize) {
+    let answer = KeyServiceClient::new(channel).encrypt(request(items)).await.unwrap();
+    assert!(answer.get_ref().results.iter().all(|one| one.fault.is_none()));
+}
+
+async fn encrypt(ours: &[Channel]) -> Row {
+    const CONCURRENCY: usize = 64;
     let theirs = echo::channels(CONNECTIONS).await;
-    let data = Bytes::from(vec![7; items * KIB]);
+    let data = Bytes::from(vec![7; KIB]);
     let bare = move |channel, _| echo::call(channel, data.clone());
-    let call = move |channel, _| async move {
-        let item = || EncryptItem { plaintext: vec![7; KIB], associated_data: vec![] };
-        let items: Vec<_> = (0..items).map(|_| item()).collect();
-        let request = EncryptRequest { name: "bench/aes".into(), items };
-        let answer = KeyServiceClient::new(channel).encrypt(request).await.unwrap();
-        assert!(answer.get_ref().results.iter().all(|one| one.fault.is_none()));
-    };
-    drive(concurrency, WARM, ours.to_vec(), call).await;
-    drive(concurrency, WARM, theirs.clone(), bare.clone()).await;
+    let call = move |channel, _| sealing(channel, 1);
+    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
+    drive(CONCURRENCY, WARM, theirs.clone(), bare.clone()).await;
     let (mut here, mut there) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        there.push(drive(concurrency, RUN, theirs.clone(), bare.clone()).await);
-        here.push(drive(concurrency, RUN, ours.to_vec(), call).await);
+        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare.clone()).await);
+        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
     }
-    row(workload, concurrency, "bare tonic mTLS echo of the same bytes", target, here, there)
+    row("encrypt", CONCURRENCY, "bare tonic mTLS echo of 1 KiB", 0.50, here, there)
+}
+
+/// Beside an echo of the very messages: both sides make and take apart as many items.
+async fn encrypt_batch(ours: &[Channel]) -> Row {
+    const CONCURRENCY: usize = 8;
+    const ITEMS: usize = 100;
+    let theirs = echo::channels(CONNECTIONS).await;
+    let bare = |channel, _| echo::items(channel, request(ITEMS));
+    let call = |channel, _| sealing(channel, ITEMS);
+    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
+    drive(CONCURRENCY, WARM, theirs.clone(), bare).await;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        there.push(drive(CONCURRENCY, RUN, theirs.clone(), bare).await);
+        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
+    }
+    let ceiling = "bare tonic mTLS echo of the same messages";
+    row("encrypt_batch", CONCURRENCY, ceiling, 0.60, here, there)
 }
 
 /// One stream of 1 GiB at a time; a rate is of parts.

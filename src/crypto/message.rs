@@ -68,8 +68,9 @@ impl Header {
     #[must_use]
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        let parts = [&[self.cipher.number()][..], self.key.as_bytes(), &self.version.to_be_bytes()];
-        for (place, byte) in out.iter_mut().zip(parts.concat()) {
+        let (key, version) = (*self.key.as_bytes(), self.version.to_be_bytes());
+        let bytes = [self.cipher.number()].into_iter().chain(key).chain(version);
+        for (place, byte) in out.iter_mut().zip(bytes) {
             *place = byte;
         }
         out

@@ -162,7 +162,7 @@ impl Verb for SignArtifact {
                 "the key was not made for artifacts; `key create --for-artifacts` makes one that is",
             ));
         }
-        let work = Work::new(&self.keys, view, &hot)?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let (id, version) = (row.id, work.newest.version);
         let used = Used { id, version, placement: row.placement, algorithm: row.algorithm };
         let payload = self.statement(view, &used)?;

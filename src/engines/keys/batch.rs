@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use super::count::Reservation;
 use super::find::{Hot, Keys};
@@ -27,6 +28,8 @@ pub const ITEMS: usize = 1_000;
 pub(super) const ITEM_BYTES: usize = 1_024 * 1_024;
 /// Bytes of an item's associated data at most.
 pub(super) const AAD_BYTES: usize = 64 * 1_024;
+/// Bytes of randomness that are drawn at once, at most.
+const DRAWN_BYTES: usize = 4_096;
 /// Numbers of failed items that an entry names, at most.
 const NAMED: usize = 1_000;
 
@@ -159,12 +162,48 @@ impl std::fmt::Debug for Work<'_> {
     }
 }
 
+/// Randomness for the items of one call, drawn for many of them at once: to ask for it costs more than
+/// what is given.
+struct Drawn<E> {
+    source: E,
+    items: usize,
+    /// What was given to nobody yet.
+    kept: Mutex<Zeroizing<Vec<u8>>>,
+}
+
+impl<E> std::fmt::Debug for Drawn<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Drawn").finish_non_exhaustive()
+    }
+}
+
+impl<E: Entropy> Entropy for Drawn<E> {
+    fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+        let mut kept = self.kept.lock();
+        if kept.len() < buffer.len() {
+            let most = DRAWN_BYTES.checked_div(buffer.len()).unwrap_or_default().max(1);
+            let items = self.items.clamp(1, most);
+            let mut more = Zeroizing::new(vec![0; buffer.len().saturating_mul(items)]);
+            self.source.fill(&mut more)?;
+            *kept = more;
+        }
+        let rest = kept.len().saturating_sub(buffer.len());
+        for (place, byte) in buffer.iter_mut().zip(kept.drain(rest..)) {
+            *place = byte;
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Work<'a> {
-    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot) -> Result<Self> {
+    /// Gets ready for so many items.
+    pub(super) fn new(keys: &'a Keys, view: &'a View, hot: &'a Hot, items: usize) -> Result<Self> {
+        let source = view.keyring().entropy()?;
+        let entropy = Drawn { source, items, kept: Mutex::default() };
         Ok(Self {
             turns: &keys.turns,
             newest: hot.newest()?,
-            entropy: Box::new(view.keyring().entropy()?),
+            entropy: Box::new(entropy),
             view,
             hot,
             ready: Mutex::default(),
@@ -267,8 +306,8 @@ impl<J: Job> Verb for Batch<J> {
     async fn prepare(&self, view: &View, decision: &Decision) -> Result<Done<J::Done>> {
         let hot = self.keys.decided(view, decision, &self.name, Some(J::USAGE)).await?;
         let row = &hot.row.row;
-        let work = Work::new(&self.keys, view, &hot)?;
         let sound = self.items.iter().filter(|item| J::is_sound(item)).count();
+        let work = Work::new(&self.keys, view, &hot, sound)?;
         let counts = J::MAKES && row.algorithm.is_counted() && sound > 0;
         let of = (view.vault_id(), work.newest.id);
         let reservation = if counts { self.keys.counts.take(of, sound).await? } else { None };
@@ -342,5 +381,43 @@ impl<J: Job> Operation for Batch<J> {
             reservation.reserve(tx).await?;
         }
         Ok(Arc::clone(&it.answers))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use super::*;
+
+    /// Counts upward, a number each time that it is asked.
+    #[derive(Debug, Default)]
+    struct Asked(AtomicU8);
+
+    impl Entropy for Asked {
+        fn fill(&self, buffer: &mut [u8]) -> Result<()> {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            for (at, byte) in buffer.iter_mut().enumerate() {
+                *byte = number.wrapping_mul(128).wrapping_add(u8::try_from(at % 128).unwrap());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn randomness_is_given_once_and_asked_for_once_for_many() {
+        let drawn = Drawn { source: Asked::default(), items: 10, kept: Mutex::default() };
+        let mut given = BTreeSet::new();
+        for _ in 0..20 {
+            let mut nonce = [0; 12];
+            drawn.fill(&mut nonce).unwrap();
+            given.insert(nonce);
+        }
+        assert_eq!(given.len(), 20, "none was given twice");
+        assert_eq!(drawn.source.0.load(Ordering::Relaxed), 2);
+        let mut long = vec![0; DRAWN_BYTES * 2];
+        drawn.fill(&mut long).unwrap();
+        assert!(long.iter().any(|byte| *byte != 0));
+        assert_eq!(drawn.source.0.load(Ordering::Relaxed), 3, "what is kept is too little");
     }
 }

@@ -66,7 +66,7 @@ impl Verb for MakeDataKey {
         let usage = Some(KeyUsage::Encrypts);
         let hot = self.keys.decided(view, decision, &self.name, usage).await?;
         let row = &hot.row.row;
-        let work = Work::new(&self.keys, view, &hot)?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let reservation = if row.algorithm.is_counted() {
             self.keys.counts.take((view.vault_id(), work.newest.id), 1).await?
         } else {

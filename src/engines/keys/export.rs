@@ -46,7 +46,7 @@ impl Verb for ExportKey {
         if row.algorithm.usage() != KeyUsage::Signs {
             return Err(Error::invalid(format!("a key of {} has no public half", row.algorithm)));
         }
-        let work = Work::new(&self.keys, view, &hot)?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let version = work.version(self.version).await?;
         let version = version.map_err(|fault| Error::not_found(fault.message))?;
         let spki_der = version.public_key.clone();

@@ -258,7 +258,7 @@ impl<W: Way> Verb for StreamKey<W> {
         let usage = Some(KeyUsage::Encrypts);
         let hot: Arc<Hot> = self.keys.decided(view, decision, &self.name, usage).await?;
         let held = self.keys.streams.take(view.identity()?)?;
-        let work = Work::new(&self.keys, view, &hot)?;
+        let work = Work::new(&self.keys, view, &hot, 1)?;
         let (coder, version, first) = W::begin(&work, &self.begun).await?;
         let row = &hot.row.row;
         let used = Used { id: row.id, version, placement: row.placement, algorithm: row.algorithm };
