@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 
 use prost::Message as _;
 use strongroom::engines::identities::Whoami;
+use strongroom::proto::group_service_client::GroupServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, Entry, EntryFilter, ErrorInfo, GetCertificateRoleRequest,
-    GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest, GetIdentityRequest,
-    ListEntriesRequest, PutCertificateRoleRequest, RpcStatus, SignCertificateRequest, SubjectNames,
+    AddGrantRequest, AddMemberRequest, CreateGroupRequest, Entry, EntryFilter, ErrorInfo,
+    GetCertificateRoleRequest, GetDatabaseRoleRequest, GetGrantRequest, GetGroupRequest,
+    GetIdentityRequest, ListEntriesRequest, PutCertificateRoleRequest, RpcStatus,
+    SignCertificateRequest, SubjectNames,
 };
 use strongroom::store::Location;
 use strongroom::types::Caller;
@@ -63,6 +65,12 @@ async fn world() -> World {
         ..Default::default()
     };
     PkiServiceClient::new(w.etl.clone()).sign_certificate(request).await.unwrap();
+    let mut groups = GroupServiceClient::new(w.admin.clone());
+    let (name, purpose) = ("etl".to_owned(), "tests".to_owned());
+    let group = CreateGroupRequest { name, purpose, ..Default::default() };
+    groups.create_group(group).await.unwrap();
+    let member = AddMemberRequest { group: "etl".into(), identity: "nightly-etl".into() };
+    groups.add_member(member).await.unwrap();
     w
 }
 
@@ -76,7 +84,8 @@ async fn refused(caller: &Channel, rpc: &str, message: &[u8]) -> Status {
 async fn a_list_or_a_show_over_an_edited_row_is_an_alarm_that_names_it() {
     let w = world().await;
     let name = || "etl".to_owned();
-    let group = GetGroupRequest { name: "administrators".into(), ..Default::default() };
+    // Not the caller's own: what it is by, it may be asked for at any moment.
+    let group = GetGroupRequest { name: name(), ..Default::default() };
     let role = GetDatabaseRoleRequest { connection: "analytics".into(), name: "reader".into() };
     let etl = GetIdentityRequest { name: "nightly-etl".into() };
     let grant = GetGrantRequest { id: look(&w, "SELECT id FROM grants ORDER BY id LIMIT 1") };
@@ -100,8 +109,20 @@ async fn a_list_or_a_show_over_an_edited_row_is_an_alarm_that_names_it() {
             "IdentityService/GetIdentity",
             etl.encode_to_vec(),
         ),
-        ("groups", "changed_at", lists, "GroupService/GetGroup", group.encode_to_vec()),
-        ("members", "changed_at", lists, "GroupService/GetGroup", group.encode_to_vec()),
+        (
+            "groups",
+            "changed_at",
+            "WHERE name = 'etl'",
+            "GroupService/GetGroup",
+            group.encode_to_vec(),
+        ),
+        (
+            "members",
+            "changed_at",
+            "WHERE group_id = (SELECT id FROM groups WHERE name = 'etl')",
+            "GroupService/GetGroup",
+            group.encode_to_vec(),
+        ),
         ("db_connections", "changed_at", lists, "DatabaseService/ListConnections", all.clone()),
         ("db_targets", "tested_at", lists, "DatabaseService/ListConnections", all.clone()),
         ("db_roles", "changed_at", lists, "DatabaseService/ListRoles", all.clone()),
