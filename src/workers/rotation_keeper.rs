@@ -35,6 +35,9 @@ const ROUND: i64 = 64;
 const PARTS: usize = 64;
 /// Where others commit as well, so many times as long as it works a root's rotation rests.
 const REST: u32 = 2;
+/// Jobs that are committed while a part is moved at most, where nobody works but the node itself and
+/// whoever looks how far it is.
+const OWN: u64 = 4;
 /// Before everything that is due.
 const BEGIN: (UnixMillis, String) = (UnixMillis(i64::MIN), String::new());
 /// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
@@ -259,8 +262,7 @@ impl RotationKeeper {
                 return Ok(());
             }
             (made, read) = (wrapped?, next?);
-            // Two of the jobs may be the node's own.
-            if vault.activity().jobs.saturating_sub(before) > 2 {
+            if vault.activity().jobs.saturating_sub(before) > OWN {
                 tokio::time::sleep(began.elapsed().saturating_mul(REST)).await;
             } else {
                 tokio::task::yield_now().await;
