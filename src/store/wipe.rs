@@ -21,6 +21,8 @@ impl Tx {
         // Everybody waits for the writer: it waits for no reader.
         self.query("PRAGMA busy_timeout = 100", vec![]).await?;
         let done = self.query_one("PRAGMA wal_checkpoint(TRUNCATE)", vec![]).await;
+        // What failed was no transaction.
+        self.renew();
         self.query("PRAGMA busy_timeout = 5000", vec![]).await?;
         let busy: i64 = done?.ok_or(StoreError::Malformed)?.take()?;
         self.wipe = busy != 0;

@@ -4,6 +4,7 @@ mod conformance;
 mod crash;
 mod disk;
 mod fences;
+mod log;
 mod postgres;
 mod proxy;
 mod record;

@@ -2,6 +2,8 @@
  * A disk that fails on command, preloaded into the process of a test.
  *
  * DISK_SYNCS=n: from the n-th on, every sync fails. DISK_SYNC=n: the n-th does, and no other.
+ * DISK_FILE=path, DISK_BROKEN=path: each sync of the file fails while the other one is there.
+ * DISK_SHADOW=path: what a file held when it was last synced is beside it in path, under its name.
  * DISK_DIR=path, DISK_BYTES=n: the files in path hold n bytes together at most; a write that would
  * make one of them grow beyond that fails as on a full disk.
  */
@@ -10,6 +12,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,18 +22,76 @@
 
 static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
 
+static int is_at(int fd, char *path, size_t room) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, room - 1);
+    if (length < 0) {
+        return 0;
+    }
+    path[length] = '\0';
+    return 1;
+}
+
+static int is_broken(int fd) {
+    const char *file = getenv("DISK_FILE");
+    const char *broken = getenv("DISK_BROKEN");
+    char path[4096];
+    return file != NULL && broken != NULL && access(broken, F_OK) == 0 &&
+           is_at(fd, path, sizeof path) && strcmp(path, file) == 0;
+}
+
+/* Copies what a file holds; by its own descriptor, because closing another one would end SQLite's locks. */
+static int copy(int fd, const char *to) {
+    char bytes[65536];
+    ssize_t (*read_at)(int, void *, size_t, off_t);
+    ssize_t (*put)(int, const void *, size_t);
+    *(void **)&read_at = real("pread");
+    *(void **)&put = real("write");
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    off_t at = 0;
+    ssize_t count = 0;
+    while (out >= 0 && (count = read_at(fd, bytes, sizeof bytes, at)) > 0) {
+        if (put(out, bytes, (size_t)count) != count) {
+            count = -1;
+            break;
+        }
+        at += count;
+    }
+    return out >= 0 && close(out) == 0 && count == 0;
+}
+
 static int sync_as(const char *name, int fd) {
     static atomic_long syncs;
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
     const char *first = getenv("DISK_SYNCS");
     const char *only = getenv("DISK_SYNC");
+    const char *shadow = getenv("DISK_SHADOW");
+    char path[4096], new[8300], kept[8300];
     long number = atomic_fetch_add(&syncs, 1) + 1;
-    if ((first != NULL && number >= atol(first)) || (only != NULL && number == atol(only))) {
+    if ((first != NULL && number >= atol(first)) || (only != NULL && number == atol(only)) ||
+        is_broken(fd)) {
         errno = EIO;
         return -1;
     }
+    int copied = 0, shadowed = shadow != NULL && is_at(fd, path, sizeof path) && path[0] == '/';
+    if (shadowed) {
+        pthread_mutex_lock(&one);
+        snprintf(new, sizeof new, "%s/%ld", shadow, number);
+        snprintf(kept, sizeof kept, "%s%s", shadow, strrchr(path, '/'));
+        /* Before the sync: what is written while it lasts may not be in it. */
+        copied = copy(fd, new);
+    }
     int (*next)(int);
     *(void **)&next = real(name);
-    return next(fd);
+    int done = next(fd);
+    if (shadowed) {
+        if (copied && done == 0 && rename(new, kept) != 0) {
+            abort();
+        }
+        pthread_mutex_unlock(&one);
+    }
+    return done;
 }
 
 int fsync(int fd) { return sync_as("fsync", fd); }
@@ -57,18 +118,12 @@ static int is_full(int fd, off_t end) {
     const char *dir = getenv("DISK_DIR");
     const char *bytes = getenv("DISK_BYTES");
     struct stat about;
-    char link[64], path[4096];
+    char path[4096];
     if (dir == NULL || bytes == NULL || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode) ||
         end <= about.st_size) {
         return 0;
     }
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    if (length < 0) {
-        return 0;
-    }
-    path[length] = '\0';
-    if (strncmp(path, dir, strlen(dir)) != 0 ||
+    if (!is_at(fd, path, sizeof path) || strncmp(path, dir, strlen(dir)) != 0 ||
         held_in(dir) + (end - about.st_size) <= atoll(bytes)) {
         return 0;
     }

@@ -18,6 +18,8 @@ use crate::store::{StoreError, Tx};
 
 /// Pages of the log from which on it is moved.
 const PAGES: i32 = 4_000;
+/// Pages from which on its thread is waited for: where all processors are busy, it gets little of their time.
+const LONG: i32 = 2 * PAGES;
 /// Pages after which it is moved again where it did not begin anew, because somebody read from it.
 const MORE: i32 = PAGES / 4;
 /// Commits whose rest is moved at once, until the log begins anew: it does with the first that comes when
@@ -57,23 +59,28 @@ enum Step {
 }
 
 impl Step {
-    /// What follows from a try.
-    ///
-    /// What was moved is synced by a later try than the one that moved it. Where that fails, the next one
-    /// may say that all is well although the file misses pages: the log, which holds them, is kept as it
-    /// is. Whoever opens the store next, when nobody has it open, moves all of it anew.
     fn after(done: Result<(), StoreError>, well: Self) -> Self {
-        match done {
-            // What there is no room for was not written, and is said before anything is synced.
-            Ok(()) | Err(StoreError::Full) => well,
-            Err(error) => {
-                tracing::error!(
-                    alarm = true,
-                    %error,
-                    "the store's log cannot be moved into its file, and grows until a restart"
-                );
-                Self::Failed
-            }
+        if has_failed(done) { Self::Failed } else { well }
+    }
+}
+
+/// Tells whether the file may miss what was to be moved into it.
+///
+/// What was moved is synced by a later try than the one that moved it. Where that fails, the next one
+/// may say that all is well although the file misses pages: the log, which holds them, is kept as it
+/// is. Whoever opens the store next, when nobody has it open, moves all of it anew.
+pub(super) fn has_failed(moved: Result<(), StoreError>) -> bool {
+    match moved {
+        // What there is no room for was not written, and is said before anything is synced.
+        Ok(()) | Err(StoreError::Full) => false,
+        Err(error) => {
+            tracing::error!(
+                alarm = true,
+                %error,
+                "the store's log cannot be moved into its file: until a restart it grows, and keeps \
+                 what is deleted"
+            );
+            true
         }
     }
 }
@@ -153,12 +160,16 @@ impl LogKeeper {
 
     /// Waits until the log is not being moved; tells whether it may be.
     pub(super) fn settle(&self) -> bool {
+        matches!(self.settled(), Step::Waits | Step::Moved)
+    }
+
+    fn settled(&self) -> Step {
         let mut step = self.mover.step.lock();
         let is_over = || self.thread.as_ref().is_none_or(thread::JoinHandle::is_finished);
         while *step == Step::Asked && !is_over() {
             self.mover.changed.wait_for(&mut step, LOOK);
         }
-        matches!(*step, Step::Waits | Step::Moved)
+        *step
     }
 
     /// Tells whether the file may miss what was moved: the log has to stay.
@@ -174,6 +185,7 @@ impl LogKeeper {
         }
         self.last = pages;
         let step = *self.mover.step.lock();
+        let step = if step == Step::Asked && pages >= LONG { self.settled() } else { step };
         match step {
             Step::Moved => self.tries = TRIES,
             Step::Waits if self.tries > 0 => {}

@@ -10,7 +10,7 @@ use rusqlite::config::DbConfig;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use tokio::sync::mpsc;
 
-use super::log::LogKeeper;
+use super::log::{self, LogKeeper};
 use super::room::Room;
 use super::{Mode, drive, idle, open};
 use crate::store::commit::{self, Lane, Shared, Told};
@@ -75,7 +75,7 @@ struct Writer {
 
 /// A connection with its lane, and the files that it writes.
 struct Open {
-    /// None where the log is not to be moved. It ends before the connection.
+    /// None where the log is not to be moved, nor emptied. It ends before the connection.
     log: Option<LogKeeper>,
     tx: Tx,
     lane: Lane,
@@ -147,19 +147,19 @@ impl Writer {
         if FileId::of(&self.settings.path)? != *file {
             return Err(StoreError::Unavailable("the store's file was removed or replaced".into()));
         }
-        if tx.wipes() && !self.keeps_log && log.as_ref().is_none_or(LogKeeper::settle) {
+        if tx.wipes() && log.as_ref().is_some_and(LogKeeper::settle) {
             // Whoever reads at this moment holds it up; it is tried with the next group again.
-            if let Err(error) = drive(tx.empty_log()) {
-                tracing::warn!(%error, "the store's log still holds what was deleted");
-            }
+            self.keeps_log = log::has_failed(drive(tx.empty_log()));
         }
         let told = commit::durable(tx, lane, &self.shared, grouped, std::mem::take(jobs));
         self.tell(told);
         if let Some(Open { log: Some(log), tx, .. }) = &mut self.open {
-            log.keep_short(tx);
-            if log.has_failed() {
+            if !self.keeps_log {
+                log.keep_short(tx);
+                self.keeps_log = log.has_failed();
+            }
+            if self.keeps_log {
                 // The next connection moves nothing, not even at its end.
-                self.keeps_log = true;
                 self.open = None;
             }
         }
@@ -198,21 +198,13 @@ impl Writer {
             return Err(StoreError::Unavailable("the store's file is empty".into()));
         }
         let file = FileId::of(&self.settings.path)?;
-        let log = if moves { self.keep_log(&connection) } else { None };
+        let log = moves.then(|| LogKeeper::start(&self.settings.path, &connection)).transpose()?;
         let mut tx = Tx::new(Connection::Sqlite(connection), Arc::clone(&self.sealer), true);
         if !reserve {
             // The log may hold what was deleted in a commit that a crash came right behind.
             tx.wipe();
         }
         Ok(Open { log, tx, lane: Lane::new()?, file })
-    }
-
-    /// Has the log kept short by a thread; where none can be had, SQLite does with the commits.
-    fn keep_log(&self, connection: &rusqlite::Connection) -> Option<LogKeeper> {
-        let started = LogKeeper::start(&self.settings.path, connection);
-        started
-            .inspect_err(|error| tracing::warn!(%error, "the store's log is moved by its commits"))
-            .ok()
     }
 }
 

@@ -110,6 +110,37 @@ async fn whatever_a_killed_process_acknowledged_is_there() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_was_acknowledged_before_the_power_went_is_on_the_disk() {
+    let place = Place::sqlite();
+    let mut kept = Vec::new();
+    // Long enough in the end for the log to be moved into the file.
+    for rounds in [30, 131, 2_600] {
+        place.node().await.close().await;
+        let (dir, shadow) =
+            (place.file().parent().unwrap().to_owned(), tempfile::tempdir().unwrap());
+        let before = std::fs::copy(place.file(), shadow.path().join("state.db")).unwrap();
+        let disk = [("LD_PRELOAD", disk::shim().into()), ("DISK_SHADOW", shadow.path().into())];
+        let mut child = start(&[], &disk, &place.file(), 0);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let kept_lines = lines.map_while(Result::ok).filter_map(|line| {
+            assert!(!line.contains("lost "), "{line}");
+            line.strip_prefix("kept ").map(|number| number.parse::<u64>().unwrap())
+        });
+        kept.extend(kept_lines.take(rounds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let moved = std::fs::metadata(shadow.path().join("state.db")).unwrap().len();
+        assert!(rounds < 2_000 || moved > before, "the log was moved: {before} {moved}");
+        // What was written and never synced is gone.
+        std::fs::remove_file(dir.join("state.db-shm")).unwrap();
+        for name in ["state.db", "state.db-wal"] {
+            std::fs::copy(shadow.path().join(name), dir.join(name)).unwrap();
+        }
+        check(&place, &kept).await;
+    }
+}
+
 /// What a child said that ran into a fault.
 struct Told {
     kept: Vec<u64>,

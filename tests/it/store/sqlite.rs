@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 
 use strongroom::store::Value;
 
 use super::*;
 
 /// A job that writes a blob and leaves an entry.
-fn blob(key: i64, bytes: usize) -> Act {
+pub(super) fn blob(key: i64, bytes: usize) -> Act {
     Act::new(move |tx| {
         let row = vec![Value::Int(key), Value::Bytes(vec![7; bytes])];
         async move {
@@ -21,7 +20,7 @@ fn blob(key: i64, bytes: usize) -> Act {
     .leaf(b"blob")
 }
 
-async fn blobs(node: &Node) -> Vec<i64> {
+pub(super) async fn blobs(node: &Node) -> Vec<i64> {
     node.reader
         .view(|tx| {
             async move {
@@ -80,7 +79,7 @@ async fn what_a_node_must_hear_is_read_while_questions_keep_every_other_reader()
     }
 }
 
-const BLOBS: &str = "CREATE TABLE blobs (id BIGINT PRIMARY KEY, b BLOB)";
+pub(super) const BLOBS: &str = "CREATE TABLE blobs (id BIGINT PRIMARY KEY, b BLOB)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_refuses_ordinary_jobs_and_keeps_room_for_urgent_ones() {
@@ -110,37 +109,6 @@ async fn a_full_store_refuses_ordinary_jobs_and_keeps_room_for_urgent_ones() {
     kept.push(3_000);
     assert_eq!(blobs(&again).await, kept);
     again.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_log_begins_anew_while_others_read_and_write() {
-    const COMMITS: i64 = 1_600;
-    const BYTES: usize = 60_000;
-    let place = Place::sqlite();
-    let node = place.node().await;
-    place.by_hand(BLOBS).await;
-    let (reader, stop) = (node.reader.clone(), Arc::new(AtomicBool::new(false)));
-    let stopped = Arc::clone(&stop);
-    let reads = tokio::spawn(async move {
-        let mut views = 0_u32;
-        while !stopped.load(Ordering::Relaxed) {
-            let read = reader.view(|tx| async { Ok(tx.epoch().await?) }.boxed());
-            read.await.unwrap();
-            views += 1;
-        }
-        views
-    });
-    let mut longest = 0;
-    for key in 0..COMMITS {
-        node.done(blob(key, BYTES)).await;
-        longest = longest.max(fs::metadata(wal_of(&place.file())).unwrap().len());
-    }
-    stop.store(true, Ordering::Relaxed);
-    assert!(reads.await.unwrap() > 100, "somebody read all the while");
-    let written = u64::try_from(COMMITS).unwrap() * u64::try_from(BYTES).unwrap();
-    assert!(longest < written / 2, "the log took {longest} bytes of {written}");
-    assert_eq!(blobs(&node).await, (0..COMMITS).collect::<Vec<_>>());
-    node.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,6 +338,6 @@ async fn what_a_truncated_log_loses_is_a_tail_and_shows_against_what_was_kept() 
     node.close().await;
 }
 
-fn wal_of(file: &Path) -> PathBuf {
+pub(super) fn wal_of(file: &Path) -> PathBuf {
     file.with_extension("db-wal")
 }
