@@ -96,21 +96,15 @@ impl Header {
         let version = u32::from_be_bytes(*version.first_chunk()?);
         Some(Self { cipher, key: Id::from_bytes(*key), version })
     }
-
-    fn aad(&self, vault: VaultId, associated_data: &[u8]) -> Vec<u8> {
-        let encoder = Encoder::new(DOMAIN).bytes(vault.0.as_bytes()).bytes(&self.encode());
-        encoder.bytes(associated_data).finish()
-    }
 }
 
-/// A version of a named key, ready to encrypt.
+/// A version of a named key, ready to encrypt: what is the same in each of its messages is kept.
 #[derive(Debug)]
-pub struct MessageKey(Ready);
-
-#[derive(Debug)]
-enum Ready {
-    Short(Box<LessSafeKey>),
-    Xaes(SecretBytes),
+pub struct MessageKey {
+    cipher: MessageCipher,
+    head: [u8; HEADER_BYTES],
+    /// What each message's associated data begins with.
+    bound: Encoder,
 }
 
 impl MessageKey {
@@ -126,11 +120,47 @@ impl MessageKey {
         if key.len_bytes() != KEY_BYTES {
             return Err(CryptoError::KeyLength);
         }
-        let info = Encoder::new(DOMAIN).bytes(&header.encode()).finish();
+        let head = header.encode();
+        let info = Encoder::new(DOMAIN).bytes(&head).finish();
         let derived = hkdf_sha256(key.expose(), vault.0.as_bytes(), &info, KEY_BYTES)?;
-        Self::new(header.cipher, &derived)
+        let cipher = MessageCipher::new(header.cipher, &derived)?;
+        let bound = Encoder::new(DOMAIN).bytes(vault.0.as_bytes()).bytes(&head);
+        Ok(Self { cipher, head, bound })
     }
 
+    /// Encrypts under a fresh random nonce: header ‖ nonce ‖ ciphertext ‖ tag.
+    ///
+    /// # Errors
+    /// [`CryptoError::Failed`] when the generator fails, [`CryptoError::TooLong`].
+    pub fn seal(
+        &self,
+        associated_data: &[u8],
+        plaintext: &[u8],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>> {
+        let aad = self.bound.clone().bytes(associated_data).finish();
+        self.cipher.seal(&self.head, &aad, plaintext, entropy)
+    }
+
+    /// Decrypts a message; nothing of the plaintext is left when it fails.
+    ///
+    /// # Errors
+    /// [`CryptoError::Open`], whatever of it is not what was sealed; also for another version's.
+    pub fn open(&self, associated_data: &[u8], message: &[u8]) -> Result<SecretBytes> {
+        let body = message.strip_prefix(&self.head).ok_or(CryptoError::Open)?;
+        let aad = self.bound.clone().bytes(associated_data).finish();
+        self.cipher.open(&aad, body)
+    }
+}
+
+/// A cipher with its key.
+#[derive(Debug)]
+pub(super) enum MessageCipher {
+    Short(Box<LessSafeKey>),
+    Xaes(SecretBytes),
+}
+
+impl MessageCipher {
     /// Prepares a key of 32 bytes.
     ///
     /// # Errors
@@ -140,44 +170,28 @@ impl MessageKey {
             Cipher::Aes256Gcm => &AES_256_GCM,
             Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
             Cipher::Xaes256Gcm if key.len_bytes() == KEY_BYTES => {
-                return Ok(Self(Ready::Xaes(key.clone())));
+                return Ok(Self::Xaes(key.clone()));
             }
             Cipher::Xaes256Gcm => return Err(CryptoError::KeyLength),
         };
         let key = UnboundKey::new(algorithm, key.expose());
         let key = key.map_err(|_length| CryptoError::KeyLength)?;
-        Ok(Self(Ready::Short(Box::new(LessSafeKey::new(key)))))
-    }
-
-    /// Encrypts under a fresh random nonce: header ‖ nonce ‖ ciphertext ‖ tag.
-    ///
-    /// # Errors
-    /// [`CryptoError::Failed`] when the generator fails, [`CryptoError::TooLong`].
-    pub fn seal(
-        &self,
-        vault: VaultId,
-        header: &Header,
-        associated_data: &[u8],
-        plaintext: &[u8],
-        entropy: &dyn Entropy,
-    ) -> Result<Vec<u8>> {
-        let aad = header.aad(vault, associated_data);
-        self.seal_body(&header.encode(), &aad, plaintext, entropy)
+        Ok(Self::Short(Box::new(LessSafeKey::new(key))))
     }
 
     /// Encrypts behind what stands before it: nonce ‖ ciphertext ‖ tag.
-    pub(super) fn seal_body(
+    pub(super) fn seal(
         &self,
         before: &[u8],
         aad: &[u8],
         plaintext: &[u8],
         entropy: &dyn Entropy,
     ) -> Result<Vec<u8>> {
-        let key = match &self.0 {
-            Ready::Xaes(key) => {
+        let key = match self {
+            Self::Xaes(key) => {
                 return Ok([before, &xaes_seal(key, aad, plaintext, entropy)?].concat());
             }
-            Ready::Short(key) => key,
+            Self::Short(key) => key,
         };
         let mut nonce = [0; SHORT_NONCE_BYTES];
         entropy.fill(&mut nonce).map_err(|_logged| CryptoError::Failed)?;
@@ -198,26 +212,11 @@ impl MessageKey {
         Ok(out)
     }
 
-    /// Decrypts a message whose header was read; nothing of the plaintext is left when it fails.
-    ///
-    /// # Errors
-    /// [`CryptoError::Open`], whatever of it is not what was sealed.
-    pub fn open(
-        &self,
-        vault: VaultId,
-        header: &Header,
-        associated_data: &[u8],
-        message: &[u8],
-    ) -> Result<SecretBytes> {
-        let aad = header.aad(vault, associated_data);
-        self.open_body(&aad, message.get(HEADER_BYTES..).ok_or(CryptoError::Open)?)
-    }
-
     /// Decrypts nonce ‖ ciphertext ‖ tag.
-    pub(super) fn open_body(&self, aad: &[u8], sealed: &[u8]) -> Result<SecretBytes> {
-        let key = match &self.0 {
-            Ready::Xaes(key) => return xaes_open(key, aad, sealed),
-            Ready::Short(key) => key,
+    pub(super) fn open(&self, aad: &[u8], sealed: &[u8]) -> Result<SecretBytes> {
+        let key = match self {
+            Self::Xaes(key) => return xaes_open(key, aad, sealed),
+            Self::Short(key) => key,
         };
         let (nonce, body) = sealed.split_first_chunk().ok_or(CryptoError::Open)?;
         let mut buffer = Zeroizing::new(body.to_vec());
@@ -268,9 +267,9 @@ mod tests {
                 let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version };
                 let ready = MessageKey::derive(VAULT, &header, &key(7)).unwrap();
                 let sealed =
-                    ready.seal(VAULT, &header, &aad, &plaintext, &SystemEntropy).unwrap();
+                    ready.seal(&aad, &plaintext, &SystemEntropy).unwrap();
                 prop_assert_eq!(Header::parse(&sealed), Ok(header));
-                let opened = ready.open(VAULT, &header, &aad, &sealed).unwrap();
+                let opened = ready.open(&aad, &sealed).unwrap();
                 prop_assert_eq!(opened.expose(), plaintext.as_slice());
                 for place in 0..sealed.len() {
                     let mut bad = sealed.clone();
@@ -278,19 +277,23 @@ mod tests {
                     // Where the header still says something, that is what it is opened by.
                     let Ok(said) = Header::parse(&bad) else { continue };
                     let by = MessageKey::derive(VAULT, &said, &key(7)).unwrap();
-                    prop_assert_eq!(by.open(VAULT, &said, &aad, &bad), Err(CryptoError::Open));
+                    prop_assert_eq!(by.open(&aad, &bad), Err(CryptoError::Open));
+                    prop_assert_eq!(ready.open(&aad, &bad), Err(CryptoError::Open));
                 }
                 let longer = [aad.as_slice(), &[0]].concat();
-                prop_assert!(ready.open(VAULT, &header, &longer, &sealed).is_err());
+                prop_assert!(ready.open(&longer, &sealed).is_err());
                 let elsewhere = VaultId(Id::from_bytes([0x12; 16]));
-                prop_assert!(ready.open(elsewhere, &header, &aad, &sealed).is_err());
+                let elsewhere = MessageKey::derive(elsewhere, &header, &key(7)).unwrap();
+                prop_assert!(elsewhere.open(&aad, &sealed).is_err());
                 let other = MessageKey::derive(VAULT, &header, &key(8)).unwrap();
-                prop_assert!(other.open(VAULT, &header, &aad, &sealed).is_err());
+                prop_assert!(other.open(&aad, &sealed).is_err());
                 // One key that was brought twice encrypts under two.
-                let twin = Header { key: Id::from_bytes([0x23; 16]), ..header };
-                let twin = MessageKey::derive(VAULT, &twin, &key(7)).unwrap();
-                prop_assert!(twin.open(VAULT, &header, &aad, &sealed).is_err());
-                prop_assert!(ready.open(VAULT, &header, &aad, &sealed[..sealed.len() - 1]).is_err());
+                let twin_header = Header { key: Id::from_bytes([0x23; 16]), ..header };
+                let twin = MessageKey::derive(VAULT, &twin_header, &key(7)).unwrap();
+                let mut as_twins = sealed.clone();
+                as_twins[..HEADER_BYTES].copy_from_slice(&twin_header.encode());
+                prop_assert!(twin.open(&aad, &as_twins).is_err());
+                prop_assert!(ready.open(&aad, &sealed[..sealed.len() - 1]).is_err());
             }
         }
     }
@@ -300,7 +303,7 @@ mod tests {
         for cipher in Cipher::ALL {
             let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 1 };
             let ready = MessageKey::derive(VAULT, &header, &key(7)).unwrap();
-            let sealed = ready.seal(VAULT, &header, b"", b"x", &SystemEntropy).unwrap();
+            let sealed = ready.seal(b"", b"x", &SystemEntropy).unwrap();
             let least = sealed.len() - 1;
             for len_bytes in 0..least {
                 assert!(Header::parse(&sealed[..len_bytes]).is_err(), "{len_bytes}");

@@ -155,7 +155,7 @@ fn named_keys(put: &mut impl FnMut(&str, &[u8])) {
     ] {
         let header = Header { cipher, key: Id::from_bytes([0x22; 16]), version: 3 };
         let ready = MessageKey::derive(vault, &header, &key).unwrap();
-        let sealed = ready.seal(vault, &header, b"row 7", b"hunter2", &Rising(0x40)).unwrap();
+        let sealed = ready.seal(b"row 7", b"hunter2", &Rising(0x40)).unwrap();
         put(&format!("message.{name}"), &sealed);
         if cipher == Cipher::Xaes256Gcm {
             continue;

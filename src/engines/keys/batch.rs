@@ -120,7 +120,6 @@ pub(super) fn all_used(view: &View, mut noted: Vec<KeyUse>) -> Vec<KeyUse> {
 }
 
 /// What is done to each item.
-#[async_trait]
 pub trait Job: Send + Sync + 'static {
     /// The verb.
     const ACTION: &'static str;
@@ -141,7 +140,10 @@ pub trait Job: Send + Sync + 'static {
     }
 
     /// Does one.
-    async fn one(work: &Work<'_>, item: &Self::Item) -> Result<Result<Self::Done, Fault>>;
+    fn one(
+        work: &Work<'_>,
+        item: &Self::Item,
+    ) -> impl Future<Output = Result<Result<Self::Done, Fault>>> + Send;
 }
 
 /// What is at hand for a call's items.

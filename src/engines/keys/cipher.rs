@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-
 use super::batch::{AAD_BYTES, Fault, ITEM_BYTES, Job, Work, check_aad, check_item};
 use crate::crypto::{Cipher, CryptoError, Header};
 use crate::error::{Error, Result};
@@ -92,9 +90,8 @@ impl Work<'_> {
     }
 
     pub(super) async fn seal(&self, plaintext: &[u8], aad: &[u8]) -> Result<Vec<u8>> {
-        let header = self.header(&self.newest)?;
         let key = self.message_key(&self.newest).await?;
-        Ok(key.seal(self.view.vault_id(), &header, aad, plaintext, self.entropy.as_ref())?)
+        Ok(key.seal(aad, plaintext, self.entropy.as_ref())?)
     }
 
     async fn open(&self, item: &OpenItem) -> Result<Result<Opened, Fault>> {
@@ -116,8 +113,7 @@ impl Work<'_> {
             return Ok(Err(Fault::does_not_open()));
         };
         let key = self.message_key(&version).await?;
-        let (vault, aad) = (self.view.vault_id(), item.associated_data.as_slice());
-        match key.open(vault, &header, aad, &item.ciphertext) {
+        match key.open(&item.associated_data, &item.ciphertext) {
             Ok(plaintext) => Ok(Ok(Opened { plaintext, version: number })),
             Err(CryptoError::Open) => Ok(Err(Fault::does_not_open())),
             Err(other) => Err(other.into()),
@@ -125,7 +121,6 @@ impl Work<'_> {
     }
 }
 
-#[async_trait]
 impl Job for Encrypting {
     const ACTION: &'static str = "keys.encrypt";
     const USAGE: KeyUsage = KeyUsage::Encrypts;
@@ -147,7 +142,6 @@ impl Job for Encrypting {
     }
 }
 
-#[async_trait]
 impl Job for Decrypting {
     const ACTION: &'static str = "keys.decrypt";
     const USAGE: KeyUsage = KeyUsage::Encrypts;
@@ -161,7 +155,6 @@ impl Job for Decrypting {
     }
 }
 
-#[async_trait]
 impl Job for Rewrapping {
     const ACTION: &'static str = "keys.rewrap";
     const USAGE: KeyUsage = KeyUsage::Encrypts;

@@ -1,7 +1,5 @@
 //! Computes MACs and checks them.
 
-use async_trait::async_trait;
-
 use super::batch::{Fault, Job, Work, check_item};
 use super::make::mac_hash;
 use crate::crypto::NamedMac;
@@ -36,7 +34,6 @@ impl Work<'_> {
     }
 }
 
-#[async_trait]
 impl Job for Macing {
     const ACTION: &'static str = "keys.mac";
     const USAGE: KeyUsage = KeyUsage::Macs;
@@ -54,7 +51,6 @@ impl Job for Macing {
     }
 }
 
-#[async_trait]
 impl Job for VerifyingMac {
     const ACTION: &'static str = "keys.verify-mac";
     const USAGE: KeyUsage = KeyUsage::Macs;

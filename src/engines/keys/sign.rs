@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
@@ -94,7 +93,6 @@ pub(super) async fn require_pinned(
     Ok(())
 }
 
-#[async_trait]
 impl Job for Signing {
     const ACTION: &'static str = "keys.sign";
     const USAGE: KeyUsage = KeyUsage::Signs;
@@ -124,7 +122,6 @@ impl Job for Signing {
     }
 }
 
-#[async_trait]
 impl Job for Verifying {
     const ACTION: &'static str = "keys.verify";
     const USAGE: KeyUsage = KeyUsage::Signs;
