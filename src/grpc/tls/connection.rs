@@ -9,7 +9,7 @@
 //! Must not know how it was accepted.
 
 use std::future::Future as _;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -62,6 +62,15 @@ struct Gathered {
     turn: Turn,
 }
 
+impl Gathered {
+    /// Leaves nothing, and no room: most connections are idle most of the time.
+    fn clear(&mut self) {
+        wipe(&mut self.bytes);
+        self.bytes = Vec::new();
+        (self.gone, self.turn) = (0, Turn::Open);
+    }
+}
+
 impl Drop for Gathered {
     fn drop(&mut self) {
         wipe(&mut self.bytes);
@@ -102,7 +111,7 @@ impl Connection {
 
     /// Hands what was gathered on.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Gathered { bytes, gone, turn } = &mut self.gathered;
+        let Gathered { bytes, gone, .. } = &mut self.gathered;
         while let Some(left) = bytes.get(*gone..).filter(|left| !left.is_empty()) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, left))?;
             if written == 0 {
@@ -110,11 +119,30 @@ impl Connection {
             }
             *gone = gone.saturating_add(written);
         }
-        // Without room: most connections are idle most of the time.
-        wipe(bytes);
-        *bytes = Vec::new();
-        (*gone, *turn) = (0, Turn::Open);
+        self.gathered.clear();
         Poll::Ready(Ok(()))
+    }
+
+    /// Hands what was gathered on, and with it what makes a whole record of it: nothing would be gained
+    /// by a copy of that. Tells how much of it went.
+    fn poll_record(&mut self, cx: &mut Context<'_>, rest: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let Gathered { bytes, gone, .. } = &mut self.gathered;
+            let left = bytes.get(*gone..).unwrap_or_default();
+            let (before, both) = (left.len(), [IoSlice::new(left), IoSlice::new(rest)]);
+            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &both))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let Some(of_rest) = written.checked_sub(before) else {
+                *gone = gone.saturating_add(written);
+                continue;
+            };
+            self.gathered.clear();
+            if of_rest > 0 {
+                return Poll::Ready(Ok(of_rest));
+            }
+        }
     }
 }
 
@@ -168,21 +196,17 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.gathered.bytes.len() >= RECORD_BYTES {
-            ready!(self.poll_drain(cx))?;
-        }
         let bytes = &mut self.gathered.bytes;
+        let room = RECORD_BYTES.saturating_sub(bytes.len());
+        if let Some(rest) = buf.get(..room) {
+            return self.poll_record(cx, rest);
+        }
         if bytes.is_empty() {
-            if buf.len() >= RECORD_BYTES {
-                return Pin::new(&mut self.stream).poll_write(cx, buf);
-            }
             // At once, so that nothing is moved and left behind.
             bytes.reserve_exact(RECORD_BYTES);
         }
-        let room = RECORD_BYTES.saturating_sub(bytes.len());
-        let taken = buf.get(..room).unwrap_or(buf);
-        bytes.extend_from_slice(taken);
-        Poll::Ready(Ok(taken.len()))
+        bytes.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,7 +21,7 @@ use crate::store::{Job, RowSealer, StoreError, Tx};
 const GROUP: usize = 256;
 
 /// Jobs in a group after which the next one is waited for: whoever calls alone waits for nobody.
-const BUSY: usize = 4;
+const BUSY: usize = 2;
 /// Jobs that need not wait for others.
 const ENOUGH: usize = 64;
 /// How long others are waited for at a time, and how often, while they come.
