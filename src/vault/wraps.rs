@@ -14,10 +14,6 @@ use crate::error::Result;
 use crate::keyring::MovedWrap;
 use crate::store::keys::{self, HsmKeyRow, KeyState, WrapPart};
 
-/// Wraps of one commit: what they cost the writer and the runtime's threads is about a millisecond, for
-/// which others wait.
-const PART: i64 = 64;
-
 impl Vault {
     /// Learns which root key is the newest: another node may have made it.
     ///
@@ -27,14 +23,14 @@ impl Vault {
         Ok(self.core.keyring.refresh(&self.core.reader).await?)
     }
 
-    /// Reads a part of what is wrapped for a root key, after one of the wraps.
+    /// Reads so many of what is wrapped for a root key at most, after one of the wraps.
     ///
     /// # Errors
     /// What the store answers.
-    pub async fn wraps_of(&self, recipient: &str, after: String) -> Result<WrapPart> {
+    pub async fn wraps_of(&self, recipient: &str, after: String, part: i64) -> Result<WrapPart> {
         let wanted = recipient.to_owned();
         let read = self.core.reader.view(move |tx| {
-            async move { Ok(keys::wraps_after(tx, &wanted, &after, PART).await?) }.boxed()
+            async move { Ok(keys::wraps_after(tx, &wanted, &after, part).await?) }.boxed()
         });
         read.await
     }

@@ -33,11 +33,16 @@ use crate::vault::Vault;
 const ROUND: i64 = 64;
 /// Parts of an identity's data that are moved before others have their turn.
 const PARTS: usize = 64;
+/// Wraps that are moved in one commit: what they cost the writer and the runtime's threads is about two
+/// milliseconds. Where others commit as well, who wait for it, fewer.
+const PART: i64 = 128;
+const SMALL_PART: i64 = 16;
 /// Where others commit as well, so many times as long as it works a root's rotation rests.
-const REST: u32 = 2;
-/// Jobs that are committed while a part is moved at most, where nobody works but the node itself and
-/// whoever looks how far it is.
-const OWN: u64 = 4;
+const REST: u32 = 8;
+/// How often it looks who else commits, and how many jobs those of the node itself, and of whoever looks
+/// how far it is, are at most in that time.
+const LOOK: Duration = Duration::from_millis(50);
+const FEW: u64 = 10;
 /// Before everything that is due.
 const BEGIN: (UnixMillis, String) = (UnixMillis(i64::MIN), String::new());
 /// How long making or destroying a key in the HSM may take, in milliseconds: far beyond any call's
@@ -236,13 +241,15 @@ impl RotationKeeper {
     async fn move_root(&self, row: &RotationRow, now: UnixMillis) -> Result<()> {
         let vault = &self.vault;
         let old = label(vault.installation().id, HsmPurpose::Root, row.from_version);
-        let first = vault.wraps_of(&old, String::new()).await?;
+        let first = vault.wraps_of(&old, String::new(), SMALL_PART).await?;
         if !first.wraps.is_empty() || first.next.is_some() {
             vault.learn_root().await?;
         }
         let (mut read, mut made) = (Some(first), Vec::new());
+        let mut others = Others { since: Instant::now(), jobs: vault.activity().jobs, many: true };
         while read.is_some() || !made.is_empty() {
-            let (began, before) = (Instant::now(), vault.activity().jobs);
+            let began = Instant::now();
+            let part = if others.many { SMALL_PART } else { PART };
             let after = read.as_ref().and_then(|part| part.next.clone());
             let wrap = async {
                 match read {
@@ -252,7 +259,7 @@ impl RotationKeeper {
             };
             let look = async {
                 match after {
-                    Some(after) => vault.wraps_of(&old, after).await.map(Some),
+                    Some(after) => vault.wraps_of(&old, after, part).await.map(Some),
                     None => Ok(None),
                 }
             };
@@ -262,7 +269,8 @@ impl RotationKeeper {
                 return Ok(());
             }
             (made, read) = (wrapped?, next?);
-            if vault.activity().jobs.saturating_sub(before) > OWN {
+            others.look(vault.activity().jobs);
+            if others.many {
                 tokio::time::sleep(began.elapsed().saturating_mul(REST)).await;
             } else {
                 tokio::task::yield_now().await;
@@ -305,6 +313,25 @@ impl RotationKeeper {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether others commit as well.
+struct Others {
+    since: Instant,
+    /// Jobs that were committed by then, and are this rotation's own since.
+    jobs: u64,
+    many: bool,
+}
+
+impl Others {
+    /// Looks, after one more job of its own.
+    fn look(&mut self, jobs: u64) {
+        self.jobs = self.jobs.saturating_add(1);
+        if self.since.elapsed() >= LOOK {
+            self.many = jobs.saturating_sub(self.jobs) > FEW;
+            (self.since, self.jobs) = (Instant::now(), jobs);
+        }
     }
 }
 

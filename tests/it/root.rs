@@ -5,23 +5,24 @@ mod identity;
 mod kills;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use strongroom::hsm::{Hsm, KeyKind};
 use strongroom::proto::record_service_client::RecordServiceClient;
 use strongroom::proto::root_service_client::RootServiceClient;
 use strongroom::proto::{
-    Entry, EntryFilter, GetRootRequest, ListEntriesRequest, RetireRootRequest, RootKey,
-    RotateRootRequest, ScheduleRootRequest,
+    Entry, EntryFilter, GetRootRequest, ListEntriesRequest, PutSecretRequest, RetireRootRequest,
+    RootKey, RotateRootRequest, ScheduleRootRequest,
 };
 use strongroom::server::Node;
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::keyring::fixture::Token;
-use crate::secrets::{Place, client, get, put};
+use crate::secrets::{Place, client, get, put, request};
 use crate::support::hand::Hand;
+use crate::support::logins::register;
 use crate::support::node::{BACKENDS, Backend, Fixture, pin};
 use crate::support::target::until;
 
@@ -123,6 +124,56 @@ async fn a_rotated_root_wraps_the_rest_in_the_background_and_the_old_one_is_dest
         assert_eq!(told(entries(&p.f, "root.finish").await), ["root 1 -> 2: 2 wraps moved"]);
         let retired = told(entries(&p.f, "root.retire").await);
         assert!(retired.iter().any(|it| it.starts_with("root 1 ceremony ")), "{retired:?}");
+    }
+}
+
+/// Machines of alice's, each with a secret and so with a key: several parts of a rotation.
+const OWNERS: usize = 100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_refused_while_the_root_rotates_and_everything_opens_at_any_time() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        let a = admin(&p.f).await;
+        for n in 0..OWNERS {
+            register(&p.f, &format!("m{n}"), "pipeline", "alice").await;
+            let owner = format!("m{n}");
+            let secret = PutSecretRequest { owner, ..request(&format!("team/m{n}"), b"1", 0) };
+            p.alice().put_secret(secret).await.unwrap();
+        }
+        let over = AtomicBool::new(false);
+        let callers = (0..4).map(|caller| {
+            let (mut alice, over) = (p.alice(), &over);
+            async move {
+                let (mut calls, mut version) = (0, 1);
+                for n in (caller..OWNERS).step_by(4).cycle() {
+                    let path = format!("team/m{n}");
+                    assert!(get(&mut alice, &path, 0).await.is_ok());
+                    if n < 4 {
+                        let value = format!("{}", version + 1);
+                        version = put(&mut alice, &path, value.as_bytes(), version).await.unwrap();
+                    }
+                    calls += 1;
+                    if over.load(Ordering::Relaxed) && calls > OWNERS / 4 {
+                        return version;
+                    }
+                }
+                version
+            }
+        });
+        let rotations = async {
+            for version in 1..4 {
+                rotate(&a, version).await.unwrap();
+                moved(&a, version).await;
+                retire(&a, version).await.unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        };
+        let (written, ()) = tokio::join!(futures_util::future::join_all(callers), rotations);
+        for (n, version) in written.into_iter().enumerate() {
+            let read = get(&mut p.alice(), &format!("team/m{n}"), 0).await;
+            assert_eq!(read, Ok(version.to_string().into_bytes()));
+        }
     }
 }
 
