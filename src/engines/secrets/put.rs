@@ -291,12 +291,18 @@ impl Verb for PutSecret {
     /// It stands on the owner as well: nothing is written for one who is not active.
     async fn resources(&self, view: &View) -> Result<Vec<Resource>> {
         let (path, owner) = (self.path.clone(), self.owner.clone());
+        let caller = view.subject()?.identity.clone();
         let read = view.read(move |tx| {
             async move {
                 let found = secrets::secret_named(tx, &path).await?;
                 let mut resource = of(&path, found.as_ref())?;
                 if let Some(secret) = found {
-                    let owner = owner_of(tx, &secret.row).await?;
+                    // Whoever writes what is its own is known, as of the same epoch.
+                    let owner = if secret.row.owner == caller.row.id {
+                        caller
+                    } else {
+                        owner_of(tx, &secret.row).await?
+                    };
                     resource.rows.push(owner.fence());
                     let found = Found::of(tx, secret).await;
                     return Ok((resource, Some(found.map(|found| (found, owner.row)))));
