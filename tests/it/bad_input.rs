@@ -9,12 +9,15 @@ use strongroom::engines::pki::{Authorities, Request, SpiffeId, Template, issue};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
     CreateIdentityRequest, IssueLoginCertificateRequest, ListIdentitiesRequest, WhoAmIRequest,
+    WhoAmIResponse,
 };
 use strongroom::store::{Location, Needs, Tx};
 use strongroom::types::{Caller, Kind, RequestContext};
 use strongroom::vault::{Decision, Operation, READS, Resource, Verb, View};
 use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
+use tonic_prost::ProstCodec;
 
 use crate::support::logins::{fingerprint, register, registration};
 use crate::support::node::{Backend, Fixture, Login, TRUST_DOMAIN, csr};
@@ -184,4 +187,27 @@ async fn a_store_that_takes_no_writes_is_told_as_such_and_serves_again_when_it_d
     until("it serves again", async || client.clone().who_am_i(WhoAmIRequest {}).await.is_ok())
         .await;
     assert_eq!(names(&f).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_nothing_that_is_served_is_told_so_and_changes_nothing() {
+    let f = Fixture::new().await;
+    let channel = f.connect(&f.admin).await;
+    for path in [
+        "/strongroom.v1.NothingService/WhoAmI",
+        "/strongroom.v1.IdentityService/Nothing",
+        "/strongroom.v1.IdentityService/",
+        "/strongroom.v1.IdentityService",
+        "//strongroom.v1.IdentityService/WhoAmI",
+        "/",
+    ] {
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let codec = ProstCodec::<WhoAmIRequest, WhoAmIResponse>::default();
+        let path = path.parse::<PathAndQuery>().unwrap();
+        let told = client.unary(tonic::Request::new(WhoAmIRequest {}), path.clone(), codec).await;
+        assert_eq!(told.unwrap_err().code(), Code::Unimplemented, "{path}");
+    }
+    // The connection serves on.
+    Client::new(channel).who_am_i(WhoAmIRequest {}).await.unwrap();
 }
