@@ -235,9 +235,9 @@ async fn a_login_that_is_older_than_its_kinds_rotation_is_ended_and_the_record_s
         for client in [&mut old, &mut new, &mut bot] {
             client.who_am_i(WhoAmIRequest {}).await.unwrap();
         }
-        // The worker waits for an hour after it began, which may be now; the others' time is not over
-        // by then, however slow it is.
-        let left = std::cell::Cell::new(45);
+        // The worker waits for an hour after it began, which may be a second from now; the others' time
+        // is not over by then, however slow it is.
+        let left = std::cell::Cell::new(75);
         until("the old one is refused", async || {
             if left.replace(left.get() - 1) > 0 {
                 f.clock.advance(Duration::from_mins(2));
