@@ -207,6 +207,25 @@ async fn nothing_is_retired_while_a_wrap_is_left_and_what_does_not_open_holds_up
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_retires_a_version_at_once_hears_nothing_of_the_keeper_s_last_step() {
+    for backend in BACKENDS {
+        let p = Place::new(backend).await;
+        put(&mut p.alice(), "team/one", b"canary", 0).await.unwrap();
+        let a = admin(&p.f).await;
+        for version in 1..4 {
+            rotate(&a, version).await.unwrap();
+            let ends = tokio::time::Instant::now() + Duration::from_secs(30);
+            // From the moment when nothing is left the keeper writes that down, in a commit of its own.
+            while let Err(code) = retire(&a, version).await {
+                assert_eq!(code, Code::FailedPrecondition);
+                assert!(tokio::time::Instant::now() < ends, "the wraps are not moved");
+            }
+        }
+        assert_eq!(get(&mut p.alice(), "team/one", 0).await, Ok(b"canary".to_vec()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_node_uses_a_new_root_at_once_and_opens_what_either_wrapped() {
     let p = Place::new(Backend::Postgres).await;
     put(&mut p.alice(), "team/one", b"canary", 0).await.unwrap();

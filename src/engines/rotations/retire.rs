@@ -15,7 +15,8 @@ use crate::vault::View;
 pub struct Retiring {
     /// Its key.
     pub(in crate::engines) key: Versioned<HsmKeyRow>,
-    rotation: Versioned<RotationRow>,
+    /// The rotation by which another took its place.
+    rotation: String,
     node: String,
 }
 
@@ -35,7 +36,7 @@ impl Retiring {
             KeyState::Destroyed => return Err(Error::precondition("it is retired already")),
         }
         let missing = || Error::internal("an old version whose place nothing took");
-        let rotation = found.replaced(version).cloned().ok_or_else(missing)?;
+        let rotation = found.replaced(version).ok_or_else(missing)?.row.id.clone();
         Ok(Self { key, rotation, node })
     }
 
@@ -47,14 +48,18 @@ impl Retiring {
 
     /// Marks it: from here on nobody uses it, whatever row of before somebody puts back, and every node
     /// lets go of it. Where that is as far as it comes, a worker destroys the key.
+    ///
+    /// The rotation is read here: the keeper may have noted meanwhile that all of it is moved, which is
+    /// nothing that whoever retires the version has to hear of.
     pub(in crate::engines) async fn begin(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<()> {
         tx.bump_authority()?;
         let destroyed = HsmKeyRow { state: KeyState::Destroyed, ..self.key.row.clone() };
         tx.change(&self.key, &destroyed).await?;
+        let found =
+            find(tx, &self.rotation, &[RotationState::Moving, RotationState::Moved]).await?;
         let node = self.node.clone();
-        let retiring =
-            RotationRow { node, ..next(ctx, &self.rotation.row, RotationState::Retiring) };
-        tx.change(&self.rotation, &retiring).await?;
+        let retiring = RotationRow { node, ..next(ctx, &found.row, RotationState::Retiring) };
+        tx.change(&found, &retiring).await?;
         Ok(())
     }
 
@@ -66,7 +71,7 @@ impl Retiring {
 
     /// Notes that it is no more.
     pub(in crate::engines) async fn end(&self, ctx: &RequestContext, tx: &mut Tx) -> Result<()> {
-        let found = find(tx, &self.rotation.row.id, &[RotationState::Retiring]).await?;
+        let found = find(tx, &self.rotation, &[RotationState::Retiring]).await?;
         tx.change(&found, &next(ctx, &found.row, RotationState::Retired)).await?;
         Ok(())
     }
