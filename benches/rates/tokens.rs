@@ -20,6 +20,8 @@ use crate::{echo, insert};
 
 const CONCURRENCY: usize = 64;
 const CONNECTIONS: usize = 8;
+/// Connections over which tokens are made and spent: one a core.
+const FEW: usize = 2;
 /// The vault's own tables and indexes.
 const SCHEMA: &str = include_str!("../../migrations/sqlite/0001_house.sql");
 /// Bytes of a token's detail, and of an entry with what stands beside it.
@@ -69,7 +71,7 @@ pub(crate) async fn whoami(vault: &Vault) -> Row {
 ///
 /// Beside it `token_single_use_no_vault`: the ceiling's rows behind a bare server, in two calls.
 pub(crate) async fn single_use(vault: &Vault) -> [Row; 2] {
-    let channels = vault.channels(CONNECTIONS).await;
+    let channels = vault.channels(FEW).await;
     let once = |channel: Channel, _| async move {
         let token = header(&create(&channel, 1).await);
         let request = with(GetIdentityRequest { name: "admin".to_owned() }, &token);
@@ -120,7 +122,7 @@ async fn bare_server() -> Vec<Channel> {
             Bytes::from_static(&[7; 128])
         })
     };
-    echo::working(CONNECTIONS, Arc::new(work)).await
+    echo::working(FEW, Arc::new(work)).await
 }
 
 /// As long as an id that sorts by time.

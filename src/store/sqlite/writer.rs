@@ -15,18 +15,19 @@ use super::room::Room;
 use super::{Mode, drive, idle, open};
 use crate::store::commit::{self, Lane, Shared, Told};
 use crate::store::tx::Connection;
-use crate::store::{Job, RowSealer, StoreError, Tx};
+use crate::store::{Job, RowSealer, StoreError, Tx, Writes};
 
 /// Jobs in one group: enough for every stream of a few connections, few enough to fit a batch.
 const GROUP: usize = 256;
 
 /// Jobs in a group after which the next one is waited for: whoever calls alone waits for nobody.
 const BUSY: usize = 2;
-/// Jobs that need not wait for others.
+/// Jobs that need not wait for others: half as many where they write rows, so that as many are prepared
+/// while these are committed.
 const ENOUGH: usize = 64;
 /// How long others are waited for at a time, and how often, while they come.
-const SLICE: Duration = Duration::from_micros(500);
-const SLICES: usize = 4;
+const SLICE: Duration = Duration::from_micros(250);
+const SLICES: usize = 8;
 
 /// The nice value that the thread asks for.
 const PRIORITY: i32 = -10;
@@ -208,13 +209,14 @@ impl Writer {
     }
 }
 
-/// Takes what waits, and under load what comes until a processor has nothing better to do.
+/// Takes what waits, and under load what comes meanwhile.
 ///
 /// A commit costs the same for one job as for sixty, and so does the packet that carries their
 /// answers: without this, the thread that goes before all others takes a few at a time, and a third
 /// of the processor goes into syncing. While every worker of the runtime is busy, the next job is on
-/// its way; once one parks, waiting longer would only make everybody slower. Where workers do not
-/// say so, it ends when nobody came for a moment.
+/// its way; once one parks, waiting longer would only make everybody slower, unless rows are written:
+/// jobs of one group share the pages that they change, each of which is written, synced and moved once
+/// more with every further group. Wherever workers do not park, it ends when nobody came for a moment.
 fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
     let mut take = |jobs: &mut Vec<Job>| {
         while jobs.len() < GROUP
@@ -229,10 +231,16 @@ fn gather(waiting: &mut mpsc::Receiver<Job>, jobs: &mut Vec<Job>, last: usize) {
         return;
     }
     for _ in 0..SLICES {
-        if found >= ENOUGH {
+        let writes = jobs.iter().any(|job| job.needs.writes != Writes::Nothing);
+        if found >= if writes { ENOUGH / 2 } else { ENOUGH } {
             return;
         }
-        let idle = idle::wait(SLICE);
+        let idle = if writes {
+            thread::sleep(SLICE);
+            false
+        } else {
+            idle::wait(SLICE)
+        };
         let more = take(jobs);
         if idle || more == found {
             return;
