@@ -184,8 +184,6 @@ async fn a_list_that_nothing_was_added_to_is_signed_anew_each_hour_and_no_more_o
 const MANY: usize = 100_000;
 /// Of one commit: its entry names each row.
 const EACH: usize = 500;
-/// Pieces of work that publishing one more may take: about twice as many as were measured.
-const PIECES: u32 = 40;
 
 #[test]
 fn a_hundred_thousand_revoked_certificates_are_published_in_bounded_time_and_memory() {
@@ -200,7 +198,6 @@ fn a_hundred_thousand_revoked_certificates_are_published_in_bounded_time_and_mem
 
 async fn publish_many() {
     let w = World::on(Backend::Sqlite).await;
-    let piece = piece();
     let first = w.sign(&csr().1).await.unwrap();
     let flood = Flood::of(&w, &first.certificate_pem).await;
     let ctx = context(&w).await;
@@ -222,9 +219,9 @@ async fn publish_many() {
     assert_eq!(count(&w).await, MANY + 1);
     assert!(list.der.len() < 6 << 20, "{} bytes", list.der.len());
     let peak_kib = resident_kib("VmHWM:");
-    // The processor's time, because other tests run beside it, in pieces of work of this build on this
-    // machine: one may be three times as fast as another.
-    assert!(took < PIECES * piece, "{took:?} where a piece of work takes {piece:?}");
+    // The processor's time, because other tests run beside it; a build for tests takes about ten times
+    // as long as one for use.
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert!(peak_kib - before_kib < 128 << 10, "{peak_kib} KiB after {before_kib}");
     assert!(peak_kib < 384 << 10, "{peak_kib} KiB");
     verify(&w, &first.certificate_pem).await;
@@ -237,15 +234,6 @@ async fn count(w: &World) -> usize {
     let sql = "SELECT '' || (LENGTH(listed) / 37) FROM crls";
     let found = Hand::new(&w.f.parts.location).ask(sql).await;
     found.first().map_or(0, |count| count.parse().unwrap())
-}
-
-/// How long a piece of work takes this build on this machine.
-fn piece() -> Duration {
-    let before = processor();
-    let mut all: Vec<String> = (0..400_000_u32).map(|n| n.reverse_bits().to_string()).collect();
-    all.sort_unstable();
-    assert!(all.is_sorted());
-    processor().saturating_sub(before)
 }
 
 /// How long processors worked for this process.
