@@ -3,7 +3,7 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::credentials::CredentialRow;
-use crate::store::{StoreError, Tx, Versioned};
+use crate::store::{StoreError, Tx, Value, Versioned};
 use crate::types::{Segment, UnixMillis};
 
 sealed_row! {
@@ -37,15 +37,6 @@ pub async fn version(tx: &mut Tx, id: &Segment) -> Result<Option<i64>, StoreErro
     row.map(|mut row| row.take()).transpose()
 }
 
-/// A part of a walk through certificates.
-#[derive(Debug)]
-pub struct Part<C> {
-    /// Those that are what was sealed; each other one is an alarm.
-    pub rows: Vec<Versioned<CredentialRow>>,
-    /// Where the next part begins; none where this is the last.
-    pub next: Option<C>,
-}
-
 const ENDED: &str = "WHERE kind = 'certificate' AND state = 'ended'";
 
 /// Adds certificates up. One that is put aside does not hide another that comes: to that end it
@@ -58,26 +49,20 @@ pub async fn sum_ended(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Walks through the same by their end; a walk begins at that moment and an empty id.
+/// Walks through the same by their end, by columns alone; a walk begins at that moment and an empty id.
+/// An id is what the column says, which nobody vouches for.
 pub async fn ended_after(
     tx: &mut Tx,
     (end, id): (UnixMillis, &str),
     limit: i64,
-) -> Result<Part<(UnixMillis, String)>, StoreError> {
-    let params = || params![end, id.to_owned(), limit];
-    let rows = tx.select_intact(&format!("{} LIMIT $3", ended_from()), params()).await?;
-    // Where a part ends is told by all of its rows, whatever is wrong with them.
-    let last = format!("SELECT expires_at, id FROM credentials {} {LAST} $3 - 1", ended_from());
-    let last = tx.query_one(&last, params()).await?;
-    let next = last.map(|mut row| Ok((row.take()?, row.take()?))).transpose()?;
-    Ok(Part { rows, next })
+) -> Result<Vec<(UnixMillis, String)>, StoreError> {
+    let rows = tx.query(ENDED_AFTER, params![end, id.to_owned(), limit]).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
 }
 
-fn ended_from() -> String {
-    format!("{ENDED} AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id")
-}
-
-const LAST: &str = "LIMIT 1 OFFSET";
+const ENDED_AFTER: &str = "SELECT expires_at, id FROM credentials \
+                           WHERE kind = 'certificate' AND state = 'ended' \
+                           AND (expires_at, id) > ($1, $2) ORDER BY expires_at, id LIMIT $3";
 
 // From the few identities that were ever contained to what they held: the other way would look at
 // every certificate. The order of the join is SQLite's to keep, and the plus keeps it to the index in
@@ -93,27 +78,41 @@ pub async fn sum_contained(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreE
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Walks through the same by identity; a walk begins at two empty ids.
+/// Walks through the same by identity, as [`ended_after`] does; a walk begins at two empty ids.
 pub async fn contained_after(
     tx: &mut Tx,
     since: UnixMillis,
     (identity, id): (&str, &str),
     limit: i64,
-) -> Result<Part<(String, String)>, StoreError> {
-    let params = || params![since, identity.to_owned(), id.to_owned(), limit];
-    let rows = tx.select_intact(&contained_rows(), params()).await?;
-    let last = format!("SELECT c.identity, c.id {} {LAST} $4 - 1", contained_from());
-    let last = tx.query_one(&last, params()).await?;
-    let next = last.map(|mut row| Ok((row.take()?, row.take()?))).transpose()?;
-    Ok(Part { rows, next })
+) -> Result<Vec<(String, String)>, StoreError> {
+    let params = params![since, identity.to_owned(), id.to_owned(), limit];
+    let rows = tx.query(&contained_walk(), params).await?;
+    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
 }
 
-fn contained_from() -> String {
-    format!("{CONTAINED} AND i.id >= $2 AND (c.identity, c.id) > ($2, $3) ORDER BY i.id, c.id")
+fn contained_walk() -> String {
+    format!(
+        "SELECT c.identity, c.id {CONTAINED} AND i.id >= $2 AND (c.identity, c.id) > ($2, $3) \
+         ORDER BY i.id, c.id LIMIT $4"
+    )
 }
 
-fn contained_rows() -> String {
-    format!("WHERE id IN (SELECT c.id {} LIMIT $4) ORDER BY identity, id", contained_from())
+/// Rows read by one statement, always as many, so that it is prepared once.
+const AT_ONCE: usize = 100;
+
+/// Reads certificates that a walk found; each that is not what was sealed is an alarm and left out.
+pub async fn read(
+    tx: &mut Tx,
+    ids: &[String],
+) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
+    let numbers: Vec<_> = (1..=AT_ONCE).map(|number| format!("${number}")).collect();
+    let tail = format!("WHERE id IN ({})", numbers.join(", "));
+    let mut rows = Vec::with_capacity(ids.len());
+    for some in ids.chunks(AT_ONCE) {
+        let params = some.iter().cycle().take(AT_ONCE).cloned().map(Value::Text);
+        rows.extend(tx.select_intact(&tail, params.collect()).await?);
+    }
+    Ok(rows)
 }
 
 /// Tells until when the newest list may be used, and the length of what it lists: for whoever looks at
@@ -128,7 +127,6 @@ pub async fn outlook(tx: &mut Tx) -> Result<Option<(UnixMillis, i64)>, StoreErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::SealedRow as _;
 
     #[test]
     fn nobody_looks_at_certificates_that_were_neither_ended_nor_contained() {
@@ -137,10 +135,9 @@ mod tests {
         connection.execute_batch(schema).unwrap();
         let count = |tail: &str| format!("SELECT {SUM} {tail}");
         for (sql, indexes) in [
-            (CredentialRow::TABLE.select(&ended_from()), &["credentials_ended_certificates"][..]),
             (
-                format!("SELECT expires_at, id FROM credentials {} {LAST} $3 - 1", ended_from()),
-                &["COVERING INDEX credentials_ended_certificates ((expires_at,id)>"],
+                ENDED_AFTER.to_owned(),
+                &["COVERING INDEX credentials_ended_certificates ((expires_at,id)>"][..],
             ),
             (
                 count(&format!("FROM credentials {ENDED} AND expires_at >= $1")),
@@ -151,11 +148,10 @@ mod tests {
                 &["SCAN i USING INDEX identities_contained", "credentials_by_identity (identity=?"],
             ),
             (
-                CredentialRow::TABLE.select(&contained_rows()),
+                contained_walk(),
                 &[
                     "SEARCH i USING INDEX identities_contained (id>?",
                     "credentials_by_identity (identity=?",
-                    "SEARCH credentials USING INDEX sqlite_autoindex_credentials_1 (id=?",
                 ],
             ),
         ] {

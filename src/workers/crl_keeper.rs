@@ -112,8 +112,8 @@ impl CrlKeeper {
         place: Place,
     ) -> Result<()> {
         let ctx = self.vault.context(Caller::System(Self::NAME), None)?;
-        let (authorities, id) = (self.authorities.clone(), id.clone());
-        let op = SignCrl { authorities, replaces, place, id };
+        let (authorities, others) = (self.authorities.clone(), self.crls.others(id));
+        let op = SignCrl { authorities, replaces, others, place, id: id.clone() };
         match self.vault.run(&ctx, op).await {
             Ok(signed) => self.crls.offer(Arc::new(signed)),
             // Another node was first; its list is taken over in the next round.

@@ -22,7 +22,7 @@ use super::authority::Authority;
 use super::{der, lint};
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
-use crate::types::{Segment, Serial};
+use crate::types::{CredentialId, Id, Segment, Serial};
 
 /// Why a certificate stands on a list, where more is known than that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(super) enum Reason {
 /// A certificate on a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Revoked {
+    /// The certificate.
+    pub(super) id: CredentialId,
     /// Its serial number.
     pub(super) serial: Serial,
     /// When it was first on a list, in seconds since the epoch.
@@ -172,13 +174,14 @@ fn same(written: &RevokedCertificate<'_>, meant: &Revoked) -> bool {
 }
 
 /// What is kept of each certificate on a list, beside the list itself.
-pub(super) const KEPT_BYTES: usize = Serial::LEN_BYTES + 8 + 8 + 1;
+pub(super) const KEPT_BYTES: usize = 16 + Serial::LEN_BYTES + 8 + 8 + 1;
 
 impl Revoked {
     /// Writes down what the next list has to know of all that stand on this one.
     pub(super) fn encode(all: &[Self]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(all.len().saturating_mul(KEPT_BYTES));
         for one in all {
+            bytes.extend_from_slice(one.id.0.as_bytes());
             bytes.extend_from_slice(one.serial.as_bytes());
             bytes.extend_from_slice(&one.since_s.to_be_bytes());
             bytes.extend_from_slice(&one.until_s.to_be_bytes());
@@ -204,8 +207,9 @@ impl Revoked {
 
     fn decode_one(bytes: &[u8; KEPT_BYTES]) -> Result<Self> {
         let malformed = || Error::internal("a list names what is no certificate");
+        let (id, rest) = bytes.split_first_chunk().ok_or_else(malformed)?;
         let (serial, rest) =
-            bytes.split_first_chunk::<{ Serial::LEN_BYTES }>().ok_or_else(malformed)?;
+            rest.split_first_chunk::<{ Serial::LEN_BYTES }>().ok_or_else(malformed)?;
         let (since, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
         let (until, rest) = rest.split_first_chunk().ok_or_else(malformed)?;
         let reason = match rest {
@@ -215,6 +219,7 @@ impl Revoked {
             _ => return Err(malformed()),
         };
         Ok(Self {
+            id: CredentialId(Id::from_bytes(*id)),
             serial: Serial::from_bytes(serial)?,
             since_s: i64::from_be_bytes(*since),
             until_s: i64::from_be_bytes(*until),
@@ -237,7 +242,8 @@ mod tests {
 
     fn revoked(reason: Reason) -> Revoked {
         let serial = Serial::random(&SystemEntropy).unwrap();
-        Revoked { serial, since_s: NOW_S - 5, until_s: NOW_S + 5, reason }
+        let id = CredentialId(Id::random(&SystemEntropy).unwrap());
+        Revoked { id, serial, since_s: NOW_S - 5, until_s: NOW_S + 5, reason }
     }
 
     fn list(revoked: Vec<Revoked>) -> RevocationList {

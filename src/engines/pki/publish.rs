@@ -4,7 +4,7 @@
 //! each node keeps the newest in memory for whoever asks. The login CA has no list: logins are
 //! shown to this vault alone, which looks for each among those it issued.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::store::crls::{self, CrlRow};
 use crate::store::identities::IdentityRow;
 use crate::store::{Needs, Tx, Versioned};
 use crate::types::{
-    IdentityId, IdentityState, RequestContext, ResourceName, Segment, Serial, UnixMillis,
+    CredentialId, IdentityState, RequestContext, ResourceName, Segment, Serial, UnixMillis,
 };
 use crate::vault::{Decision, Note, Operation, READS, Resource, TAKES_BACK, Verb, View};
 
@@ -59,6 +59,13 @@ impl CrlSlot {
     #[must_use]
     pub fn current(&self) -> Option<Arc<Versioned<CrlRow>>> {
         self.0.read().values().min_by_key(|crl| crl.row.next_update).cloned()
+    }
+
+    /// The newest list of each other authority.
+    #[must_use]
+    pub fn others(&self, id: &Segment) -> Vec<Arc<Versioned<CrlRow>>> {
+        let lists = self.0.read();
+        lists.iter().filter(|(of, _)| *of != id).map(|(_, list)| Arc::clone(list)).collect()
     }
 
     /// Takes a list, unless a newer one is there.
@@ -109,6 +116,8 @@ pub struct SignCrl {
     pub authorities: AuthoritySlot,
     /// The newest list that is known; none before the first.
     pub replaces: Option<Arc<Versioned<CrlRow>>>,
+    /// The newest lists of the other authorities: what stands on one of them does not on this one.
+    pub others: Vec<Arc<Versioned<CrlRow>>>,
     /// Where the store has it.
     pub place: Place,
     /// Whose list it is.
@@ -152,8 +161,15 @@ impl Verb for SignCrl {
         let gone = || Error::Conflict("the authority of the list was retired".into());
         let authority = authorities.listing(&self.id).ok_or_else(gone)?;
         let issuer = authority.subject_der().to_vec();
-        let found = view.read(move |tx| find(tx, since, before, issuer).boxed()).await?;
+        let mut elsewhere = HashSet::new();
+        for other in &self.others {
+            elsewhere.extend(Revoked::decode(&other.row.listed)?.iter().map(|one| one.id));
+        }
+        let found = Found::new(since, before, elsewhere, issuer);
+        let found = view.read(move |tx| find(tx, since, found).boxed()).await?;
         let Found { revoked, ended, contained, .. } = found.checked();
+        let mut revoked: Vec<_> = revoked.into_values().collect();
+        revoked.sort_unstable_by_key(|one| one.serial);
         // Past the seconds of today: higher than any before, also after a restore of the store.
         let number = was.map_or(0, |was| was.number.saturating_add(1)).max(now_s);
         let end = this_update.plus(LIFE)?.min(authority.not_after());
@@ -161,7 +177,7 @@ impl Verb for SignCrl {
             number: u64::try_from(number).map_err(Error::internal)?,
             this_update_s: now_s,
             next_update_s: end.seconds(),
-            revoked: revoked.into_values().collect(),
+            revoked,
         };
         let listed = Revoked::encode(&list.revoked);
         let (key, version) = (authority.key_label().to_owned(), authority.version());
@@ -208,11 +224,13 @@ impl Operation for SignCrl {
 }
 
 /// What stands on a list.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Found {
-    revoked: BTreeMap<Serial, Revoked>,
+    revoked: HashMap<CredentialId, Revoked>,
     /// Of those that stood on the list before, who was not found revoked again.
-    unproved: BTreeSet<Serial>,
+    unproved: BTreeSet<CredentialId>,
+    /// Who stands on the list of another authority.
+    elsewhere: HashSet<CredentialId>,
     ended: i64,
     contained: i64,
     now_s: i64,
@@ -224,70 +242,97 @@ struct Found {
 ///
 /// Nothing that was revoked ever counts again, so that whoever stood on the list before stays on it
 /// until its time is over, whatever the rows say now: they are found by columns, and whoever writes
-/// to the database can hide one or make it look like another's.
-async fn find(
-    tx: &mut Tx,
-    since: UnixMillis,
-    before: Vec<Revoked>,
-    issuer: Vec<u8>,
-) -> Result<Found> {
-    let mut found = Found {
-        ended: crls::sum_ended(tx, since).await?,
-        contained: crls::sum_contained(tx, since).await?,
-        now_s: UnixMillis(since.0.saturating_add(STAYS_MS)).seconds(),
-        issuer,
-        ..Found::default()
-    };
-    for one in before.into_iter().filter(|one| one.until_s >= since.seconds()) {
-        found.unproved.insert(one.serial);
-        found.revoked.insert(one.serial, one);
-    }
-    let mut next = Some((since, String::new()));
-    while let Some((end, id)) = next.take() {
-        let part = crls::ended_after(tx, (end, &id), STEP).await?;
-        for Versioned { row, .. } in &part.rows {
+/// to the database can hide one or make it look like another's. For the same reason a row is read
+/// and its certificate parsed once: a list costs what is new on it, and little for what is not.
+async fn find(tx: &mut Tx, since: UnixMillis, mut found: Found) -> Result<Found> {
+    found.ended = crls::sum_ended(tx, since).await?;
+    found.contained = crls::sum_contained(tx, since).await?;
+    let mut at = (since, String::new());
+    loop {
+        let part = crls::ended_after(tx, (at.0, &at.1), STEP).await?;
+        let Some(last) = part.last() else { break };
+        at.clone_from(last);
+        let new: Vec<_> =
+            part.into_iter().map(|(_, id)| id).filter(|id| found.known(id).is_none()).collect();
+        for Versioned { row, .. } in &crls::read(tx, &new).await? {
             let replaced = row.trouble == REPLACED;
             found.add(row, if replaced { Reason::Superseded } else { Reason::Unspecified })?;
         }
-        next = part.next;
     }
-    let mut holders: HashMap<IdentityId, Option<IdentityState>> = HashMap::new();
-    let mut next = Some((String::new(), String::new()));
-    while let Some((identity, id)) = next.take() {
-        let part = crls::contained_after(tx, since, (&identity, &id), STEP).await?;
-        for Versioned { row, .. } in &part.rows {
-            let known = holders.get(&row.identity).copied();
-            let state = if let Some(state) = known {
-                state
-            } else {
-                let holder = tx.lookup_intact::<IdentityRow>(&row.identity).await?;
-                let state = holder.map(|holder| holder.row.state);
-                holders.insert(row.identity, state);
-                state
-            };
-            match state {
-                Some(IdentityState::Retired) => found.add(row, Reason::Cessation)?,
-                Some(_) => found.add(row, Reason::Unspecified)?,
-                // Whether it was contained is not known: only what was listed before is.
-                None => {}
+    let mut holders = HashMap::new();
+    let mut at = (String::new(), String::new());
+    loop {
+        let part = crls::contained_after(tx, since, (&at.0, &at.1), STEP).await?;
+        let Some(last) = part.last() else { break };
+        at.clone_from(last);
+        let mut new = Vec::new();
+        for (identity, id) in part {
+            if !holders.contains_key(&identity) {
+                let holder = tx.lookup_intact::<IdentityRow>(&identity).await?;
+                holders.insert(identity.clone(), holder.map(|holder| holder.row.state));
+            }
+            // Where it is not known whether the holder was contained, only what was listed before is.
+            let Some(Some(state)) = holders.get(&identity) else { continue };
+            match found.known(&id) {
+                Some(Known::Here(one)) => one.reason = reason(*state),
+                Some(Known::Elsewhere) => {}
+                None => new.push(id),
             }
         }
-        next = part.next;
+        for Versioned { row, .. } in &crls::read(tx, &new).await? {
+            if let Some(Some(state)) = holders.get(&row.identity.to_string()) {
+                found.add(row, reason(*state))?;
+            }
+        }
     }
     Ok(found)
 }
 
+/// Why a certificate stands on the list whose holder was contained and is in some state now.
+fn reason(state: IdentityState) -> Reason {
+    if state == IdentityState::Retired { Reason::Cessation } else { Reason::Unspecified }
+}
+
+/// Whose list names a certificate.
+enum Known<'a> {
+    Here(&'a mut Revoked),
+    Elsewhere,
+}
+
 impl Found {
+    /// Begins with who stood on the list before and whose time is not over.
+    fn new(
+        since: UnixMillis,
+        before: Vec<Revoked>,
+        elsewhere: HashSet<CredentialId>,
+        issuer: Vec<u8>,
+    ) -> Self {
+        let stay = before.into_iter().filter(|one| one.until_s >= since.seconds());
+        let revoked: HashMap<_, _> = stay.map(|one| (one.id, one)).collect();
+        let unproved = revoked.keys().copied().collect();
+        let now_s = UnixMillis(since.0.saturating_add(STAYS_MS)).seconds();
+        Self { revoked, unproved, elsewhere, ended: 0, contained: 0, now_s, issuer }
+    }
+
+    /// Who stands on a list already, of what a walk found; it is still revoked.
+    fn known(&mut self, id: &str) -> Option<Known<'_>> {
+        let id = id.parse().ok()?;
+        if self.elsewhere.contains(&id) {
+            return Some(Known::Elsewhere);
+        }
+        let known = self.revoked.get_mut(&id)?;
+        self.unproved.remove(&id);
+        Some(Known::Here(known))
+    }
+
     fn add(&mut self, row: &CredentialRow, reason: Reason) -> Result<()> {
         let (_, parsed) = X509Certificate::from_der(&row.detail).map_err(Error::internal)?;
         if parsed.issuer().as_raw() != self.issuer {
             return Ok(());
         }
         let serial = Serial::from_bytes(parsed.raw_serial())?;
-        self.unproved.remove(&serial);
-        let since_s = self.revoked.get(&serial).map_or(self.now_s, |before| before.since_s);
-        let until_s = row.expires_at.seconds();
-        self.revoked.insert(serial, Revoked { serial, since_s, until_s, reason });
+        let (since_s, until_s) = (self.now_s, row.expires_at.seconds());
+        self.revoked.insert(row.id, Revoked { id: row.id, serial, since_s, until_s, reason });
         if self.revoked.len() > MOST {
             return Err(Error::Exhausted("more certificates are revoked than a list holds".into()));
         }
@@ -296,10 +341,10 @@ impl Found {
 
     /// Says what is wrong with it, and how near its bound it is.
     fn checked(self) -> Self {
-        if let Some(serial) = self.unproved.first() {
+        if let Some(certificate) = self.unproved.first() {
             tracing::error!(
                 alarm = true,
-                %serial,
+                %certificate,
                 certificates = self.unproved.len(),
                 "what was revoked is no longer so in the store; it stays on the list"
             );
