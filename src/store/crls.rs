@@ -3,8 +3,8 @@
 use crate::params;
 use crate::sealed_row;
 use crate::store::credentials::CredentialRow;
-use crate::store::{StoreError, Tx, Value, Versioned};
-use crate::types::{Segment, UnixMillis};
+use crate::store::{Column, Row, SealedRow as _, StoreError, Tx, Versioned, intact};
+use crate::types::{CredentialId, IdentityId, Segment, UnixMillis};
 
 sealed_row! {
     /// The newest revocation list of an authority.
@@ -49,15 +49,24 @@ pub async fn sum_ended(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreError
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Walks through the same by their end, by columns alone; a walk begins at that moment and an empty id.
-/// An id is what the column says, which nobody vouches for.
+/// A part of a walk by columns alone, which nobody vouches for.
+#[derive(Debug)]
+pub struct Part<A> {
+    /// What was found; a row whose columns make no sense is an alarm and left out.
+    pub found: Vec<(A, CredentialId)>,
+    /// After what the next part begins; none where this is the last.
+    pub next: Option<(A, CredentialId)>,
+}
+
+/// Walks through the same by their end.
 pub async fn ended_after(
     tx: &mut Tx,
-    (end, id): (UnixMillis, &str),
+    since: UnixMillis,
+    after: Option<(UnixMillis, CredentialId)>,
     limit: i64,
-) -> Result<Vec<(UnixMillis, String)>, StoreError> {
-    let rows = tx.query(ENDED_AFTER, params![end, id.to_owned(), limit]).await?;
-    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+) -> Result<Part<UnixMillis>, StoreError> {
+    let (end, id) = after.map_or((since, String::new()), |(end, id)| (end, id.to_string()));
+    part(tx.query(ENDED_AFTER, params![end, id, limit]).await?, limit)
 }
 
 const ENDED_AFTER: &str = "SELECT expires_at, id FROM credentials \
@@ -78,16 +87,16 @@ pub async fn sum_contained(tx: &mut Tx, since: UnixMillis) -> Result<i64, StoreE
     tx.query_one(&sql, params![since]).await?.ok_or(StoreError::Malformed)?.take()
 }
 
-/// Walks through the same by identity, as [`ended_after`] does; a walk begins at two empty ids.
+/// Walks through the same by identity.
 pub async fn contained_after(
     tx: &mut Tx,
     since: UnixMillis,
-    (identity, id): (&str, &str),
+    after: Option<(IdentityId, CredentialId)>,
     limit: i64,
-) -> Result<Vec<(String, String)>, StoreError> {
-    let params = params![since, identity.to_owned(), id.to_owned(), limit];
-    let rows = tx.query(&contained_walk(), params).await?;
-    rows.into_iter().map(|mut row| Ok((row.take()?, row.take()?))).collect()
+) -> Result<Part<IdentityId>, StoreError> {
+    let (identity, id) = after
+        .map_or_else(Default::default, |(identity, id)| (identity.to_string(), id.to_string()));
+    part(tx.query(&contained_walk(), params![since, identity, id, limit]).await?, limit)
 }
 
 fn contained_walk() -> String {
@@ -97,22 +106,48 @@ fn contained_walk() -> String {
     )
 }
 
+fn part<A: Column + Copy>(rows: Vec<Row>, limit: i64) -> Result<Part<A>, StoreError> {
+    let full = i64::try_from(rows.len()).is_ok_and(|count| count >= limit);
+    let mut found = Vec::with_capacity(rows.len());
+    for row in rows {
+        found.extend(intact(place(row).map(Some))?);
+    }
+    // The walk goes on behind a row that makes sense: an id that does is what the column holds, byte
+    // for byte, so that it never comes back to where it was.
+    let next = found.last().copied().filter(|_| full);
+    if full && next.is_none() { Err(StoreError::Malformed) } else { Ok(Part { found, next }) }
+}
+
+fn place<A: Column>(mut row: Row) -> Result<(A, CredentialId), StoreError> {
+    let tampered = |id| StoreError::Tampered { table: CredentialRow::TABLE.name, id };
+    let (first, id) = (row.take(), row.take::<String>());
+    let id = id.map_err(|_no_text| tampered(String::new()))?;
+    match (first, id.parse()) {
+        (Ok(first), Ok(id)) => Ok((first, id)),
+        (_, _) => Err(tampered(id)),
+    }
+}
+
 /// Rows read by one statement, always as many, so that it is prepared once.
 const AT_ONCE: usize = 100;
 
 /// Reads certificates that a walk found; each that is not what was sealed is an alarm and left out.
 pub async fn read(
     tx: &mut Tx,
-    ids: &[String],
+    ids: &[CredentialId],
 ) -> Result<Vec<Versioned<CredentialRow>>, StoreError> {
-    let numbers: Vec<_> = (1..=AT_ONCE).map(|number| format!("${number}")).collect();
-    let tail = format!("WHERE id IN ({})", numbers.join(", "));
+    let tail = some_rows();
     let mut rows = Vec::with_capacity(ids.len());
     for some in ids.chunks(AT_ONCE) {
-        let params = some.iter().cycle().take(AT_ONCE).cloned().map(Value::Text);
+        let params = some.iter().cycle().take(AT_ONCE).map(Column::to_value);
         rows.extend(tx.select_intact(&tail, params.collect()).await?);
     }
     Ok(rows)
+}
+
+fn some_rows() -> String {
+    let numbers: Vec<_> = (1..=AT_ONCE).map(|number| format!("${number}")).collect();
+    format!("WHERE id IN ({})", numbers.join(", "))
 }
 
 /// Tells until when the newest list may be used, and the length of what it lists: for whoever looks at
@@ -154,10 +189,14 @@ mod tests {
                     "credentials_by_identity (identity=?",
                 ],
             ),
+            (
+                CredentialRow::TABLE.select(&some_rows()),
+                &["SEARCH credentials USING INDEX sqlite_autoindex_credentials_1 (id=?"],
+            ),
         ] {
             let sql = sql.replace('$', "?");
             let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-            let some = [1, 2, 3, 4].iter().take(plan.parameter_count());
+            let some = std::iter::repeat_n(1, plan.parameter_count());
             let steps =
                 plan.query_map(rusqlite::params_from_iter(some), |row| row.get::<_, String>(3));
             let steps: Vec<_> = steps.unwrap().map(Result::unwrap).collect();

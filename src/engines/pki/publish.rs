@@ -4,7 +4,8 @@
 //! each node keeps the newest in memory for whoever asks. The login CA has no list: logins are
 //! shown to this vault alone, which looks for each among those it issued.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,12 +34,12 @@ const LIFE: Duration = Duration::from_hours(24);
 /// How long after its end a revoked certificate stays on the list: on one at least that was signed
 /// after it (RFC 5280, section 3.3), also where that comes late.
 const STAYS_MS: i64 = 2 * 3_600_000;
-/// Certificates on a list at most: 10 MiB. A list that leaves one out would be a lie, so that there
-/// is none beyond.
+/// Certificates on a list at most: 8 MB of it, and 10 MiB of what is kept beside it. A list that
+/// leaves one out would be a lie, so that there is none beyond.
 const MOST: usize = 200_000;
 /// Certificates on a list from which on somebody has to be told: three quarters of what it holds.
 pub const MANY: usize = 150_000;
-/// Rows read at a time: each holds a certificate.
+/// Certificates looked at at a time.
 const STEP: i64 = 1_000;
 
 /// Why a certificate that another took the place of was ended.
@@ -161,10 +162,9 @@ impl Verb for SignCrl {
         let gone = || Error::Conflict("the authority of the list was retired".into());
         let authority = authorities.listing(&self.id).ok_or_else(gone)?;
         let issuer = authority.subject_der().to_vec();
-        let mut elsewhere = HashSet::new();
-        for other in &self.others {
-            elsewhere.extend(Revoked::decode(&other.row.listed)?.iter().map(|one| one.id));
-        }
+        // One that cannot be read is its own authority's trouble: what it names is looked at here.
+        let others = self.others.iter().filter_map(|other| Revoked::decode(&other.row.listed).ok());
+        let elsewhere = others.flatten().map(|one| one.id).collect();
         let found = Found::new(since, before, elsewhere, issuer);
         let found = view.read(move |tx| find(tx, since, found).boxed()).await?;
         let Found { revoked, ended, contained, .. } = found.checked();
@@ -242,61 +242,57 @@ struct Found {
 ///
 /// Nothing that was revoked ever counts again, so that whoever stood on the list before stays on it
 /// until its time is over, whatever the rows say now: they are found by columns, and whoever writes
-/// to the database can hide one or make it look like another's. For the same reason a row is read
-/// and its certificate parsed once: a list costs what is new on it, and little for what is not.
+/// to the database can hide one or make it look like another's. For the same reason only the rows of
+/// those are read that no list names yet: one more costs little, however many there are.
 async fn find(tx: &mut Tx, since: UnixMillis, mut found: Found) -> Result<Found> {
     found.ended = crls::sum_ended(tx, since).await?;
     found.contained = crls::sum_contained(tx, since).await?;
-    let mut at = (since, String::new());
+    let mut after = None;
     loop {
-        let part = crls::ended_after(tx, (at.0, &at.1), STEP).await?;
-        let Some(last) = part.last() else { break };
-        at.clone_from(last);
-        let new: Vec<_> =
-            part.into_iter().map(|(_, id)| id).filter(|id| found.known(id).is_none()).collect();
+        let part = crls::ended_after(tx, since, after, STEP).await?;
+        let ids = part.found.iter().map(|(_, id)| *id);
+        let new: Vec<_> = ids.filter(|id| !found.knows(id, None)).collect();
         for Versioned { row, .. } in &crls::read(tx, &new).await? {
             let replaced = row.trouble == REPLACED;
             found.add(row, if replaced { Reason::Superseded } else { Reason::Unspecified })?;
         }
+        let Some(next) = part.next else { break };
+        after = Some(next);
     }
     let mut holders = HashMap::new();
-    let mut at = (String::new(), String::new());
+    let mut after = None;
     loop {
-        let part = crls::contained_after(tx, since, (&at.0, &at.1), STEP).await?;
-        let Some(last) = part.last() else { break };
-        at.clone_from(last);
+        let part = crls::contained_after(tx, since, after, STEP).await?;
         let mut new = Vec::new();
-        for (identity, id) in part {
-            if !holders.contains_key(&identity) {
-                let holder = tx.lookup_intact::<IdentityRow>(&identity).await?;
-                holders.insert(identity.clone(), holder.map(|holder| holder.row.state));
-            }
+        for (identity, id) in part.found {
+            let holder = match holders.entry(identity) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    let holder = tx.lookup_intact::<IdentityRow>(&identity).await?;
+                    *unknown.insert(holder.map(|holder| reason(holder.row.state)))
+                }
+            };
             // Where it is not known whether the holder was contained, only what was listed before is.
-            let Some(Some(state)) = holders.get(&identity) else { continue };
-            match found.known(&id) {
-                Some(Known::Here(one)) => one.reason = reason(*state),
-                Some(Known::Elsewhere) => {}
-                None => new.push(id),
+            if let Some(reason) = holder
+                && !found.knows(&id, Some(reason))
+            {
+                new.push(id);
             }
         }
         for Versioned { row, .. } in &crls::read(tx, &new).await? {
-            if let Some(Some(state)) = holders.get(&row.identity.to_string()) {
-                found.add(row, reason(*state))?;
+            if let Some(Some(reason)) = holders.get(&row.identity) {
+                found.add(row, *reason)?;
             }
         }
+        let Some(next) = part.next else { break };
+        after = Some(next);
     }
     Ok(found)
 }
 
-/// Why a certificate stands on the list whose holder was contained and is in some state now.
+/// Why a certificate stands on the list whose holder was contained and is in this state now.
 fn reason(state: IdentityState) -> Reason {
     if state == IdentityState::Retired { Reason::Cessation } else { Reason::Unspecified }
-}
-
-/// Whose list names a certificate.
-enum Known<'a> {
-    Here(&'a mut Revoked),
-    Elsewhere,
 }
 
 impl Found {
@@ -314,15 +310,18 @@ impl Found {
         Self { revoked, unproved, elsewhere, ended: 0, contained: 0, now_s, issuer }
     }
 
-    /// Who stands on a list already, of what a walk found; it is still revoked.
-    fn known(&mut self, id: &str) -> Option<Known<'_>> {
-        let id = id.parse().ok()?;
-        if self.elsewhere.contains(&id) {
-            return Some(Known::Elsewhere);
+    /// Tells whether no row need be read of what a walk found to be revoked: it stands on the list, for
+    /// the same reason where that may have changed, or on that of another authority.
+    fn knows(&mut self, id: &CredentialId, reason: Option<Reason>) -> bool {
+        if self.elsewhere.contains(id) {
+            return true;
         }
-        let known = self.revoked.get_mut(&id)?;
-        self.unproved.remove(&id);
-        Some(Known::Here(known))
+        let same = |one: &Revoked| reason.is_none_or(|reason| reason == one.reason);
+        let knows = self.revoked.get(id).is_some_and(same);
+        if knows {
+            self.unproved.remove(id);
+        }
+        knows
     }
 
     fn add(&mut self, row: &CredentialRow, reason: Reason) -> Result<()> {
@@ -331,7 +330,9 @@ impl Found {
             return Ok(());
         }
         let serial = Serial::from_bytes(parsed.raw_serial())?;
-        let (since_s, until_s) = (self.now_s, row.expires_at.seconds());
+        let since_s = self.revoked.get(&row.id).map_or(self.now_s, |before| before.since_s);
+        let until_s = row.expires_at.seconds();
+        self.unproved.remove(&row.id);
         self.revoked.insert(row.id, Revoked { id: row.id, serial, since_s, until_s, reason });
         if self.revoked.len() > MOST {
             return Err(Error::Exhausted("more certificates are revoked than a list holds".into()));

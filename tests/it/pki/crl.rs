@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use strongroom::hsm::memory::MemoryFault;
-use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::{
     Certificate, GetRevocationListRequest, IssueCertificateRequest, ListCertificatesRequest,
-    RetireIdentityRequest, RevokeCertificateRequest, SignCertificateResponse,
+    RevokeCertificateRequest, SignCertificateResponse,
 };
 use strongroom::server::Node;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
+use super::crl_pace::retire;
 use super::{Client, World, enrol, grant, login_over, order, suspend};
 use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Backend, Fixture, csr};
@@ -198,9 +198,7 @@ async fn what_is_contained_or_replaced_is_listed_with_its_reason_until_its_time_
         listed(&openssl, w.f.node(), &held.serial).await;
         let second = text(&openssl, w.f.node()).await;
         assert_eq!(dates(&second).len(), 3, "all that it held: {second}");
-        let retire = RetireIdentityRequest { name: "etl".to_owned(), reason: String::new() };
-        let mut identities = IdentityServiceClient::new(w.f.connect(&w.f.admin).await);
-        identities.retire_identity(retire).await.unwrap();
+        retire(&w.f, "etl").await;
 
         w.f.clock.advance(Duration::from_mins(61));
         until("it is refreshed", async || {
@@ -340,6 +338,69 @@ async fn what_was_listed_stays_listed_whatever_becomes_of_its_row() {
             text(&openssl, w.f.node()).await.contains("no revoked certificates")
         })
         .await;
+    }
+}
+
+/// Puts a copy of a certificate beside it, with another id and end.
+async fn put_beside(hand: &Hand, of: &str, id: &str, end: &str) {
+    hand.run(&format!(
+        "INSERT INTO credentials SELECT {id}, kind, identity, parent, elevation, elevation_too, NULL, \
+         resource, state, revocation_epoch, issued_at + 1, {end}, max_expires_at, next_try, tries, \
+         trouble, detail, proofs, row_version, seal_version, mac FROM credentials WHERE id = '{of}'"
+    ))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_put_beside_revoked_certificates_keeps_no_other_off_the_list() {
+    for backend in BACKENDS {
+        let w = World::on(backend).await;
+        let hand = Hand::new(&w.f.parts.location);
+        let openssl = OpenSsl::new();
+        let (_, first) = w.signed().await;
+        revoke(&w.etl, &first.id).await.unwrap();
+        listed(&openssl, w.f.node(), &first.serial).await;
+        put_beside(&hand, &first.id, "'x'", "expires_at").await;
+        put_beside(&hand, &first.id, "'019A0000-0000-7000-8000-000000000000'", "expires_at").await;
+        put_beside(&hand, &first.id, "'019a0000-0000-7000-8000-000000000000'", "expires_at").await;
+        if backend == Backend::Sqlite {
+            // What the other store does not hold: no text, text that is none, an end that is no number.
+            for (id, end) in [
+                ("NULL", "expires_at"),
+                ("x'00'", "expires_at"),
+                ("CAST(x'ff' AS TEXT)", "expires_at + 1"),
+                ("'019a0000-0000-7000-8000-000000000001'", "'x'"),
+            ] {
+                put_beside(&hand, &first.id, id, end).await;
+            }
+        }
+        let (_, second) = w.signed().await;
+        revoke(&w.etl, &second.id).await.unwrap();
+        listed(&openssl, w.f.node(), &second.serial).await;
+        let there = text(&openssl, w.f.node()).await;
+        assert_eq!(dates(&there).len(), 2, "{backend:?}: {there}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_column_that_was_edited_gives_what_is_listed_another_reason() {
+    for backend in BACKENDS {
+        let w = World::on(backend).await;
+        let hand = Hand::new(&w.f.parts.location);
+        let openssl = OpenSsl::new();
+        let (_, ended) = w.signed().await;
+        revoke(&w.etl, &ended.id).await.unwrap();
+        listed(&openssl, w.f.node(), &ended.serial).await;
+        enrol(&w.f, "gone", "pipeline", "admin").await;
+        retire(&w.f, "gone").await;
+        hand.run(&format!(
+            "UPDATE credentials SET state = 'active', revocation_epoch = 0, \
+             identity = (SELECT id FROM identities WHERE name = 'gone') WHERE id = '{}'",
+            ended.id
+        ))
+        .await;
+        let there = refreshed(&w, &openssl).await;
+        assert!(there.contains(&ended.serial) && !there.contains("Cessation"), "{there}");
     }
 }
 

@@ -108,7 +108,7 @@ async fn what_is_revoked_or_contained_stands_in_the_served_list_within_a_second(
 }
 
 /// Retires somebody.
-async fn retire(f: &Fixture, name: &str) {
+pub(super) async fn retire(f: &Fixture, name: &str) {
     let request = RetireIdentityRequest { name: name.to_owned(), ..Default::default() };
     let mut client = IdentityServiceClient::new(f.connect(&f.admin).await);
     client.retire_identity(request).await.unwrap();
