@@ -12,8 +12,8 @@ mod sealed;
 mod sqlite;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -226,6 +226,31 @@ impl Act {
         self.needs.urgent = true;
         self
     }
+}
+
+/// Holds the writer until all of these wait for it, so that they make one group.
+async fn in_one_group(node: &Node, acts: Vec<Act>) -> Vec<Settled> {
+    let gate = Arc::new(Barrier::new(2));
+    let mut holds = Some(Arc::clone(&gate));
+    let holding = Act::new(move |_| {
+        if let Some(gate) = holds.take() {
+            gate.wait();
+            gate.wait();
+        }
+        async { Ok(()) }.boxed()
+    });
+    let mut waiting = vec![node.submit(holding).await];
+    // It runs, by itself.
+    gate.wait();
+    for act in acts {
+        waiting.push(node.submit(act).await);
+    }
+    gate.wait();
+    let mut settled = Vec::new();
+    for answer in waiting {
+        settled.push(answer.await.unwrap());
+    }
+    settled.split_off(1)
 }
 
 struct ActWork {

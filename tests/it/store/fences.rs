@@ -94,28 +94,6 @@ async fn a_moved_epoch_alone_lets_a_job_through_and_tells_it_the_new_one() {
     }
 }
 
-/// Hands jobs over behind one that takes long, so that they fall into one group.
-async fn in_one_group(node: &Node, acts: Vec<Act>) -> Vec<Settled> {
-    let slow = Act::new(|tx| {
-        async move {
-            for _ in 0..2_000 {
-                tx.epoch().await?;
-            }
-            Ok(())
-        }
-        .boxed()
-    });
-    let mut waiting = vec![node.submit(slow).await];
-    for act in acts {
-        waiting.push(node.submit(act).await);
-    }
-    let mut settled = Vec::new();
-    for answer in waiting {
-        settled.push(answer.await.unwrap());
-    }
-    settled.split_off(1)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_seen_by_later_jobs_of_its_group_and_dates_earlier_ones_before_it() {
     for place in Place::both().await {

@@ -131,25 +131,9 @@ async fn a_poisoned_transaction_takes_nothing_more_and_tells_its_whole_group() {
         }
         .boxed()
     });
-    let slow = Act::new(|tx| {
-        async move {
-            for _ in 0..3_000 {
-                tx.epoch().await?;
-            }
-            Ok(())
-        }
-        .boxed()
-    });
-    let mut waiting = vec![node.submit(slow).await];
-    for act in [blob(10, 10), stubborn, blob(11, 10)] {
-        waiting.push(node.submit(act).await);
-    }
-    let mut settled = Vec::new();
-    for answer in waiting {
-        settled.push(answer.await.unwrap());
-    }
+    let settled = in_one_group(&node, vec![blob(10, 10), stubborn, blob(11, 10)]).await;
     assert_eq!(heard.recv(), Ok((Err(StoreError::Full), Err(StoreError::Poisoned))));
-    assert_eq!(settled[1..], [const { Settled::Lost(StoreError::Full) }; 3]);
+    assert_eq!(settled, [const { Settled::Lost(StoreError::Full) }; 3]);
     assert_eq!(blobs(&node).await, [0; 0]);
     node.done(blob(12, 10)).await;
     assert_eq!(blobs(&node).await, [12]);
