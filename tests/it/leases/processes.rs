@@ -1,7 +1,5 @@
 //! Two servers of the real program, in processes of their own, on one PostgreSQL and one token.
 
-use std::time::Duration;
-
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
@@ -17,7 +15,7 @@ use crate::support::logins::registration;
 use crate::support::node::{Login, csr};
 use crate::support::postgres::Postgres;
 use crate::support::program::Installation;
-use crate::support::target::{ask, issue, until};
+use crate::support::target::{ask, head_start, issue, until};
 
 /// Registers a pipeline that may have credentials, and logs it in.
 async fn racer(admin: &Channel, name: &str) -> Login {
@@ -52,11 +50,13 @@ async fn a_suspension_that_races_with_issuing_on_another_server_leaves_no_live_l
         let login = racer(&here, &name).await;
         let channels = [real.connect(one, &login).await, real.connect(&other, &login).await];
         let mut calls = JoinSet::new();
-        for channel in channels.iter().chain(&channels) {
-            let channel = channel.clone();
-            calls.spawn(async move { issue(&channel, ask()).await });
-        }
-        tokio::time::sleep(Duration::from_millis(4 * (round % 10))).await;
+        let under_way: Vec<_> = channels
+            .iter()
+            .chain(&channels)
+            .cloned()
+            .map(|channel| calls.spawn(async move { issue(&channel, ask()).await }))
+            .collect();
+        head_start(round, &under_way).await;
         let request = SuspendIdentityRequest { name, reason: String::new() };
         // By either server, in turn.
         let by = if round % 2 == 0 { &there } else { &here };

@@ -14,7 +14,7 @@ use tonic::Code;
 use crate::support::logins;
 use crate::support::node::{BACKENDS, Backend, pin};
 use crate::support::postgres::{Options, Postgres};
-use crate::support::target::{Proxy, Wire, World, ask, issue, log_in, until};
+use crate::support::target::{Proxy, Wire, World, ask, head_start, issue, log_in, until};
 use crate::support::tokens::{Bearing, bearing, mint};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,10 +182,9 @@ async fn a_suspension_that_races_with_issuing_leaves_no_live_lease_on_two_nodes_
                 None => here.clone(),
             };
             let mut calls = JoinSet::new();
-            for channel in [here.clone(), there.clone(), here, there] {
-                calls.spawn(async move { issue(&channel, ask()).await });
-            }
-            tokio::time::sleep(Duration::from_millis(round % 20)).await;
+            let under_way = [here.clone(), there.clone(), here, there]
+                .map(|channel| calls.spawn(async move { issue(&channel, ask()).await }));
+            head_start(round, &under_way).await;
             let request = SuspendIdentityRequest { name, ..Default::default() };
             IdentityServiceClient::new(w.admin.clone()).suspend_identity(request).await.unwrap();
             made += calls.join_all().await.iter().filter(|call| call.is_ok()).count();

@@ -1,7 +1,5 @@
 //! Two servers of the real program, in processes of their own, on one PostgreSQL and one token.
 
-use std::time::Duration;
-
 use strongroom::proto::add_grant_request::Subject;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::identity_service_client::IdentityServiceClient;
@@ -12,6 +10,7 @@ use super::{Client, login_over, order, web};
 use crate::support::logins::registration;
 use crate::support::node::csr;
 use crate::support::program::Installation;
+use crate::support::target::head_start;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certificate_in_force() {
@@ -39,11 +38,12 @@ async fn a_suspension_that_races_with_signing_on_another_server_leaves_no_certif
         let racer = login_over(here.clone(), &name).await.unwrap();
         let channels = [real.connect(&one, &racer).await, real.connect(&other, &racer).await];
         let mut calls = JoinSet::new();
-        for channel in channels.iter().chain(&channels).cloned() {
+        let sign = |channel| {
             let request = order(&csr_pem);
-            calls.spawn(async move { Client::new(channel).sign_certificate(request).await });
-        }
-        tokio::time::sleep(Duration::from_millis(3 * (round % 10))).await;
+            calls.spawn(async move { Client::new(channel).sign_certificate(request).await })
+        };
+        let under_way: Vec<_> = channels.iter().chain(&channels).cloned().map(sign).collect();
+        head_start(round, &under_way).await;
         let request = SuspendIdentityRequest { name, reason: String::new() };
         // By either server, in turn.
         let by = if round % 2 == 0 { &there } else { &here };

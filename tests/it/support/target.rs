@@ -19,6 +19,7 @@ use strongroom::types::{Entropy, SystemEntropy, TaskGroup};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -238,6 +239,19 @@ pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut is: impl FnM
         assert!(Instant::now() < patience, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// Gives calls a head start: until none, one, two and so on of them have answered, and some
+/// milliseconds more, from round to round. Milliseconds alone would make it a race that the one side
+/// always wins, on a machine that is slower or faster.
+pub(crate) async fn head_start(round: u64, calls: &[AbortHandle]) {
+    let patience = Instant::now() + Duration::from_secs(30);
+    let count = usize::try_from(round).unwrap() % calls.len();
+    while calls.iter().filter(|call| call.is_finished()).count() < count {
+        assert!(Instant::now() < patience, "{count} of {} calls answer", calls.len());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(round / 4 % 10)).await;
 }
 
 /// Of several measurements the middle one: other tests share the machine.
