@@ -34,6 +34,7 @@ mod vault;
 mod whoami;
 
 use report::Row;
+use strongroom::config::{Log, LogFormat, LogLevel, Telemetry};
 
 fn main() {
     // `cargo test --benches` and `cargo bench` pass flags; a name narrows what is measured.
@@ -52,6 +53,9 @@ fn main() {
         return runtime.block_on(role);
     }
     vault::initialise_tokens();
+    // As the real server: where no log was started, libraries evaluate what nobody asked them to say.
+    let log = Log { format: LogFormat::Json, level: LogLevel::Info };
+    strongroom::telemetry::start(&log, &Telemetry { otlp_endpoint: None }).unwrap();
     let mut rows: Vec<Row> = Vec::new();
     runtime.block_on(async {
         if wants("record_append") {
