@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::endings::Endings;
+use super::incumbents::Incumbents;
 use super::refusals::Refusals;
 use super::serials::Serials;
 use super::shreds::ShredKeeper;
@@ -134,6 +135,7 @@ pub(super) struct Core {
     pub(super) moved: watch::Sender<()>,
     pub(super) decisions: Decisions,
     pub(super) endings: Endings,
+    pub(super) incumbents: Incumbents,
     pub(super) refusals: Refusals,
     pub(super) uses: Mutex<Uses>,
     /// The newest head that this node signed, or was about to.

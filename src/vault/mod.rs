@@ -19,6 +19,7 @@ mod entries;
 mod factors;
 mod gauges;
 mod held;
+mod incumbents;
 mod notice;
 mod operation;
 mod owner;
@@ -121,6 +122,7 @@ impl Vault {
             moved: tokio::sync::watch::Sender::new(()),
             decisions: decide::Decisions::default(),
             endings: endings::Endings::default(),
+            incumbents: incumbents::Incumbents::default(),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
@@ -13,7 +12,7 @@ use crate::crypto::VerifierKey;
 use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::{KeyUse, Keyring, Material, Opened, Place, Rewrapped, SealedValue, Wrapped};
-use crate::store::keys::{self, HsmPurpose, KeyOwner};
+use crate::store::keys::KeyOwner;
 use crate::store::{Fence, Reader, RowRef, Tx};
 use crate::types::{Entropy, Id, IdentityId, RequestContext, SecretBytes, UnixMillis, VaultId};
 
@@ -173,7 +172,7 @@ impl View {
         let sealed = self.keyring().seal_for(self.reader(), owner, place, plaintext, self.now());
         let sealed = sealed.await?;
         self.used.lock().extend_from_slice(sealed.used());
-        self.under.lock().add(as_of, sealed.fence().cloned());
+        self.stands_on(as_of, sealed.fence().cloned());
         Ok(sealed)
     }
 
@@ -189,7 +188,7 @@ impl View {
         let as_of = self.reader().epoch_seen();
         let rewrapped = self.keyring().rewrap(self.reader(), owners, wrapped, self.now()).await?;
         self.used.lock().extend_from_slice(rewrapped.used());
-        self.under.lock().add(as_of, rewrapped.fence().cloned());
+        self.stands_on(as_of, rewrapped.fence().cloned());
         Ok(rewrapped)
     }
 
@@ -238,29 +237,9 @@ impl View {
         done
     }
 
-    /// Refuses to sign with a key in the HSM whose place another took, or under a certificate whose place
-    /// another took, a moment ago and maybe by another node; and what it signs is signed anew where that
-    /// happens before it is committed.
-    ///
-    /// # Errors
-    /// [`Error::Conflict`]; what the store answers.
-    pub async fn require_current(
-        &self,
-        purpose: HsmPurpose,
-        label: &str,
-        certificate: &[u8],
-    ) -> Result<()> {
-        let as_of = self.reader().epoch_seen();
-        let read =
-            self.read(move |tx| async move { Ok(keys::current_of(tx, purpose).await?) }.boxed());
-        let current = read.await?.filter(|current| {
-            current.row.id == label && current.row.certificate.as_deref() == Some(certificate)
-        });
-        let current = current.ok_or_else(|| {
-            Error::Conflict("the authority was rotated a moment ago; retry".into())
-        })?;
-        self.under.lock().add(as_of, [current.fence()]);
-        Ok(())
+    /// Stands on keys as they were read under an epoch, besides what the decision stands on.
+    pub(super) fn stands_on(&self, as_of: i64, keys: impl IntoIterator<Item = RowRef>) {
+        self.under.lock().add(as_of, keys);
     }
 
     /// Adds the keys that something was encrypted under, or signed with, to what the decision stood on:
