@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::store::Versioned;
 use crate::store::keys::{self, HsmKeyRow, HsmPurpose};
 
-/// What was read of those keys, each kept only under the authority epoch at which it was read: every
-/// change of one moves the epoch, and a commit that finds it moved looks at the key's row.
+/// What was read of those keys, each kept only under the authority epoch at which it was read: whoever
+/// takes the place of one moves the epoch, and a commit that finds it moved looks at the row.
 #[derive(Debug, Default)]
 pub(super) struct Incumbents(Mutex<Vec<Kept>>);
 
