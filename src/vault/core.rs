@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::clock::VaultClock;
 use super::decide::Decisions;
 use super::endings::Endings;
-use super::incumbents::Incumbents;
+use super::recent::Recent;
 use super::refusals::Refusals;
 use super::serials::Serials;
 use super::shreds::ShredKeeper;
@@ -26,8 +26,8 @@ use crate::error::{Error, Result};
 use crate::hsm::Hsm;
 use crate::keyring::Keyring;
 use crate::policy::Policy;
-use crate::store::keys::HsmPurpose;
-use crate::store::{Reader, Writer};
+use crate::store::keys::{HsmKeyRow, HsmPurpose};
+use crate::store::{Reader, Versioned, Writer};
 use crate::types::{Entropy, GrantId, IdentityId, TaskGroup, UnixMillis, VaultId};
 
 /// What an installation is, once and for ever.
@@ -135,7 +135,7 @@ pub(super) struct Core {
     pub(super) moved: watch::Sender<()>,
     pub(super) decisions: Decisions,
     pub(super) endings: Endings,
-    pub(super) incumbents: Incumbents,
+    pub(super) incumbents: Recent<HsmPurpose, Versioned<HsmKeyRow>>,
     pub(super) refusals: Refusals,
     pub(super) uses: Mutex<Uses>,
     /// The newest head that this node signed, or was about to.

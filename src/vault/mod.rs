@@ -24,6 +24,7 @@ mod notice;
 mod operation;
 mod owner;
 mod page;
+mod recent;
 mod recovery;
 mod refusals;
 mod retries;
@@ -72,6 +73,7 @@ pub use operation::{
 };
 pub use owner::Answerable;
 pub use page::{Page, PageToken};
+pub use recent::{Moment, Recent};
 pub use recovery::{RECOVERY_WAIT, Recovery};
 pub use retries::Claimed;
 pub use session::{Origin, SignIn};
@@ -122,7 +124,7 @@ impl Vault {
             moved: tokio::sync::watch::Sender::new(()),
             decisions: decide::Decisions::default(),
             endings: endings::Endings::default(),
-            incumbents: incumbents::Incumbents::default(),
+            incumbents: Recent::new(incumbents::PURPOSES),
             refusals: refusals::Refusals::default(),
             uses: parking_lot::Mutex::default(),
             signed: parking_lot::Mutex::default(),

@@ -152,21 +152,13 @@ impl Vault {
     /// # Errors
     /// What the store answers.
     pub async fn watch_authority(&self) -> Result<()> {
-        let watched = self.core.watched.load(Ordering::Acquire);
         let looked = self.core.reader.urgent_view(move |tx| {
-            async move {
-                let epoch = tx.epoch().await?;
-                let shredded =
-                    if epoch == watched { None } else { Some(shreds::newest(tx).await?) };
-                Ok((epoch, shredded))
-            }
-            .boxed()
+            async move { Ok((tx.epoch().await?, shreds::newest(tx).await?)) }.boxed()
         });
         let (epoch, shredded) = looked.await?;
         self.core.reader.saw_epoch(epoch);
-        if let Some(shredded) = shredded
-            && self.core.shredded.swap(shredded, Ordering::AcqRel) != shredded
-        {
+        // Whatever the epoch says, which is a plain row: what is shredded stays in no memory.
+        if self.core.shredded.swap(shredded, Ordering::AcqRel) != shredded {
             self.core.keyring.forget_all();
         }
         if self.core.watched.swap(epoch, Ordering::AcqRel) != epoch {

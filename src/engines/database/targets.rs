@@ -1,7 +1,7 @@
 //! What the verbs of a node share: connections to targets, and roles as they were last read.
 //!
-//! A role that is kept is used only while the authority epoch stands at which it was read, and the
-//! rows behind it fence whatever is decided on it. A pool belongs to one version of one account.
+//! Roles are kept for moments, and the rows behind them fence whatever is decided on them. A pool
+//! belongs to one version of one account.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::store::database::{self, ConnectionRow, RoleRow, TargetRow};
 use crate::store::keys::KeyOwner;
 use crate::store::{Reader, Tx, Versioned};
 use crate::types::{Entropy, ObjectId, ResourceName, Segment, TaskGroup};
-use crate::vault::{Resource, View};
+use crate::vault::{Recent, Resource, View};
 
 /// Targets that connections are kept to.
 const POOLS: usize = 64;
@@ -34,7 +34,7 @@ struct Inner {
     entropy: Arc<dyn Entropy>,
     tasks: TaskGroup,
     pools: Mutex<Pools>,
-    roles: Mutex<HashMap<ResourceName, Arc<KnownRole>>>,
+    roles: Recent<ResourceName, KnownRole>,
     uses: AtomicU64,
     /// The authority epoch up to which the pools were looked at.
     looked: AtomicI64,
@@ -64,7 +64,6 @@ pub(super) struct KnownRole {
     pub(super) role: Versioned<RoleRow>,
     pub(super) settings: ConnectionDefinition,
     pub(super) definition: RoleDefinition,
-    epoch: i64,
 }
 
 impl Databases {
@@ -75,7 +74,7 @@ impl Databases {
             entropy,
             tasks,
             pools: Mutex::default(),
-            roles: Mutex::default(),
+            roles: Recent::new(ROLES),
             uses: AtomicU64::new(0),
             looked: AtomicI64::new(0),
         }))
@@ -89,21 +88,15 @@ impl Databases {
         role: &Segment,
     ) -> Result<Option<Arc<KnownRole>>> {
         let name = role_name(connection, role)?;
-        let epoch = view.reader().epoch_seen();
-        if let Some(kept) = self.0.roles.lock().get(&name)
-            && kept.epoch >= epoch
-        {
-            return Ok(Some(Arc::clone(kept)));
+        let moment = view.moment();
+        if let Some(kept) = self.0.roles.find(&name, moment) {
+            return Ok(Some(kept));
         }
         let wanted = name.clone();
         let known =
             view.read(move |tx| async move { KnownRole::load(tx, &wanted).await }.boxed()).await?;
         let Some(known) = known.map(Arc::new) else { return Ok(None) };
-        let mut roles = self.0.roles.lock();
-        if roles.len() >= ROLES {
-            roles.clear();
-        }
-        roles.insert(name, Arc::clone(&known));
+        self.0.roles.keep(name, moment, &known);
         Ok(Some(known))
     }
 
@@ -242,7 +235,6 @@ impl Databases {
 
 impl KnownRole {
     async fn load(tx: &mut Tx, name: &ResourceName) -> Result<Option<Self>> {
-        let epoch = tx.epoch().await?;
         let Some(role) = database::role_named(tx, name).await? else { return Ok(None) };
         let missing = || Error::internal("a role without its connection");
         let connection = tx.lookup::<ConnectionRow>(&role.row.connection).await?;
@@ -250,7 +242,7 @@ impl KnownRole {
         let target = tx.lookup::<TargetRow>(&connection.row.target).await?.ok_or_else(missing)?;
         let settings = settings(&target.row)?;
         let definition = serde_json::from_str(&role.row.definition).map_err(Error::internal)?;
-        Ok(Some(Self { connection, target, role, settings, definition, epoch }))
+        Ok(Some(Self { connection, target, role, settings, definition }))
     }
 
     /// The role as a decision sees it.

@@ -19,26 +19,20 @@ use crate::store::{RowRef, StoreError, Tx, Versioned};
 use crate::types::{
     KeyName, KeyUsage, KeyVersionState, NamedKeyState, ObjectId, Owner, ResourceName, VaultId,
 };
-use crate::vault::{Decision, Resource, View};
+use crate::vault::{Decision, Recent, Resource, View};
 
 /// Keys of which this node remembers the rows.
 const KEPT: usize = 10_000;
 
 /// What this node remembers of keys: their rows, the messages that it reserved, whose turn it is in
 /// the HSM, and how many streams there are.
-///
-/// Rows are kept under the authority epoch at which they were read: every change of a key moves the
-/// epoch, and a commit that finds it moved looks at the key's row.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Keys {
-    hot: Arc<Mutex<HashMap<KeyName, Kept>>>,
+    hot: Arc<Recent<KeyName, Hot>>,
     pub(super) counts: Counts,
     pub(super) turns: Turns,
     pub(super) streams: Streams,
 }
-
-/// A key, and the epoch at which it was read.
-type Kept = (i64, Arc<Hot>);
 
 type Newest = Result<Arc<NamedKeyVersionRow>, StoreError>;
 
@@ -54,15 +48,22 @@ pub(super) struct Hot {
     versions: Mutex<HashMap<i64, Arc<NamedKeyVersionRow>>>,
 }
 
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            hot: Arc::new(Recent::new(KEPT)),
+            counts: Counts::default(),
+            turns: Turns::default(),
+            streams: Streams::default(),
+        }
+    }
+}
+
 impl Keys {
     /// Finds a key.
     pub(super) async fn lookup(&self, view: &View, name: &KeyName) -> Result<Option<Arc<Hot>>> {
-        // Before the row is read: what is kept may be newer than its epoch, never older.
-        let epoch = view.reader().epoch_seen();
-        let kept = self.hot.lock().get(name).cloned();
-        if let Some((at, hot)) = kept
-            && at == epoch
-        {
+        let moment = view.moment();
+        if let Some(hot) = self.hot.find(name, moment) {
             return Ok(Some(hot));
         }
         let wanted = name.clone();
@@ -82,15 +83,9 @@ impl Keys {
         resource.rows.extend(owner);
         let versions = Mutex::default();
         let hot = Arc::new(Hot { row, resource, newest, shredded, versions });
-        if hot.newest.is_err() {
-            return Ok(Some(hot));
+        if hot.newest.is_ok() {
+            self.hot.keep(name.clone(), moment, &hot);
         }
-        let mut kept = self.hot.lock();
-        if kept.len() >= KEPT {
-            kept.clear();
-        }
-        kept.insert(name.clone(), (epoch, Arc::clone(&hot)));
-        drop(kept);
         Ok(Some(hot))
     }
 

@@ -2,12 +2,10 @@
 //!
 //! Must not know how certificates are written.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use parking_lot::Mutex;
 
 use super::Profile;
 use crate::engines::identities::Names;
@@ -16,7 +14,7 @@ use crate::store::pki::{self as rows, PkiRoleRow};
 use crate::store::{Needs, StoreError, Tx, Versioned};
 use crate::types::{RequestContext, ResourceName, Segment};
 use crate::vault::{
-    CONTAINS, Decision, GOVERNS, Operation, Page, PageToken, READS, Resource, Verb, View,
+    CONTAINS, Decision, GOVERNS, Operation, Page, PageToken, READS, Recent, Resource, Verb, View,
 };
 
 /// Names that stand for something else among the resources of this noun.
@@ -44,13 +42,15 @@ pub(super) struct KeptRole {
     pub(super) resource: Resource,
 }
 
-/// Roles kept in memory, each only under the authority epoch at which it was read: every change of
-/// a role moves the epoch, and a commit that finds it moved looks at the role's row.
-#[derive(Debug, Clone, Default)]
-pub struct Roles(Arc<Mutex<HashMap<Segment, Kept>>>);
+/// Roles kept in memory.
+#[derive(Debug, Clone)]
+pub struct Roles(Arc<Recent<Segment, KeptRole>>);
 
-/// A role, and the epoch at which it was read.
-type Kept = (i64, Arc<KeptRole>);
+impl Default for Roles {
+    fn default() -> Self {
+        Self(Arc::new(Recent::new(KEPT)))
+    }
+}
 
 impl Roles {
     pub(super) async fn lookup(
@@ -58,13 +58,9 @@ impl Roles {
         view: &View,
         name: &Segment,
     ) -> Result<Option<Arc<KeptRole>>> {
-        // Before the row is read: what is kept may be newer than its epoch, never older.
-        let epoch = view.reader().epoch_seen();
-        let kept = self.0.lock().get(name).cloned();
-        if let Some((at, role)) = kept
-            && at == epoch
-        {
-            return Ok(Some(role));
+        let moment = view.moment();
+        if let Some(kept) = self.0.find(name, moment) {
+            return Ok(Some(kept));
         }
         let wanted = name.clone();
         let row = view
@@ -73,12 +69,7 @@ impl Roles {
         let Some(row) = row else { return Ok(None) };
         let resource = Resource::named(role_resource(name)?).with_row(row.row.id, &row);
         let role = Arc::new(KeptRole { profile: read(&row.row)?, resource });
-        let mut kept = self.0.lock();
-        if kept.len() >= KEPT {
-            kept.clear();
-        }
-        kept.insert(name.clone(), (epoch, Arc::clone(&role)));
-        drop(kept);
+        self.0.keep(name.clone(), moment, &role);
         Ok(Some(role))
     }
 }

@@ -15,6 +15,7 @@ use super::crl::revoke;
 use super::{Client, World, login_over, order};
 use crate::authorities::{Authorities, serial};
 use crate::root::authorities::{retire, rotate, shown, states, whoami};
+use crate::support::hand::Hand;
 use crate::support::node::{BACKENDS, Backend, Fixture, csr};
 use crate::support::target::until;
 use crate::x509::OpenSsl;
@@ -346,5 +347,25 @@ async fn no_node_gives_out_the_old_chain_once_a_new_root_was_answered() {
         true
     })
     .await;
+    other.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_epoch_set_back_keeps_no_tainted_key_signing_for_more_than_a_second() {
+    let w = World::on(Backend::Postgres).await;
+    let other = w.f.second_node().await;
+    let a = w.f.connect(&w.f.admin).await;
+    let etl = login_over(a.clone(), "etl").await.unwrap();
+    let mut there = Client::new(w.f.connect_to(&other, &etl).await);
+    other.vault.watch_authority().await.unwrap();
+    there.sign_certificate(order(&csr().1)).await.unwrap();
+    // The other node has nothing to notice.
+    Hand::new(&w.f.parts.location).hold_epoch().await;
+    rotate(&a, "issuing", 0).await.unwrap();
+    w.f.clock.advance(Duration::from_secs(2));
+    for _ in 0..2 {
+        let refused = there.sign_certificate(order(&csr().1)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    }
     other.stop().await.unwrap();
 }
