@@ -18,12 +18,13 @@ use strongroom::crypto::{base32, scram_sha_256_verifier};
 use strongroom::proto::database_service_client::DatabaseServiceClient;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, IssueCredentialsRequest, PutConnectionRequest, PutDatabaseRoleRequest,
-    add_grant_request,
+    AddGrantRequest, IssueCredentialsRequest, IssueCredentialsResponse, PutConnectionRequest,
+    PutDatabaseRoleRequest, add_grant_request,
 };
 use strongroom::types::SecretBytes;
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::echo;
 use crate::insert;
 use crate::load::{RUN, WARM, drive};
@@ -75,37 +76,40 @@ pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
     let target = Target::start();
     let mut setup = target.connect().await;
     setup.execute("CREATE ROLE readers NOLOGIN; CREATE ROLE owners NOLOGIN").await.unwrap();
-    let channels = vault.channels(CONCURRENCY).await;
-    configure(&channels[0], &target, "bench").await;
-    grant(&channels[0]).await;
+    let channel = vault.channels(1).await.remove(0);
+    configure(&channel, &target, "bench").await;
+    grant(&channel).await;
+    let callers = vault.callers(CONCURRENCY).await;
     let mut connections = Vec::new();
     for _ in 0..CONCURRENCY {
         connections.push(Arc::new(tokio::sync::Mutex::new(target.connect().await)));
     }
-    let issue = |channel, _| async move {
+    let issue = |caller: Caller, _| async move {
         let request = IssueCredentialsRequest {
             connection: "bench".to_owned(),
             role: "reader".to_owned(),
             ..IssueCredentialsRequest::default()
         };
-        DatabaseServiceClient::new(channel).issue_credentials(request).await.unwrap();
+        let path = "/strongroom.v1.DatabaseService/IssueCredentials";
+        let issued: IssueCredentialsResponse = caller.call(path, &request, None).await;
+        assert!(!issued.password.is_empty());
     };
     let servers = echo::working(CONCURRENCY, bare_server(&connections)).await;
-    let ask = |channel, task: usize| {
-        echo::call(channel, Bytes::from(vec![u8::try_from(task).unwrap(); 128]))
+    let ask = |caller, task: usize| {
+        echo::ask(caller, Bytes::from(vec![u8::try_from(task).unwrap(); 128]))
     };
-    drive(CONCURRENCY, WARM, channels.clone(), issue).await;
+    drive(CONCURRENCY, WARM, callers.clone(), issue).await;
     drive(CONCURRENCY, WARM, connections.clone(), bare).await;
     drive(CONCURRENCY, WARM, servers.clone(), ask).await;
     let (mut ours, mut bares, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     // The target grows slower with every role: neither side always comes second.
     for round in 0..3 {
         if round % 2 == 1 {
-            ours.push(drive(CONCURRENCY, RUN, channels.clone(), issue).await);
+            ours.push(drive(CONCURRENCY, RUN, callers.clone(), issue).await);
         }
         theirs.push(drive(CONCURRENCY, RUN, connections.clone(), bare).await);
         if round % 2 == 0 {
-            ours.push(drive(CONCURRENCY, RUN, channels.clone(), issue).await);
+            ours.push(drive(CONCURRENCY, RUN, callers.clone(), issue).await);
         }
         bares.push(drive(CONCURRENCY, RUN, servers.clone(), ask).await);
     }

@@ -13,13 +13,13 @@ use strongroom::proto::{EncryptRequest, EncryptResponse, Encrypted};
 use tonic::body::Body;
 use tonic::server::{NamedService, StreamingService, UnaryService};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{
-    Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
-};
+use tonic::transport::{Certificate, Channel, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use crate::caller::Caller;
 use crate::gather;
+use crate::vault::connect;
 
 /// What is sent to and fro.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -31,6 +31,7 @@ pub(crate) struct Payload {
 /// What the server makes of what it was sent.
 pub(crate) type Work = Arc<dyn Fn(Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
+const UNARY: &str = "/bench.Echo/Unary";
 const STREAM: &str = "/bench.Echo/Stream";
 const BATCH: &str = "/bench.Echo/Batch";
 
@@ -109,19 +110,37 @@ impl tonic::codegen::Service<http::Request<Body>> for Echo {
     }
 }
 
+/// Where a server is, the root that its certificate leads to, and a login with its key.
+struct Served {
+    address: String,
+    root: String,
+    login: (String, String),
+}
+
 /// Starts a server that answers what it was sent, and connects to it.
 pub(crate) async fn channels(count: usize) -> Vec<Channel> {
-    serve(count, Arc::new(|sent| Box::pin(async move { sent })), false).await
+    let served = serve(Arc::new(|sent| Box::pin(async move { sent })), false).await;
+    let login = Identity::from_pem(&served.login.0, &served.login.1);
+    let mut channels = Vec::new();
+    for _ in 0..count {
+        channels.push(connect(&served.address, &served.root, Some(login.clone())).await);
+    }
+    channels
 }
 
 /// Starts a server that does no more for an answer than some work, and connects to it. Its answers
 /// leave as the vault's do, gathered: what it misses of the ceiling is then the price of gRPC over
 /// mutual TLS and of that work.
-pub(crate) async fn working(count: usize, work: Work) -> Vec<Channel> {
-    serve(count, work, true).await
+pub(crate) async fn working(count: usize, work: Work) -> Vec<Caller> {
+    let Served { address, root, login } = serve(work, true).await;
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        callers.push(Caller::connect(&address, &root, Some((&login.0, &login.1))).await);
+    }
+    callers
 }
 
-async fn serve(count: usize, work: Work, gathers: bool) -> Vec<Channel> {
+async fn serve(work: Work, gathers: bool) -> Served {
     let authority = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -148,25 +167,20 @@ async fn serve(count: usize, work: Work, gathers: bool) -> Vec<Channel> {
         let server = Server::builder().tls_config(tls).unwrap().add_service(Echo(work));
         tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
     }
-    let client = certified("client");
-    let client = Identity::from_pem(client.0, client.1);
-    let mut channels = Vec::new();
-    for _ in 0..count {
-        let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&root))
-            .identity(client.clone())
-            .domain_name("localhost");
-        let endpoint = Endpoint::from_shared(format!("https://{addr}")).unwrap();
-        channels.push(endpoint.tls_config(tls).unwrap().connect().await.unwrap());
-    }
-    channels
+    Served { address: addr.to_string(), root, login: certified("client") }
+}
+
+/// Has a server work on one payload and waits for its answer.
+pub(crate) async fn ask(caller: Caller, data: Bytes) {
+    let answer: Payload = caller.call(UNARY, &Payload { data }, None).await;
+    assert!(!answer.data.is_empty());
 }
 
 /// Sends one payload and waits for an answer to come back.
 pub(crate) async fn call(channel: Channel, data: Bytes) {
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.unwrap();
-    let path = PathAndQuery::from_static("/bench.Echo/Unary");
+    let path = PathAndQuery::from_static(UNARY);
     let codec = ProstCodec::<Payload, Payload>::default();
     let answer: Response<Payload> =
         client.unary(Request::new(Payload { data }), path, codec).await.unwrap();

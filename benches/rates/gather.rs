@@ -27,8 +27,8 @@ enum Turn {
     Over,
 }
 
-pub(crate) struct Gathering {
-    stream: TlsStream<TcpStream>,
+pub(crate) struct Gathering<S = TlsStream<TcpStream>> {
+    stream: S,
     bytes: Vec<u8>,
     gone: usize,
     turn: Turn,
@@ -54,13 +54,7 @@ pub(crate) fn accept(
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
             let stream = acceptor.accept(stream).await;
-            let one = stream.map(|stream| Gathering {
-                stream,
-                bytes: Vec::new(),
-                gone: 0,
-                turn: Turn::Open,
-            });
-            if sender.send(one).await.is_err() {
+            if sender.send(stream.map(Gathering::new)).await.is_err() {
                 return;
             }
         }
@@ -68,7 +62,13 @@ pub(crate) fn accept(
     ReceiverStream::new(accepted)
 }
 
-impl Gathering {
+impl<S> Gathering<S> {
+    pub(crate) const fn new(stream: S) -> Self {
+        Self { stream, bytes: Vec::new(), gone: 0, turn: Turn::Open }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gathering<S> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.gone < self.bytes.len() {
             let left = &self.bytes[self.gone..];
@@ -86,7 +86,7 @@ impl Connected for Gathering {
     fn connect_info(&self) {}
 }
 
-impl AsyncRead for Gathering {
+impl<S: AsyncRead + Unpin> AsyncRead for Gathering<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -99,7 +99,7 @@ impl AsyncRead for Gathering {
     }
 }
 
-impl AsyncWrite for Gathering {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gathering<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

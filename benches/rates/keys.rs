@@ -10,10 +10,11 @@ use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::key_service_client::KeyServiceClient;
 use strongroom::proto::{
     AddGrantRequest, CreateKeyRequest, EncryptItem, EncryptRequest, EncryptStreamRequest, SignItem,
-    SignRequest, add_grant_request,
+    SignRequest, SignResponse, add_grant_request,
 };
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
@@ -69,13 +70,13 @@ pub(crate) async fn measure(vault: &Vault, wants: impl Fn(&str) -> bool) -> Vec<
         rows.push(stream(&ours).await);
     }
     if wants("key_sign") {
-        rows.extend(sign(vault, &ours).await);
+        rows.extend(sign(vault).await);
     }
     if wants("secret_get") {
-        rows.push(secrets::get(&ours).await);
+        rows.push(secrets::get(vault, &ours).await);
     }
     if wants("secret_put") {
-        rows.extend(secrets::put(&ours).await);
+        rows.extend(secrets::put(vault).await);
     }
     rows
 }
@@ -160,7 +161,7 @@ async fn sealed(channel: Channel) {
 
 /// Beside it `key_sign_no_vault`: a bare server that signs with the HSM, and stores as many bytes
 /// as an entry has durably before it answers.
-async fn sign(vault: &Vault, ours: &[Channel]) -> [Row; 2] {
+async fn sign(vault: &Vault) -> [Row; 2] {
     const CONCURRENCY: usize = 16;
     let label = "bench-own-rate";
     vault.hsm.create_key(label, KeyKind::EcdsaP256).await.unwrap();
@@ -168,11 +169,13 @@ async fn sign(vault: &Vault, ours: &[Channel]) -> [Row; 2] {
     let own = move |hsm: Arc<strongroom::hsm::Pkcs11Hsm>, _| async move {
         hsm.sign(label, &[7; KIB]).await.unwrap();
     };
-    let call = |channel, _| async move {
+    let ours = vault.callers(CONNECTIONS).await;
+    let call = |caller: Caller, _| async move {
         let items = vec![SignItem { message: vec![7; KIB] }];
         let request = SignRequest { name: "bench/p256".into(), items };
-        let answer = KeyServiceClient::new(channel).sign(request).await.unwrap();
-        assert_eq!(answer.get_ref().used.as_ref().unwrap().placement, "hsm");
+        let path = "/strongroom.v1.KeyService/Sign";
+        let answer: SignResponse = caller.call(path, &request, None).await;
+        assert_eq!(answer.used.unwrap().placement, "hsm");
     };
     let (hsm, entry) = (Arc::clone(&vault.hsm), Bytes::from(vec![7; ENTRY]));
     // Both end with the process.
@@ -187,14 +190,14 @@ async fn sign(vault: &Vault, ours: &[Channel]) -> [Row; 2] {
     };
     let bare = echo::working(CONNECTIONS, Arc::new(work)).await;
     let message = Bytes::from(vec![7; KIB]);
-    let bare_call = move |channel, _| echo::call(channel, message.clone());
-    drive(CONCURRENCY, WARM, ours.to_vec(), call).await;
+    let bare_call = move |caller, _| echo::ask(caller, message.clone());
+    drive(CONCURRENCY, WARM, ours.clone(), call).await;
     drive(CONCURRENCY, WARM, theirs.clone(), own).await;
     drive(CONCURRENCY, WARM, bare.clone(), bare_call.clone()).await;
     let (mut here, mut between, mut there) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         there.push(drive(CONCURRENCY, RUN, theirs.clone(), own).await);
-        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call).await);
+        here.push(drive(CONCURRENCY, RUN, ours.clone(), call).await);
         between.push(drive(CONCURRENCY, RUN, bare.clone(), bare_call.clone()).await);
     }
     [("key_sign", here), ("key_sign_no_vault", between)].map(|(workload, runs)| {

@@ -14,6 +14,7 @@
     reason = "a measurement that cannot go on says so and stops"
 )]
 
+mod caller;
 mod db;
 mod echo;
 mod elevation;

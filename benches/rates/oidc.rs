@@ -19,14 +19,15 @@ use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::issuer_service_client::IssuerServiceClient;
 use strongroom::proto::{
     AddIssuerRequest, AddRuleRequest, ClaimRule, ClaimValue, CreateIdentityRequest, IssuerSettings,
-    LoginRequest, add_rule_request, claim_value, issuer_settings,
+    LoginRequest, LoginResponse, add_rule_request, claim_value, issuer_settings,
 };
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::insert;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
-use crate::vault::{Vault, connect};
+use crate::vault::Vault;
 
 const CONCURRENCY: usize = 16;
 const CONNECTIONS: usize = 4;
@@ -142,19 +143,21 @@ async fn register(admin: &Channel) {
 }
 
 /// Logs in with one token after the other.
-async fn logins(channels: &[Channel], tokens: Vec<String>, span: std::time::Duration) -> Run {
+async fn logins(callers: &[Caller], tokens: Vec<String>, span: std::time::Duration) -> Run {
     let (tokens, next) = (Arc::new(tokens), Arc::new(AtomicUsize::new(0)));
-    let call = move |channel: Channel, _| {
+    let call = move |caller: Caller, _| {
         let (tokens, next) = (Arc::clone(&tokens), Arc::clone(&next));
         async move {
             let n = next.fetch_add(1, Ordering::Relaxed);
             let identity = format!("job-{}", n % FEW);
             let request =
                 LoginRequest { identity, token: tokens[n].clone(), ttl_s: 1, ..Default::default() };
-            drop(IssuerServiceClient::new(channel).login(request).await.unwrap());
+            let path = "/strongroom.v1.IssuerService/Login";
+            let session: LoginResponse = caller.call(path, &request, None).await;
+            assert!(!session.bearer.is_empty());
         }
     };
-    drive(CONCURRENCY, span, channels.to_vec(), call).await
+    drive(CONCURRENCY, span, callers.to_vec(), call).await
 }
 
 /// Verifies the same signatures, and stores as many bytes durably, in groups.
@@ -183,21 +186,21 @@ async fn ceiling(issuer: &Issuer, tokens: Vec<String>) -> Run {
 pub(crate) async fn measure(vault: &Vault) -> Vec<Row> {
     let admin = vault.channels(1).await.remove(0);
     let (address, root) = (vault.node.grpc_addr.to_string(), &vault.node.root_pem);
-    let mut channels = Vec::new();
+    let mut callers = Vec::new();
     for _ in 0..CONNECTIONS {
-        channels.push(connect(&address, root, None).await);
+        callers.push(Caller::connect(&address, root, None).await);
     }
     register(&admin).await;
     let (few, many) = (Issuer::new("few"), Issuer::new("many"));
     few.add(&admin, FEW).await;
     many.add(&admin, MANY).await;
-    logins(&channels, few.mint(POOL / 4), WARM).await;
-    logins(&channels, many.mint(POOL / 4), WARM).await;
+    logins(&callers, few.mint(POOL / 4), WARM).await;
+    logins(&callers, many.mint(POOL / 4), WARM).await;
     let (mut with_few, mut with_many, mut bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         bare.push(ceiling(&few, few.mint(POOL / 4)).await);
-        with_few.push(logins(&channels, few.mint(POOL), RUN / 2).await);
-        with_many.push(logins(&channels, many.mint(POOL), RUN / 2).await);
+        with_few.push(logins(&callers, few.mint(POOL), RUN / 2).await);
+        with_many.push(logins(&callers, many.mint(POOL), RUN / 2).await);
     }
     let beside = "the same signatures and durable grouped commits";
     vec![

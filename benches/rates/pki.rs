@@ -21,10 +21,12 @@ use strongroom::keyring::label;
 use strongroom::proto::grant_service_client::GrantServiceClient;
 use strongroom::proto::pki_service_client::PkiServiceClient;
 use strongroom::proto::{
-    AddGrantRequest, PutCertificateRoleRequest, SignCertificateRequest, add_grant_request,
+    AddGrantRequest, PutCertificateRoleRequest, SignCertificateRequest, SignCertificateResponse,
+    add_grant_request,
 };
 use strongroom::store::keys::HsmPurpose;
 
+use crate::caller::Caller;
 use crate::echo;
 use crate::insert;
 use crate::load::{RUN, WARM, drive};
@@ -35,8 +37,8 @@ const CONCURRENCY: usize = 16;
 const CONNECTIONS: usize = 4;
 
 pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
-    let channels = vault.channels(CONNECTIONS).await;
-    let mut pki = PkiServiceClient::new(channels[0].clone());
+    let channel = vault.channels(1).await.remove(0);
+    let mut pki = PkiServiceClient::new(channel.clone());
     let role = PutCertificateRoleRequest {
         name: "bench".to_owned(),
         allowed_dns: vec!["**.bench.test".to_owned()],
@@ -51,10 +53,10 @@ pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
         reason: "bench".to_owned(),
         ..AddGrantRequest::default()
     };
-    GrantServiceClient::new(channels[0].clone()).add_grant(grant).await.unwrap();
+    GrantServiceClient::new(channel).add_grant(grant).await.unwrap();
     let csrs: Arc<Vec<String>> = Arc::new((0..64).map(csr).collect());
     let sent = Arc::clone(&csrs);
-    let sign = move |channel, task: usize| {
+    let sign = move |caller: Caller, task: usize| {
         let csr_pem = sent[task % sent.len()].clone();
         async move {
             let request = SignCertificateRequest {
@@ -62,20 +64,22 @@ pub(crate) async fn measure(vault: &Vault) -> [Row; 2] {
                 csr_pem,
                 ..SignCertificateRequest::default()
             };
-            PkiServiceClient::new(channel).sign_certificate(request).await.unwrap();
+            let path = "/strongroom.v1.PkiService/SignCertificate";
+            let signed: SignCertificateResponse = caller.call(path, &request, None).await;
+            assert!(!signed.certificate_pem.is_empty());
         }
     };
+    let callers = vault.callers(CONNECTIONS).await;
     let servers = echo::working(CONNECTIONS, bare_server(vault).await).await;
     let sent = Arc::clone(&csrs);
-    let bare = move |channel, task: usize| {
-        echo::call(channel, Bytes::from(sent[task % sent.len()].clone()))
-    };
-    drive(CONCURRENCY, WARM, channels.clone(), sign.clone()).await;
+    let bare =
+        move |caller, task: usize| echo::ask(caller, Bytes::from(sent[task % sent.len()].clone()));
+    drive(CONCURRENCY, WARM, callers.clone(), sign.clone()).await;
     drive(CONCURRENCY, WARM, servers.clone(), bare.clone()).await;
     let (mut ours, mut bares, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
         theirs.push(ceiling(vault, &csrs).await);
-        ours.push(drive(CONCURRENCY, RUN, channels.clone(), sign.clone()).await);
+        ours.push(drive(CONCURRENCY, RUN, callers.clone(), sign.clone()).await);
         bares.push(drive(CONCURRENCY, RUN, servers.clone(), bare.clone()).await);
     }
     let beside = "rcgen and the same HSM key, no server";

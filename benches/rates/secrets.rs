@@ -8,11 +8,13 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rusqlite::{Transaction, params};
 use strongroom::proto::secret_service_client::SecretServiceClient;
-use strongroom::proto::{GetSecretRequest, PutSecretRequest};
+use strongroom::proto::{GetSecretRequest, PutSecretRequest, PutSecretResponse};
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
+use crate::vault::Vault;
 use crate::{echo, insert};
 
 const CONCURRENCY: usize = 64;
@@ -31,15 +33,17 @@ const WRAP: usize = 120;
 const ADDED: usize = 60;
 const ENTRY: usize = 620;
 
-async fn write(channel: Channel, path: String, expected_version: i64) {
+async fn write(caller: Caller, path: String, expected_version: i64) {
     let value = vec![7; KIB];
     let request = PutSecretRequest { path, value, expected_version, ..Default::default() };
-    SecretServiceClient::new(channel).put_secret(request).await.unwrap();
+    let path = "/strongroom.v1.SecretService/PutSecret";
+    let written: PutSecretResponse = caller.call(path, &request, None).await;
+    assert_eq!(written.version, expected_version + 1);
 }
 
-pub(crate) async fn get(ours: &[Channel]) -> Row {
+pub(crate) async fn get(vault: &Vault, ours: &[Channel]) -> Row {
     let theirs = echo::channels(CONNECTIONS).await;
-    write(ours[0].clone(), "bench/read".into(), 0).await;
+    write(vault.callers(1).await.remove(0), "bench/read".into(), 0).await;
     let data = Bytes::from(vec![7; KIB]);
     let bare = move |channel, _| echo::call(channel, data.clone());
     let call = |channel, _| async move {
@@ -60,25 +64,25 @@ pub(crate) async fn get(ours: &[Channel]) -> Row {
 /// Each task writes versions of a secret of its own, so that none waits for another's.
 ///
 /// Beside it `secret_put_no_vault`: the ceiling's rows behind a bare server.
-pub(crate) async fn put(ours: &[Channel]) -> [Row; 2] {
-    let ours = &ours[..FEW];
+pub(crate) async fn put(vault: &Vault) -> [Row; 2] {
+    let ours = vault.callers(FEW).await;
     let versions = counters();
-    let call = move |channel, task: usize| {
+    let call = move |caller: Caller, task: usize| {
         let versions = Arc::clone(&versions);
         async move {
             let known = versions[task].fetch_add(1, Ordering::Relaxed);
-            write(channel, format!("bench/put{task}"), known).await;
+            write(caller, format!("bench/put{task}"), known).await;
         }
     };
     let (bare, known) = (bare_server().await, counters());
-    let bare_call = move |channel, task: usize| {
+    let bare_call = move |caller, task: usize| {
         let version = known[task].fetch_add(1, Ordering::Relaxed) + 1;
         let (task, mut sent) = (u64::try_from(task).unwrap(), vec![7; KIB]);
         sent[..8].copy_from_slice(&task.to_be_bytes());
         sent[8..16].copy_from_slice(&version.to_be_bytes());
-        echo::call(channel, Bytes::from(sent))
+        echo::ask(caller, Bytes::from(sent))
     };
-    drive(CONCURRENCY, WARM, ours.to_vec(), call.clone()).await;
+    drive(CONCURRENCY, WARM, ours.clone(), call.clone()).await;
     drive(CONCURRENCY, WARM, bare.clone(), bare_call.clone()).await;
     let (mut here, mut between, mut there) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -90,7 +94,7 @@ pub(crate) async fn put(ours: &[Channel]) -> [Row; 2] {
             }
         }
         there.extend(best);
-        here.push(drive(CONCURRENCY, RUN, ours.to_vec(), call.clone()).await);
+        here.push(drive(CONCURRENCY, RUN, ours.clone(), call.clone()).await);
         between.push(drive(CONCURRENCY, RUN, bare.clone(), bare_call.clone()).await);
     }
     let beside = "durable grouped commits of the same rows";
@@ -99,7 +103,7 @@ pub(crate) async fn put(ours: &[Channel]) -> [Row; 2] {
 }
 
 /// The ceiling's rows, durable before each call is answered, and nothing else.
-async fn bare_server() -> Vec<Channel> {
+async fn bare_server() -> Vec<Caller> {
     // Both end with the process.
     let (sender, _writer) = insert::grouped(CONCURRENCY, SCHEMA, commit);
     let work = move |sent: Bytes| -> BoxFuture<'static, Bytes> {

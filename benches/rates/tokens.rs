@@ -8,11 +8,15 @@ use futures_util::future::BoxFuture;
 use rusqlite::{Transaction, params};
 use strongroom::proto::identity_service_client::IdentityServiceClient;
 use strongroom::proto::token_service_client::TokenServiceClient;
-use strongroom::proto::{CreateTokenRequest, GetIdentityRequest, TokenOrder, WhoAmIRequest};
+use strongroom::proto::{
+    CreateTokenRequest, CreateTokenResponse, GetIdentityRequest, GetIdentityResponse, TokenOrder,
+    WhoAmIRequest,
+};
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
+use crate::caller::Caller;
 use crate::load::{RUN, WARM, drive};
 use crate::report::{Row, Run, row};
 use crate::vault::Vault;
@@ -69,29 +73,43 @@ pub(crate) async fn whoami(vault: &Vault) -> Row {
 
 /// Makes a token with one use and spends it, beside the same rows without a server.
 ///
-/// Beside it `token_single_use_no_vault`: the ceiling's rows behind a bare server, in two calls.
-pub(crate) async fn single_use(vault: &Vault) -> [Row; 2] {
-    let channels = vault.channels(FEW).await;
-    let once = |channel: Channel, _| async move {
+/// Beside it `token_single_use_no_vault`: the ceiling's rows behind a bare server, in two calls; and
+/// `token_single_use_tonic`: the same as the first by tonic's client, so that what a client costs is seen.
+pub(crate) async fn single_use(vault: &Vault) -> [Row; 3] {
+    let (callers, channels) = (vault.callers(FEW).await, vault.channels(FEW).await);
+    let by_tonic = |channel: Channel, _| async move {
         let token = header(&create(&channel, 1).await);
         let request = with(GetIdentityRequest { name: "admin".to_owned() }, &token);
         drop(IdentityServiceClient::new(channel).get_identity(request).await.unwrap());
     };
+    let once = |caller: Caller, _| async move {
+        let order = Some(TokenOrder { uses: 1, ..Default::default() });
+        let request = CreateTokenRequest { order, ..Default::default() };
+        let path = "/strongroom.v1.TokenService/CreateToken";
+        let created: CreateTokenResponse = caller.call(path, &request, None).await;
+        let bearer = format!("Bearer {}", created.bearer).parse().unwrap();
+        let request = GetIdentityRequest { name: "admin".to_owned() };
+        let path = "/strongroom.v1.IdentityService/GetIdentity";
+        let shown: GetIdentityResponse = caller.call(path, &request, Some(&bearer)).await;
+        assert!(shown.identity.is_some());
+    };
     let (bare, ids) = (bare_server().await, Arc::new(AtomicU64::new(0)));
-    let twice = move |channel: Channel, _| {
+    let twice = move |caller: Caller, _| {
         let id = ids.fetch_add(1, Ordering::Relaxed);
         async move {
             for step in [0, 1] {
                 let mut sent = vec![7; 128];
                 sent[0] = step;
                 sent[1..9].copy_from_slice(&id.to_be_bytes());
-                echo::call(channel.clone(), Bytes::from(sent)).await;
+                echo::ask(caller.clone(), Bytes::from(sent)).await;
             }
         }
     };
-    drive(CONCURRENCY, WARM, channels.clone(), once).await;
+    drive(CONCURRENCY, WARM, callers.clone(), once).await;
     drive(CONCURRENCY, WARM, bare.clone(), twice.clone()).await;
+    drive(CONCURRENCY, WARM, channels.clone(), by_tonic).await;
     let (mut ours, mut between, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut tonics = Vec::new();
     for _ in 0..3 {
         let mut best: Option<Run> = None;
         for group in [32, 64] {
@@ -101,16 +119,18 @@ pub(crate) async fn single_use(vault: &Vault) -> [Row; 2] {
             }
         }
         theirs.extend(best);
-        ours.push(drive(CONCURRENCY, RUN, channels.clone(), once).await);
+        ours.push(drive(CONCURRENCY, RUN, callers.clone(), once).await);
         between.push(drive(CONCURRENCY, RUN, bare.clone(), twice.clone()).await);
+        tonics.push(drive(CONCURRENCY, RUN, channels.clone(), by_tonic).await);
     }
     let beside = "durable grouped commits of the same rows";
-    [("token_single_use", ours), ("token_single_use_no_vault", between)]
+    let (bare, tonic) = ("token_single_use_no_vault", "token_single_use_tonic");
+    [("token_single_use", ours), (bare, between), (tonic, tonics)]
         .map(|(workload, runs)| row(workload, CONCURRENCY, beside, 0.40, runs, theirs.clone()))
 }
 
 /// The ceiling's rows, durable before each call is answered, and nothing else.
-async fn bare_server() -> Vec<Channel> {
+async fn bare_server() -> Vec<Caller> {
     // Both end with the process.
     let (sender, _writer) = insert::grouped(CONCURRENCY, SCHEMA, commit);
     let work = move |sent: Bytes| -> BoxFuture<'static, Bytes> {

@@ -13,6 +13,8 @@ use strongroom::store::Location;
 use strongroom::types::{SecretBytes, SystemClock, SystemEntropy};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::caller::Caller;
+
 /// Where the token is, in the environment of the second start.
 const DIR: &str = "STRONGROOM_BENCH_DIR";
 const PIN: &[u8] = b"bench-pin";
@@ -125,6 +127,17 @@ impl Vault {
         let founded = found(&parts, &founding, pin()).await.unwrap();
         let certificate_pem = founded.certificate_pem;
         Vault { node: (), hsm, certificate_pem, parts, key_pem: key.serialize_pem() }
+    }
+
+    /// Connections of its administrator that cost little.
+    pub(crate) async fn callers(&self, count: usize) -> Vec<Caller> {
+        let login = (self.certificate_pem.as_str(), self.key_pem.as_str());
+        let mut callers = Vec::new();
+        for _ in 0..count {
+            let (address, root) = (&self.node.grpc_addr.to_string(), &self.node.root_pem);
+            callers.push(Caller::connect(address, root, Some(login)).await);
+        }
+        callers
     }
 
     /// Another node of the same vault.
